@@ -1,8 +1,8 @@
 //! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
 //!
-//! Owns the description of an app and the lookup by id and by key. `config` fills it. A list of apps never changes,
-//! except for the counters `connections_open` and `published`. A change of the configuration makes another list
-//! (`Apps::changed`), in which each app keeps its index and its counters.
+//! Owns the description of an app and the lookup by id and by key. `config` fills it. A list of apps never changes, but
+//! for its counters. A change of the configuration makes another list (`Apps::changed`), in which each app keeps its
+//! index and its counters. Limits: `Apps::MAX` apps; `config` bounds the other lists (`validate::WEBHOOKS_MAX`, files).
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -1,4 +1,7 @@
 //! The binary: everything is in the library.
+//!
+//! Only the choice of the allocator is made here, because a library must not make it: tests and benchmarks of the
+//! library count allocations with allocators of their own.
 
 use std::process::ExitCode;
 

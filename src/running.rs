@@ -2,7 +2,8 @@
 //!
 //! A worker looks for the next one at the beginning of each tick (`src/latest.rs`), applies every configuration in its
 //! order, and reports that, so the main thread knows when all cores have one. `server/change` makes new ones.
-//! No limits: a configuration is freed when no worker has it any longer.
+//!
+//! Limit: none of its own. A configuration is freed when no worker has it any longer; a worker reports each once.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;

@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Map, Value, json};
 
 use crate::machine::Machine;
-use crate::{Cli, parse_url, sys};
+use crate::sys;
+use crate::target::{Target, parse_url};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -59,17 +60,17 @@ fn parse_pid(text: &str) -> Result<(String, u32), String> {
 }
 
 /// One run: what it printed, and whether it was clean.
-fn run_once(cli: &Cli, args: &Args, contender: &Contender) -> io::Result<Value> {
+fn run_once(target: &Target, args: &Args, contender: &Contender) -> io::Result<Value> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--json", "--any-exit", "--url", &contender.url, "--app-id", &cli.app_id]);
-    command.args(["--key", &cli.key, "--secret", &cli.secret]);
-    if let Some(cpu) = cli.pin {
+    command.args(["--json", "--any-exit", "--url", &contender.url, "--app-id", &target.app_id]);
+    command.args(["--key", &target.key, "--secret", &target.secret]);
+    if let Some(cpu) = target.pin {
         command.args(["--pin", &cpu.to_string()]);
     }
-    if let Some(cpus) = &cli.server_cpus {
+    if let Some(cpus) = &target.server_cpus {
         command.args(["--server-cpus", cpus]);
     }
-    command.args(cli.reach());
+    command.args(target.reach());
     if let Some(start) = &contender.command {
         command.args(["--server-cmd", start]);
     }
@@ -189,7 +190,7 @@ fn short(value: f64) -> String {
     }
 }
 
-pub(crate) fn run(cli: &Cli, args: &Args) -> io::Result<bool> {
+pub(crate) fn run(target: &Target, args: &Args) -> io::Result<bool> {
     let machine = Machine::look();
     let names: Vec<&str> = args.contenders.iter().map(|one| one.name.as_str()).collect();
     let mut runs: Vec<Vec<Value>> = vec![Vec::new(); names.len()];
@@ -201,7 +202,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> io::Result<bool> {
         }
         for number in order {
             eprintln!("round {} of {}: {}", round + 1, args.rounds, names[number]);
-            let run = run_once(cli, args, &args.contenders[number])?;
+            let run = run_once(target, args, &args.contenders[number])?;
             if run["violations"] != 0 {
                 clean = false;
                 eprintln!("{}: {}", names[number], run["violation_texts"]);
@@ -213,7 +214,7 @@ pub(crate) fn run(cli: &Cli, args: &Args) -> io::Result<bool> {
     if let Some(path) = &args.save {
         fs::write(path, format!("{result}\n"))?;
     }
-    if cli.json {
+    if target.json {
         println!("{result}");
     } else {
         let scenario = args.scenario.join(" ");

@@ -11,8 +11,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::path::PathBuf;
+use std::net::TcpStream;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +24,7 @@ use crate::scenario::{
     presence as presence_storm, publish, rooms as talking, slow, storm,
 };
 use crate::server::{Servers, Start};
+use crate::target::{Place, Target, check_reach, parse_url};
 use crate::telemetry::Telemetry;
 
 mod api;
@@ -62,63 +62,17 @@ mod stream;
 mod subscribers;
 mod svg;
 mod sys;
+mod target;
 mod telemetry;
 mod window;
 
 #[derive(Parser)]
 #[command(about = "Measures a Pusher-protocol server, and accounts for every delivery")]
 struct Cli {
-    /// The server, `ws://` or `wss://` and an IPv4 address; a path is the server's prefix.
-    #[arg(long, global = true, default_value = "ws://127.0.0.1:8080")]
-    url: String,
-    /// Where events are published and questions are asked, if that is another node of a cluster.
-    #[arg(long, global = true)]
-    api_url: Option<String>,
-    /// The server may be on another host: you say that you may load it.
-    #[arg(long, global = true)]
-    remote: bool,
-    /// Addresses of this host to connect from, in turn [many of 127.0.0.0/8, or the system's choice].
-    #[arg(long, global = true, value_delimiter = ',')]
-    sources: Vec<Ipv4Addr>,
-    #[arg(long, global = true, default_value = "1001")]
-    app_id: String,
-    #[arg(long, global = true, default_value = "app-key")]
-    key: String,
-    #[arg(long, global = true, default_value = "app-secret")]
-    secret: String,
-    /// Process whose CPU and memory are reported.
-    #[arg(long, global = true, conflicts_with = "server_cmd")]
-    server_pid: Option<u32>,
-    /// Command that starts the server; it is stopped by SIGTERM at the end.
-    #[arg(long, global = true)]
-    server_cmd: Option<String>,
-    /// CPUs of the server that is started, as taskset lists them.
-    #[arg(long, global = true)]
-    server_cpus: Option<String>,
-    /// Starts the command so often, each with `--port` and the next port behind it (`idle` only).
-    #[arg(long, global = true, default_value_t = 1, requires = "server_cmd")]
-    servers: u16,
-    /// A server that is started may end with any exit code.
-    #[arg(long, global = true)]
-    any_exit: bool,
-    /// CPU of this process.
-    #[arg(long, global = true)]
-    pin: Option<usize>,
-    /// One line of JSON instead of a table.
-    #[arg(long, global = true)]
-    json: bool,
-    /// Writes a page with the figures and their curves.
-    #[arg(long, global = true)]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
     #[command(subcommand)]
     scenario: Scenario,
-}
-
-impl Cli {
-    /// The flags about hosts and addresses, for a process of our own.
-    fn reach(&self) -> Vec<String> {
-        app::reach_flags(self.remote, &self.sources)
-    }
 }
 
 #[derive(Subcommand)]
@@ -163,51 +117,17 @@ enum Scenario {
     CrewChild(crew::Task),
 }
 
-/// A parsed URL of a server.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    address: SocketAddrV4,
-    prefix: String,
-    tls: bool,
-}
-
-/// `ws://127.0.0.1:8080/prefix`, or `wss://` for TLS.
-fn parse_url(url: &str) -> Result<Place, String> {
-    let (tls, rest) = match url.split_once("://") {
-        Some(("ws", rest)) => (false, rest),
-        Some(("wss", rest)) => (true, rest),
-        _ => return Err("the URL must begin with ws:// or wss://".to_owned()),
-    };
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let usual_port = if tls { "443" } else { "80" };
-    let (host, port) = authority.split_once(':').unwrap_or((authority, usual_port));
-    let ip: Ipv4Addr = match host {
-        "localhost" => Ipv4Addr::LOCALHOST,
-        _ => host.parse().map_err(|_| format!("{host} is not an IPv4 address"))?,
-    };
-    let port = port.parse().map_err(|_| format!("{port} is not a port"))?;
-    let path = path.trim_matches('/');
-    let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-    Ok(Place { address: SocketAddrV4::new(ip, port), prefix, tls })
-}
-
-/// A typing error must not load somebody else's host.
-fn check_reach(ip: Ipv4Addr, remote: bool) -> Result<(), String> {
-    if ip.is_loopback() || remote {
-        return Ok(());
-    }
-    Err(format!("{ip} is another host: --remote says that you may load it"))
-}
-
 fn run(cli: &Cli) -> io::Result<bool> {
+    let target = &cli.target;
     sys::raise_descriptor_limit()?;
-    let Place { address, prefix, tls } = parse_url(&cli.url).map_err(io::Error::other)?;
+    let Place { address, prefix, tls } = parse_url(&target.url).map_err(io::Error::other)?;
     if let Scenario::Compare(args) = &cli.scenario {
-        return compare::run(cli, args);
+        return compare::run(target, args);
     }
-    check_reach(*address.ip(), cli.remote).map_err(io::Error::other)?;
-    let api = parse_url(cli.api_url.as_ref().unwrap_or(&cli.url)).map_err(io::Error::other)?;
-    check_reach(*api.address.ip(), cli.remote).map_err(io::Error::other)?;
+    check_reach(*address.ip(), target.remote).map_err(io::Error::other)?;
+    let api =
+        parse_url(target.api_url.as_ref().unwrap_or(&target.url)).map_err(io::Error::other)?;
+    check_reach(*api.address.ip(), target.remote).map_err(io::Error::other)?;
     if (api.tls, &api.prefix) != (tls, &prefix) {
         return Err(io::Error::other("--api-url differs from --url in more than its address"));
     }
@@ -215,54 +135,54 @@ fn run(cli: &Cli) -> io::Result<bool> {
         address,
         api_address: api.address,
         tls,
-        sources: cli.sources.clone(),
+        sources: target.sources.clone(),
         prefix,
-        id: cli.app_id.clone(),
-        key: cli.key.clone(),
-        secret: cli.secret.clone(),
+        id: target.app_id.clone(),
+        key: target.key.clone(),
+        secret: target.secret.clone(),
     };
     match &cli.scenario {
         Scenario::FloorChild(args) => floor::run_child(args).map(|()| true),
         Scenario::HttpFloor(args) => http_floor::run(args).map(|()| true),
         Scenario::HandshakeFloor(args) => handshake_floor::run(args).map(|()| true),
         Scenario::CrewChild(task) => {
-            cli.pin.map_or(Ok(()), sys::pin_to_cpu)?;
+            target.pin.map_or(Ok(()), sys::pin_to_cpu)?;
             crew::run_child(&app, task).map(|()| true)
         }
-        scenario => measure(cli, app, scenario),
+        scenario => measure(target, app, scenario),
     }
 }
 
-fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
-    if cli.servers > 1 && !matches!(scenario, Scenario::Idle(_)) {
+fn measure(target: &Target, app: App, scenario: &Scenario) -> io::Result<bool> {
+    if target.servers > 1 && !matches!(scenario, Scenario::Idle(_)) {
         return Err(io::Error::other("only idle can use several servers"));
     }
     let mut machine = Machine::look();
     // The server first: what is started later inherits the pinning.
-    let servers = match &cli.server_cmd {
+    let servers = match &target.server_cmd {
         Some(command) => {
-            let cpus = cli.server_cpus.as_deref();
-            let start = Start { command, cpus, says_port: cli.servers > 1 };
-            Servers::start(&start, app.address, cli.servers)?
+            let cpus = target.server_cpus.as_deref();
+            let start = Start { command, cpus, says_port: target.servers > 1 };
+            Servers::start(&start, app.address, target.servers)?
         }
         None => {
             if !matches!(scenario, Scenario::Floor(_)) {
                 TcpStream::connect(app.address)
                     .map_err(|error| io::Error::other(format!("{}: {error}", app.address)))?;
             }
-            Servers::attach(cli.server_pid, app.address)
+            Servers::attach(target.server_pid, app.address)
         }
     };
     if !matches!(scenario, Scenario::Floor(_)) {
         machine.server = servers.name();
     }
-    if let Some(cpu) = cli.pin {
+    if let Some(cpu) = target.pin {
         sys::pin_to_cpu(cpu)?;
     }
     sys::exact_timers()?;
     let telemetry = Telemetry::start(servers.pids());
-    let server_cpus = cli.server_cpus.clone();
-    let mut bench = Bench { app, servers, server_cpus, pin: cli.pin, telemetry };
+    let server_cpus = target.server_cpus.clone();
+    let mut bench = Bench { app, servers, server_cpus, pin: target.pin, telemetry };
     let result = run_scenario(&bench, scenario);
     let timeline = bench.telemetry.stop();
     let mut report = result?;
@@ -277,14 +197,14 @@ fn measure(cli: &Cli, app: App, scenario: &Scenario) -> io::Result<bool> {
     }
     if let Some(stopped) = bench.servers.stop()? {
         report.figure("stop after SIGTERM", stopped.took.as_secs_f64() * 1000.0, "ms");
-        if !stopped.clean && !cli.any_exit {
+        if !stopped.clean && !target.any_exit {
             let mut violations = Violations::default();
             violations.add(|| "the server did not end with exit code 0".to_owned());
             report.add_violations(violations);
         }
     }
-    report.print(cli.json, &machine);
-    if let Some(path) = &cli.html {
+    report.print(target.json, &machine);
+    if let Some(path) = &target.html {
         fs::write(path, html::page(&report, &timeline, &machine))?;
     }
     Ok(report.is_clean())
@@ -330,22 +250,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls() {
-        let address = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        let place = |port, prefix: &str, tls| {
-            Ok(Place { address: address(port), prefix: prefix.to_owned(), tls })
-        };
-        assert_eq!(parse_url("ws://127.0.0.1:8080"), place(8080, "", false));
-        assert_eq!(parse_url("ws://localhost:1/a/"), place(1, "/a", false));
-        assert_eq!(parse_url("wss://localhost"), place(443, "", true));
-        assert!(check_reach(Ipv4Addr::new(127, 9, 9, 9), false).is_ok());
-        assert!(check_reach(Ipv4Addr::new(192, 0, 2, 1), false).is_err());
-        assert!(check_reach(Ipv4Addr::new(192, 0, 2, 1), true).is_ok());
-        assert!(parse_url("http://127.0.0.1").is_err());
-        assert!(parse_url("ws://127.0.0.1:x").is_err());
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

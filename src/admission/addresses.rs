@@ -6,6 +6,9 @@
 //! only, so a look-up reads one or two cache lines. If a bucket is full, the client is admitted without being counted:
 //! a limit for each address is no defence against so many addresses, and to refuse others would help the attacker.
 //! Which clients share a bucket is secret, because it follows from a seed that is generated at the start.
+//!
+//! Limits: `BUCKETS` buckets in a table, made at the start; one word in `AddressSlots` for each slot of a connection. A
+//! full bucket admits without counting.
 
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,4 +1,7 @@
-//! Which attributes of channels a request asks for.
+//! Which attributes of channels a request asks for (`info`, docs/PROTOCOL.md rule 111).
+//!
+//! Owns the list of known attributes. Input: the text of `info`. Unknown names are ignored, as in Reverb. `events.rs`
+//! and `channels.rs` use it. Limit: none, because it keeps three flags.
 
 /// Which attributes were asked for. Unknown ones are ignored as in Reverb (rule 111).
 #[derive(Clone, Copy, Debug, Default)]

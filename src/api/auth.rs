@@ -3,6 +3,8 @@
 //! Everybody can send a request that fails here, so a failure is cheaper than any request that succeeds. The checks
 //! come in the order of their cost: app id, number of parameters, key, form of the signature, then the HMAC. All
 //! work is linear in the request, whose head `limits::HTTP_HEAD_BYTES_MAX` bounds.
+//!
+//! Limit: `limits::API_PARAMETERS_MAX` parameters in a request.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,7 @@
-//! What is left of an app's quota, for the answer.
+//! What is left of an app's quota of events, for the headers of the answer.
+//!
+//! `quota.rs` takes from the quota and makes a `Quota`; this file only writes it. It has a file of its own because
+//! `Plan` has one as well, and `quota.rs` uses the types of `Plan`.
 
 use crate::http1::response::Response;
 

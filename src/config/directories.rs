@@ -1,6 +1,8 @@
 //! Directories for sockets and files of this process, as the service manager and the session name them.
 //!
-//! These names are in no table of options, because operators do not set them: systemd and the login session do.
+//! These names are in no table of options, because operators do not set them: systemd (`RUNTIME_DIRECTORY`) and the
+//! login session (`XDG_RUNTIME_DIR`) do. A relative path is ignored. `server/takeover/rendezvous.rs` and
+//! `server/development.rs` decide which of them to use.
 
 use std::path::PathBuf;
 

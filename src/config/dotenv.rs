@@ -5,6 +5,8 @@
 //! word are plain text, a `#` ends an unquoted value anywhere, and `="` opens a value of several lines even in a
 //! comment. One difference is on purpose: phpdotenv drops the rest of a file silently when such a value never ends, and
 //! this reader reports it. Messages name line and variable, never the value: it may be a secret.
+//!
+//! Limits: `VALUE_BYTES_MAX` for a value with its variables replaced; `load.rs` bounds the file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -4,6 +4,8 @@
 //! Inputs: `Sources`, as `load.rs` found them. Outputs: `Merged`, text that `validate.rs` checks, with problems and
 //! warnings. Values remember where they came from. The app of the environment wins over the app of the file with the
 //! same id, one option at a time; the other apps of the file are as they stand there.
+//!
+//! Limit: none of its own. The lists grow with the files and the environment, which `load.rs` bounds.
 
 use super::laravel::LaravelConfig;
 use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};

@@ -5,6 +5,9 @@
 //! `origins.rs`, `redis_url.rs`, `sizes.rs`, `tls.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`,
 //! `reverb_php.rs` and `warnings.rs` only cause warnings.
 //! PURE but for `load.rs` (its files and the environment) and `directories.rs` (the environment).
+//!
+//! Limits: those of the options (`options/mod.rs`); `load.rs` bounds the files, `validate.rs` the endpoints, `tls.rs`
+//! the certificates.
 
 pub mod admin;
 pub mod directories;

@@ -2,8 +2,9 @@
 //!
 //! A file of Laravel's `config/` folder is `return [...]` of nested arrays whose values are literals, calls of `env()`
 //! or other code. This reader knows literals and `env()`; everything else becomes `PhpValue::Code`, with the calls of
-//! `env()` in it. It never fails: text that is no such file gives `None`. Input is at most `BYTES_MAX`, arrays are read
-//! to `DEPTH_MAX`, and the work is linear in the text.
+//! `env()` in it. It never fails: text that is no such file gives `None`.
+//!
+//! Limits: `BYTES_MAX` of input, `DEPTH_MAX` nested arrays. The work is linear in the text.
 
 /// More is no configuration file.
 pub(super) const BYTES_MAX: usize = 256 << 10;

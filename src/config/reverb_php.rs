@@ -5,6 +5,8 @@
 //! warning that says where it belongs. The file as `php artisan reverb:install` writes it causes none: its values are
 //! calls of `env()` with the defaults of Reverb. `php.rs` reads the text; it never fails, and neither does anything
 //! here.
+//!
+//! Limits: `WARNINGS_MAX` warnings, `VALUE_BYTES_MAX` of a value in one.
 
 use std::io::Read;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! Numbers of bytes as people write them: `65536`, `64K`, `64KB`, `64 KiB`. PURE.
 //!
-//! Each unit is a power of 1024, as in the options of Redis, nginx, PHP and the JVM.
+//! Each unit is a power of 1024, as in the options of Redis, nginx, PHP and the JVM. Input and output are text; the
+//! table of options has the range. A number that does not fit 64 bits is no size.
 
 /// `None` for what is no size, or does not fit 64 bits.
 #[must_use]

@@ -2,6 +2,8 @@
 //!
 //! `load.rs` fills `Sources` from files and the environment, and tests fill it by hand. `merge.rs` makes one value per
 //! option of it, and `warnings.rs` looks for what has no effect.
+//!
+//! Limit: none of its own; `load.rs` bounds what it reads.
 
 use std::collections::HashMap;
 

@@ -3,6 +3,8 @@
 //!
 //! What is not in the table of options is a problem, with the name that is probably meant. Messages name places,
 //! never values: one of them may be a secret.
+//!
+//! Limit: none of its own; `load.rs` bounds the file, and `validate.rs` the number of apps and endpoints.
 
 use std::collections::HashMap;
 

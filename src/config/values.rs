@@ -2,6 +2,8 @@
 //!
 //! A value that was not given is the option's default and says so. No `Debug` text contains a value, because it may be
 //! a secret.
+//!
+//! Limit: one value for each option of the table; `validate.rs` bounds the endpoints of all apps.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,6 +1,8 @@
 //! Warnings about values that have no effect, or not the one that was probably meant. PURE.
 //!
-//! `load.rs` merges the sources and shows these sentences. No sentence contains a secret: they name options and files.
+//! `merge.rs` merges the sources, and this file looks at the same sources for what the merge left out: misspelt names,
+//! names that another name overrides, options of an app that is not there. No sentence contains a secret: they name
+//! options and files. Limit: `names.rs` bounds how many misspelt names are reported.
 
 use super::names;
 use super::options::{OPTIONS, OptionId as Id, boolean};

@@ -1,6 +1,8 @@
 //! The URL of a webhook: what is accepted, and how it is shown. PURE.
 //!
-//! A URL may carry credentials in its userinfo and tokens in its query: neither is ever shown.
+//! A URL may carry credentials in its userinfo and tokens in its query, so neither is ever shown. Accepted is what
+//! `ureq` sends unchanged; a URL that a client would have to encode first is refused with the reason. Limit:
+//! `URL_BYTES_MAX`.
 
 /// Longest URL in bytes. Servers take about 8,000.
 const URL_BYTES_MAX: usize = 2_000;

@@ -2,7 +2,9 @@
 //!
 //! Every answer has its length and states whether the connection stays open, so a client never has to guess (RFC 9112
 //! sections 6.2 and 9.3). Control bytes of a header value are not written, so that no value can end its line. The usual
-//! answer, 200 with JSON, is written from a constant. No limits: the caller bounds the body.
+//! answer, 200 with JSON, is written from a constant.
+//!
+//! Limit: none of its own; the caller bounds the body and names the fields.
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -1,7 +1,12 @@
 //! The table of log events: the values of the key `event` of JSON lines, and what each means.
 //!
 //! Names are a contract: they do not change. docs/LOGS.md is made from this table and from the table of causes, and a
-//! test compares the table with the calls in the sources.
+//! test compares the table with the calls in the sources. Targets of lines with a budget of their own are here, too.
+
+/// The `tracing` target of lines that peers can cause: they are shorter, and have a smaller budget (`budget.rs`).
+pub(crate) const PEER: &str = "ringverb::peer";
+/// The target of the access log, with a budget of its own.
+pub(crate) const ACCESS: &str = "ringverb::access";
 
 /// One event.
 #[derive(Debug)]

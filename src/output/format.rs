@@ -16,9 +16,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::events::UNNAMED;
+use super::events::{PEER, UNNAMED};
 use super::json::JsonParts;
-use super::target::PEER;
 use crate::text::LogLine;
 
 /// Message and fields of a line about what a peer did, in bytes.

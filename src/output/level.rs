@@ -12,8 +12,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry, reload};
 
+use super::events::ACCESS;
 use super::format::LineFormat;
-use super::target::ACCESS;
 use crate::config::LogLevel;
 
 /// Replaces the filter. `false`: there is no log.

@@ -13,7 +13,6 @@ mod format;
 mod json;
 mod lane;
 mod level;
-mod target;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +24,10 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{LogFormat, LogLevel};
 use budget::RateBudget;
+pub(crate) use events::{ACCESS, PEER};
 pub(crate) use lane::LostLines;
 use lane::{Bounds, LossReport, OutputLane, Reported};
 pub(crate) use level::set_level;
-pub(crate) use target::{ACCESS, PEER};
 
 /// How long the end of the process waits for queued lines.
 pub(crate) const FINISH_TIME: Duration = Duration::from_secs(1);

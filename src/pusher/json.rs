@@ -4,6 +4,9 @@
 //! parsing. So it validates a scratch copy, and `members` walks the original, which by then is known to be
 //! well-formed. Cost: one copy, one validation, one walk over the top level. Spans are only ever taken from
 //! validated text.
+//!
+//! Limits: the depth that simd-json accepts (1,024); `SCRATCH_BYTES_KEPT` of the scratch copy are kept between two
+//! texts. The caller bounds the text.
 
 use std::borrow::Cow;
 

@@ -2,8 +2,10 @@
 //!
 //! It reads lines and blobs, and adds each to the value under construction at once: no byte is parsed twice, however
 //! the input is cut, and nesting levels are entries of a list, not of the call stack. Memory grows with the received
-//! bytes, never with a declared length, and never beyond `VALUE_BYTES_MAX` (twice that while a vector grows) for one
-//! value.
+//! bytes, never with a declared length.
+//!
+//! Limits: `VALUE_BYTES_MAX` for one value (twice that while a vector grows), `LEVELS_MAX`, `TEXT_BYTES_MAX` of a line.
+//! Over one of them the input is malformed, and the connection ends.
 
 use super::Value;
 

@@ -3,7 +3,8 @@
 //!
 //! Input: the configuration, the facts that the probes found (`probe.rs`) and the shares of the host (`resources.rs`).
 //! Output: one text for the log. Secrets are masked by their types, except that development mode shows the credentials
-//! that the server has generated itself. Does not decide anything. No limits: it is written once at the start.
+//! that the server has generated itself. Does not decide anything. Limit: none of its own; it is written once, at the
+//! start.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -4,6 +4,8 @@
 //! During the run, a pair that cannot be used leaves the earlier one in use, with one log line for each change. New
 //! handshakes use a new pair within twice `LOOK_EVERY` plus one second; established connections stay. `certbot renew`
 //! needs no hook. `tls/identity.rs` reads the content.
+//!
+//! Limits: `config/tls.rs` bounds the number of pairs, and `FILE_BYTES_MAX` the bytes of each file.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

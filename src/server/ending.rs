@@ -1,5 +1,12 @@
-//! The end of a server: it closes connections, sends webhooks, notifies other nodes, and waits for a process that takes
-//! over. `life.rs` says why a server ends.
+//! The end of a server: from the order to end until the process exits or executes another program.
+//!
+//! Input: a running server in its parts (`Life`), and why it ends (`End`). The steps are in order: close connections,
+//! or leave them to the new process; deliver what the cores and the cluster are still owed; post webhooks; withdraw
+//! listeners and files. `life.rs` waits for the order. An order that comes during the end has one meaning only: a
+//! second signal ends the process at once.
+//!
+//! Limits: the grace period for connections, at least `WEBHOOKS_TIME_MIN` for webhooks, one second for mail and for
+//! Redis. What is not done by then is lost, and the log says so.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

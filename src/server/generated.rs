@@ -1,4 +1,8 @@
-//! Credentials of an app that are generated.
+//! Credentials of an app that are generated: for a server without a configured app, and for `ringverb app add`.
+//!
+//! They have the form that `reverb:install` gives them: six digits, and twice 20 lowercase characters, from the
+//! kernel's random numbers. Without random numbers the process ends, because credentials that can be guessed are worse
+//! than no server.
 
 use crate::config::validate::DevelopmentApp;
 

@@ -6,6 +6,9 @@
 //! delay, or ends the process at once. SIGUSR2 replaces the program of this process
 //! (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost alone; the supervisor
 //! restarts it.
+//!
+//! Limits: one listener for each worker and port; orders are carried out one after the other (`takeover/order.rs` has
+//! how many can wait).
 
 mod threads;
 

@@ -1,5 +1,7 @@
-//! Removes a file of this process from a path at which another process may create its own file at any moment. The file
-//! is identified by device and inode. No limits: one file.
+//! Removes a file of this process from a path at which another process may create its own file at any moment.
+//!
+//! A take-over is such a moment: the new process binds the same path while the old one ends. The file is identified by
+//! device and inode. Limit: one file.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;

@@ -7,6 +7,8 @@
 //!
 //! Workers are pinned to the CPUs of the mask. They are not pinned if a CPU quota is below the mask: every container
 //! of such a host sees the same CPUs, and if each chose the first ones, all would share them while others are idle.
+//!
+//! Limit: `limits::WORKERS_MAX` workers, each with one pin.
 
 use core_affinity::CoreId;
 

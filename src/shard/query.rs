@@ -3,6 +3,9 @@
 //! Subscribers are counted where they are, users and cached events at the channel's home; the asker adds up. A
 //! count is thus never stored twice and cannot drift (docs/PROTOCOL.md rule 85).
 //! Cost: linear in the channels of the app that is asked about.
+//!
+//! Limits: the channels of one app, or the names of one request, which `api` bounds by its body; the API waits
+//! `limits::GATHER_TIMEOUT_MS` for all answers.
 
 use std::sync::Arc;
 

@@ -2,6 +2,9 @@
 //!
 //! The state names channels and users, not slots and cores: the new process may have another number of cores and
 //! another seed, so every channel finds its home again there. `worker/transfer/record.rs` gives it its bytes.
+//!
+//! Limit: none of its own. A state is as large as what it describes, and `worker/transfer/stream.rs` refuses a larger
+//! batch than `BATCH_BYTES_MAX`.
 
 use serde::{Deserialize, Serialize};
 

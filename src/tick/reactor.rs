@@ -13,6 +13,10 @@
 //! socket with more to read waits for the next tick, after all sockets that became readable since. So a client that
 //! sends little does not wait for clients that send without end. At least every second tick reads one of the waiting
 //! sockets.
+//!
+//! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in `last_words`
+//! for each connection with TLS that ended in this tick. A kernel reports at most `limits::RING_COMPLETIONS` or
+//! `limits::EPOLL_EVENTS_MAX` events at once.
 
 mod end;
 mod invariants;

@@ -3,6 +3,8 @@
 //! A paused core reads nothing, sends nothing and ignores time, but still processes mail. Once no mail is under way
 //! between the cores of a process, all of them are at rest. `export_connections` then exports the complete state and
 //! changes nothing, so `resume` undoes a failed transfer.
+//!
+//! Limit: none of its own; `worker/transfer/stream.rs` bounds a batch of connections.
 
 use serde::{Deserialize, Serialize};
 

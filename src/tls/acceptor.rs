@@ -2,6 +2,9 @@
 //!
 //! A worker looks for the newest configuration once a second (`src/latest.rs`). An old configuration is freed when no
 //! worker has it and its handshakes have ended. `server/certificates.rs` makes new ones.
+//!
+//! Limit: `tls/ticket.rs` bounds the number of ticket keys; each worker has one configuration, and one more until it
+//! has looked.
 
 use std::sync::Arc;
 

@@ -4,6 +4,8 @@
 //! makes the configuration of new handshakes from identities and ticket keys. With several identities, the name that
 //! the client asks for (SNI) chooses the certificate. The operator's own files are trusted to be what he wants, but are
 //! read within bounds. Does not read files (`server/certificates.rs`).
+//!
+//! Limits: `config/tls.rs` bounds the number of pairs, `server/certificates.rs` the bytes of each file.
 
 mod error;
 
@@ -22,7 +24,7 @@ use super::early_data::EARLY_DATA_BYTES_MAX;
 use super::private_key;
 use super::secrets::SecretTap;
 use super::ticket::{TicketKey, Tickets};
-pub use error::IdentityError;
+pub use error::{IdentityError, date};
 
 /// Time for which a session can be resumed, in seconds.
 pub const TICKET_LIFETIME_SECONDS: u32 = 12 * 3_600;
@@ -258,21 +260,6 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
-}
-
-/// `2026-11-28 12:00 UTC`.
-#[must_use]
-pub fn date(seconds: i64) -> String {
-    let (days, time) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = year + 400 * era + next;
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", time / 3_600, time / 60 % 60)
 }
 
 #[cfg(test)]

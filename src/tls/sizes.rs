@@ -1,4 +1,7 @@
-//! Sizes of TLS records.
+//! Sizes of TLS records (RFC 8446 section 5.1, RFC 5246 section 6.2). PURE.
+//!
+//! The record layer, the handshake and the reactor's buffer use them; a record that is larger ends the connection with
+//! `record_overflow`.
 
 /// Bytes of a record's content at most (RFC 8446 section 5.1).
 pub const CONTENT_BYTES_MAX: usize = 1 << 14;

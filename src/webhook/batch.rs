@@ -1,7 +1,10 @@
 //! Events that wait for their first attempt, and the body of a request. No clock and no I/O.
 //!
 //! Owns two queues, one of them for events of public channels, so that a flood on public channels delays no signed
-//! event. Limits of one request: `EVENTS_MAX`, `BYTES_MAX`. The sender limits the events that wait.
+//! event.
+//!
+//! Limits: `EVENTS_MAX` and `BYTES_MAX` for one request. `sender/handle.rs` bounds the events that wait, and counts
+//! those that it refuses.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,6 +6,9 @@
 //! delayed. A join never overtakes its leave: while the leave is delayed both are discarded, and later the leave was
 //! sent first. A leave is delayed for less than the debounce time only if its app and class have too many
 //! (`DELAYED_MAX`), or the server ends.
+//!
+//! Limits: `DELAYED_MAX` leaves that are delayed, `MISSES_MAX` channels whose cache miss is remembered. When the first
+//! is full, the oldest leave of the largest app and class is sent early, and counted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;

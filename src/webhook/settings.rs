@@ -1,4 +1,8 @@
 //! Settings of webhooks, and the limits of what waits.
+//!
+//! `server` makes them from the configuration. Limits: an endpoint has `queue_events_max` events and
+//! `ENDPOINT_BYTES_MAX` of each class, all endpoints together have `ALL_BYTES_MAX`, of which clients can cause
+//! `ALL_OPEN_BYTES_MAX`. An event over a limit is discarded and counted by its kind.
 
 use std::time::Duration;
 

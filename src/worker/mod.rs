@@ -3,6 +3,8 @@
 //! The loop is a tick, then `Kernel::park`, which is the only call that waits. A tick processes everything that is
 //! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
+//!
+//! Limits: `inspect::TASKS_MAX` questions and actions of operators; listeners as configured.
 
 mod debug_log;
 mod drain;

@@ -1,6 +1,8 @@
-//! Accepted events as lines of JSON on standard output, for `--print-events json`: a test double for the test suite of
-//! an app. One object a line: `app_id`, `event`, `data` and `channel` as published, and `socket_id` where one was left
-//! out.
+//! Accepted events as lines of JSON on standard output, for `--print-events json`.
+//!
+//! It is a test double for the test suite of an app. One object a line: `app_id`, `event`, `data` and `channel` as
+//! published, and `socket_id` where one was left out. Limit: none of its own; `output/lane.rs` bounds the text that
+//! waits.
 
 use crate::pusher::json;
 use crate::tick::http::Printed;

@@ -4,6 +4,8 @@
 //! the clients. Names are resolved and connections made by a thread of their own, as the host's resolver blocks.
 //! Pauses between two attempts grow to `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is
 //! not stormed.
+//!
+//! Limits: one connection, and one thread that makes it; `ClusterSession` bounds what waits for it.
 
 mod connections;
 

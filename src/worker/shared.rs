@@ -1,4 +1,8 @@
 //! The state that all workers share.
+//!
+//! What changes in it is atomic, or behind a lock that a worker only tries, so that no worker waits for another one.
+//! The main thread makes it before it starts workers (`server/life/threads.rs`), and reads it to end the server. A
+//! worker's own state is in `worker/mod.rs`. Limit: one entry for each worker in each list.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};

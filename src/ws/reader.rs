@@ -2,7 +2,10 @@
 //!
 //! An idle connection owns nothing here: an incomplete frame or message is in a boxed `Partial`, which exists only
 //! until it is complete. A message that is complete in the input is unmasked in place and passed on without a copy.
-//! Memory grows with the received bytes, never with a declared length, and never beyond `message_size_max`.
+//! Memory grows with the received bytes, never with a declared length.
+//!
+//! Limits: `FrameLimits::message_size_max` for a message, 125 bytes for a control frame. A larger one is a `Violation`,
+//! which closes the connection and is counted.
 
 use super::close;
 use super::frame::{HEADER_BYTES_MAX, Header, Opcode};

@@ -5,8 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::{Value, json};
 
+use crate::backend::NUMBERS_PER_STREAM;
 use crate::backend::{Backend, Effect, Manner};
-use crate::client::{CHANNELS, NUMBERS_PER_STREAM};
+use crate::client::CHANNELS;
 use crate::kernel::Wire;
 use crate::simulation::Simulation;
 

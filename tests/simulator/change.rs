@@ -1,5 +1,5 @@
 //! Configurations that change while clients are served: the app is disabled, removed and served again, another one
-//! comes and goes, numbers of subscribers are wanted or not. And access that a backend takes back.
+//! comes and goes, numbers of subscribers are wanted or not.
 //!
 //! As `server/change` does it: all cores get the new apps before any core gets the list that is wanted. Between two
 //! cores everything else goes on. A client that is closed or loses a channel is told so, and what it was told must be
@@ -9,13 +9,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ringverb::app::{App, Apps};
-use ringverb::pusher::socket_id::SocketId;
-use ringverb::shard::{AccessAction, AccessCommand, AccessTarget};
 
-use crate::client::{CHANNELS, USERS};
 use crate::process::{APP, Process};
 use crate::random::Random;
-use crate::simulation::Simulation;
 
 /// One of so many seeds changes its configuration. The others stay as they were.
 const SEEDS: u64 = 7;
@@ -79,49 +75,5 @@ impl Changes {
     pub(crate) fn is_served(&self, process: &Process) -> bool {
         let is_wanted = self.wanted.as_ref().is_none_or(|apps| apps.get(APP).is_served());
         is_wanted && process.apps.get(APP).is_served()
-    }
-}
-
-impl Simulation {
-    /// The next core applies a change, or another one begins.
-    pub(crate) fn change(&mut self) {
-        if !self.changes.go_on(&mut self.process, self.http_connections_max) {
-            self.changes.begin(&self.process, &self.world.borrow().random);
-        }
-    }
-
-    /// All cores apply what is under way.
-    pub(crate) fn finish_change(&mut self) {
-        while self.changes.go_on(&mut self.process, self.http_connections_max) {}
-    }
-
-    /// A backend ends a subscription, or makes clients connect again.
-    pub(crate) fn take_access_back(&mut self) {
-        let (core, channel) = (self.core(), CHANNELS[self.below(CHANNELS.len())]);
-        let Some(index) = self.somebody() else { return };
-        let target = match (self.below(2), &self.clients[index].socket_id) {
-            (0, Some(id)) => AccessTarget::Socket(SocketId::parse(id).expect("a socket id")),
-            _ => AccessTarget::User(USERS[self.below(USERS.len())].into()),
-        };
-        let is_meant = |client: &crate::client::Client| match &target {
-            AccessTarget::User(id) => client.user == **id,
-            AccessTarget::Socket(id) => client.socket_id == Some(id.to_string()),
-        };
-        let action = if self.below(4) == 0 {
-            AccessAction::Reconnect
-        } else {
-            // It may lose the channel at any moment from now on, until all is quiet.
-            let clients = self.clients.iter().enumerate();
-            let meant: Vec<usize> =
-                clients.filter(|(_, client)| is_meant(client)).map(|(index, _)| index).collect();
-            for index in meant {
-                self.clients[index].may_lose(channel);
-                self.doubt_events_of(index);
-            }
-            AccessAction::Unsubscribe { channel: channel.into() }
-        };
-        let command = AccessCommand { app: APP, target, action };
-        self.process.cores[core].shard.end_access(command);
-        self.process.tick(core);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use ringverb::app::Secret;
 use ringverb::pusher::signature;
 
-use crate::backend::Ledger;
+use crate::backend::{Ledger, NUMBERS_PER_STREAM};
 use crate::http;
 use crate::random::Random;
 
@@ -18,8 +18,6 @@ pub(crate) const CHANNELS: [&str; 4] = ["news", "private-p", "cache-c", "presenc
 
 /// An event's number names the node that published it.
 pub(crate) const NUMBERS_PER_NODE: u64 = 1 << 32;
-/// And there the publisher, whose events are in order: a backend, or the model itself.
-pub(crate) const NUMBERS_PER_STREAM: u64 = 1 << 20;
 
 /// Where it stands with a channel.
 #[derive(Debug, Default)]

@@ -1,4 +1,5 @@
-//! No two files of `src` import each other, directly or in a circle: a file can be read after those that it imports.
+//! No two files of `src`, the load generator, the process tests and the simulator import each other, directly or in a
+//! circle: a file can be read after those that it imports.
 //!
 //! An import is an item that a file names, by `use` or by a path, in the file that defines it: re-exports are followed.
 //! The `impl` of a type below the file that defines it is no import, because a long type has methods in several files.
@@ -7,14 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::report;
-use super::source::{BLANK, Source, has_word, is_word, sources, without_tests};
+use super::source::{BLANK, Source, has_word, is_word, sources, tests, without_tests};
 
-/// Imports that close a circle and stay, each with its reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[(
-    "src/tls/identity/error.rs",
-    "src/tls/identity.rs",
-    "the text of an error shows a date, for the time being",
-)];
+/// Folders with the sources of one crate each.
+const CRATES: &[&str] = &["src", "bench/src", "tests/process", "tests/simulator"];
 
 /// A path of modules, from the root of the crate.
 type Module = Vec<String>;
@@ -39,16 +36,17 @@ type Imports = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    let tree = Tree::of(sources("src"));
-    let mut imports = tree.imports();
     let mut violations = Vec::new();
-    for (from, to, _) in EXCEPTIONS {
-        let (from, to) = (module_of(from), module_of(to));
-        if imports.get_mut(&from).and_then(|of_file| of_file.remove(&to)).is_none() {
-            violations.push(format!("{from:?} no longer imports {to:?}: remove the exception"));
-        }
+    for root in CRATES {
+        let all = match root.split('/').next() {
+            Some("src") => sources("src"),
+            Some("bench") => sources("bench"),
+            _ => tests(),
+        };
+        let tree = Tree::of(all, root);
+        assert!(tree.0.len() > 20, "{root} has {} files only", tree.0.len());
+        violations.extend(tree.circles(&tree.imports()));
     }
-    violations.extend(tree.circles(&imports));
     report(&violations);
 }
 
@@ -57,12 +55,13 @@ fn no_files_import_each_other_in_a_circle() {
 fn circles_are_found_through_reexports_and_paths() {
     let file = |name: &str, text: &str| Source::new(name, text.to_owned());
     let tree = |b: &str| {
-        Tree::of(&[
+        let sources = [
             file("src/lib.rs", "mod a;"),
             file("src/a/mod.rs", "mod b;\nmod c;\npub use b::{B as Named, D};\nstruct A(Named);\n"),
             file("src/a/b.rs", b),
             file("src/a/c.rs", "use super::D;\npub fn f(_: D) {}\n"),
-        ])
+        ];
+        Tree::of(&sources, "src")
     };
     let circles = |b: &str| {
         let tree = tree(b);
@@ -83,18 +82,20 @@ fn circles_are_found_through_reexports_and_paths() {
     );
 }
 
-fn module_of(name: &str) -> Module {
-    let path = name.trim_start_matches("src/").trim_end_matches(".rs");
+/// The module of a file. `root`: the folder of its crate.
+fn module_of(name: &str, root: &str) -> Option<Module> {
+    let path = name.strip_prefix(root)?.strip_prefix('/')?.trim_end_matches(".rs");
     let path = path.strip_suffix("/mod").unwrap_or(path);
     let parts = path.split('/').filter(|part| !matches!(*part, "lib" | "main"));
-    parts.map(str::to_owned).collect()
+    Some(parts.map(str::to_owned).collect())
 }
 
 impl Tree {
-    fn of(sources: &[Source]) -> Self {
-        let sources =
-            sources.iter().filter(|source| !source.is_test() && source.name != "src/main.rs");
-        Self(sources.map(|source| (module_of(&source.name), File::of(source))).collect())
+    /// The files below the folder `root`.
+    fn of(sources: &[Source], root: &str) -> Self {
+        let is_meant = |source: &&Source| !source.is_test() && source.name != "src/main.rs";
+        let file = |source: &Source| Some((module_of(&source.name, root)?, File::of(source)));
+        Self(sources.iter().filter(is_meant).filter_map(file).collect())
     }
 
     /// The absolute path of what a file names; `None` for another crate.

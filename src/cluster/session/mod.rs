@@ -5,6 +5,10 @@
 //! `replay.rs` and `catch_up.rs` make up for the time without a connection, `partition.rs` notices a connection that
 //! reaches nobody. Four counts of seconds: `clock` since the start, `up_seconds` of this connection, `silent_seconds`
 //! since Redis sent something, `unix_seconds` of the host.
+//!
+//! Limits: `OUTPUT_BYTES_MAX` of commands that Redis has not taken, over which the session begins again;
+//! `KEPT_BYTES_MAX` of events while there is no connection, over which each is a counted loss; `awaited::SENDERS_MAX`
+//! senders; `NOTES_MAX` notes for the log.
 
 mod awaited;
 mod catch_up;

@@ -1,6 +1,8 @@
 //! What Redis sends: each reply belongs to the oldest command that awaits one, and pushes are messages of topics. PURE.
 //!
-//! Owns the order of replies, and what follows from each. A reply that does not fit ends the session (`Lost`).
+//! Owns the order of replies, and what follows from each. Input: bytes of the connection. Output: calls of the shard,
+//! and `Lost` for a reply that does not fit, which ends the session. Messages of topics go to `inbound.rs`. Limits:
+//! `resp` bounds a value, `awaited.rs` the commands that await a reply.
 
 use super::ClusterSession;
 use super::awaited::{AwaitedReply, Kept, Lost, SessionState};

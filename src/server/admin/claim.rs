@@ -1,4 +1,9 @@
-//! Finds the admin listener at the start, and begins to serve.
+//! The admin listener at the start: which socket it gets, and when it begins to serve.
+//!
+//! A start claims the place before it starts threads, so that a place that is not free ends the start with a sentence
+//! and not a running server. Where no place is configured, the server runs without the listener and says why. A process
+//! that takes over inherits the socket (`Claimed::copy`). `listener.rs` owns the socket, `server.rs` the thread. Limit:
+//! one listener.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -3,6 +3,9 @@
 //! Probes (`/live`, `/ready`) are for everyone who can connect. Everything else needs the token if there is one. On a
 //! loopback address without a token, the `Host` of a request must be the loopback, too: otherwise a web page could read
 //! the answers through a name of its own that it points to 127.0.0.1 (DNS rebinding).
+//!
+//! Limits: one heartbeat for each worker. Orders to the main thread: one for each open connection (`slots.rs`), because
+//! a connection waits for its answer.
 
 mod token;
 

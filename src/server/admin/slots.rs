@@ -4,6 +4,8 @@
 //! the slot of the one that has waited longest for its peer: for a complete request, or for the end after the answer.
 //! The new one is refused only if the server is working on an answer for every open connection. A viewer of the event
 //! log gives its slot back, because viewers have a limit of their own (`viewers.rs`).
+//!
+//! Limit: `CONNECTIONS_MAX` connections, and as many that wait for their peer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

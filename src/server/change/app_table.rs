@@ -4,21 +4,18 @@
 //! checked where the whole configuration is (`config`), so there is one set of rules. Secrets are shown once, in the
 //! answer that creates them. Limits: those of a request of the admin listener.
 
-mod edited;
-
 use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
 use super::credentials::{self, MASK};
-use super::outcome::ChangeOutcome;
+use super::outcome::{ChangeOutcome, Edited};
 use crate::app::Apps;
 use crate::config::Values;
 use crate::config::options::{OPTIONS, OptionId, OptionKind, Scope, boolean, of_scope};
 use crate::config::webhook_url;
 use crate::server::generated::generated_credentials;
-pub(super) use edited::Edited;
 
 /// A change of one app.
 pub(in crate::server) struct AppChange {

@@ -263,7 +263,7 @@ impl Changer {
         }
     }
 
-    fn edited(&self, edited: &app_table::Edited) -> ChangeOutcome {
+    fn edited(&self, edited: &outcome::Edited) -> ChangeOutcome {
         let mut outcome = self.show_app(&edited.id);
         outcome.finish_edit(edited, self.shared.current.get().number);
         outcome

@@ -2,14 +2,25 @@
 //!
 //! Every refusal says what happened, why, and what to change. No answer and no line has a secret, except the answer
 //! that creates an app, which shows the secret once.
+//!
+//! Limit: none of its own; its lists name apps and options of the configuration, which is bounded.
 
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::app_table::Edited;
 use crate::config::options::OptionId;
 use crate::text::Counted;
+
+/// What an edit of the table of apps has done to an app.
+pub(super) struct Edited {
+    pub(super) id: String,
+    pub(super) what: &'static str,
+    pub(super) is_new: bool,
+    pub(super) is_removed: bool,
+    /// The secret of a new app.
+    pub(super) secret: Option<String>,
+}
 
 /// The answer to a change.
 #[derive(Clone, Debug)]

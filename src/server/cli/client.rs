@@ -1,4 +1,8 @@
-//! The commands that speak to a running server, and their options. `client/` carries them out.
+//! The commands that speak to a running server, and their arguments.
+//!
+//! Text and structure only, read by clap. `client/` carries them out, `shared.rs` has the arguments that several
+//! commands have, and `notes.rs` the examples below their help. A secret is never an argument, because other users of
+//! the host can read command lines. Limit: that of the command line (the kernel's ARG_MAX).
 
 use clap::{Args, Subcommand};
 

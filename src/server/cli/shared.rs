@@ -1,4 +1,7 @@
-//! Options that several commands have: where the configuration is, and which server and app a command is for.
+//! Arguments that several commands have: where the configuration is, and which server and app a command is for.
+//!
+//! Each is flattened into the arguments of a command, so that it has the same name and meaning everywhere.
+//! `config/load.rs` reads the files, `client/peer.rs` finds the server.
 
 use std::path::PathBuf;
 

@@ -3,6 +3,8 @@
 //! Inputs: the configuration, the command line (`--url`, `--app`), and in development mode what the running development
 //! server has published of itself (`development.rs`). Output: a `ServerPeer` with the credentials of one app. Where
 //! several apps are configured and none is named, it is the first one, and a note says so.
+//!
+//! Limit: none of its own; its list is that of the configuration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -3,6 +3,8 @@
 //!
 //! A server that runs already is what a doctor is usually asked about, so its listeners are no problem here. A wrong
 //! configuration does not end the examination: the host is looked at anyway.
+//!
+//! Limit: a finding for each probe and each endpoint of webhooks, of which `doctor/mod.rs` asks `ENDPOINTS_MAX`.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

@@ -1,4 +1,7 @@
 //! What `check` and `doctor` find: facts, warnings, problems, and clocks of other machines.
+//!
+//! Plain values; the probes of `doctor/` make them, `check.rs` and `diagnosis.rs` show them. A finding says what is so,
+//! and a `Diagnosis` also names the command that shows or changes it. Limit: `STEP_TIME` for each step of a probe.
 
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 //!
 //! Reads files below a folder that is /proc, or a copy of it in tests. It changes nothing. The wanted settings are
 //! those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is missing sets no limit.
+//!
+//! Limit: `PROCESSES_MAX` processes are looked at.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,8 @@
 //! Starts the control thread before any worker, so that no signal is missed; then the measurement of memory, because
 //! without it memory has no limit; then the webhooks and one pinned worker per core. Returns once each worker can
 //! serve. Nobody waits for a worker thread: the process ends when the main thread does.
+//!
+//! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers.
 
 use std::io;
 use std::net::TcpListener;

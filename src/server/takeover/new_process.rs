@@ -1,4 +1,8 @@
-//! A new process that asks for the connections, as the old one sees it.
+//! A new process that asks for the connections, as the main thread of the old one sees it.
+//!
+//! Owns the stream of their conversation, and the report of its outcome to the task of the offer (`old_side.rs`). The
+//! last message decides: once the new process has confirmed, the connections are its own, and `reclaim` finds out which
+//! of both was first. `transfer.rs` moves the connections.
 
 use std::io::{self, Write};
 use std::net::Shutdown;

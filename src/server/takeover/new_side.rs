@@ -2,6 +2,8 @@
 //!
 //! Every call blocks for at most `PATIENCE` a message. Nothing has changed in the old process until
 //! `OldProcess::retire` or `OldProcess::confirm`.
+//!
+//! Limits: `PATIENCE` for a message, `message::LISTENERS_MAX` listeners in one.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -3,6 +3,8 @@
 //!
 //! Until a new process has taken over, a fault of it ends only its own conversation. The main thread carries out the
 //! `Order`s that the task sends, with a `NewProcess` where connections are to move.
+//!
+//! Limit: `message::LISTENERS_MAX` listeners travel in one message.
 
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;

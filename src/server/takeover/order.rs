@@ -1,4 +1,8 @@
-//! Orders to the main thread.
+//! Orders to the main thread: what signals, other processes and the admin API ask of it.
+//!
+//! A closed list; `life.rs` carries it out, one order after the other. Limit: one order for each signal that the
+//! control thread has read, one for each process that takes over, and one for each connection of the admin listener,
+//! because each waits for its answer.
 
 use super::new_process::NewProcess;
 use crate::server::change::ChangeRequest;

@@ -1,4 +1,7 @@
-//! Commands that end access: of a connection, a user or a channel.
+//! Commands that end access: of a connection, a user or a channel. PURE data.
+//!
+//! A backend sends one over the HTTP API, an operator over the admin API, and another node over Redis. Every core
+//! carries it out on its own connections (`local/access.rs`), so a command names users and socket ids, never slots.
 
 use serde::{Deserialize, Serialize};
 

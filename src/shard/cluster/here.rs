@@ -1,4 +1,8 @@
-//! What the cluster side reads and changes on its core.
+//! What the cluster side reads and changes on its core. PURE.
+//!
+//! Methods of `Cluster` get it as one argument: the home side whose channels they complete, the context (clock,
+//! settings), and the outbox. The local side is missing on purpose, because the cluster speaks to it by mail only.
+//! Limit: none of its own; each table of this type states its limit.
 
 use hashbrown::HashMap;
 

@@ -1,4 +1,8 @@
-//! What holds in the cluster's state between two calls: see `shard/invariants.rs`. PURE.
+//! What holds of the cluster side between two calls: see `shard/invariants.rs`. PURE.
+//!
+//! Walks over all topics, nodes and leaves, so its cost is that of the whole state. Only tests, the simulator and debug
+//! builds call it. Checks that each queue names topics that are there, once, and that sums of bytes are the sums of
+//! their parts.
 
 use hashbrown::HashSet;
 

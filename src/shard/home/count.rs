@@ -3,6 +3,9 @@
 //!
 //! Each core sends its own number, absolute (`local/count.rs`), and `Cluster` sets the sum of the other nodes. The home
 //! adds them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
+//!
+//! Limits: one number for each channel of this home that an app counts, with a part for each core
+//! (`limits::WORKERS_MAX`); a channel is in `due` once.
 
 use std::collections::VecDeque;
 

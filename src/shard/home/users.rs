@@ -3,8 +3,9 @@
 //! A user is named by the channel `#server-to-user-{id}`, whose home is the user's home. A user is online while signed
 //! in on a core of this node or on another node; `Cluster` knows the latter and passes it in as `elsewhere`. Cores send
 //! their first and last sign-in of a user only, so that a number is kept where the connections are and nowhere else.
-//! No limits of its own: an entry exists while a core has the user signed in or watches them, and connections are
-//! limited.
+//!
+//! Limit: none of its own. An entry exists while a core has the user signed in or watches them, and connections and
+//! what each keeps are limited (`local/connection.rs`).
 
 use hashbrown::HashMap;
 

@@ -1,5 +1,7 @@
-//! The echo build (`--features echo`): the server sends each message back unchanged. PURE. For suites that test the
-//! framing of any server by its echo; nothing of it is in what is shipped.
+//! The echo build (`--features echo`): the server sends each message back unchanged. PURE.
+//!
+//! For suites that test the framing of any server by its echo (tests/autobahn). The feature is never on in what is
+//! shipped. A message is counted, charged and limited as any other.
 
 use super::Local;
 use super::connection::ConnectionKey;

@@ -4,6 +4,8 @@
 //! second 7 ended with number 40 and second 8 with number 65, then number 50 was opened in second 8. The list has
 //! `ENTRIES_MAX` entries. When it is full, the entry goes whose loss matters least: times are inexact by a few percent
 //! of the age. A connection that another process transferred counts from its transfer.
+//!
+//! Limit: `ENTRIES_MAX` entries, as above.
 
 /// 8 bytes each.
 const ENTRIES_MAX: usize = 1_024;

@@ -1,8 +1,10 @@
 //! HOT: frames that wait for one socket. PURE.
 //!
-//! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go
-//! to a boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references,
-//! not copies. Bound: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::take_room`.
+//! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go to a
+//! boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
+//!
+//! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::take_room` before each push. A connection over
+//! it is closed and counted (`slow_consumer`).
 
 use std::collections::VecDeque;
 

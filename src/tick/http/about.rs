@@ -1,4 +1,7 @@
-//! What a refusal is about: its request and app.
+//! What a refusal is about: its request and app, as far as they are known.
+//!
+//! A value for `refuse.rs`, in a file of its own because `answer.rs`, `upgrade.rs` and `session.rs` make it and
+//! `refuse.rs` uses types of theirs.
 
 use crate::app::AppIndex;
 use crate::http1::request::Request;

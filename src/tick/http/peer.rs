@@ -1,4 +1,7 @@
-//! The client that a log line names.
+//! The client that a log line names: by a trusted proxy, else by its socket.
+//!
+//! A value without behavior. `worker/notes.rs` writes it, and looks up the socket of an established connection by its
+//! slot.
 
 use core::net::{IpAddr, SocketAddr};
 

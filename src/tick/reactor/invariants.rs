@@ -1,4 +1,7 @@
-//! What holds of sockets and their queues between two ticks. The simulator and debug builds check it.
+//! What holds of sockets and their queues between two ticks. PURE.
+//!
+//! Walks over all sockets of a core. Only tests, the simulator and debug builds call it. Checks that each connection
+//! has its socket, and that a socket is queued to be read exactly once, or not at all.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,7 @@
-//! Whether a socket is queued to be read.
+//! Whether a socket is queued to be read, and until when. PURE data.
+//!
+//! Established sockets (`reactor.rs`) and sessions (`sessions/table.rs`) have the same three states, because the kernel
+//! interface makes both the same promise: it does not report bytes again that were left unread.
 
 /// Whether a socket is queued to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 //! A side table, so that a connection without TLS pays nothing: the table has entries up to the highest slot with TLS
 //! only. Received records are opened in place and their content is fed as that of other connections. Answers of a
 //! channel without content (a key update) make the connection dirty. `tick/flush.rs` seals. PURE.
+//!
+//! Limit: one entry for each slot, as in `tick/reactor.rs`; `tls/socket.rs` bounds the bytes of each.
 
 use super::Reactor;
 use crate::cause::{Cause, Detail};

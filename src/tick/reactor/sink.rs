@@ -1,6 +1,8 @@
-//! HOT: what the frame decoder finds in the input of one connection, passed to the shard.
+//! HOT: what the frame decoder finds in the input of one connection, passed to the shard. PURE.
 //!
-//! Stops the decoder when the connection closes. The shard has the limits of messages and control frames.
+//! Borrows the shard for the time of one read. Stops the decoder when the connection closes or is over the limit of its
+//! send queue, so that the rest of the input has no effect. The shard has the limits of messages and control frames.
+//! Cost: one look-up by slot for each message, no allocation.
 
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{Flow, MessageKind, Sink};

@@ -1,8 +1,9 @@
-//! Why a certificate or key cannot be used.
+//! Why a certificate or key cannot be used, and what to change. PURE.
+//!
+//! Each text goes after the names of the files, and is shown at a start, by `ringverb check`, and in the log when files
+//! change during the run. No text contains a part of a key.
 
 use std::fmt;
-
-use super::date;
 
 /// The reason why a pair cannot be used. The text goes after the names of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,4 +93,19 @@ impl fmt::Display for IdentityError {
             ),
         }
     }
+}
+
+/// `2026-11-28 12:00 UTC`.
+#[must_use]
+pub fn date(seconds: i64) -> String {
+    let (days, time) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + 400 * era + next;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", time / 3_600, time / 60 % 60)
 }

@@ -1,6 +1,6 @@
 //! The values that a backlog exchanges with its sender: entries, attempts, and what the sender does next.
 //!
-//! Plain values without I/O or clock. `batch` limits the events of one attempt; the rules are in `backlog.rs`.
+//! Plain values without I/O or clock; the rules are in `backlog.rs`. Limit: `batch` bounds the events of one attempt.
 
 use super::super::batch::EventJson;
 use crate::clock::Moment;

@@ -2,6 +2,9 @@
 //!
 //! Owns the entries and the state of their retries. `backlog.rs` decides when a group is tried, halved or given up, and
 //! limits the entries of all groups.
+//!
+//! Limit: `WebhookSettings::queue_events_max` and `settings::ENDPOINT_BYTES_MAX` for the entries of all groups of an
+//! endpoint, checked by the dispatcher before an event comes here.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

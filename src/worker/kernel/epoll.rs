@@ -5,11 +5,14 @@
 //! (EPOLLONESHOT), and is itself watched by `main`: an edge-triggered watch for both directions would report room with
 //! every arrival of data. A socket that has waited for room stays in `writable`, disarmed, until it is closed.
 //!
-//! `unwatch` removes a socket explicitly: one that was passed to another process stays open there, and its watch
-//! would go on reporting here. The doorbell is never read, because each ring is an edge.
+//! `unwatch` removes a socket explicitly: one that was passed to another process stays open there, and its watch would
+//! go on reporting here. The doorbell is never read, because each ring is an edge.
 //!
 //! System calls: epoll_create1 (Linux 2.6.27), epoll_ctl (2.6), epoll_pwait (2.6.19), eventfd2 (2.6.27), and those of
 //! `mod.rs`. The oldest kernel that is supported is Linux 4.18, which is what the distributions that need it have.
+//!
+//! Limits: `limits::EPOLL_EVENTS_MAX` events of one call; `early` has the failed watches of one tick, two for each
+//! descriptor at most, and the reports of one call.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -12,6 +12,10 @@
 //! With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. With
 //! it the ring also belongs to the thread that created it. No thread may poll its descriptor: Linux 6.18 loses wake-ups
 //! then.
+//!
+//! Limits: `limits::RING_ENTRIES` submissions, `limits::RING_COMPLETIONS` completions; a full submission queue is
+//! submitted at once. `early` has completions that were taken out before `reap`, to make room in the ring; a watch that
+//! ended has one, and is not armed again before `reap`.
 #![allow(
     unsafe_code,
     reason = "requests of the ring refer to memory and descriptors by raw values"

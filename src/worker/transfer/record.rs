@@ -3,6 +3,8 @@
 //! Both processes run this program, perhaps in two versions. `FORMAT` is the version of the format. If it differs, the
 //! new process takes over the listeners only, and clients reconnect. The other process is trusted, because it runs as
 //! the same user; its records are still decoded within bounds.
+//!
+//! Limits: `stream.rs` bounds the bytes of a batch, and so every list of a record.
 
 use std::io;
 

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::protocol::{APP_KEY, channel_auth, data, error_event, json as parse, succeeded};
+use super::server::Server;
 use super::wire::{Frame, Head, Wire, frame};
-use super::{APP_KEY, Server, channel_auth, data};
 
 /// A handshake request. Fields may be changed and left out.
 #[derive(Clone, Debug)]
@@ -112,7 +113,7 @@ impl Client {
     }
 
     pub(crate) fn event(&mut self) -> Value {
-        super::json(&self.text())
+        parse(&self.text())
     }
 
     /// The next frame is this text, byte for byte.
@@ -162,7 +163,7 @@ impl Client {
     /// An error event, a close frame of the same code and text, the end.
     #[track_caller]
     pub(crate) fn refused(&mut self, code: u16, message: &str) {
-        self.expect(&super::error_event(code, message));
+        self.expect(&error_event(code, message));
         assert_eq!(self.closed(), (code, message.to_owned()));
     }
 
@@ -200,7 +201,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn subscribe(&mut self, channel: &str) {
         self.send_subscribe(channel, None);
-        self.expect(&super::succeeded(channel));
+        self.expect(&succeeded(channel));
     }
 
     /// Joins a presence channel; returns the roster.
@@ -224,4 +225,11 @@ fn close_payload(payload: &[u8]) -> (u16, String) {
     let (code, reason) = payload.split_first_chunk::<2>().expect("a close code");
     let reason = String::from_utf8(reason.to_vec()).expect("a reason in UTF-8");
     (u16::from_be_bytes(*code), reason)
+}
+
+impl Server {
+    /// A connection that is established.
+    pub(crate) fn connect(&self) -> Client {
+        Client::open(self, &Handshake::new()).established()
+    }
 }

@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::Value;
 
-use super::{DEADLINE, json, sign};
+use super::protocol::{json, sign};
+use super::time::DEADLINE;
 
 /// An endpoint; what it was posted comes out of `events`, one by one, also what it refuses.
 #[derive(Debug)]

@@ -1,8 +1,12 @@
 //! An HTTP client: signed API requests, and raw bytes for everything that must not be right.
 
-use super::wire::{Reply, Wire};
-use super::{APP_ID, APP_KEY, APP_SECRET, Server, sign_with, unix_seconds};
 use ringverb::pusher::signature::body_md5;
+use serde_json::json;
+
+use super::protocol::{APP_ID, APP_KEY, APP_SECRET, sign_with};
+use super::server::Server;
+use super::time::unix_seconds;
+use super::wire::{Reply, Wire};
 
 /// One HTTP connection, kept alive.
 #[derive(Debug)]
@@ -186,4 +190,41 @@ impl Request {
         bytes.extend_from_slice(b"0\r\n\r\n");
         bytes
     }
+}
+
+/// Requests on a connection of their own.
+impl Server {
+    /// One request on a connection of its own.
+    pub(crate) fn ask(&self, request: &Request) -> Reply {
+        Http::new(self).ask(request)
+    }
+
+    /// Status and body of an answer.
+    pub(crate) fn answer(&self, request: &Request) -> (u16, String) {
+        let reply = self.ask(request);
+        (reply.status, reply.body)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> String {
+        let reply = self.ask(&Request::get(path));
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+        reply.body
+    }
+
+    /// Open connections, as the API counts them.
+    pub(crate) fn open_connections(&self) -> u64 {
+        connections_in(&self.get("/connections"))
+    }
+
+    /// Publishes one event.
+    pub(crate) fn publish(&self, channel: &str, name: &str, data: &str) {
+        let body = json!({ "name": name, "channel": channel, "data": data }).to_string();
+        assert_eq!(self.answer(&Request::events(&body)), (200, "{}".to_owned()), "{body}");
+    }
+}
+
+/// The number in an answer to `GET /connections`.
+pub(crate) fn connections_in(body: &str) -> u64 {
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    body["connections"].as_u64().expect("a number of connections")
 }

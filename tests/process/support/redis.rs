@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 
-use super::setup::Folder;
-use super::{DEADLINE, eventually, pause};
+use super::folder::Folder;
+use super::time::{DEADLINE, eventually, pause};
 
 /// Its output and that of `restart`, in its folder.
 const LOG: &str = "redis.log";

@@ -9,14 +9,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
-use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
-use super::client::{Client, Handshake};
-use super::http::{Http, Request};
-use super::setup::{Finished, Folder, Setup};
-use super::wire::{Reply, Wire};
-use super::{DEADLINE, now, pause};
+use super::folder::Folder;
+use super::time::{DEADLINE, now, pause};
+use super::wire::Wire;
 
 #[derive(Debug)]
 pub(super) struct Output {
@@ -24,6 +21,14 @@ pub(super) struct Output {
     pub(super) stderr: Receiver<String>,
     /// Lines of stdout so far.
     pub(super) seen: String,
+}
+
+/// What a run that ended by itself left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// A running server. Dropped, it is killed; that it was still running then is part of every test, unless the test told
@@ -51,10 +56,6 @@ impl Server {
     ) -> Self {
         let told_to_end = AtomicBool::new(false);
         Self { child, output, address, trust, done: false, told_to_end, _folder: folder }
-    }
-
-    pub(crate) fn start() -> Self {
-        Setup::new().start()
     }
 
     /// Waits for the start message.
@@ -145,39 +146,6 @@ impl Server {
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
         socket.connect(&self.address.into()).expect("the server accepts");
         Wire::new(TcpStream::from(socket))
-    }
-
-    /// A connection that is established.
-    pub(crate) fn connect(&self) -> Client {
-        Client::open(self, &Handshake::new()).established()
-    }
-
-    /// One request on a connection of its own.
-    pub(crate) fn ask(&self, request: &Request) -> Reply {
-        Http::new(self).ask(request)
-    }
-
-    /// Status and body of an answer.
-    pub(crate) fn answer(&self, request: &Request) -> (u16, String) {
-        let reply = self.ask(request);
-        (reply.status, reply.body)
-    }
-
-    pub(crate) fn get(&self, path: &str) -> String {
-        let reply = self.ask(&Request::get(path));
-        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
-        reply.body
-    }
-
-    /// Open connections, as the API counts them.
-    pub(crate) fn open_connections(&self) -> u64 {
-        connections_in(&self.get("/connections"))
-    }
-
-    /// Publishes one event.
-    pub(crate) fn publish(&self, channel: &str, name: &str, data: &str) {
-        let body = json!({ "name": name, "channel": channel, "data": data }).to_string();
-        assert_eq!(self.answer(&Request::events(&body)), (200, "{}".to_owned()), "{body}");
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -275,10 +243,4 @@ impl Drop for Server {
             );
         }
     }
-}
-
-/// The number in an answer to `GET /connections`.
-pub(crate) fn connections_in(body: &str) -> u64 {
-    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
-    body["connections"].as_u64().expect("a number of connections")
 }

@@ -5,13 +5,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 
-use super::gate::Pass;
+use super::folder::Folder;
+use super::protocol::{APP_ID, APP_KEY, APP_SECRET};
 use super::redis::Redis;
-use super::server::{Output, Server};
-use super::{APP_ID, APP_KEY, APP_SECRET, eventually, free_port, tls};
+use super::server::{Finished, Output, Server};
+use super::system::free_port;
+use super::time::eventually;
+use super::tls;
 
 /// How a server is to be started.
 #[derive(Debug)]
@@ -25,37 +27,6 @@ pub(crate) struct Setup {
     /// Clients of the server speak TLS.
     is_secure: bool,
     folder: Folder,
-}
-
-/// A folder that is removed with its owner, and the owner's leave to have processes.
-#[derive(Debug)]
-pub(super) struct Folder(pub(super) PathBuf, #[expect(dead_code, reason = "dropped with it")] Pass);
-
-impl Folder {
-    pub(super) fn new(kind: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let pass = Pass::wait();
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{kind}-{}-{number}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&path).expect("a folder below the target folder");
-        Self(path, pass)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // Left over, it harms nobody: it is below the target folder.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// What a run that ended by itself left.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the whole suite runs on either kernel")]
@@ -289,6 +260,13 @@ impl Setup {
     /// Runs to the end: for commands that answer and runs that must fail.
     pub(crate) fn run(self) -> Finished {
         self.spawn().finish()
+    }
+}
+
+impl Server {
+    /// With the setup of `Setup::new`.
+    pub(crate) fn start() -> Self {
+        Setup::new().start()
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, ClientConnection};
 
-use super::{DEADLINE, tls};
+use super::time::DEADLINE;
+use super::tls;
 
 /// A socket and what was received and not used yet.
 #[derive(Debug)]

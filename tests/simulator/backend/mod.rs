@@ -10,7 +10,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use crate::client::NUMBERS_PER_STREAM;
 use crate::http::{self, Answer};
 use crate::kernel::Wire;
 use crate::process::KEEPALIVE_SECONDS;
@@ -30,6 +29,9 @@ pub(crate) struct Book {
     /// Nobody may get it.
     pub(crate) void: BTreeSet<u64>,
 }
+
+/// And there the publisher, whose events are in order: a backend, or the model itself.
+pub(crate) const NUMBERS_PER_STREAM: u64 = 1 << 20;
 
 pub(crate) type Ledger = Rc<RefCell<Book>>;
 

@@ -1,8 +1,9 @@
 //! Backends of all nodes: they publish and ask over HTTP, and none of them means harm.
 
 use super::Cluster;
+use crate::backend::NUMBERS_PER_STREAM;
 use crate::backend::{Backend, Effect, Manner};
-use crate::client::{NUMBERS_PER_NODE, NUMBERS_PER_STREAM};
+use crate::client::NUMBERS_PER_NODE;
 use crate::kernel::Wire;
 
 /// Backends at a time.

@@ -1,6 +1,7 @@
 //! One run: clients come and go, speak, read and do not read; what must hold is in `check`, and in what a client
 //! asserts as it hears.
 
+mod change;
 mod check;
 
 use std::collections::BTreeSet;

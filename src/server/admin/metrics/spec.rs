@@ -1,4 +1,7 @@
-//! What the table of metrics says of one metric.
+//! One row of the table of metrics: name, kind, labels and meaning.
+//!
+//! `mod.rs` has the table, `exposition.rs` writes it, and docs/METRICS.md is generated from it. Names and meanings do
+//! not change once they are released, because dashboards and alerts use them.
 
 /// What a value means over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,8 @@
 //! Who may ask: the token of the admin listener.
+//!
+//! A request has it as `Authorization: Bearer TOKEN`, and it is compared in constant time. A listener that other hosts
+//! reach serves nothing without a token: the configuration is refused earlier, and this is the second barrier. Does not
+//! look at `Host` (`routes.rs`).
 
 use std::net::{IpAddr, Ipv6Addr};
 

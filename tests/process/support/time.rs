@@ -1,0 +1,73 @@
+//! Time in tests: deadlines, pauses, and waits for a condition.
+
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take on a busy machine. A test that passes never waits that long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+#[expect(clippy::disallowed_methods, reason = "a test has no tick to take the time from")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test has no tick to take the time from")]
+pub(crate) fn unix_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.expect("a clock behind 1970").as_secs()
+}
+
+/// The pause between two looks at what a test waits for. Without it, the tests that wait would keep the cores from
+/// those that run.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Waits until it is worth looking again.
+#[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
+pub(crate) fn poll_pause() {
+    std::thread::sleep(POLL_INTERVAL);
+}
+
+/// Waits until this much time is over: for what the server counts in seconds, and for what must not happen.
+#[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
+pub(crate) fn pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Asks again and again, until the answer is what the test waits for.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        poll_pause();
+    }
+}
+
+/// Acts, and fails if that took longer.
+pub(crate) fn within<T>(limit: Duration, what: &str, act: impl FnOnce() -> T) -> T {
+    let start = now();
+    let result = act();
+    let took = start.elapsed();
+    assert!(took < limit, "{what} took {took:?}");
+    result
+}
+
+/// Stops a process, as one that hangs.
+pub(crate) fn pause(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::STOP).expect("the process is there");
+    // The signal is on its way when `kill` returns.
+    eventually("all its threads are stopped", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("a process");
+        let mut states = tasks.map(|task| {
+            let path = task.expect("a task").path().join("stat");
+            let text = std::fs::read_to_string(path).expect("a task of a process that is there");
+            // The name before it may hold anything.
+            text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+        });
+        states.all(|state| state == Some('T')).then_some(())
+    });
+}
