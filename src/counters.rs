@@ -68,6 +68,8 @@ pub(crate) struct WebhookCounters {
     /// Events that were queued for an endpoint, and those of them that wait no longer.
     pub queued: Counter,
     pub settled: Counter,
+    /// The most events that have waited at a time.
+    queued_peak: AtomicU64,
     /// By endpoint: seconds since 1970 since which it has refused every request; 0 if it accepted the last one.
     failing_since: Box<[AtomicU64]>,
     /// By endpoint: milliseconds since 1970 at which its oldest waiting event was queued; 0 if none waits.
@@ -80,6 +82,24 @@ impl WebhookCounters {
     pub(crate) fn new(endpoints: usize) -> Self {
         let zeros = || (0..endpoints).map(|_| AtomicU64::new(0)).collect();
         Self { failing_since: zeros(), oldest_queued: zeros(), ..Self::default() }
+    }
+
+    /// An event was queued for an endpoint.
+    pub(crate) fn note_queued(&self) {
+        self.queued.add(1);
+        self.queued_peak.fetch_max(self.waiting(), Ordering::Relaxed);
+    }
+
+    /// Events that wait for an endpoint, those in requests under way included.
+    #[must_use]
+    pub(crate) fn waiting(&self) -> u64 {
+        self.queued.get().saturating_sub(self.settled.get())
+    }
+
+    /// The most events that have waited for endpoints at a time, since the start.
+    #[must_use]
+    pub(crate) fn waiting_peak(&self) -> u64 {
+        self.queued_peak.load(Ordering::Relaxed)
     }
 
     /// When the oldest event that waits for an endpoint was queued, in milliseconds since 1970.
@@ -362,6 +382,15 @@ mod tests {
         counters.take(&mut tally);
         let expected: Vec<u64> = (1..).take(Refused::ALL.len()).collect();
         assert_eq!(counters.get().to_vec(), expected, "taken over once, each under its own reason");
+    }
+
+    #[test]
+    fn the_peak_of_waiting_events_stays_when_they_are_settled() {
+        let webhooks = WebhookCounters::new(1);
+        (0..3).for_each(|_| webhooks.note_queued());
+        webhooks.settled.add(2);
+        webhooks.note_queued();
+        assert_eq!((webhooks.waiting(), webhooks.waiting_peak()), (2, 3));
     }
 
     #[test]

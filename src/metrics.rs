@@ -214,6 +214,16 @@ pub struct CoreMetrics {
     /// Mail that waits for room in a ring.
     pub mail_waiting: Tally,
     pub mail_waiting_max: HighWater,
+    /// Mail that waits for a later horizon, so that it is not ordered before older mail.
+    pub mail_held: Tally,
+    pub mail_held_max: HighWater,
+    /// Requests of the HTTP API that wait: to publish, until mailboxes are not congested; to be answered, until their
+    /// mail is in the rings.
+    pub publishers_waiting: Tally,
+    pub publishers_waiting_max: HighWater,
+    /// Connections with frames to send that the flush left for the next tick.
+    pub flush_waiting: Tally,
+    pub flush_waiting_max: HighWater,
     /// Nanoseconds from a publish to the end of the flush: the oldest event of each tick.
     pub publish_to_flush_ns: Histogram,
     /// Milliseconds from a ping to its pong.
@@ -247,6 +257,9 @@ pub struct ClusterMetrics {
     pub transitions_unconfirmed_peak: Tally,
     pub pending_leaves_peak: Tally,
     pub transitions_unordered: Tally,
+    /// Mail to homes that waits for what other nodes or Redis have of its channel: now, and the most so far.
+    pub mail_held: Tally,
+    pub mail_held_peak: Tally,
     /// Topics that are needed, and wait until the session has room for their subscription.
     pub topics_waiting: Tally,
     /// What other nodes sent over a limit.
@@ -304,6 +317,12 @@ impl CoreMetrics {
             mail_discarded: Tally::default(),
             mail_waiting: Tally::default(),
             mail_waiting_max: HighWater::default(),
+            mail_held: Tally::default(),
+            mail_held_max: HighWater::default(),
+            publishers_waiting: Tally::default(),
+            publishers_waiting_max: HighWater::default(),
+            flush_waiting: Tally::default(),
+            flush_waiting_max: HighWater::default(),
             publish_to_flush_ns: Histogram::new(LATENCY_BOUNDS_NS),
             round_trip_ms: Histogram::new(ROUND_TRIP_BOUNDS_MS),
             lines_left_out: Tally::default(),
@@ -322,6 +341,8 @@ impl CoreMetrics {
                 transitions_unconfirmed_peak: Tally::default(),
                 pending_leaves_peak: Tally::default(),
                 transitions_unordered: Tally::default(),
+                mail_held: Tally::default(),
+                mail_held_peak: Tally::default(),
                 topics_waiting: Tally::default(),
                 refused: Tally::default(),
                 questions: QuestionMetrics {
@@ -387,6 +408,9 @@ impl CoreMetrics {
         if second.is_multiple_of(WINDOW_SECONDS) {
             self.send_queue_bytes_max.turn(self.send_queue_bytes.get());
             self.mail_waiting_max.turn(self.mail_waiting.get());
+            self.mail_held_max.turn(self.mail_held.get());
+            self.publishers_waiting_max.turn(self.publishers_waiting.get());
+            self.flush_waiting_max.turn(self.flush_waiting.get());
         }
     }
 }

@@ -298,6 +298,12 @@ impl<M> Mailbox<M> {
         self.carried
     }
 
+    /// Mail that waits for a later horizon.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Mail waits for a later horizon.
     #[must_use]
     pub fn has_held(&self) -> bool {

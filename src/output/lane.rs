@@ -59,9 +59,19 @@ enum QueueEntry {
     Flush(SyncSender<()>),
 }
 
+/// Bytes in the queue of a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct QueuedBytes {
+    pub(crate) now: usize,
+    /// Since the start.
+    pub(crate) peak: usize,
+}
+
 #[derive(Debug, Default)]
 struct LossCounts {
     queued_bytes: AtomicUsize,
+    /// The most bytes that were queued at a time.
+    queued_bytes_peak: AtomicUsize,
     unread: LossCount,
     unwritten: LossCount,
     last_error: AtomicI32,
@@ -132,6 +142,7 @@ impl OutputLane {
         let before = self.counts.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
         let fits = before == 0 || before + bytes <= self.bytes_max;
         if fits && self.queue.try_send(QueueEntry::Text(text)).is_ok() {
+            self.counts.queued_bytes_peak.fetch_max(before + bytes, Ordering::Relaxed);
             return true;
         }
         self.counts.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -142,6 +153,14 @@ impl OutputLane {
     /// A line that the rate limit left out.
     pub(super) fn count_over_rate(&self) {
         self.counts.over_rate.add(1);
+    }
+
+    /// Bytes that wait for the thread, and the most that have waited at a time.
+    pub(super) fn queued_bytes(&self) -> QueuedBytes {
+        QueuedBytes {
+            now: self.counts.queued_bytes.load(Ordering::Relaxed),
+            peak: self.counts.queued_bytes_peak.load(Ordering::Relaxed),
+        }
     }
 
     /// Since the start, reported or not.
@@ -401,7 +420,9 @@ mod tests {
         assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
         assert_eq!(lane.losses().unread, lost);
         assert_eq!(lane.lost_in_all(), lane.losses());
-        assert!(lane.counts.queued_bytes.load(Ordering::Acquire) <= BOUNDS.bytes_max);
+        let queued = lane.queued_bytes();
+        assert!(queued.now <= queued.peak && queued.peak <= BOUNDS.bytes_max, "{queued:?}");
+        assert!(queued.peak > BOUNDS.bytes_max / 3, "the queue was full: {queued:?}");
         let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
         for number in pushed {
             assert_eq!(lines.next().unwrap().trim(), number.to_string());

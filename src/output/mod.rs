@@ -25,8 +25,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::{LogFormat, LogLevel};
 use budget::RateBudget;
 pub(crate) use events::{ACCESS, PEER};
-pub(crate) use lane::LostLines;
 use lane::{Bounds, LossReport, OutputLane, Reported};
+pub(crate) use lane::{LostLines, QueuedBytes};
 pub(crate) use level::set_level;
 
 /// How long the end of the process waits for queued lines.
@@ -141,6 +141,12 @@ pub(crate) fn has_color() -> bool {
 #[must_use]
 pub(crate) fn lost_lines() -> LostLines {
     OUTPUT.get().map_or_else(LostLines::default, |output| output.log().lost_in_all())
+}
+
+/// Bytes of log lines that wait for their stream.
+#[must_use]
+pub(crate) fn queued_log_bytes() -> QueuedBytes {
+    OUTPUT.get().map_or_else(QueuedBytes::default, |output| output.log().queued_bytes())
 }
 
 /// Whether the log is lines of JSON.

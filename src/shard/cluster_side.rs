@@ -65,6 +65,12 @@ impl Shard {
         cluster.is_some_and(|cluster| cluster.has_topics_to_send(&self.context))
     }
 
+    /// See `Cluster::mail_held`.
+    #[must_use]
+    pub fn mail_held(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.mail_held())
+    }
+
     /// See `Cluster::topics_waiting`.
     #[must_use]
     pub fn topics_waiting(&self) -> usize {

@@ -238,6 +238,15 @@ impl<K: Kernel> Core<K> {
         let waiting = self.mailbox.waiting() as u64;
         metrics.mail_waiting.set(waiting);
         metrics.mail_waiting_max.raise(waiting);
+        let held = self.mailbox.held() as u64;
+        metrics.mail_held.set(held);
+        metrics.mail_held_max.raise(held);
+        let publishers = self.http.publishers_waiting() as u64;
+        metrics.publishers_waiting.set(publishers);
+        metrics.publishers_waiting_max.raise(publishers);
+        let unflushed = self.flush.waiting().len() as u64;
+        metrics.flush_waiting.set(unflushed);
+        metrics.flush_waiting_max.raise(unflushed);
         metrics.send_queue_bytes_max.raise(metrics.send_queue_bytes.get());
         metrics.http_connections.set(self.http_sessions() as u64);
         if self.shard.has_cluster() {
@@ -248,6 +257,9 @@ impl<K: Kernel> Core<K> {
             cluster.transitions_unconfirmed_peak.set(unconfirmed as u64);
             cluster.pending_leaves_peak.set(self.shard.pending_leaves_high_water() as u64);
             cluster.transitions_unordered.set(self.shard.transitions_unordered());
+            let held = self.shard.mail_held() as u64;
+            cluster.mail_held.set(held);
+            cluster.mail_held_peak.set(cluster.mail_held_peak.get().max(held));
             cluster.topics_waiting.set(self.shard.topics_waiting() as u64);
             cluster.refused.set(self.shard.cluster_refused());
         }

@@ -149,6 +149,18 @@ fn a_connection_stays_when_the_kernel_reports_as_many_bytes_as_it_was_given() {
     assert!(core.shard.send_queue(key.slot).unwrap().is_empty());
 }
 
+#[test]
+fn connections_that_a_flush_leaves_for_the_next_tick_are_a_gauge_with_a_peak() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    (0..limits::FLUSHES_PER_TICK_MAX + 3).for_each(|_| _ = open(&mut core));
+    let metrics = core.shard.metrics().clone();
+    for expected in [(3, 3), (0, 3)] {
+        tick(&mut core);
+        core.note_gauges();
+        assert_eq!((metrics.flush_waiting.get(), metrics.flush_waiting_max.get()), expected);
+    }
+}
+
 /// Sessions become connections within a tick, in slots that others have left in it.
 #[test]
 fn a_slot_that_changes_hands_within_a_tick_is_sent_once() {

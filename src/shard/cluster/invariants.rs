@@ -28,6 +28,9 @@ impl Cluster {
         let waiting: HashSet<(&ChannelKey, u32)> =
             self.waiting.iter().map(|(_, channel, ticket)| (channel, *ticket)).collect();
         let mut unsent_count = 0;
+        let mails = self.topics.values().filter_map(|topic| topic.waiting.as_ref());
+        let mails: usize = mails.map(|wait| wait.mails.len()).sum();
+        ensure!(mails == self.mail_held, "{mails} mails are held, not {}", self.mail_held);
         for (channel, topic) in &self.topics {
             let name = channel.name();
             if let Some(ticket) = topic.unsent {

@@ -94,6 +94,8 @@ pub(super) struct Cluster {
     unfetched: VecDeque<ChannelKey>,
     next_ticket: u32,
     remote_memory: RemoteMemory,
+    /// Mail in `TopicWait::mails` of all topics.
+    mail_held: usize,
     /// How often something of other nodes was over a bound.
     refused: u64,
 }
@@ -120,6 +122,7 @@ impl Cluster {
             unfetched: VecDeque::new(),
             next_ticket: 0,
             remote_memory: RemoteMemory::default(),
+            mail_held: 0,
             refused: 0,
         }
     }
@@ -249,6 +252,7 @@ impl Cluster {
         match self.details(&channel).and_then(|details| details.waiting.as_mut()) {
             Some(waiting) => {
                 waiting.mails.push(mail);
+                self.mail_held += 1;
                 None
             }
             None => Some(mail),

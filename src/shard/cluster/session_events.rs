@@ -214,6 +214,8 @@ impl Cluster {
         if waiting.mails.is_empty() {
             return self.release_if_unneeded(here, channel);
         }
+        debug_assert!(waiting.mails.len() <= self.mail_held, "each was counted");
+        self.mail_held -= waiting.mails.len();
         here.out.release_mail(waiting.mails);
     }
 

@@ -25,6 +25,11 @@ pub(super) const CANCELLED_MAX: usize = 64;
 pub(super) const WITHDRAW_SEARCHED_MAX: usize = 64;
 
 impl Cluster {
+    /// Mail that waits for what other nodes or Redis have of its channel.
+    pub(in crate::shard) fn mail_held(&self) -> usize {
+        self.mail_held
+    }
+
     /// Topics that are not subscribed to yet, and are needed.
     pub(in crate::shard) fn topics_waiting(&self) -> usize {
         self.unsent_count
@@ -188,6 +193,7 @@ impl Cluster {
         let Some(behind) = searched.into_iter().position(is_it) else { return };
         let withdrawn = waiting.mails.remove(waiting.mails.len() - 1 - behind);
         debug_assert!(is_it(&withdrawn), "the mail that was found");
+        self.mail_held -= 1;
         let (channel_key, error) = (channel.clone(), error_code::TOO_MANY_MEMBERS);
         here.out.mail_back(core, Mail::Full { channel: channel_key, connection, ticket, error });
         self.release_if_unneeded(here, channel);

@@ -106,6 +106,11 @@ pub struct Http {
 }
 
 impl Http {
+    /// Sessions whose publish, or its answer, waits for room in the mailboxes.
+    pub(super) fn publishers_waiting(&self) -> usize {
+        self.congested.len() + self.posting.len()
+    }
+
     /// `entropy` returns unpredictable numbers.
     #[must_use]
     pub fn new(

@@ -59,7 +59,7 @@ impl Handle {
         load.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.load.by_kind[event_json.kind as usize].fetch_add(1, Ordering::Relaxed);
         common.add_bytes(class, bytes);
-        common.counters.queued.add(1);
+        common.counters.note_queued();
         self.queue.send(event_json.clone()).map_err(|_| PushError::Ended)
     }
 

@@ -14,7 +14,7 @@ pub(super) use scrape::Scrape;
 pub(in crate::server) use scrape::ScrapeSources;
 
 use crate::admission::overload::OverloadLevel;
-use crate::counters::Refused;
+use crate::counters::{Refused, WebhookCounters};
 use crate::metrics::ConnectionEnd;
 use crate::output::{self, LostLines};
 use exposition::Samples;
@@ -138,6 +138,18 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.mail_waiting.get());
     "mailbox_waiting_peak" Gauge ["core"] "Most mail that waited for room after a tick, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.mail_waiting_max.get());
+    "mail_held" Gauge ["core"] "Mail that is in order only later: it waits until its time stamp is over. At most what the rings hold.",
+        |scrape, out| scrape.by_core(out, |core| core.mail_held.get());
+    "mail_held_peak" Gauge ["core"] "Most mail that waited for its time stamp after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.mail_held_max.get());
+    "publishers_waiting" Gauge ["core"] "Requests to publish that wait for room in mailboxes. They are read slower, and nothing is lost. At most the HTTP connections of the core.",
+        |scrape, out| scrape.by_core(out, |core| core.publishers_waiting.get());
+    "publishers_waiting_peak" Gauge ["core"] "Most requests to publish that waited after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.publishers_waiting_max.get());
+    "flush_waiting_connections" Gauge ["core"] "Connections with frames to send that a tick left for the next one. A tick flushes 1,024.",
+        |scrape, out| scrape.by_core(out, |core| core.flush_waiting.get());
+    "flush_waiting_connections_peak" Gauge ["core"] "Most connections that a tick left for the next one, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.flush_waiting_max.get());
     "cluster_up" Gauge ["core"] "1 while the core has a session with Redis. Nothing on a single node.",
         |scrape, out| scrape.by_session(out, |session| session.is_up.get());
     "cluster_sessions_total" Counter ["core"] "Connections to Redis that were established: more than one if it was lost.",
@@ -168,6 +180,10 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.sessions.get().saturating_sub(1));
     "console_events_lost_total" Counter [] "Events that the event log of the console did not show, because there were too many. Counts only while it is open.",
         |scrape, out| out.sample(&[], scrape.console_events_lost());
+    "cluster_mail_held" Gauge ["core"] "Mail to homes on this core (subscriptions, watches) that waits for what other nodes or Redis have of its channel.",
+        |scrape, out| scrape.by_session(out, |session| session.mail_held.get());
+    "cluster_mail_held_peak" Gauge ["core"] "Most mail to homes that has waited for other nodes or Redis at a time, since the start.",
+        |scrape, out| scrape.by_session(out, |session| session.mail_held_peak.get());
     "cluster_topics_waiting" Gauge ["core"] "Topics that are needed, and wait until the session with Redis has room for their subscription. Over 1,024 the core reads no connection that subscribes.",
         |scrape, out| scrape.by_session(out, |session| session.topics_waiting.get());
     "cluster_refused_total" Counter ["core"] "What other nodes sent over a limit of nodes, sessions or memory, and was dropped.",
@@ -185,7 +201,9 @@ metrics! {
     "horizontal_adapter_received_responses" Untyped ["core"] "Answers of other nodes.",
         |scrape, out| scrape.by_session(out, |session| session.questions.answers_received.get());
     "webhook_queue_events" Gauge [] "Events that wait for endpoints of webhooks, those in requests under way included.",
-        |scrape, out| scrape.webhook(out, |webhooks| webhooks.queued.get().saturating_sub(webhooks.settled.get()));
+        |scrape, out| scrape.webhook(out, WebhookCounters::waiting);
+    "webhook_queue_peak_events" Gauge [] "Most events that have waited for endpoints of webhooks at a time, since the start. RINGVERB_WEBHOOK_QUEUE_MAX is the limit of one class of events of one endpoint.",
+        |scrape, out| scrape.webhook(out, WebhookCounters::waiting_peak);
     "webhook_queue_age_seconds" Gauge [] "Age of the oldest event that waits for an endpoint of webhooks, in a request under way included.",
         |scrape, out| out.sample(&[], scrape.sources.webhooks.queue_age_ms(scrape.unix_ms) as f64 / 1_000.0);
     "webhook_requests_total" Counter [] "Requests to endpoints of webhooks, attempts that were repeated included.",
@@ -205,6 +223,10 @@ metrics! {
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.leaves_released_early.get());
     "webhook_failing_seconds" Gauge [] "Time for which an endpoint has accepted nothing, although it was tried: the longest of all endpoints.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.failing_seconds(scrape.unix_seconds));
+    "log_queue_bytes" Gauge [] "Bytes of log lines that wait for their stream.",
+        |_, out| out.sample(&[], output::queued_log_bytes().now);
+    "log_queue_peak_bytes" Gauge [] "Most bytes of log lines that have waited at a time, since the start. Over 1 MiB lines are lost, with the reason unread.",
+        |_, out| out.sample(&[], output::queued_log_bytes().peak);
     "log_lines_lost_total" Counter ["reason"] "Lines that are not in the log. suppressed: their reason had no lines left; over_rate: over the bytes a second; unread: the reader was too slow; unwritten: the stream refused them.",
         |scrape, out| {
             let LostLines { unread, unwritten, over_rate, .. } = output::lost_lines();
