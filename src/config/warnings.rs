@@ -62,21 +62,6 @@ pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec
     warnings
 }
 
-/// Values that a file has under the former name of an option.
-pub(super) fn former_keys(values: &Values) -> Vec<String> {
-    let mut former: Vec<String> = OPTIONS
-        .iter()
-        .filter_map(|option| {
-            let former = option.former_key?;
-            let Sourced { source, .. } = values.get(option.id)?;
-            let is_former = source.ends_with(&format!(".{former}"));
-            is_former.then(|| format!("{source} is called {} now; please rename it", option.key))
-        })
-        .collect();
-    former.sort();
-    former
-}
-
 /// An app that is switched off answers nobody, which looks like a fault of the server.
 pub(super) fn disabled(app: &Values) -> Option<String> {
     let given = app.get(Id::AppEnabled).filter(|given| boolean(&given.value) == Some(false))?;
