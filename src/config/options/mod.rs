@@ -338,7 +338,7 @@ mod tests {
         }
     }
 
-    /// A new secret cannot be shown because somebody forgot to say that it is one.
+    /// A new secret cannot be shown because its row does not say that it is one.
     #[test]
     fn an_option_with_the_name_of_a_secret_is_never_shown() {
         for option in OPTIONS {

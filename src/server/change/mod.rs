@@ -38,7 +38,7 @@ const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
 /// What is asked for, and where the outcome goes.
 pub(super) struct ChangeRequest {
     pub(super) what: ChangeCommand,
-    /// `None`: nobody waits, or those who do are in `pending`.
+    /// `None`: no request waits, or those that do are in `pending`.
     pub(super) answer: Option<Sender<ChangeOutcome>>,
     /// Of a reload: cleared when it starts.
     pub(super) pending: Option<PendingReload>,
@@ -220,7 +220,7 @@ impl Changer {
         };
         let path = PathBuf::from(path);
         let id = change.id.clone();
-        // The file is what counts: somebody may have edited it.
+        // The file is what counts: an operator may have edited it.
         let edited = apps_file::read(&path, &in_use).and_then(|mut tables| {
             let is_elsewhere = |id: &str| {
                 self.apps.iter().any(|values| app_table::id_of(values) == id)

@@ -407,7 +407,7 @@ impl Kernel for Uring {
         self.watch_input(doorbell.as_event_fd(), Token::Doorbell, true);
     }
 
-    /// Entries that the kernel cannot accept now stay in the queue for the next call. A cancelled poll keeps its file
+    /// Entries that the kernel cannot accept now stay in the queue for the next call. A canceled poll keeps its file
     /// until its deferred work has run, so this also fetches completions.
     fn submit(&mut self) {
         for _ in 0..TRIES {
@@ -500,7 +500,10 @@ impl Kernel for Uring {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the worker cannot go on, and spinning helps nobody")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the worker cannot go on, and spinning does not help"
+)]
 fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(PAUSE_MS));
 }
