@@ -42,7 +42,13 @@ const RANKS: &[(u8, &[&str])] = &[
             "proxy_header",
         ],
     ),
-    (0, &["app", "buffer", "clock", "counters", "latest", "limits", "listed", "phase", "slot", "text"]),
+    (
+        0,
+        &[
+            "app", "buffer", "clock", "counters", "latest", "limits", "listed", "phase", "slot",
+            "text",
+        ],
+    ),
 ];
 
 /// No clock, socket, thread, lock or file, and nothing that waits: input goes in as values, effects come out as values.

@@ -1,8 +1,9 @@
 //! The kernel over one io_uring, in whose wait the worker parks. [unsafe island]
 //!
-//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that never waits, ASYNC_CANCEL. What
-//! is pushed waits in the submission queue for the next `submit`, `park` or batch of sends. Reading, accepting and
-//! batches of one or two sends are ordinary system calls, because the ring costs more than it saves there.
+//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that
+//! never waits, ASYNC_CANCEL. What is pushed waits in the submission queue for the next `submit`, `park` or batch of
+//! sends. Reading, accepting and batches of one or two sends are ordinary system calls, because the ring costs more
+//! than it saves there.
 //!
 //! Kernel floor: Linux 5.19. NODROP is of 5.5, EXT_ARG of 5.11, multishot POLL_ADD of 5.13, CQE_SKIP_SUCCESS of 5.17,
 //! SUBMIT_ALL of 5.18, COOP_TASKRUN with TASKRUN_FLAG and the cancellation of all requests of one token of 5.19.
@@ -27,15 +28,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 
-use super::{OWN_KINDS, PARK_MS_MAX, RingSize, pack, pack_parts, unpack, unpack_parts};
+use super::{OWN_KINDS, PARK_MS_MAX, RingSize, pack, pack_parts};
 use crate::limits;
 use crate::mailbox::Doorbell;
 use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 use crate::tls::TlsChannel;
 use crate::worker::time::Clock;
+use completion::{Completion, SENT};
 
-/// Own kinds of requests: see `pack`.
-const SENT: u64 = OWN_KINDS;
+/// Own kinds of requests beside `SENT`: see `pack`.
 const CANCEL: u64 = OWN_KINDS + 1;
 const NO_OP: u64 = OWN_KINDS + 2;
 
@@ -86,35 +87,6 @@ const PAUSE_MS: u64 = 1;
 /// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong into one
 /// tick, so that each connection is sent to once.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
-
-/// One completion, as the kernel reports it.
-#[derive(Clone, Copy, Debug)]
-struct Completion {
-    data: u64,
-    result: i32,
-    more: bool,
-}
-
-impl Completion {
-    /// `None` for requests without a report, and for a watch that `unwatch` has ended.
-    fn event(self) -> Option<KernelEvent> {
-        let token = unpack(self.data).filter(|_| self.result != -libc::ECANCELED)?;
-        let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
-        let failed = self.result < 0;
-        Some(KernelEvent { token, more: self.more, end: !failed && self.result & end != 0, failed })
-    }
-
-    /// The index and the result of the send that this completes.
-    fn sent(self) -> Option<(usize, Sent)> {
-        let (SENT, index, _) = unpack_parts(self.data) else { return None };
-        let sent = match usize::try_from(self.result) {
-            Ok(count) => Sent::Part(count),
-            Err(_) if self.result == -libc::EAGAIN => Sent::Part(0),
-            Err(_) => Sent::Failed,
-        };
-        Some((index as usize, sent))
-    }
-}
 
 fn build(entries: u32, completions: u32, deferred: bool) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
@@ -508,6 +480,7 @@ fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(PAUSE_MS));
 }
 
+mod completion;
 mod prove;
 #[cfg(test)]
 mod tests;
