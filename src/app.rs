@@ -324,8 +324,8 @@ pub struct AppIndex(pub u16);
 /// The lists of apps that lead from one configuration to the next.
 #[derive(Debug)]
 pub struct ChangedApps {
-    /// The apps as they are, and new ones that nobody finds yet. A core must have it before another core sends it mail
-    /// of a new app.
+    /// The apps as they are, and new ones that no look-up finds yet. A core must have it before another core sends it
+    /// mail of a new app.
     pub prepared: Apps,
     /// The apps as they are wanted.
     pub wanted: Apps,

@@ -171,7 +171,7 @@ pub enum Refused {
     Unauthenticated,
     /// `RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX`.
     AuthFailuresPerIp,
-    /// `max_publishes_per_second` of the app.
+    /// `publishes_per_second_max` of the app.
     PublishRate,
     /// A connection that sent nothing in time.
     NothingSent,

@@ -141,7 +141,7 @@ impl Desk {
         Some(DeskTicket(reply))
     }
 
-    /// Whether somebody waits for the worker.
+    /// Whether a question waits for the worker.
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         self.is_busy.load(Ordering::Relaxed)

@@ -3,7 +3,7 @@
 //!
 //! Owns one feed for each worker and one for the senders of webhooks. A thread adds events to its own feed only, and
 //! the reader takes all events of a feed at once, and each feed has a lock. A worker only tries that lock: if the
-//! reader has it, the worker keeps its events until its next tick, so it never waits. While nobody looks, nothing is
+//! reader has it, the worker keeps its events until its next tick, so it never waits. Without a viewer nothing is
 //! added, and `is_watched` is all that is read. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as
 //! lost. Readers: `server/admin/viewers`.
 
@@ -70,7 +70,7 @@ pub(crate) fn beginning(text: &[u8]) -> Box<str> {
 
 #[expect(
     clippy::disallowed_types,
-    reason = "held for an append or a swap; a worker only tries, and only while somebody looks"
+    reason = "held for an append or a swap; a worker only tries, and only while there is a viewer"
 )]
 type FeedQueue = std::sync::Mutex<Vec<LiveEvent>>;
 
@@ -95,13 +95,13 @@ impl LiveLog {
         Self { is_watched: AtomicBool::new(false), feeds }
     }
 
-    /// Whether somebody looks.
+    /// Whether there is a viewer.
     #[must_use]
     pub(crate) fn is_watched(&self) -> bool {
         self.is_watched.load(Ordering::Relaxed)
     }
 
-    /// Somebody looks from now on, or nobody does. What waits is dropped: it is of an earlier look.
+    /// There is a viewer from now on, or none. What waits is dropped: it is of an earlier look.
     pub(crate) fn set_watched(&self, is_watched: bool) {
         if self.is_watched.swap(is_watched, Ordering::Relaxed) != is_watched {
             self.take(&mut Vec::new());

@@ -57,7 +57,7 @@ pub(crate) struct SentConfiguration {
 impl SentConfiguration {
     /// A worker has applied it.
     pub(crate) fn report(&self, core: u16) {
-        // Nobody waits any longer if this fails.
+        // If this fails, the main thread no longer waits.
         self.applied.send(core).ok();
     }
 }

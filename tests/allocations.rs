@@ -1,6 +1,6 @@
-//! What is allocated, counted. The hot path allocates nothing for a delivery, as the mark HOT of
-//! `shard/local/delivery.rs` and `tick/flush.rs` says: a whole `tick::Core` runs (publish, mail, tick, flush) on a
-//! kernel that takes what it is given. An established TLS connection keeps one box.
+//! What is allocated, counted: the hot path allocates nothing for a delivery, as the mark HOT of
+//! `shard/local/delivery.rs` and `tick/flush.rs` says: a whole `tick::Core` publishes, ticks and flushes, on a kernel
+//! that takes what it is given. An established TLS connection keeps one box.
 //!
 //! A program of its own, because it replaces the allocator. Only allocations of the thread of the test count.
 

@@ -9,6 +9,8 @@ mod circles;
 mod limits;
 #[path = "tidy/names.rs"]
 mod names;
+#[path = "tidy/prose.rs"]
+mod prose;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -61,7 +63,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// The only files that may hold unsafe code.
 const UNSAFE_ISLANDS: &[&str] = &["src/worker/kernel/uring.rs", "src/worker/sys.rs"];
 
-/// What may panic outside of tests, by file: how often, and why nobody outside of the process reaches it. A panic ends
+/// What may panic outside of tests, by file: how often, and why no peer of the process reaches it. A panic ends
 /// the process, so a new one needs a row here; ARCHITECTURE.md ("Panics") has the rest: indexes, and other crates.
 #[rustfmt::skip]
 const PANICS: &[(&str, usize, &str)] = &[
@@ -160,7 +162,7 @@ fn files_are_declared() {
         let mut declared = declared.flat_map(|source| source.code.lines());
         if !declared.any(|line| line.trim_end().ends_with(&format!("mod {module};"))) {
             violations.push(format!(
-                "{}: no `mod {module};` above it, so nobody compiles it",
+                "{}: no `mod {module};` above it, so it is not compiled",
                 source.name
             ));
         }
@@ -244,7 +246,7 @@ fn panics(line: &str) -> usize {
     calls + if is_constant { 0 } else { macros }
 }
 
-/// A direct write waits for whoever reads, and panics when nobody does. Commands that end by themselves may.
+/// A direct write waits for its reader, and panics without one. Commands that end by themselves may.
 #[test]
 fn writes_go_through_the_output() {
     const WRITES: &[&str] =

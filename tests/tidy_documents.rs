@@ -78,6 +78,25 @@ fn each_document_is_a_page_of_the_site() {
     report(&differing);
 }
 
+/// Metrics that documents name are in the generated docs/METRICS.md, and each gauge of a peak is in a document with the
+/// queue that it belongs to.
+#[test]
+fn documents_name_metrics_that_exist() {
+    let table = fs::read_to_string(root().join("docs/METRICS.md")).expect("docs/METRICS.md");
+    let names = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        words.filter(|word| word.starts_with("ringverb_")).map(str::to_owned).collect()
+    };
+    let known = names(&table);
+    assert!(known.len() > 80, "{} metrics", known.len());
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let named = names(&architecture);
+    let unknown = named.difference(&known).map(|name| format!("ARCHITECTURE.md: {name}"));
+    let peaks = known.iter().filter(|name| name.contains("_peak") && !named.contains(*name));
+    let peaks = peaks.map(|name| format!("{name}: no queue of ARCHITECTURE.md has it"));
+    report(&unknown.chain(peaks).collect::<Vec<_>>());
+}
+
 #[test]
 fn lines_of_documents_fit() {
     let mut violations = Vec::new();

@@ -1,4 +1,4 @@
-//! A blocking client for what the pool does not do: handshakes timed one by one, and misbehaviour.
+//! A blocking client for what the pool does not do: handshakes timed one by one, and misbehavior.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -4,7 +4,7 @@
 use crate::machine::Machine;
 use crate::report::{Latency, PERCENTILES, Report};
 use crate::shown;
-use crate::svg::{self, COLOURS, Chart, Series, escape};
+use crate::svg::{self, COLORS, Chart, Series, escape};
 use crate::telemetry::{INTERVAL, Sample, Timeline};
 
 const STYLE: &str = "
@@ -158,7 +158,7 @@ fn section(title: &str, chart: &Chart<'_>, out: &mut String) {
     }
     out.push_str("<div class=\"key\">");
     for (number, series) in chart.series.iter().enumerate() {
-        let (color, name) = (number % COLOURS, escape(&series.name));
+        let (color, name) = (number % COLORS, escape(&series.name));
         out.push_str(&format!(
             "<span><svg viewBox=\"0 0 22 10\"><polyline class=\"c{color}\" points=\"0,5 22,5\"/>\
              </svg>{name}</span>"

@@ -13,7 +13,7 @@ const BOTTOM: f64 = 44.0;
 const CHARACTER: f64 = 6.0;
 
 /// Lines are told apart by so many colors of the page.
-pub(crate) const COLOURS: usize = 6;
+pub(crate) const COLORS: usize = 6;
 
 pub(crate) struct Series {
     pub(crate) name: String,
@@ -141,7 +141,7 @@ impl Chart<'_> {
                 &mut out,
                 format_args!(
                     "<polyline class=\"c{}\" points=\"{}\"><title>{}</title></polyline>",
-                    number % COLOURS,
+                    number % COLORS,
                     places.join(" "),
                     escape(name),
                 ),

@@ -51,12 +51,12 @@ pub(crate) fn connect_from(source: Ipv4Addr, target: SocketAddrV4) -> io::Result
     // The port is chosen at connect, per target: otherwise all sources share 28,000 ports.
     set_option(fd, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT)?;
     let from = sockaddr_of(SocketAddrV4::new(source, 0));
-    // SAFETY: `from` is an initialised sockaddr_in and the length given is its size.
+    // SAFETY: `from` is an initialized sockaddr_in and the length given is its size.
     let result =
         unsafe { libc::bind(fd, (&raw const from).cast(), socklen_of::<libc::sockaddr_in>()) };
     check(result)?;
     let to = sockaddr_of(target);
-    // SAFETY: `to` is an initialised sockaddr_in and the length given is its size.
+    // SAFETY: `to` is an initialized sockaddr_in and the length given is its size.
     let result =
         unsafe { libc::connect(fd, (&raw const to).cast(), socklen_of::<libc::sockaddr_in>()) };
     match check(result) {
@@ -114,7 +114,7 @@ impl Epoll {
         token: u64,
     ) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: token };
-        // SAFETY: `event` is initialised and lives across the call; the kernel copies it.
+        // SAFETY: `event` is initialized and lives across the call; the kernel copies it.
         let result = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &raw mut event) };
         check(result).map(|_| ())
     }
@@ -142,7 +142,7 @@ impl Epoll {
         let capacity = libc::c_int::try_from(self.ready.len()).expect("a fixed small length");
         // epoll_wait counts in milliseconds, too coarse for a schedule of thousands a second.
         // SAFETY: `ready` has room for `capacity` events and is not touched during the call;
-        // `timeout` is initialised and lives across it; no signal mask is passed.
+        // `timeout` is initialized and lives across it; no signal mask is passed.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
@@ -180,7 +180,7 @@ pub(crate) fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     }
     // SAFETY: `cpu` is within the set, checked above.
     unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: `set` is initialised and the length given is its size.
+    // SAFETY: `set` is initialized and the length given is its size.
     let result = unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &raw const set) };
     check(result).map(|_| ())
 }
@@ -191,7 +191,7 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     // SAFETY: `limit` lives across the call, which fills it.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is initialised and lives across the call.
+    // SAFETY: `limit` is initialized and lives across the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
     Ok(limit.rlim_max)
 }

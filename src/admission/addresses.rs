@@ -4,7 +4,7 @@
 //! limited, an API request; never for a frame. Each exists only if its option is set, and has a fixed size: 4.2 MB for
 //! connections, 6.3 MB for a rate. There are no locks: an entry is one or two atomic words. A client is in one bucket
 //! only, so a look-up reads one or two cache lines. If a bucket is full, the client is admitted without being counted:
-//! a limit for each address is no defence against so many addresses, and to refuse others would help the attacker.
+//! a limit for each address is no defense against so many addresses, and to refuse others would help the attacker.
 //! Which clients share a bucket is secret, because it follows from a seed that is generated at the start.
 //!
 //! Limits: `BUCKETS` buckets in a table, made at the start; one word in `AddressSlots` for each slot of a connection. A

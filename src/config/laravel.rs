@@ -204,9 +204,8 @@ impl JsonReader<'_> {
 
 /// PHP takes one file for both: a certificate with its key.
 fn complete_tls(server: &mut Texts) {
-    let text = |server: &Texts, id: Id| {
-        server.of(id.spec()).map(|(_, text)| text.clone()).filter(|text| !text.is_empty())
-    };
+    let text =
+        |server: &Texts, id: Id| server.of(id.spec()).filter(|text| !text.is_empty()).cloned();
     let files = (text(server, Id::TlsCert), text(server, Id::TlsKey));
     let (id, file) = match files {
         (Some(certificate), None) => (Id::TlsKey, certificate),

@@ -31,7 +31,7 @@ impl Sources {
         env_file: Option<&Path>,
         laravel_env: Option<&str>,
     ) -> Result<Self, Vec<String>> {
-        // Text that is no UTF-8 is somebody else's, or a wrong value that is reported as one.
+        // Text that is no UTF-8 belongs to another program, or is a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
@@ -251,7 +251,7 @@ fn why_unreadable(path: &Path, error: &io::Error) -> String {
 }
 
 /// Reads a file up to `FILE_BYTES_MAX`. Only a file that was named may be a pipe, as a shell makes for `<(command)`,
-/// or a device: a pipe that lies there would hold up the start until somebody writes to it.
+/// or a device: a pipe that lies there would hold up the start until another process writes to it.
 fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
     if !is_named && !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -264,7 +264,7 @@ fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a file with secrets. It must belong to this user or root, and nobody else may read it.
+/// Reads a file with secrets. It must belong to this user or root, and no other user may read it.
 fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let refused = |why: String| io::Error::other(why);
     // A FIFO would hold up the start.

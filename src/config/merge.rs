@@ -15,7 +15,7 @@ use super::sources::{Files, Sources};
 use super::sources::{app_options, from_environment, webhook_options, webhook_values};
 use super::toml_file::{self, AppTexts, Texts};
 use super::values::{Values, defaults, is_null};
-use super::warnings::{disabled, former_keys, names_of_pusher, without_effect};
+use super::warnings::{disabled, names_of_pusher, without_effect};
 
 /// The values of all sources, not checked yet.
 #[derive(Debug)]
@@ -74,7 +74,6 @@ pub fn merge(sources: &Sources) -> Merged {
         warnings.extend(disabled(&development));
     }
     warnings.extend(apps.iter().filter_map(disabled));
-    warnings.extend([&server, &development].into_iter().chain(&apps).flat_map(former_keys));
     let mut migration_warnings = Vec::new();
     if let Some(php) = &sources.reverb_php {
         let app = apps.first().unwrap_or(&development);
@@ -110,13 +109,13 @@ fn server_value(
     sources: &Sources,
 ) {
     defaults(server, option);
-    if let Some((key, value)) = toml_server.of(option) {
-        server.set(option.id, value, format!("{}: server.{key}", sources.toml_name()));
+    if let Some(value) = toml_server.of(option) {
+        server.set(option.id, value, format!("{}: server.{}", sources.toml_name(), option.key));
     }
     if let Some(laravel) = &sources.laravel
-        && let Some((key, value)) = laravel.server.of(option)
+        && let Some(value) = laravel.server.of(option)
     {
-        server.set(option.id, value, format!("{}: server.{key}", laravel.name));
+        server.set(option.id, value, format!("{}: server.{}", laravel.name, option.key));
     }
     from_environment(server, option, sources);
     if let Some(value) = sources.flags.get(&option.id) {
@@ -244,15 +243,15 @@ fn texts_to_apps(tables: &[AppTexts], file: &str, problems: &mut Vec<String>) ->
         let mut values = Values::default();
         for option in app_options() {
             defaults(&mut values, option);
-            if let Some((key, value)) = table.texts.of(option) {
-                values.set(option.id, value, format!("{file}: apps[{index}].{key}"));
+            if let Some(value) = table.texts.of(option) {
+                values.set(option.id, value, format!("{file}: apps[{index}].{}", option.key));
             }
         }
         for (at, texts) in table.webhooks.iter().enumerate() {
             let mut webhook = Values::default();
             for option in webhook_options() {
-                let Some((key, value)) = texts.of(option) else { continue };
-                let source = format!("{file}: apps[{index}].webhooks[{at}].{key}");
+                let Some(value) = texts.of(option) else { continue };
+                let source = format!("{file}: apps[{index}].webhooks[{at}].{}", option.key);
                 webhook.set(option.id, value, source);
             }
             if webhook.get(Id::WebhookUrl).is_none() {

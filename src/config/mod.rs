@@ -65,7 +65,7 @@ pub struct Config {
     pub log: LogOptions,
     /// Send reasons of failures to clients and the log, for developers of an app.
     pub verbose_errors: bool,
-    /// Colours where standard output is a terminal: not with `NO_COLOR`.
+    /// Colors where standard output is a terminal: not with `NO_COLOR`.
     pub color: bool,
     /// Write each event the HTTP API accepted to standard output, as a line of JSON.
     pub print_events: bool,

@@ -1,4 +1,4 @@
-//! Names of options that nobody reads: misspelt ones, with the name that is probably meant. PURE.
+//! Names of options that no reader has: misspelled ones, with the name that is probably meant. PURE.
 //!
 //! Input are the names in the environment and in `.env`; values are looked at only where Kubernetes put them.
 //! Messages never contain a value. At most `WARNINGS_MAX` names are reported, and longer names than `NAME_BYTES_MAX`
@@ -102,7 +102,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// What Kubernetes and Docker links set for a service named `reverb`, `reverb-server` or `ringverb`: addresses of the
-/// service, which are nobody's options.
+/// service, which are no options.
 fn is_from_kubernetes(name: &str, value: &str) -> bool {
     if name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")

@@ -148,7 +148,7 @@ impl Lexer<'_> {
         PhpToken::Text(text)
     }
 
-    /// Escapes of numbers (`\x41`) stay as they are: nobody writes options with them.
+    /// Escapes of numbers (`\x41`) stay as they are, because no option is written with them.
     fn double_quoted(&mut self) -> PhpToken {
         let mut text = String::new();
         let mut is_dynamic = false;

@@ -262,7 +262,7 @@ mod tests {
             ("redis://user:hunter2@a.test:1/0", "redis://a.test:1/0"),
             ("redis://:hunter2@[::1]", "redis://[::1]"),
             ("redis://a.test", "redis://a.test"),
-            // Where the password is in a bad one, nobody knows.
+            // Where the password is in a bad one is unknown.
             ("rediss://:hunter2@a.test", "rediss://********"),
             ("redis://:hunter2", "redis://********"),
             ("redis://:a/hunter2@b", "redis://********"),

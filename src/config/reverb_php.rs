@@ -1,4 +1,4 @@
-//! `config/reverb.php` of a Laravel application: what somebody wrote there by hand, and this server does not read.
+//! `config/reverb.php` of a Laravel application: what was written there by hand, and this server does not read.
 //!
 //! Nothing of the file takes effect but the certificate of `options.tls`. Reverb reads it, so a migration would lose
 //! what is in it without a word: origins (which opens the server to every page), apps, sizes. Each such value causes a
@@ -231,7 +231,7 @@ impl Comparison<'_> {
         values: Option<&Values>,
     ) {
         let given = values.and_then(|values| values.get(option.id));
-        // Somebody chose a value for this server.
+        // The value was chosen for this server.
         if given.is_some_and(|given| !given.is_default()) {
             return;
         }

@@ -59,20 +59,6 @@ fn flags_win_over_environment_over_dotenv_over_toml() {
 }
 
 #[test]
-fn a_former_key_is_read_with_a_warning_and_the_present_one_wins() {
-    let toml = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\nmax_presence_members = 7\n";
-    let sources = |toml: &str| Sources { toml: toml.parse().unwrap(), ..Sources::default() };
-    let merged = merge(&sources(toml));
-    let config = load(&sources(toml)).unwrap();
-    assert_eq!(config.apps[0].presence_members_max, Some(7));
-    let expected = "ringverb.toml: apps[0].max_presence_members is called presence_members_max now; please rename it";
-    assert_eq!(merged.warnings, [expected]);
-    let both = format!("{toml}presence_members_max = 8\n");
-    assert_eq!(load(&sources(&both)).unwrap().apps[0].presence_members_max, Some(8));
-    assert!(merge(&sources(&both)).warnings.is_empty());
-}
-
-#[test]
 fn no_value_is_in_debug_output() {
     let merged = merge(&with_environment(&[
         ("REVERB_APP_ID", "1"),

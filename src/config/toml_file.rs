@@ -18,10 +18,9 @@ use super::options::{OptionSpec, Scope, of_scope};
 pub(super) struct Texts(HashMap<String, String>);
 
 impl Texts {
-    /// The text of an option and the key it stands under. The present key wins over the former one.
-    pub(super) fn of(&self, option: &OptionSpec) -> Option<(&'static str, &String)> {
-        let keys = [Some(option.key), option.former_key];
-        keys.into_iter().flatten().find_map(|key| Some((key, self.0.get(key)?)))
+    /// The text of an option.
+    pub(super) fn of(&self, option: &OptionSpec) -> Option<&String> {
+        self.0.get(option.key)
     }
 
     pub(super) fn insert(&mut self, key: String, text: String) {

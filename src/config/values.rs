@@ -138,7 +138,7 @@ impl Values {
         }
     }
 
-    /// Takes every value that somebody gave in `stronger`.
+    /// Takes every value that is given in `stronger`.
     pub(super) fn overlay(&mut self, stronger: &Self) {
         let given = stronger.given.iter().filter(|(_, given)| !given.is_default());
         self.given.extend(given.map(|(key, given)| (*key, given.clone())));

@@ -1,8 +1,8 @@
 //! Warnings about values that have no effect, or not the one that was probably meant. PURE.
 //!
-//! `merge.rs` merges the sources, and this file looks at the same sources for what the merge left out: misspelt names,
-//! names that another name overrides, options of an app that is not there. No sentence contains a secret: they name
-//! options and files. Limit: `names.rs` bounds how many misspelt names are reported.
+//! `merge.rs` merges the sources, and this file looks at the same sources for what the merge left out: misspelled
+//! names, names that another name overrides, options of an app that is not there. No sentence contains a secret: they
+//! name options and files. Limit: `names.rs` bounds how many misspelled names are reported.
 
 use super::names;
 use super::options::{OPTIONS, OptionId as Id, boolean};
@@ -12,7 +12,7 @@ use super::sources::{
 };
 use super::values::{Sourced, Values, is_null};
 
-/// Warnings about what would be ignored silently otherwise: misspelt names, names that another one overrides, and
+/// Warnings about what would be ignored silently otherwise: misspelled names, names that another one overrides, and
 /// options of an app or an endpoint that is not there.
 pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
     let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
@@ -62,22 +62,7 @@ pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec
     warnings
 }
 
-/// Values that a file has under the former name of an option.
-pub(super) fn former_keys(values: &Values) -> Vec<String> {
-    let mut former: Vec<String> = OPTIONS
-        .iter()
-        .filter_map(|option| {
-            let former = option.former_key?;
-            let Sourced { source, .. } = values.get(option.id)?;
-            let is_former = source.ends_with(&format!(".{former}"));
-            is_former.then(|| format!("{source} is called {} now; please rename it", option.key))
-        })
-        .collect();
-    former.sort();
-    former
-}
-
-/// An app that is switched off answers nobody, which looks like a fault of the server.
+/// An app that is switched off answers no client and no backend, which looks like a fault of the server.
 pub(super) fn disabled(app: &Values) -> Option<String> {
     let given = app.get(Id::AppEnabled).filter(|given| boolean(&given.value) == Some(false))?;
     let name = match app.get(Id::AppId) {

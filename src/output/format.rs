@@ -94,9 +94,9 @@ fn write_line(
     LineFormat { color, zone, .. }: LineFormat,
     text: &str,
 ) -> fmt::Result {
-    let (grey, plain) = if color { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+    let (gray, plain) = if color { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
     let paint = if color { paint(level) } else { "" };
-    writer.write_str(grey)?;
+    writer.write_str(gray)?;
     match zone {
         None => SystemTime.format_time(writer)?,
         Some(zone) => write_local(writer, Timestamp::now(), zone)?,

@@ -1,7 +1,7 @@
 //! One stream of the process (standard output or standard error), written by a thread of its own.
 //!
-//! Other threads push text into a bounded queue and never wait. Only the thread of the stream waits: for a pipe that
-//! nobody reads, a terminal that Ctrl-S has stopped, a slow disk. Text that finds the queue full is discarded and
+//! Other threads push text into a bounded queue and never wait. Only the thread of the stream waits: for a pipe
+//! without a reader, a terminal that Ctrl-S has stopped, a slow disk. Text that finds the queue full is discarded and
 //! counted, and so is text that cannot be written. One line reports the losses when the stream accepts text again.
 //!
 //! Limits: those of `Bounds`. Text over them is discarded and counted.

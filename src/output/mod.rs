@@ -68,7 +68,7 @@ struct Output {
 pub(crate) struct OutputSettings {
     /// Standard output is for events alone.
     pub prints_events: bool,
-    /// Colour is wanted where the log is a terminal.
+    /// Color is wanted where the log is a terminal.
     pub color: bool,
     pub format: LogFormat,
     /// `None`: as `RUST_LOG` has it, or INFO.

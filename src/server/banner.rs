@@ -127,7 +127,7 @@ fn message_sizes(config: &Config) -> String {
 }
 
 const BOLD: &str = "\x1b[1m";
-const GREY: &str = "\x1b[90m";
+const GRAY: &str = "\x1b[90m";
 /// White on blue, as artisan's.
 const BADGE: &str = "\x1b[37;44m";
 const CYAN: &str = "\x1b[36m";
@@ -150,10 +150,10 @@ pub(super) fn render(
     let ((badge, end), (cyan, plain)) = (paint(BADGE), paint(CYAN));
     let url = format!("{}://{}{}/up", summary.scheme(), reachable(started.address), summary.path);
     text.push_str(&format!("\n  {badge} INFO {end} Server running: {cyan}{url}{plain}\n\n"));
-    let (grey, plain) = paint(GREY);
+    let (gray, plain) = paint(GRAY);
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
-        writeln!(text, "  {grey}{name:<8}{plain} {value}").ok();
+        writeln!(text, "  {gray}{name:<8}{plain} {value}").ok();
     };
     line("address", &format!("{}{}", started.address, summary.path));
     if public.is_given {
@@ -174,7 +174,7 @@ pub(super) fn render(
         let command = first_event(started, summary, invocation);
         text.push_str(&development(started, &summary.path, public, [id, key, secret], &command));
     }
-    text.push_str(&format!("\n  {grey}Press Ctrl+C to stop{plain}\n\n"));
+    text.push_str(&format!("\n  {gray}Press Ctrl+C to stop{plain}\n\n"));
     text
 }
 

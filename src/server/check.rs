@@ -14,7 +14,7 @@ use crate::config::{Merged, Values};
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
 const RED: &str = "\x1b[31m";
-const GREY: &str = "\x1b[90m";
+const GRAY: &str = "\x1b[90m";
 const PLAIN: &str = "\x1b[0m";
 
 /// How to show it.
@@ -41,10 +41,10 @@ pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> 
         report.app(app);
     }
     if report.hidden > 0 {
-        let (grey, plain) = report.paint(GREY);
+        let (gray, plain) = report.paint(GRAY);
         let hidden = report.hidden;
         report.text.push_str(&format!(
-            "\n{grey}# {hidden} more values are defaults; --all shows them{plain}\n"
+            "\n{gray}# {hidden} more values are defaults; --all shows them{plain}\n"
         ));
     }
     report.text
@@ -91,20 +91,20 @@ impl CheckReport {
         let is_given =
             |option: &&OptionSpec| values.get(option.id).is_some_and(|given| !given.is_default());
         let options = || of_scope(scope);
-        let (grey, plain) = self.paint(GREY);
+        let (gray, plain) = self.paint(GRAY);
         let given = options().filter(is_given);
         let rest: Vec<&OptionSpec> = options().filter(|option| !is_given(option)).collect();
         let shown = if self.style.all { rest.as_slice() } else { &[] };
         self.hidden += rest.len() - shown.len();
         for option in given.chain(shown.iter().copied()) {
             let line = match values.get(option.id) {
-                None => format!("{grey}# {} is not set{plain}", option.key),
+                None => format!("{gray}# {} is not set{plain}", option.key),
                 Some(given) => {
                     let value =
                         path.filter(|_| option.id == OptionId::Path).unwrap_or(&given.value);
                     let value = option.accepts.kind.toml(value);
                     let value = format!("{} = {value}", option.key);
-                    format!("{value:<45} {grey}# {}{plain}", given.source)
+                    format!("{value:<45} {gray}# {}{plain}", given.source)
                 }
             };
             self.text.push_str(&line);
@@ -185,7 +185,7 @@ mod tests {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
         }
         assert!(!text.contains("hunter2"), "{text}");
-        // Of a server without scaling nobody has looked at them.
+        // Of a server without scaling no probe has looked at them.
         let text = rendered(&[("REDIS_URL", "redis://u:hunter2"), ("REDIS_PASSWORD", "hunter2")]);
         assert!(text.contains("scaling.enabled = false ") && !text.contains("hunter2"), "{text}");
     }

@@ -117,7 +117,7 @@ fn write(path: &Path, access: &DevelopmentAccess) -> io::Result<File> {
 }
 
 fn read(path: &Path) -> Option<DevelopmentAccess> {
-    // Opening a FIFO would block until somebody writes to it.
+    // Opening a FIFO would block until another process writes to it.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let found = file.metadata().ok()?;

@@ -2,7 +2,7 @@
 //!
 //! Keys are made where a name comes in, checked by `pusher/channel_name.rs`, and travel in mail and tables by reference
 //! count. The hash chooses the home core (`ChannelKeys::home`). Its seed is the same on all cores of a process, and
-//! unknown outside, so that nobody can choose names that fall on one core or into one bucket.
+//! unknown outside, so that no client can choose names that fall on one core or into one bucket.
 //! Limit: 32 bytes for a key (asserted); the name is shared.
 
 use std::hash::{BuildHasher, Hash, Hasher};

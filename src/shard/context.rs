@@ -35,7 +35,7 @@ pub struct Settings {
     pub pending_leave_seconds: u32,
     /// How fast one connection may change topics.
     pub pace: Pace,
-    /// For how long a topic stays subscribed that nobody needs, in beats.
+    /// For how long a topic without a subscriber stays subscribed, in beats.
     pub topic_idle_seconds: u32,
     /// What this core counts.
     pub metrics: Arc<CoreMetrics>,

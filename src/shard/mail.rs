@@ -126,7 +126,7 @@ pub enum Mail {
         joined: Option<Box<UserId>>,
     },
     /// The other answer to `Subscribe`: the presence channel has as many members as it may have, there is no memory for
-    /// one more, or nobody waits for an answer any longer.
+    /// one more, or no connection waits for an answer any longer.
     Full {
         channel: ChannelKey,
         connection: ConnectionKey,

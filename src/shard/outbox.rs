@@ -78,11 +78,11 @@ pub struct Outbox {
     pub webhooks: Vec<WebhookEvent>,
     /// For `--debug`; empty without it.
     pub traces: Vec<Trace>,
-    /// For the event log of the console; empty while nobody looks at it. Limit: `OBSERVATIONS_MAX`.
+    /// For the event log of the console; empty while it has no viewer. Limit: `OBSERVATIONS_MAX`.
     pub observations: Vec<Observation>,
     /// Observations that found no room.
     pub unobserved: u64,
-    /// Somebody looks at the event log: fill `observations`. The worker sets it at the beginning of a tick.
+    /// The event log has a viewer: fill `observations`. The worker sets it at the beginning of a tick.
     pub is_observed: bool,
     /// Lines about other nodes, and hints for developers.
     pub notes: Vec<String>,

@@ -60,7 +60,7 @@ impl Site<'_> {
                     self.post.own.push(mail);
                 } else {
                     let stamp = match &mail {
-                        // An event keeps the time of its publish. Nobody orders this lane by stamps.
+                        // An event keeps the time of its publish. This lane is not ordered by stamps.
                         Mail::Deliver { .. } => {
                             self.post.oldest_event.map_or(self.stamp, |old| old.min(self.stamp))
                         }

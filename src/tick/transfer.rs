@@ -67,7 +67,7 @@ impl<K: Kernel> Core<K> {
         self.paused = false;
     }
 
-    /// A transfer to another process begins or is cancelled. During a transfer, HTTP sessions stop between two
+    /// A transfer to another process begins or is canceled. During a transfer, HTTP sessions stop between two
     /// requests.
     pub fn set_transferring(&mut self, is_transferring: bool) {
         if std::mem::replace(&mut self.http.is_transferring, is_transferring) && !is_transferring {

@@ -335,7 +335,7 @@ mod tests {
         let list = vec![(0, "a", left(None)), (1, "b", left(None)), (2, "c", left(None))];
         assert_eq!(run(&mut gate, list), [(2, "a".to_owned(), left(None))]);
         assert_eq!([gate.take_released_early(), gate.take_released_early()], [1, 0]);
-        // A leave that was sent early is not cancelled.
+        // A leave that was sent early is not canceled.
         assert_eq!(run(&mut gate, vec![(3, "a", came(None))]).len(), 1);
         let mut out = Vec::new();
         gate.release_all(&mut out);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     proptest! {
-        /// Joins and leaves alternate in the sent events, no cancelled leave is sent, each leave is sent in time, and
+        /// Joins and leaves alternate in the sent events, no canceled leave is sent, each leave is sent in time, and
         /// at the end the backend has the true state.
         #[test]
         fn the_backend_ends_with_the_right_state(

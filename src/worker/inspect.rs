@@ -79,7 +79,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// Whether a tick is needed for somebody who asks.
+    /// Whether a tick is needed for a question.
     pub(super) fn is_asked(&self) -> bool {
         let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
         !self.core.is_paused() && (self.desk_work.is_some() || desk.is_busy())

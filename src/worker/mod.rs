@@ -381,7 +381,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// Follows a change of the phase, including a transfer that is cancelled.
+    /// Follows a change of the phase, including a transfer that is canceled.
     fn apply_phase(&mut self) {
         if self.shared.phase.is_leaving() && self.core.is_paused() {
             self.send_all();

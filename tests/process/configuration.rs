@@ -1,4 +1,4 @@
-//! What the configuration of a real folder does: `.env`, `config/reverb.php`, the environment of Kubernetes, misspelt
+//! What the configuration of a real folder does: `.env`, `config/reverb.php`, the environment of Kubernetes, misspelled
 //! names; what `check` finds on this machine; and the commands that find a running development server.
 
 use std::io::{Read, Write};
@@ -105,7 +105,7 @@ fn an_app_that_is_disabled_is_warned_of() {
 }
 
 #[test]
-fn misspelt_names_of_the_file_and_of_the_environment_cause_warnings() {
+fn misspelled_names_of_the_file_and_of_the_environment_cause_warnings() {
     let setup = folder("REVERB_SERVER_PROT=9000\n").env("REVERB_APP_MAX_CONECTIONS", "5");
     assert_eq!(
         warnings(setup),

@@ -156,13 +156,13 @@ impl Storm<'_> {
             return self.violations.add(|| format!("no user: {message}"));
         };
         let is_own = user == Self::user(number);
-        let is_neighbour = usize::try_from(user).is_ok_and(|user| user / size == number / size);
+        let is_neighbor = usize::try_from(user).is_ok_and(|user| user / size == number / size);
         let member = &mut self.members[number];
         let changes = if joins { member.roster.insert(user) } else { member.roster.remove(&user) };
         // Who has asked to leave may or may not be told of the others who leave.
         let leaver = !member.inside && !joins;
         let expected = leaver || changes && joins == (self.phase == Phase::Join);
-        if is_own || !is_neighbour || !expected {
+        if is_own || !is_neighbor || !expected {
             return self.violations.add(|| format!("member {number}: {message}"));
         }
         if member.inside {

@@ -34,7 +34,7 @@ pub enum Lost {
     TooSlow,
     /// More for other nodes than one tick may cause, or more transitions than may wait for Redis.
     Overrun,
-    /// It is not a master, or no longer: what is published on a replica reaches nobody beyond it.
+    /// It is not a master, or no longer: what is published on a replica reaches no node beyond it.
     NotMaster(String),
     /// What this session publishes does not come back on the topic that it is subscribed to itself.
     NoEcho,

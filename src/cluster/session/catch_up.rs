@@ -31,7 +31,7 @@ pub(super) type HeldMessage = (Box<[u8]>, Box<[u8]>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nobody is waited for.
+    /// The session waits for no sender.
     Idle,
     /// The session is up. The request is sent once all topics are announced, so that what follows it is received.
     Asking,
@@ -65,7 +65,7 @@ pub(super) struct CatchUp {
     pub(super) last_received: u64,
     /// There was a session before, or there should have been.
     pub(super) may_have_missed: bool,
-    /// The stored events of cache channels are to be read once nobody is waited for.
+    /// The stored events of cache channels are to be read once the session waits for no sender.
     must_read_stored: bool,
 }
 
@@ -162,7 +162,7 @@ impl CatchUp {
         must_ask
     }
 
-    /// Nobody is waited for any longer, and no sender is asked.
+    /// The session no longer waits for a sender, and asks none.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.stage, Stage::Idle | Stage::GivenUp)
     }
@@ -236,7 +236,7 @@ impl CatchUp {
         }
     }
 
-    /// Waits for nobody any longer. Returns the senders of which something is held.
+    /// Waits for no sender any longer. Returns the senders of which something is held.
     pub(super) fn give_up(&mut self) -> Vec<SessionId> {
         self.missing.clear();
         let is_asked = self.stage != Stage::Asking && self.stage != Stage::GivenUp;

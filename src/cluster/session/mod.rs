@@ -3,7 +3,7 @@
 //!
 //! `outbound.rs` makes commands, `replies.rs` reads what Redis sends, `inbound.rs` reads messages of other nodes,
 //! `replay.rs` and `catch_up.rs` make up for the time without a connection, `partition.rs` notices a connection that
-//! reaches nobody. Four counts of seconds: `clock` since the start, `up_seconds` of this connection, `silent_seconds`
+//! reaches no node. Four counts of seconds: `clock` since the start, `up_seconds` of this connection, `silent_seconds`
 //! since Redis sent something, `unix_seconds` of the host.
 //!
 //! Limits: `OUTPUT_BYTES_MAX` of commands that Redis has not taken, over which the session begins again;

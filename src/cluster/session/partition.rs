@@ -1,6 +1,6 @@
 //! Whether what this session publishes reaches the other nodes. PURE.
 //!
-//! A connection may survive a failover: PUBLISH on a replica is no error and reaches nobody beyond it. So the server
+//! A connection may survive a failover: PUBLISH on a replica is no error and reaches no node beyond it. So the server
 //! must call itself a master, in its greeting and every `HEARTBEAT_SECONDS` after; what a replica refuses to write ends
 //! the session; and a heartbeat to the session's own topic must come back. A heartbeat also goes to the topic of the
 //! first session of each node, and the reply to PUBLISH says how many sessions received it. If only this session did,

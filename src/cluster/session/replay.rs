@@ -63,8 +63,8 @@ impl ClusterSession {
         self.release_held(senders, shard);
     }
 
-    /// The stored events are read only when nobody is waited for: a subscriber that was greeted with one before would
-    /// receive it again by its replay.
+    /// The stored events are read only when the session waits for no sender: a subscriber that was greeted with one
+    /// before would receive it again by its replay.
     fn note_caught_up(&mut self, shard: &mut Shard) {
         if self.catch_up.take_must_read_stored() {
             shard.on_cluster(FromCluster::CaughtUp);

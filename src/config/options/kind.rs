@@ -166,7 +166,7 @@ impl OptionKind {
         matches!(self, Self::Exact(_) | Self::Secret(_))
     }
 
-    /// Nobody but the owner may see it whole.
+    /// Only the owner may see it whole.
     #[must_use]
     pub fn is_confidential(&self) -> bool {
         matches!(self, Self::Secret(_) | Self::Masked { .. })

@@ -36,20 +36,20 @@ pub struct OptionSpec {
     pub scope: Scope,
     /// Name in `ringverb.toml`; a dot leads into an inline table.
     pub key: &'static str,
-    /// The name that the key had in earlier versions; read with a warning.
-    pub former_key: Option<&'static str>,
     /// Names in the environment and in `.env`; the first one is the one to use.
     pub environment: &'static [&'static str],
     /// Empty means not set.
     pub default: &'static str,
     pub accepts: Accepts,
     pub meaning: &'static str,
+    /// Of an option of the server: `ringverb reload` applies it. Options of apps and endpoints always change so.
+    is_live: bool,
 }
 
 /// Makes `OptionId` and `OPTIONS`, in the same order, so that an id is an index.
 macro_rules! options {
-    ($($scope:ident { $($id:ident $key:literal $(was $former:literal)? [$($environment:literal),+] $default:literal,
-        $accepts:expr, $meaning:literal;)+ })+) => {
+    ($($scope:ident { $($id:ident $key:literal [$($environment:literal),+] $default:literal,
+        $accepts:expr, $meaning:literal $(, $live:ident)?;)+ })+) => {
         /// An option, as the code names it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum OptionId { $($($id,)+)+ }
@@ -59,15 +59,15 @@ macro_rules! options {
             id: OptionId::$id,
             scope: Scope::$scope,
             key: $key,
-            former_key: options!(@former $($former)?),
             environment: &[$($environment),+],
             default: $default,
             accepts: $accepts,
             meaning: $meaning,
+            is_live: options!(@is_live $($live)?),
         },)+)+];
     };
-    (@former) => { None };
-    (@former $former:literal) => { Some($former) };
+    (@is_live) => { false };
+    (@is_live live) => { true };
 }
 
 /// For sizes that have no other maximum.
@@ -86,9 +86,9 @@ options! {
     Server {
         Host "host" ["REVERB_SERVER_HOST"] "0.0.0.0", text("an IP address"), "address to listen on";
         Port "port" ["REVERB_SERVER_PORT"] "8080", number(0, 65_535), "port to listen on; 0 lets the kernel choose";
-        TlsCert "tls_cert" ["RINGVERB_TLS_CERT"] "", list("PEM files with the whole chain, comma separated"), "certificates; with them the port is TLS";
-        TlsKey "tls_key" ["RINGVERB_TLS_KEY"] "", list("PEM files, comma separated, in the same order"), "private keys of RINGVERB_TLS_CERT";
-        TlsKeyPassphrase "tls_key_passphrase" ["RINGVERB_TLS_KEY_PASSPHRASE"] "", secret("text; empty for none"), "passphrase of the keys that are encrypted";
+        TlsCert "tls_cert" ["RINGVERB_TLS_CERT"] "", list("PEM files with the whole chain, comma separated"), "certificates; with them the port is TLS", live;
+        TlsKey "tls_key" ["RINGVERB_TLS_KEY"] "", list("PEM files, comma separated, in the same order"), "private keys of RINGVERB_TLS_CERT", live;
+        TlsKeyPassphrase "tls_key_passphrase" ["RINGVERB_TLS_KEY_PASSPHRASE"] "", secret("text; empty for none"), "passphrase of the keys that are encrypted", live;
         TlsPort "tls_port" ["RINGVERB_TLS_PORT"] "", number(1, 65_535).note("empty: the port itself is TLS"), "port for TLS beside the plain port";
         TlsTicketSecret "tls_ticket_secret" ["RINGVERB_TLS_TICKET_SECRET"] "", secret("16 to 256 characters; empty for none"), "shared by nodes, to resume TLS sessions";
         Path "path" ["REVERB_SERVER_PATH"] "", text("a path such as /ws, or empty"), "prefix of every URL path";
@@ -98,21 +98,21 @@ options! {
         LaravelConfig "laravel_config" ["RINGVERB_LARAVEL_CONFIG"] "", text("a file of mode 600"), "config('reverb') of PHP as JSON; replaces names that PHP reads";
         Workers "workers" ["RINGVERB_WORKERS"] "0", number(0, WORKERS_MAX), "threads; 0: one for each CPU of affinity mask and cgroup quota";
         Io "io" ["RINGVERB_IO"] "auto", choice(&["auto", "io_uring", "epoll"]), "interface of the kernel for sockets; auto: io_uring if it works";
-        Debug "debug" ["RINGVERB_DEBUG"] "false", BOOL, "log each message";
+        Debug "debug" ["RINGVERB_DEBUG"] "false", BOOL, "log each message", live;
         LogFormat "log_format" ["RINGVERB_LOG_FORMAT"] "auto", choice(&["auto", "text", "json"]), "form of the log; auto: text on a terminal, otherwise JSON";
-        LogLevel "log_level" ["RINGVERB_LOG_LEVEL"] "", choice(&["error", "warn", "info", "debug", "trace"]).note("empty: RUST_LOG, or info"), "least level that is logged";
+        LogLevel "log_level" ["RINGVERB_LOG_LEVEL"] "", choice(&["error", "warn", "info", "debug", "trace"]).note("empty: RUST_LOG, or info"), "least level that is logged", live;
         LogTime "log_time" ["RINGVERB_LOG_TIME"] "utc", choice(&["utc", "local"]), "times of a text log; local has the offset; JSON is always UTC";
         AccessLog "access_log" ["RINGVERB_ACCESS_LOG"] "false", BOOL, "log each answered request of the HTTP API";
-        Development "development" ["RINGVERB_DEVELOPMENT"] "", BOOL.note("empty: without apps, which false forbids"), "send reasons of failures to clients";
+        Development "development" ["RINGVERB_DEVELOPMENT"] "", BOOL.note("empty: without apps, which false forbids"), "send reasons of failures to clients", live;
         PrintEvents "print_events" ["RINGVERB_PRINT_EVENTS"] "", choice(&["json"]).note("empty for none"), "write each accepted event to standard output";
-        MaxRequestSize "max_request_size" ["REVERB_MAX_REQUEST_SIZE"] "10000", size(512, 16 << 20), "head and body of one HTTP request";
-        HandshakeTimeout "handshake_timeout" ["RINGVERB_HANDSHAKE_TIMEOUT"] "10", seconds(1, 3_600), "time for one HTTP request or handshake";
-        KeepaliveTimeout "keepalive_timeout" ["RINGVERB_KEEPALIVE_TIMEOUT"] "75", seconds(1, 86_400), "time between two HTTP requests of one connection";
+        MaxRequestSize "max_request_size" ["REVERB_MAX_REQUEST_SIZE"] "10000", size(512, 16 << 20), "head and body of one HTTP request", live;
+        HandshakeTimeout "handshake_timeout" ["RINGVERB_HANDSHAKE_TIMEOUT"] "10", seconds(1, 3_600), "time for one HTTP request or handshake", live;
+        KeepaliveTimeout "keepalive_timeout" ["RINGVERB_KEEPALIVE_TIMEOUT"] "75", seconds(1, 86_400), "time between two HTTP requests of one connection", live;
         ShutdownGrace "shutdown_grace" ["RINGVERB_SHUTDOWN_GRACE"] "10", seconds(1, 86_400), "time to close all connections after a signal";
         ShutdownDelay "shutdown_delay" ["RINGVERB_SHUTDOWN_DELAY"] "0", seconds(0, 3_600), "after SIGTERM: time in which /up answers 503 and all else is served";
         Takeover "takeover" ["RINGVERB_TAKEOVER"] "true", BOOL, "let a new process (--takeover, SIGUSR2) take this one's place";
         Admin "admin" ["RINGVERB_ADMIN"] "127.0.0.1:9601", text("an address with a port, unix:/path, or off"), "where metrics and probes are served";
-        AdminToken "admin_token" ["RINGVERB_ADMIN_TOKEN"] "", secret("16 to 256 characters; empty for none"), "bearer token for RINGVERB_ADMIN beyond loopback";
+        AdminToken "admin_token" ["RINGVERB_ADMIN_TOKEN"] "", secret("16 to 256 characters; empty for none"), "bearer token for RINGVERB_ADMIN beyond loopback", live;
         AppsFile "apps_file" ["RINGVERB_APPS_FILE"] "", text("a path; empty for none"), "TOML file of apps that are changed at run time";
         SendQueueBytesMax "send_queue_bytes_max" ["RINGVERB_SEND_QUEUE_BYTES_MAX"] "1048576", size(4_096, 1 << 31), "unsent bytes after which a slow connection is closed";
         ConnectionBytesMax "connection_bytes_max" ["RINGVERB_CONNECTION_BYTES_MAX"] "", size(1 << 16, SIZE_MAX).note("empty adds 192K"), "all that one connection keeps";
@@ -158,21 +158,21 @@ options! {
         AllowMissingOrigin "allow_missing_origin" ["RINGVERB_ALLOW_MISSING_ORIGIN"] "false", BOOL, "accept clients that send no Origin (native SDKs)";
         AuthWindow "auth_window" ["RINGVERB_AUTH_WINDOW"] "600", seconds(0, MANY).note("0 switches the check off"), "largest age of a signed API request";
         AllowReservedEvents "allow_reserved_events" ["RINGVERB_ALLOW_RESERVED_EVENTS"] "false", BOOL, "publish events named pusher:... over HTTP";
-        ChannelsPerConnectionMax "channels_per_connection_max" was "max_channels_per_connection" ["RINGVERB_CHANNELS_PER_CONNECTION_MAX"] "1000", number(1, MANY), "channels one connection may be in";
-        PresenceMembersMax "presence_members_max" was "max_presence_members" ["RINGVERB_PRESENCE_MEMBERS_MAX"] "", number(1, MANY).note(NO_LIMIT), "users in one presence channel";
-        MemberSizeMax "member_size_max" was "max_member_size" ["RINGVERB_MEMBER_SIZE_MAX"] "4096", size(1, MANY), "channel_data of one presence member";
-        UserDataSizeMax "user_data_size_max" was "max_user_data_size" ["RINGVERB_USER_DATA_SIZE_MAX"] "8192", size(1, MANY), "user_data of one sign-in";
-        ChannelNameLengthMax "channel_name_length_max" was "max_channel_name_length" ["RINGVERB_CHANNEL_NAME_LENGTH_MAX"] "200", units("bytes", 1, limits::CHANNEL_NAME_BYTES_MAX as u64), "longest channel name; Pusher has 164";
+        ChannelsPerConnectionMax "channels_per_connection_max" ["RINGVERB_CHANNELS_PER_CONNECTION_MAX"] "1000", number(1, MANY), "channels one connection may be in";
+        PresenceMembersMax "presence_members_max" ["RINGVERB_PRESENCE_MEMBERS_MAX"] "", number(1, MANY).note(NO_LIMIT), "users in one presence channel";
+        MemberSizeMax "member_size_max" ["RINGVERB_MEMBER_SIZE_MAX"] "4096", size(1, MANY), "channel_data of one presence member";
+        UserDataSizeMax "user_data_size_max" ["RINGVERB_USER_DATA_SIZE_MAX"] "8192", size(1, MANY), "user_data of one sign-in";
+        ChannelNameLengthMax "channel_name_length_max" ["RINGVERB_CHANNEL_NAME_LENGTH_MAX"] "200", units("bytes", 1, limits::CHANNEL_NAME_BYTES_MAX as u64), "longest channel name; Pusher has 164";
         ChannelNames "channel_names" ["RINGVERB_CHANNEL_NAMES"] "any", choice(&["any", "pusher"]), "characters of channel names: any, or letters, digits and _-=@,.;";
-        ClientEventsPerSecondMax "client_events_per_second_max" was "max_client_events_per_second" ["RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT), "client events of one connection";
-        EventPayloadMax "event_payload_max" was "max_event_payload" ["RINGVERB_EVENT_PAYLOAD_MAX"] "", size(1, MANY).note("empty: no own limit"), "data of one published event";
-        PublishesPerSecondMax "publishes_per_second_max" was "max_publishes_per_second" ["RINGVERB_PUBLISHES_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT), "published events times their channels";
+        ClientEventsPerSecondMax "client_events_per_second_max" ["RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT), "client events of one connection";
+        EventPayloadMax "event_payload_max" ["RINGVERB_EVENT_PAYLOAD_MAX"] "", size(1, MANY).note("empty: no own limit"), "data of one published event";
+        PublishesPerSecondMax "publishes_per_second_max" ["RINGVERB_PUBLISHES_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT), "published events times their channels";
         SubscriptionCount "subscription_count" ["RINGVERB_SUBSCRIPTION_COUNT"] "false", BOOL, "send subscribers of a channel their number";
         CacheTtl "cache_ttl" ["RINGVERB_CACHE_TTL"] "1800", seconds(1, MANY), "how long a cache channel remembers its last event";
         AuthorizeWithin "authorize_within" ["RINGVERB_AUTHORIZE_WITHIN"] "", seconds(1, MANY).note("empty for never"), "close connections without sign-in or private channel";
-        BatchEventsMax "batch_events_max" was "max_batch_events" ["RINGVERB_BATCH_EVENTS_MAX"] "", number(1, MANY).note(NO_LIMIT), "events in one batch request";
-        EventChannelsMax "event_channels_max" was "max_event_channels" ["RINGVERB_EVENT_CHANNELS_MAX"] "", number(1, MANY).note(NO_LIMIT), "channels of one published event; Pusher has 100";
-        EventNameLengthMax "event_name_length_max" was "max_event_name_length" ["RINGVERB_EVENT_NAME_LENGTH_MAX"] "", units("characters", 1, MANY).note(NO_LIMIT), "name of one event; Pusher has 200";
+        BatchEventsMax "batch_events_max" ["RINGVERB_BATCH_EVENTS_MAX"] "", number(1, MANY).note(NO_LIMIT), "events in one batch request";
+        EventChannelsMax "event_channels_max" ["RINGVERB_EVENT_CHANNELS_MAX"] "", number(1, MANY).note(NO_LIMIT), "channels of one published event; Pusher has 100";
+        EventNameLengthMax "event_name_length_max" ["RINGVERB_EVENT_NAME_LENGTH_MAX"] "", units("characters", 1, MANY).note(NO_LIMIT), "name of one event; Pusher has 200";
         ErrorData "error_data" ["RINGVERB_ERROR_DATA"] "string", choice(&["string", "object"]), "the data of pusher:error, as in Reverb or in Pusher";
         OverQuotaCode "over_quota_code" ["RINGVERB_OVER_QUOTA_CODE"] "4004", choice(&["4004", "4100"]), "over max_connections: clients stop (4004) or retry (4100)";
         SubscriptionErrors "subscription_errors" ["RINGVERB_SUBSCRIPTION_ERRORS"] "false", BOOL, "pusher:subscription_error on the channel too";
@@ -196,10 +196,15 @@ impl OptionId {
 }
 
 impl OptionSpec {
-    /// The option that a key of `ringverb.toml` names, by its present or its former name.
+    /// The option that a key of `ringverb.toml` names.
     pub(super) fn by_key(scope: Scope, key: &str) -> Option<&'static Self> {
-        let is_named = |option: &&Self| option.key == key || option.former_key == Some(key);
-        of_scope(scope).find(is_named)
+        of_scope(scope).find(|option| option.key == key)
+    }
+
+    /// Whether a running server applies another value, so that it needs no restart.
+    #[must_use]
+    pub fn may_change(&self) -> bool {
+        self.is_live || matches!(self.scope, Scope::App | Scope::Webhook)
     }
 
     /// The line of `--help` for the flag that sets this option.
@@ -261,7 +266,9 @@ pub fn document() -> String {
 Each option can be given in the environment, in `.env` and in `ringverb.toml`. A flag wins over the environment, the
 environment over `.env`, `.env` over `ringverb.toml`. With `--laravel-config`, `REVERB_*` and `REDIS_*` names are not
 read from the environment and `.env`, because PHP has read them: its values win over `ringverb.toml`, and `RINGVERB_*`
-names over its values. `ringverb check` shows the values that count and where they come from. This file is generated from the table in `src/config/options/mod.rs`; a test compares them.
+names over its values. `ringverb check` shows the values that count and where they come from. In the column `change`,
+`reload` means that a running server applies another value (`ringverb reload`, SIGHUP), and `restart` that it needs a
+new start or a take-over. This file is generated from the table in `src/config/options/mod.rs`; a test compares them.
 ",
     );
     for (scope, title, place) in TITLES {
@@ -269,7 +276,7 @@ names over its values. `ringverb check` shows the values that count and where th
         let events = if scope == Scope::Webhook { format!(" {events}.") } else { String::new() };
         text.push_str(&format!("\n## {title}\n\n{}.{events}\n\n", capitalized(place)));
         text.push_str(
-            "| environment | key | default | accepts | meaning |\n|---|---|---|---|---|\n",
+            "| environment | key | default | accepts | meaning | change |\n|---|---|---|---|---|---|\n",
         );
         for option in of_scope(scope) {
             let names: Vec<String> =
@@ -279,11 +286,12 @@ names over its values. `ringverb check` shows the values that count and where th
                 default => format!("`{default}`"),
             };
             text.push_str(&format!(
-                "| {} | `{}` | {default} | {} | {} |\n",
+                "| {} | `{}` | {default} | {} | {} | {} |\n",
                 names.join(", "),
                 option.key,
                 option.accepts.sentence(),
-                option.meaning
+                option.meaning,
+                if option.may_change() { "reload" } else { "restart" }
             ));
         }
     }
@@ -315,14 +323,6 @@ mod tests {
         assert!(OPTIONS.iter().enumerate().all(is_in_place));
     }
 
-    #[test]
-    fn a_former_key_names_no_other_option() {
-        let former = || OPTIONS.iter().filter_map(|option| option.former_key);
-        assert!(former().count() > 0);
-        assert!(former().all(|former| OPTIONS.iter().all(|option| option.key != former)));
-        assert_eq!(former().collect::<BTreeSet<_>>().len(), former().count());
-    }
-
     /// Key and variable of an option of our own are one word. Reverb's are Reverb's.
     #[test]
     fn an_option_has_one_spelling() {
@@ -338,7 +338,7 @@ mod tests {
         }
     }
 
-    /// A new secret cannot be shown because somebody forgot to say that it is one.
+    /// A new secret cannot be shown because its row does not say that it is one.
     #[test]
     fn an_option_with_the_name_of_a_secret_is_never_shown() {
         for option in OPTIONS {

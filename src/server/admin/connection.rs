@@ -127,7 +127,7 @@ async fn read_request(socket: &Socket, readable: &Readable) -> Asked {
             Ok(Progress::Complete(request)) => return Asked::Request(request),
             // A peer that does not read this does not read its answer either.
             Ok(Progress::Incomplete { continue_expected: true }) => {
-                // The peer may be gone; then nobody waits for it.
+                // The peer may be gone, and then no task waits for this.
                 (&*socket).write_all(CONTINUE).ok();
             }
             Ok(Progress::Incomplete { .. }) => {}

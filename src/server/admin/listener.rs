@@ -76,7 +76,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
 pub(super) fn bind_file(path: &Path) -> io::Result<Socket> {
     remove_left_over(path);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Linux gives the file the permissions of the socket, so that nobody else can connect in between.
+    // Linux gives the file the permissions of the socket, so that no other user can connect in between.
     let file = File::from(OwnedFd::from(socket));
     file.set_permissions(Permissions::from_mode(0o600))?;
     let socket = Socket::from(OwnedFd::from(file));
@@ -85,7 +85,7 @@ pub(super) fn bind_file(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Removes the socket file of a server that was killed: nobody accepts there.
+/// Removes the socket file of a server that was killed: no process accepts there.
 fn remove_left_over(path: &Path) {
     let Ok(found) = fs::symlink_metadata(path) else { return };
     let is_left_over = found.file_type().is_socket()

@@ -47,7 +47,7 @@ pub(super) fn refuse(socket: &Socket, text: &str) {
     socket.set_nonblocking(true).ok();
     let mut answer = Vec::new();
     Response::text(503, text).write(&mut answer, false, false);
-    // The peer may be gone; then nobody waits for it.
+    // The peer may be gone, and then no task waits for this.
     (&*socket).write_all(&answer).ok();
     // A socket that is not connected any longer needs none.
     socket.shutdown(Shutdown::Both).ok();

@@ -119,7 +119,7 @@ impl Viewers {
         self.queues.borrow().len()
     }
 
-    /// Events of threads that were lost since the start, while somebody looked.
+    /// Events of threads that were lost since the start, while there was a viewer.
     pub(super) fn lost(&self) -> u64 {
         self.lost.get()
     }

@@ -35,24 +35,10 @@ pub(super) use outcome::ChangeOutcome;
 /// Time for all cores to apply a configuration. A core ticks at least once a second.
 const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Options of the server that may change while it runs. All options of apps may.
-const CHANGEABLE: [OptionId; 10] = [
-    OptionId::MaxRequestSize,
-    OptionId::HandshakeTimeout,
-    OptionId::KeepaliveTimeout,
-    OptionId::Debug,
-    OptionId::LogLevel,
-    OptionId::Development,
-    OptionId::TlsCert,
-    OptionId::TlsKey,
-    OptionId::TlsKeyPassphrase,
-    OptionId::AdminToken,
-];
-
 /// What is asked for, and where the outcome goes.
 pub(super) struct ChangeRequest {
     pub(super) what: ChangeCommand,
-    /// `None`: nobody waits, or those who do are in `pending`.
+    /// `None`: no request waits, or those that do are in `pending`.
     pub(super) answer: Option<Sender<ChangeOutcome>>,
     /// Of a reload: cleared when it starts.
     pub(super) pending: Option<PendingReload>,
@@ -234,7 +220,7 @@ impl Changer {
         };
         let path = PathBuf::from(path);
         let id = change.id.clone();
-        // The file is what counts: somebody may have edited it.
+        // The file is what counts: an operator may have edited it.
         let edited = apps_file::read(&path, &in_use).and_then(|mut tables| {
             let is_elsewhere = |id: &str| {
                 self.apps.iter().any(|values| app_table::id_of(values) == id)
@@ -350,7 +336,7 @@ impl Changer {
         let is_changeable = |id: &OptionId| {
             let is_tls =
                 matches!(id, OptionId::TlsCert | OptionId::TlsKey | OptionId::TlsKeyPassphrase);
-            CHANGEABLE.contains(id) && (tls_can_change || !is_tls)
+            id.spec().may_change() && (tls_can_change || !is_tls)
         };
         let differing = self.server.differing(&merged.server);
         let (changed, needs_takeover) = differing.into_iter().partition(is_changeable);

@@ -10,7 +10,7 @@ use super::peer::ServerPeer;
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
 
-/// An answer larger than this is nobody's list of channels.
+/// An answer larger than this is no list of channels.
 const BODY_MAX: usize = 64 << 20;
 
 /// An answer with its whole body.

@@ -46,7 +46,7 @@ pub(super) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     members.filter(|(given, _)| json::is_name(given, name)).map(|(_, value)| value).last()
 }
 
-/// A text of somebody else's, for a sentence.
+/// A text of a server, for a sentence.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 600;
     let mut out = String::new();

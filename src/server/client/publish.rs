@@ -1,7 +1,7 @@
 //! `ringverb publish`: one event to one channel, and how many it reached.
 //!
 //! The names and the data are checked here first, so that a mistake has an error text before a request is made. When
-//! nobody was subscribed, a note says under which name a Laravel channel is known on the wire.
+//! no client was subscribed, a note says under which name a Laravel channel is known on the wire.
 
 use super::http::{self, HttpAnswer};
 use super::outcome::{CommandFailure, member, note, print, quoted, shown};

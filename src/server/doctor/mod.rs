@@ -188,7 +188,7 @@ fn start(
     let answers = answers.clone();
     let run = move || {
         let (finding, clock) = examine();
-        // Nobody waits for an answer that is too late.
+        // The receiver may have stopped waiting for a late answer.
         answers.send((index, finding, clock)).ok();
     };
     // Without a thread there is no answer, and that is what the report says.

@@ -1,6 +1,6 @@
 //! Whether the user of Redis may do what a node does, for `ringverb doctor`.
 //!
-//! Each command of a node is sent once, in a form that changes nothing: an event to a topic that nobody reads, a
+//! Each command of a node is sent once, in a form that changes nothing: an event to a topic without readers, a
 //! subscription that ends at once, a key that is read and not written (`SET ... XX` of a key that does not exist).
 //! Redis checks the rights before it carries a command out, and answers NOPERM. docs/OPERATIONS.md lists the rights.
 

@@ -2,7 +2,7 @@
 //!
 //! Starts the control thread before any worker, so that no signal is missed; then the measurement of memory, because
 //! without it memory has no limit; then the webhooks and one pinned worker per core. Returns once each worker can
-//! serve. Nobody waits for a worker thread: the process ends when the main thread does.
+//! serve. No thread joins a worker: the process ends when the main thread does.
 //!
 //! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers.
 
@@ -190,7 +190,7 @@ fn start_control(orders: Sender<Order>) -> io::Result<Control> {
             loop {
                 readable.wait().await;
                 let wanted = signals.pending().filter_map(|signal| order_of(signal, &pending));
-                // Nobody listens once the main thread has come to its end.
+                // There is no receiver once the main thread has come to its end.
                 wanted.for_each(|what| drop(orders.send(what)));
             }
         })
@@ -220,7 +220,7 @@ fn start_worker(
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
     let run = move || worker::run(shared, ends, pin_to);
-    // Nobody waits for it: the process ends when the main thread does.
+    // No thread joins it: the process ends when the main thread does.
     thread.spawn(run).map(drop)
 }
 

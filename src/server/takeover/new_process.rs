@@ -36,7 +36,7 @@ impl NewProcess {
 
     /// Keeps everything after all. `false`: too late, the new process has confirmed.
     pub(in crate::server) fn reclaim(&self) -> bool {
-        // The peer may be gone; then nobody waits for it.
+        // The peer may be gone, and then no process waits for this.
         send_text(&self.stream, FAILED).ok();
         // A socket that is not connected any longer needs none.
         self.stream.shutdown(Shutdown::Both).ok();
@@ -45,7 +45,7 @@ impl NewProcess {
 
     pub(in crate::server) fn report_outcome(self, taken: bool) {
         if taken {
-            // The peer may be gone; then nobody waits for it.
+            // The peer may be gone, and then no process waits for this.
             (&self.outcome).write_all(&[1]).ok();
         }
     }

@@ -122,10 +122,10 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
                 "another process asked which process serves this address"
             ),
             Ok(Some(conversation)) => {
-                // From here on the new process has an offer of its own. This socket closes with the process; nobody
-                // accepts on it.
+                // From here on the new process has an offer of its own. This socket closes with the process, and
+                // no task accepts on it.
                 point.close();
-                // The peer may be gone; then nobody waits for it.
+                // The peer may be gone, and then no process waits for this.
                 send_text(&conversation.stream, RETIRING).ok();
                 // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
                 // be taken for the end of the service.

@@ -43,7 +43,7 @@ struct SocketFile {
     own: Metadata,
 }
 
-/// Other users can list any number of names. After so many rounds over those that do not answer, nobody is there.
+/// Other users can list any number of names. After so many rounds over those that do not answer, there is no server.
 const ROUNDS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -109,7 +109,7 @@ impl Point {
         check_namespaces(peer, self.file.is_none())
     }
 
-    /// Nobody reaches it from here on, though descriptors of it may stay open.
+    /// No process reaches it from here on, though descriptors of it may stay open.
     pub(in crate::server) fn close(&self) {
         // A socket that is not connected any longer needs none.
         rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).ok();
@@ -124,7 +124,7 @@ impl Point {
     }
 }
 
-/// Nobody but root and this user can put a file there or take one away.
+/// Only root and this user can put a file there or take one away.
 #[expect(clippy::needless_pass_by_value, reason = "as `Result::is_ok_and` gives it")]
 fn is_private(found: Metadata) -> bool {
     let owner = found.uid();

@@ -318,7 +318,7 @@ pub(in crate::server) fn outlive_parent() {
 }
 
 /// Signals are held back while the program is replaced. If the new program hangs before it serves, they take effect
-/// after this time, so that somebody can end it.
+/// after this time, so that an operator can end it.
 pub(in crate::server) fn release_signals_in_time() {
     let release = || {
         sleep(START_TIME_MAX);

@@ -8,7 +8,7 @@
 //!
 //! A node needs the topic of each channel that it has subscribers of, and of each user who is signed in or watched on
 //! it. The first subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that
-//! nobody misses what is published after the acknowledgement, and rosters are whole. Later ones do not wait.
+//! no subscriber misses what is published after the acknowledgement, and rosters are whole. Later ones do not wait.
 //!
 //! Limits: a wait ends after `ANSWER_SECONDS`, and at once when the session is lost, because a node serves its own
 //! without it. A node that sends nothing for `LEASE_SECONDS` is dead. A lease second is a second of the core's clock
@@ -81,9 +81,9 @@ pub(super) struct Cluster {
     unstored: FastMap<ChannelKey, u32>,
     dead: VecDeque<NodeId>,
     transitions: Transitions,
-    /// Topics whose SUBSCRIBE is not sent yet: with the ticket in `Details::unsent`, or cancelled since.
+    /// Topics whose SUBSCRIBE is not sent yet: with the ticket in `Details::unsent`, or canceled since.
     unsent: VecDeque<(ChannelKey, u32)>,
-    /// Of these, those that are not cancelled.
+    /// Of these, those that are not canceled.
     unsent_count: usize,
     /// Topics that this node ceased to need in that lease second, oldest first. Each is here once, see
     /// `Details::idle_since`.
@@ -308,7 +308,7 @@ impl Cluster {
         }
     }
 
-    /// Whether this node has a topic that nobody here needs any longer.
+    /// Whether this node has a topic that it no longer needs.
     fn is_unneeded(&self, here: &Here<'_>, channel: &ChannelKey) -> bool {
         let Some(topic) = self.topics.get(channel) else { return false };
         let waits = topic.waiting.as_ref().is_some_and(|waiting| !waiting.mails.is_empty());

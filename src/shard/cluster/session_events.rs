@@ -69,7 +69,7 @@ impl Cluster {
         self.nodes.values_mut().for_each(|seen| *seen = lease_second);
     }
 
-    /// Nobody waits any longer for what is beyond the session.
+    /// No topic waits any longer for what is beyond the session.
     fn on_down(&mut self, here: &mut Here<'_>) {
         self.is_up = false;
         self.confirm_all_transitions(here);
@@ -82,7 +82,7 @@ impl Cluster {
         here.out.answered.push(GatherAnswer::NodesGone);
     }
 
-    /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that nobody
+    /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that no core
     /// needs any longer; `room` SUBSCRIBE and UNSUBSCRIBE at most. Each kind has its share, so that none waits for the
     /// end of another.
     fn send_topics(&mut self, here: &mut Here<'_>, room: usize) {

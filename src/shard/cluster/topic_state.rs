@@ -216,7 +216,7 @@ impl TopicState {
 }
 
 impl TopicState {
-    /// Whether somebody is on this node, by Redis's order.
+    /// Whether a user is on this node, by Redis's order.
     pub(super) fn is_here(&self, who: &Transitioner) -> bool {
         self.ordered_here.contains(who)
     }

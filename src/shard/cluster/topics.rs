@@ -1,7 +1,7 @@
 //! When topics are subscribed to and unsubscribed from in Redis. PURE.
 //!
 //! A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent at once: topics
-//! wait until the session has room for them, and a topic that nobody needs any longer before it was sent is
+//! wait until the session has room for them, and a topic that is no longer needed before it was sent is
 //! never sent. A topic that was needed stays subscribed for `Settings::topic_idle_seconds`, so that a
 //! subscriber who returns within that time does not wait.
 //! Limits: each topic that waits has a subscriber that waits, and `ClusterSession::is_congested` makes the reactor read
@@ -16,10 +16,10 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 
-/// Topics of one core that stay subscribed although nobody needs them.
+/// Topics of one core that stay subscribed although they are not needed.
 pub(super) const IDLE_MAX: usize = 8_192;
-/// Entries of `Cluster::unsent` that may be cancelled ones, beside as many as are not.
-pub(super) const CANCELLED_MAX: usize = 64;
+/// Entries of `Cluster::unsent` that may be canceled ones, beside as many as are not.
+pub(super) const CANCELED_MAX: usize = 64;
 /// Mails of one topic that are searched for the one that is withdrawn, from the newest on: a client usually withdraws
 /// its last request. A request that is not found is answered when Redis has answered.
 pub(super) const WITHDRAW_SEARCHED_MAX: usize = 64;
@@ -46,7 +46,7 @@ impl Cluster {
         topic.details().unsent = Some(ticket);
         self.unsent.push_back((channel.clone(), ticket));
         self.unsent_count += 1;
-        if self.unsent.len() > CANCELLED_MAX + 2 * self.unsent_count {
+        if self.unsent.len() > CANCELED_MAX + 2 * self.unsent_count {
             let topics = &self.topics;
             self.unsent.retain(|(channel, ticket)| {
                 topics.get(channel).is_some_and(|topic| topic.unsent == Some(*ticket))
@@ -64,7 +64,7 @@ impl Cluster {
         was_unsent
     }
 
-    /// The session is down: nothing can be sent. Topics that nobody needs are not subscribed to on the next one.
+    /// The session is down: nothing can be sent. Topics that are not needed are not subscribed to on the next one.
     pub(super) fn drop_unsent(&mut self, here: &mut Here<'_>) {
         for (channel, _) in std::mem::take(&mut self.unsent) {
             self.cancel_unsent(&channel);
@@ -101,7 +101,7 @@ impl Cluster {
         sent
     }
 
-    /// Nobody needs a topic from now on.
+    /// A topic is not needed from now on.
     pub(super) fn note_idle(&mut self, channel: &ChannelKey) {
         let lease_second = self.lease_second;
         let Some(topic) = self.topics.get_mut(channel) else { return };
@@ -110,8 +110,8 @@ impl Cluster {
         }
     }
 
-    /// A topic that stayed subscribed for nobody is no short cut for a new subscriber if a session has been lost since
-    /// a snapshot was received: all snapshots are requested again.
+    /// A topic that stayed subscribed without need is no short cut for a new subscriber if a session was lost after a
+    /// snapshot was received: all snapshots are requested again.
     pub(super) fn unsubscribe_if_idle_and_in_doubt(
         &mut self,
         here: &mut Here<'_>,
@@ -128,7 +128,7 @@ impl Cluster {
         }
     }
 
-    /// Looks at the topics that nobody has needed for longest, and unsubscribes from some. Returns from how many.
+    /// Looks at the topics that have not been needed for longest, and unsubscribes from some. Returns from how many.
     pub(super) fn unsubscribe_some(&mut self, here: &mut Here<'_>, most: usize) -> usize {
         let mut ended = 0;
         while ended < most && self.is_idle_topic_due(here.context) {
@@ -138,7 +138,7 @@ impl Cluster {
             let Some(details) = self.details(&channel) else { continue };
             let since = details.idle_since.take().unwrap_or_default();
             if is_unneeded && !is_over && !self.is_long_ago(here.context, since) {
-                // Somebody came back, and has left again since.
+                // A subscriber came back, and has left again since.
                 self.idle.push_back((since, channel.clone()));
                 if let Some(details) = self.details(&channel) {
                     details.idle_since = Some(since);

@@ -14,7 +14,7 @@
 //!    any node during that time, the node with the pending leave passes a join to its own gate. The gate drops leave
 //!    and join, so the backend receives nothing.
 //! 4. **End of a pending leave.** Its end is published, too, and takes effect when Redis has ordered it: nodes agree on
-//!    whether somebody came back before or after.
+//!    whether a user came back before or after.
 //! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
 //!
 //! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed. Clients that cause many have to wait
@@ -44,7 +44,7 @@ enum PendingLeave {
     /// Its time is over. That is published and Redis has not ordered it.
     Ending,
     /// They came back here. That is published and Redis has not ordered it.
-    Cancelling,
+    Canceling,
 }
 
 /// What a node publishes to be put in order.
@@ -101,7 +101,7 @@ impl Transitions {
         self.unconfirmed_high_water
     }
 
-    /// The most pending leaves at a time, with those that were cancelled and whose deadline is to come.
+    /// The most pending leaves at a time, with those that were canceled and whose deadline is to come.
     pub(in crate::shard) fn pending_high_water(&self) -> usize {
         self.pending_high_water
     }
@@ -166,7 +166,7 @@ impl Cluster {
                 if let (Transition::Join, Some(found @ PendingLeave::Until(_))) =
                     (transition, self.transitions.find(channel, &who))
                 {
-                    *found = PendingLeave::Cancelling;
+                    *found = PendingLeave::Canceling;
                 }
                 self.transitions.push_unconfirmed(channel.clone(), who, transition);
             }

@@ -18,6 +18,6 @@ pub(in crate::shard) enum Change {
     Online(bool),
     /// The number of this node's subscribers.
     Count(u64),
-    /// Nobody on this node needs the channel any longer.
+    /// This node no longer needs the channel.
     Unneeded,
 }

@@ -229,7 +229,7 @@ impl Home {
         self.channels.find(channel).map_or(CoreSet::default(), |home| home.interested)
     }
 
-    /// A hint for the developer of an app: nobody received the event. In a cluster other nodes may have subscribers.
+    /// A hint for the developer of an app: no client received the event. In a cluster other nodes may have subscribers.
     pub(super) fn note_without_subscribers(
         &self,
         context: &Context,
@@ -273,7 +273,7 @@ impl Home {
         named.collect()
     }
 
-    /// Takes over a piece of another process's state. Nobody is sent anything by this.
+    /// Takes over a piece of another process's state. Nothing is sent by this.
     pub(super) fn restore(&mut self, context: &Context, restore: Restore) {
         match restore {
             Restore::Interest { channel, core, count } => {

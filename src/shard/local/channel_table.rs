@@ -38,7 +38,7 @@ pub(in crate::shard) struct LocalChannel {
 const _: () = assert!(size_of::<LocalChannel>() <= 64);
 
 impl LocalChannel {
-    /// A channel that nobody is subscribed to yet.
+    /// A channel without subscribers.
     pub(in crate::shard) fn new(key: ChannelKey) -> Self {
         Self { key, subscribers: SmallVec::new(), pending: 0, active: false, count_changed: false }
     }

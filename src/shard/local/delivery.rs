@@ -27,7 +27,7 @@ pub enum AfterSend {
 
 impl Local {
     /// Enqueues a frame for every subscriber on this core. A stale event, for a channel just left by all,
-    /// finds nobody. Counts once for all.
+    /// finds no subscriber. Counts once for all.
     ///
     /// Arguments and limits are few and near, because each pointer more costs an instruction a delivery.
     pub(in crate::shard) fn deliver(

@@ -91,7 +91,7 @@ impl Local {
         Ok(Some(UserState { user: user.clone(), info: info.clone(), watched }))
     }
 
-    /// Takes over a connection of another process. Nobody is sent anything by this. One of an app that
+    /// Takes over a connection of another process. Nothing is sent by this. One of an app that
     /// is not configured any longer is closed with 4001, one of a disabled app with 4003.
     pub(in crate::shard) fn import_connection(
         &mut self,
@@ -160,7 +160,7 @@ impl Local {
         name: &str,
         member: Option<UserId>,
     ) {
-        // The name was good in the other process; limits of names are judged when somebody subscribes.
+        // The name was good in the other process; limits of names are judged at a subscription.
         let Ok(channel) = context.keys.make(app, name) else { return };
         let found = self.channels.find_key(&channel);
         let index = found.unwrap_or_else(|| self.channels.insert(LocalChannel::new(channel)));

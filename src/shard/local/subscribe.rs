@@ -109,7 +109,7 @@ impl Local {
                 (Some(signed_in.user.clone()), info, text)
             }),
         };
-        // Signed, but by a backend that names no user: Reverb shows an empty roster then, which helps nobody
+        // Signed, but by a backend that names no user: Reverb shows an empty roster then, which is of no use
         // (rule 27).
         let Some((Some(user), info, channel_data)) = join else {
             let cause = if data.is_some() { Cause::NoUser } else { Cause::NoChannelData };
@@ -243,7 +243,7 @@ impl Local {
         self.drop_if_unused(context, out, index);
     }
 
-    /// Notes an answer of the home. The channel is there: `pending` kept it. `None`: nobody has asked.
+    /// Notes an answer of the home. The channel is there: `pending` kept it. `None`: no connection has asked.
     fn answered(&mut self, channel: &ChannelKey) -> Option<ChannelSlot> {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");

@@ -127,7 +127,7 @@ impl Local {
         out.mail_home(home, Mail::Leave { channel, user_id: member.text });
     }
 
-    /// Drops a channel that nobody here is in or waits for, and sends its home a `Disinterest`.
+    /// Drops a channel without a subscriber or an unanswered request of this core, and sends its home a `Disinterest`.
     pub(super) fn drop_if_unused(
         &mut self,
         context: &Context,

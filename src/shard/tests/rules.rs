@@ -182,7 +182,7 @@ fn presence_is_exact_across_cores() {
     let added = net.events(anna);
     assert_eq!(names(&added), ["member_added"]);
     assert_eq!(added[0].data(), json!({"user_id": "8", "user_info": {"n": "8"}}));
-    // The same user, spelt as a number: one member (docs/PROTOCOL.md rule 28).
+    // The same user, spelled as a number: one member (docs/PROTOCOL.md rule 28).
     net.subscribe(ben_again, "presence-r", Some(&json!(8)));
     assert_eq!(net.events(ben_again)[0].data()["presence"]["count"], json!(2));
     assert!(net.events(anna).is_empty() && net.events(ben).is_empty());

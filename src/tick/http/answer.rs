@@ -160,7 +160,7 @@ impl Session {
     }
 }
 
-/// Publishes an operator's event: a request of the admin API with the body of `POST /events`. Nobody waits: where a
+/// Publishes an operator's event: a request of the admin API with the body of `POST /events`. No request waits: where a
 /// backend would wait for room in mailboxes, an operator tries again.
 pub(in crate::tick) fn publish_for_operator(
     app: AppIndex,

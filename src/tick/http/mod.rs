@@ -93,9 +93,9 @@ pub struct Http {
     pub refusals: Vec<RefusalLine>,
     /// Answered requests for the log.
     pub access: AccessLog,
-    /// Somebody looks at the event log of the console, as the worker set it at the beginning of the tick.
+    /// The event log of the console has a viewer, as the worker set it at the beginning of the tick.
     pub is_observed: bool,
-    /// Accepted events since the worker took them last, if they are to be printed or somebody looks.
+    /// Accepted events since the worker took them last, if they are to be printed or the event log has a viewer.
     pub printed: Vec<Printed>,
     /// Sessions whose publish waits for room in the mailboxes, in order.
     pub(super) congested: VecDeque<SessionKey>,

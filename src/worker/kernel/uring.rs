@@ -28,15 +28,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, types};
 
-use super::{OWN_KINDS, PARK_MS_MAX, pack, pack_parts, unpack, unpack_parts};
+use super::{OWN_KINDS, PARK_MS_MAX, pack, pack_parts};
 use crate::limits;
 use crate::mailbox::Doorbell;
 use crate::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 use crate::tls::TlsChannel;
 use crate::worker::time::Clock;
+use completion::{Completion, SENT};
 
-/// Own kinds of requests: see `pack`.
-const SENT: u64 = OWN_KINDS;
+/// Own kinds of requests beside `SENT`: see `pack`.
 const CANCEL: u64 = OWN_KINDS + 1;
 const NO_OP: u64 = OWN_KINDS + 2;
 
@@ -88,34 +88,6 @@ const PAUSE_MS: u64 = 1;
 /// tick, so that each connection is sent to once.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
 
-/// One completion, as the kernel reports it.
-#[derive(Clone, Copy, Debug)]
-struct Completion {
-    data: u64,
-    result: i32,
-    more: bool,
-}
-
-impl Completion {
-    /// `None` for requests without a report, and for a watch that `unwatch` has ended.
-    fn event(self) -> Option<KernelEvent> {
-        let token = unpack(self.data).filter(|_| self.result != -libc::ECANCELED)?;
-        let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
-        let failed = self.result < 0;
-        Some(KernelEvent { token, more: self.more, end: !failed && self.result & end != 0, failed })
-    }
-
-    /// The index and the result of the send that this completes.
-    fn sent(self) -> Option<(usize, Sent)> {
-        let (SENT, index, _) = unpack_parts(self.data) else { return None };
-        let sent = match usize::try_from(self.result) {
-            Ok(count) => Sent::Part(count),
-            Err(_) if self.result == -libc::EAGAIN => Sent::Part(0),
-            Err(_) => Sent::Failed,
-        };
-        Some((index as usize, sent))
-    }
-}
 impl Uring {
     fn watch_input(&mut self, descriptor: BorrowedFd<'_>, token: Token, goes_on: bool) {
         let mask = u32::try_from(libc::POLLIN | libc::POLLRDHUP).unwrap_or_default();
@@ -335,7 +307,7 @@ impl Kernel for Uring {
         self.watch_input(doorbell.as_event_fd(), Token::Doorbell, true);
     }
 
-    /// Entries that the kernel cannot accept now stay in the queue for the next call. A cancelled poll keeps its file
+    /// Entries that the kernel cannot accept now stay in the queue for the next call. A canceled poll keeps its file
     /// until its deferred work has run, so this also fetches completions.
     fn submit(&mut self) {
         for _ in 0..TRIES {
@@ -428,11 +400,15 @@ impl Kernel for Uring {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the worker cannot go on, and spinning helps nobody")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the worker cannot go on, and spinning does not help"
+)]
 fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(PAUSE_MS));
 }
 
+mod completion;
 mod prove;
 mod setup;
 #[cfg(test)]

@@ -346,7 +346,7 @@ fn errors_may_be_objects() {
     );
 }
 
-/// Handshakes that arrive while the server cuts their wait short. A cancelled operation still uses the descriptor of
+/// Handshakes that arrive while the server cuts their wait short. A canceled operation still uses the descriptor of
 /// such a socket when the WebSocket takes it. This once ended the whole process.
 #[test]
 fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {

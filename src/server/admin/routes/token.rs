@@ -13,8 +13,8 @@ use crate::app::Secret;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 
-/// Whether the request has the token, if one is needed. A listener that other hosts reach serves nobody without one:
-/// the configuration is refused before that happens, and this is the second barrier.
+/// Whether the request has the token, if one is needed. A listener that other hosts reach serves no request without
+/// one: the configuration is refused before that happens, and this is the second barrier.
 pub(super) fn check_token(
     token: Option<&Secret>,
     is_public: bool,

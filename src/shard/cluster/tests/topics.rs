@@ -1,6 +1,6 @@
 //! When topics are subscribed to and unsubscribed from.
 
-use super::super::topics::{CANCELLED_MAX, IDLE_MAX, WITHDRAW_SEARCHED_MAX};
+use super::super::topics::{CANCELED_MAX, IDLE_MAX, WITHDRAW_SEARCHED_MAX};
 use super::Event::{
     Down, Leave, PeerUp, Room, Seconds, SnapshotSent, Subscribe, Subscribed, Up, Withdraw,
 };
@@ -205,7 +205,7 @@ fn requests_that_are_withdrawn_at_once_do_not_fill_the_queue() {
         node.subscribe("a");
         node.withdraw("a");
         node.carry_out();
-        assert!(node.cluster.unsent.len() <= CANCELLED_MAX + 2 * 2);
+        assert!(node.cluster.unsent.len() <= CANCELED_MAX + 2 * 2);
     }
     assert_eq!(node.cluster.topics_waiting(), 1);
     node.take_effects();

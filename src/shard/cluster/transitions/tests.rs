@@ -207,7 +207,7 @@ fn without_a_session_a_node_decides_by_its_own_state() {
 }
 
 #[test]
-fn a_pending_leave_is_cancelled_by_the_node_that_sent_the_leave() {
+fn a_pending_leave_is_canceled_by_the_node_that_sent_the_leave() {
     let left: [Event; 4] = [Join, Ordered, Leave, Ordered];
     let after = |more: &[Event]| [&left[..], more].concat();
     let back = after(&[RemoteJoin(9)]);

@@ -5,7 +5,8 @@
 
 use std::io;
 
-use super::{Completion, NO_OP, TRIES, Uring, Wait};
+use super::completion::Completion;
+use super::{NO_OP, TRIES, Uring, Wait};
 use crate::mailbox::Doorbell;
 use crate::tick::kernel::Kernel;
 use crate::worker::kernel::pack_parts;

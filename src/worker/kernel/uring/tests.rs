@@ -201,7 +201,7 @@ fn a_failed_watch_is_reported() {
     }
 }
 
-/// Deferred work holds the files of cancelled polls: `submit` runs it, so that closing ends the connections.
+/// Deferred work holds the files of canceled polls: `submit` runs it, so that closing ends the connections.
 #[test]
 fn sockets_that_are_closed_after_submit_are_closed_for_their_peers() {
     for deferred in BOTH {

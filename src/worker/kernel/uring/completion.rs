@@ -1,0 +1,39 @@
+//! A completion of the ring, read: the report of a watch, or the result of a send.
+//!
+//! Input: the three values of the kernel. What is not of this kernel interface's requests gives `None`, because a ring
+//! also completes cancellations. Plain values, without a call to the kernel.
+
+use crate::tick::kernel::{KernelEvent, Sent};
+use crate::worker::kernel::{OWN_KINDS, unpack, unpack_parts};
+
+/// The kind of a send, of which the slot is its index in the batch.
+pub(super) const SENT: u64 = OWN_KINDS;
+
+/// One completion, as the kernel reports it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Completion {
+    pub(super) data: u64,
+    pub(super) result: i32,
+    pub(super) more: bool,
+}
+
+impl Completion {
+    /// `None` for requests without a report, and for a watch that `unwatch` has ended.
+    pub(super) fn event(self) -> Option<KernelEvent> {
+        let token = unpack(self.data).filter(|_| self.result != -libc::ECANCELED)?;
+        let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
+        let failed = self.result < 0;
+        Some(KernelEvent { token, more: self.more, end: !failed && self.result & end != 0, failed })
+    }
+
+    /// The index and the result of the send that this completes.
+    pub(super) fn sent(self) -> Option<(usize, Sent)> {
+        let (SENT, index, _) = unpack_parts(self.data) else { return None };
+        let sent = match usize::try_from(self.result) {
+            Ok(count) => Sent::Part(count),
+            Err(_) if self.result == -libc::EAGAIN => Sent::Part(0),
+            Err(_) => Sent::Failed,
+        };
+        Some((index as usize, sent))
+    }
+}

@@ -1,0 +1,89 @@
+//! Words that prose of this repository does not use: British spelling, and subjects that hide who acts.
+
+use super::report;
+use super::source::{has_word, root, sources};
+
+/// Parts of words in British spelling, with the American one.
+#[rustfmt::skip]
+const BRITISH: &[(&str, &str)] = &[
+    ("analyse", "analyze"), ("artefact", "artifact"), ("behaviour", "behavior"), ("cancelled", "canceled"),
+    ("cancelling", "canceling"), ("catalogue", "catalog"), ("colour", "color"), ("defence", "defense"),
+    ("favour", "favor"), ("grey", "gray"), ("honour", "honor"), ("initialised", "initialized"),
+    ("labelled", "labeled"), ("licence", "license"), ("misspelt", "misspelled"), ("neighbour", "neighbor"),
+    ("normalise", "normalize"), ("optimise", "optimize"), ("organise", "organize"), ("recognise", "recognize"),
+    ("serialise", "serialize"), ("synchronise", "synchronize"), ("travelled", "traveled"), ("whilst", "while"),
+];
+
+/// Subjects that name no part of the system: a node, worker, client, process, operator acts.
+const ACTORS: &[&str] =
+    &["whoever", "Whoever", "nobody", "Nobody", "somebody", "Somebody", "someone", "Someone"];
+
+#[test]
+fn spelling_is_american() {
+    let mut violations = Vec::new();
+    for source in sources("src").iter().chain(sources("bench")) {
+        look_for_british(&source.name, &source.text, &mut violations);
+    }
+    for (name, text) in documents() {
+        look_for_british(&name, &text, &mut violations);
+    }
+    report(&violations);
+}
+
+fn look_for_british(name: &str, text: &str, violations: &mut Vec<String>) {
+    for (number, line) in text.lines().enumerate() {
+        let lower = line.to_lowercase();
+        for (_, american) in BRITISH.iter().filter(|(british, _)| lower.contains(british)) {
+            violations.push(format!("{name}:{}: {american}", number + 1));
+        }
+    }
+}
+
+/// Comments of `src` outside of tests, and the documents that newcomers read first.
+#[test]
+fn sentences_name_who_acts() {
+    let mut violations = Vec::new();
+    for source in sources("src").iter().filter(|source| !source.is_test()) {
+        let comments = source.prose.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in comments.lines().enumerate() {
+            let Some(at) = line.find("//") else { continue };
+            look_for_actors(
+                &format!("{}:{}", source.name, number + 1),
+                &line[at..],
+                &mut violations,
+            );
+        }
+    }
+    for (name, text) in documents() {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('|')) {
+            look_for_actors(&format!("{name}:{}", number + 1), line, &mut violations);
+        }
+    }
+    report(&violations);
+}
+
+fn look_for_actors(place: &str, line: &str, violations: &mut Vec<String>) {
+    let found = ACTORS.iter().filter(|word| has_word(line, word));
+    violations.extend(found.map(|word| format!("{place}: {word}")));
+}
+
+fn documents() -> Vec<(String, String)> {
+    let names = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/CLUSTER.md",
+        "docs/PROTOCOL.md",
+    ];
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).expect("a document");
+    names.iter().map(|name| ((*name).to_owned(), read(name))).collect()
+}
+
+#[test]
+fn words_are_found() {
+    let mut violations = Vec::new();
+    look_for_british("x", "a grey line\na gray one", &mut violations);
+    look_for_actors("y", "// Nobody waits.", &mut violations);
+    assert_eq!(violations, ["x:1: gray", "y: Nobody"]);
+}
