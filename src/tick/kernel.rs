@@ -126,8 +126,8 @@ pub trait Kernel {
     /// Reports once that the socket takes bytes again.
     fn watch_writable(&mut self, socket: &Self::Socket, watched: Watched);
 
-    /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one. `writable_too`: a
-    /// `watch_writable` may not have reported yet.
+    /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one. `writable_too`:
+    /// a `watch_writable` may not have reported yet.
     fn unwatch(&mut self, socket: &Self::Socket, watched: Watched, writable_too: bool);
 
     /// Reports each ring of this core's doorbell, until a report without `more`. An earlier ring is reported too.

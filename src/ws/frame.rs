@@ -180,6 +180,7 @@ impl Header {
     ///
     /// # Errors
     /// As soon as the received bytes cannot become a valid header.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let (fin, opcode) = decode_first(first)?;

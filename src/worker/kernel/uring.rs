@@ -1,8 +1,9 @@
 //! The kernel over one io_uring, in whose wait the worker parks. [unsafe island]
 //!
-//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that never waits, ASYNC_CANCEL. What
-//! is pushed waits in the submission queue for the next `submit`, `park` or batch of sends. Reading, accepting and
-//! batches of one or two sends are ordinary system calls, because the ring costs more than it saves there.
+//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that
+//! never waits, ASYNC_CANCEL. What is pushed waits in the submission queue for the next `submit`, `park` or batch of
+//! sends. Reading, accepting and batches of one or two sends are ordinary system calls, because the ring costs more
+//! than it saves there.
 //!
 //! Kernel floor: Linux 5.19. NODROP is of 5.5, EXT_ARG of 5.11, multishot POLL_ADD of 5.13, CQE_SKIP_SUCCESS of 5.17,
 //! SUBMIT_ALL of 5.18, COOP_TASKRUN with TASKRUN_FLAG and the cancellation of all requests of one token of 5.19.
@@ -134,20 +135,6 @@ impl Uring {
                 Self::over(build(entries, completions, false)?, clock)
             }
             ring => Self::over(ring?, clock),
-        }
-    }
-
-    /// `new`, with a small ring where the locked memory that is left has no room for a large one: other processes of
-    /// the user share it.
-    ///
-    /// # Errors
-    /// As `new`.
-    pub fn that_fits(clock: Clock, size: RingSize) -> io::Result<Self> {
-        match Self::new(clock, size) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                Self::new(clock, RingSize::Small)
-            }
-            ring => ring,
         }
     }
 
