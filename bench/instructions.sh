@@ -28,7 +28,7 @@ printf '%-28s %14s %14s\n' case instructions allocations
 "$program" | while read -r name items; do
     case $name in *"${1:-}"*) ;; *) continue ;; esac
     runs=1000
-    [ "$items" -lt 100 ] || runs=20
+    [ "$items" -lt 50 ] || runs=20
     once=$(count "$name" $runs)
     twice=$(count "$name" $((2 * runs)))
     case "$once $twice" in

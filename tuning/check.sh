@@ -57,7 +57,7 @@ enough=no
 if [[ $descriptors == unlimited ]] || suffices "${descriptors:-0}" "$needed"; then enough=yes; fi
 verdict "$enough" "descriptors of $whose" "${descriptors:-unknown}" "$needed or more"
 
-# The rings of a worker lock 28 KiB; a take-over needs them twice. Root has no limit.
+# The small rings of a worker lock 28 KiB, large ones 140 KiB; a take-over needs them twice. Root has no limit.
 workers=$(nproc)
 kib=$((2 * 28 * workers))
 enough=no

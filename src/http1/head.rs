@@ -21,6 +21,12 @@ struct Span {
 
 const _: () = assert!(HTTP_HEAD_BYTES_MAX <= u16::MAX as usize, "spans are 16 bits wide");
 
+impl Span {
+    fn len(self) -> usize {
+        usize::from(self.end.saturating_sub(self.start))
+    }
+}
+
 /// A request with its whole body. Owns its bytes.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -204,7 +210,7 @@ impl Request {
     /// make a field look absent.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.raw_values(name).next().map(String::from_utf8_lossy)
+        self.raw_values(name).next().map(text_of)
     }
 
     /// Every field of that name in order, as the bytes that were sent.
@@ -216,7 +222,7 @@ impl Request {
     /// 5.3). Bytes that are not UTF-8 become U+FFFD: they spoil one entry, not the list.
     #[must_use]
     pub fn header_list(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut values = self.raw_values(name).map(String::from_utf8_lossy);
+        let mut values = self.raw_values(name).map(text_of);
         let mut list = values.next()?;
         for value in values {
             let joined = list.to_mut();
@@ -290,8 +296,10 @@ impl Request {
         let table = self.bytes.get(usize::from(self.head_bytes)..self.body_start());
         let (rows, _) = table.unwrap_or_default().as_chunks::<ROW_BYTES>();
         let fields = rows.iter().map(|row| FieldSpans::from_row(*row));
-        let is_named =
-            move |field: &FieldSpans| self.bytes(field.name).eq_ignore_ascii_case(name.as_bytes());
+        let is_named = move |field: &FieldSpans| {
+            field.name.len() == name.len()
+                && self.bytes(field.name).eq_ignore_ascii_case(name.as_bytes())
+        };
         fields.filter(is_named).map(|field| self.bytes(field.value))
     }
 
@@ -308,6 +316,11 @@ impl Request {
     fn text(&self, span: Span) -> &str {
         simdutf8::basic::from_utf8(self.bytes(span)).unwrap_or_default()
     }
+}
+
+/// Values are ASCII as a rule, which is faster to check than to look for faults.
+fn text_of(value: &[u8]) -> Cow<'_, str> {
+    simdutf8::basic::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed)
 }
 
 /// A request of HTTP/1.1 names its host exactly once, and no request names two (RFC 9112 section 3.2): a proxy and a

@@ -156,10 +156,10 @@ impl RequestReader {
     fn find_head<'a>(&mut self, buffer: &'a [u8]) -> Result<Option<&'a [u8]>, RequestRefusal> {
         let size_max = self.limits.request_size_max.min(HTTP_HEAD_BYTES_MAX);
         let window = buffer.get(..size_max).unwrap_or(buffer);
-        while let Some(line) = window.get(self.searched..)
-            && let Some(line_feed) = memchr::memchr(b'\n', line)
-        {
-            self.searched += line_feed + 1;
+        let new = self.searched.min(window.len());
+        // One search for all lines, because to set one up costs as much as a line.
+        for line_feed in memchr::memchr_iter(b'\n', window.get(new..).unwrap_or_default()) {
+            self.searched = new + line_feed + 1;
             let lines = window.get(..self.searched).unwrap_or(window);
             if !lines.ends_with(b"\r\n") {
                 return Err(RequestRefusal::BadRequest);

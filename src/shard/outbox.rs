@@ -244,6 +244,11 @@ impl Outbox {
         self.debug = debug;
     }
 
+    #[inline]
+    pub(super) fn is_traced(&self) -> bool {
+        self.debug
+    }
+
     /// Shows something in `--debug`.
     #[inline]
     pub(super) fn trace(&mut self, trace: impl FnOnce() -> Trace) {

@@ -45,7 +45,7 @@ use crate::webhook::Feed;
 use debug_log::DebugLog;
 use drain::{DRAIN_TICK_MS, Drain};
 use inspect::{DeskAsk, DeskWork};
-use kernel::{Choice, Epoll, Uring};
+use kernel::{Choice, Epoll, ring_that_fits};
 use notes::Notes;
 use observe::Observer;
 use overload::Guard;
@@ -129,7 +129,7 @@ pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity:
         );
     }
     match shared.io {
-        Choice::Uring(size) => run_on(|clock| Uring::that_fits(clock, size), shared, ends),
+        Choice::Uring(size) => run_on(|clock| ring_that_fits(clock, size), shared, ends),
         Choice::Epoll(_) => run_on(Epoll::new, shared, ends),
     }
 }

@@ -69,17 +69,17 @@ pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
 
 /// Passes a header on. Each form has a length that the compiler knows where it is copied.
 #[inline]
-fn with_server_header(opcode: Opcode, payload_len: usize, write: impl FnOnce(&[u8])) {
+fn with_server_header<R>(opcode: Opcode, payload_len: usize, write: impl FnOnce(&[u8]) -> R) -> R {
     let first = FIN | opcode as u8;
     match (u8::try_from(payload_len), u16::try_from(payload_len)) {
         (Ok(length), _) if length < LENGTH_16 => write(&[first, length]),
         (_, Ok(length)) => {
             let [high, low] = length.to_be_bytes();
-            write(&[first, LENGTH_16, high, low]);
+            write(&[first, LENGTH_16, high, low])
         }
         _ => {
             let [a, b, c, d, e, f, g, h] = (payload_len as u64).to_be_bytes();
-            write(&[first, LENGTH_64, a, b, c, d, e, f, g, h]);
+            write(&[first, LENGTH_64, a, b, c, d, e, f, g, h])
         }
     }
 }
@@ -119,9 +119,12 @@ pub fn encode(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
 /// would be kept with them.
 #[must_use]
 pub fn encode_text(payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(header_size(payload.len()) + payload.len());
-    encode(Opcode::Text, payload, &mut out);
-    out
+    with_server_header(Opcode::Text, payload.len(), |header| {
+        let mut out = Vec::with_capacity(header.len() + payload.len());
+        out.extend_from_slice(header);
+        out.extend_from_slice(payload);
+        out
+    })
 }
 
 /// Writes a text frame in `space`; `write` appends its payload there. So the payload of a single frame needs no vector
@@ -177,6 +180,7 @@ impl Header {
     ///
     /// # Errors
     /// As soon as the received bytes cannot become a valid header.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let (fin, opcode) = decode_first(first)?;

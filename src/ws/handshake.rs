@@ -106,11 +106,14 @@ pub fn check(request: &UpgradeRequest<'_>) -> Result<AcceptKey, HandshakeRefusal
     if !lists(request.upgrade, "websocket") || !lists(request.connection, "upgrade") {
         return Err(HandshakeRefusal::NotAnUpgrade);
     }
-    if request.version.map(str::trim) != Some("13") {
+    if request.version.map(str::trim_ascii) != Some("13") {
         return Err(HandshakeRefusal::WrongVersion);
     }
-    let key =
-        request.key.map(str::trim).filter(|key| is_nonce(key)).ok_or(HandshakeRefusal::BadKey)?;
+    let key = request
+        .key
+        .map(str::trim_ascii)
+        .filter(|key| is_nonce(key))
+        .ok_or(HandshakeRefusal::BadKey)?;
     Ok(AcceptKey::from_key(key))
 }
 
@@ -128,8 +131,8 @@ pub fn write_response(accept: &AcceptKey, out: &mut Vec<u8>) {
 
 /// Whether a comma-separated list contains `token`, ignoring case.
 fn lists(list: Option<&str>, token: &str) -> bool {
-    let mut tokens = list.unwrap_or_default().split(',');
-    tokens.any(|candidate| candidate.trim().eq_ignore_ascii_case(token))
+    let mut tokens = list.unwrap_or_default().as_bytes().split(|byte| *byte == b',');
+    tokens.any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Base64 of exactly sixteen bytes.

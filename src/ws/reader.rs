@@ -129,6 +129,9 @@ fn next_frame(
     input: &mut &mut [u8],
     limits: FrameLimits,
 ) -> Result<Option<OpenFrame>, Violation> {
+    if partial.is_none() {
+        return next_whole_header(partial, input, limits);
+    }
     if let Some(frame) = partial.as_mut().and_then(|partial| partial.frame.take()) {
         return Ok(Some(frame));
     }
@@ -153,6 +156,25 @@ fn next_frame(
         partial.header_len = 0;
     }
     check_order_and_size(partial.as_deref(), &header, limits)?;
+    Ok(Some(OpenFrame { header, received: 0 }))
+}
+
+/// `next_frame` where nothing is incomplete, which is the usual case.
+#[inline]
+fn next_whole_header(
+    partial: &mut Option<Box<Partial>>,
+    input: &mut &mut [u8],
+    limits: FrameLimits,
+) -> Result<Option<OpenFrame>, Violation> {
+    if input.is_empty() {
+        return Ok(None);
+    }
+    let Some((header, size)) = Header::decode(input)? else {
+        partial.get_or_insert_default().extend_header(input);
+        return Ok(None);
+    };
+    *input = std::mem::take(input).get_mut(size..).unwrap_or_default();
+    check_order_and_size(None, &header, limits)?;
     Ok(Some(OpenFrame { header, received: 0 }))
 }
 

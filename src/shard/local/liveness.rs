@@ -49,16 +49,13 @@ impl SecondStarts {
 }
 
 impl Local {
-    /// A pong has come. `silent_since`: see `NotedInput`. The connection was pinged in the second in which `look_at`
-    /// found it silent for its whole interval.
-    #[inline]
-    pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: Option<u32>) {
-        if let Some(second) = silent_since {
-            let interval = self.app_of(context, slot).ping_interval_seconds;
-            let pinged_ms =
-                self.second_starts.began_ms(second.saturating_add(interval), context.now);
-            self.metrics.round_trip_ms.observe(context.now.0.saturating_sub(pinged_ms));
-        }
+    /// The pong to a ping has come. `silent_since`: see `NotedInput`. The connection was pinged in the second in which
+    /// `look_at` found it silent for its whole interval.
+    pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: u32) {
+        let interval = self.app_of(context, slot).ping_interval_seconds;
+        let pinged_ms =
+            self.second_starts.began_ms(silent_since.saturating_add(interval), context.now);
+        self.metrics.round_trip_ms.observe(context.now.0.saturating_sub(pinged_ms));
     }
 
     /// Puts a new connection on the wheel, and in the line of those that must be authorized in time.

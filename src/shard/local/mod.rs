@@ -214,7 +214,11 @@ impl Local {
             Ok(Inbound::Ping) => {
                 self.enqueue(context, out, key.slot, &self.frames.pong_event.clone())
             }
-            Ok(Inbound::Pong) => self.note_pong(context, key.slot, silent_since),
+            Ok(Inbound::Pong) => {
+                if let Some(second) = silent_since {
+                    self.note_pong(context, key.slot, second);
+                }
+            }
             Ok(Inbound::Ignored { event }) => {
                 let event = Detail::text(event.trim_matches('"'));
                 let error = error_code::INVALID_MESSAGE;

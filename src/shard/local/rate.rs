@@ -28,7 +28,7 @@ impl Local {
         key: ConnectionKey,
         payload: &[u8],
     ) {
-        let Some((is_within_rate, _)) = self.note_control_frame(context, out, key) else { return };
+        let Some(is_within_rate) = self.note_ping_frame(context, out, key) else { return };
         let connection = &mut self.connections[key.slot];
         let unsent = connection.control_frames.unsent();
         let is_flushed = unsent == 0 || !connection.blocked;
@@ -77,21 +77,45 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
     ) {
-        if let Some((_, silent_since)) = self.note_control_frame(context, out, key) {
-            self.note_pong(context, key.slot, silent_since);
+        let Some(NotedInput { connection, silent_since }) = self.note_inbound(context, key) else {
+            return;
+        };
+        connection.speaks_control_frames = true;
+        let is_within_rate = connection.control_frames.count();
+        self.metrics.count_check(Refused::ControlFrameRate);
+        if !is_within_rate || silent_since.is_some() || out.is_traced() {
+            self.note_answering_pong(context, out, key, is_within_rate, silent_since);
         }
     }
 
-    /// Notes a ping or pong frame. Whether it is within the rate, and `NotedInput::silent_since`; `None`: the
-    /// connection is closing or gone.
-    #[inline]
-    fn note_control_frame(
+    /// What most pongs do not need, because they come unasked. Apart, so that those save no registers.
+    #[inline(never)]
+    fn note_answering_pong(
         &mut self,
         context: &Context,
         out: &mut Outbox,
         key: ConnectionKey,
-    ) -> Option<(bool, Option<u32>)> {
-        let NotedInput { connection, silent_since } = self.note_inbound(context, key)?;
+        is_within_rate: bool,
+        silent_since: Option<u32>,
+    ) {
+        let socket_id = self.connections[key.slot].socket_id;
+        out.trace(|| Trace::ControlFrame(socket_id));
+        if !is_within_rate {
+            self.note_control_frame_rate(context, out, key.slot);
+        }
+        if let Some(second) = silent_since {
+            self.note_pong(context, key.slot, second);
+        }
+    }
+
+    /// Notes a ping frame. Whether it is within the rate; `None`: the connection is closing or gone.
+    fn note_ping_frame(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+    ) -> Option<bool> {
+        let NotedInput { connection, .. } = self.note_inbound(context, key)?;
         connection.speaks_control_frames = true;
         let is_within_rate = connection.control_frames.count();
         let socket_id = connection.socket_id;
@@ -100,7 +124,7 @@ impl Local {
         if !is_within_rate {
             self.note_control_frame_rate(context, out, key.slot);
         }
-        Some((is_within_rate, silent_since))
+        Some(is_within_rate)
     }
 
     #[cold]

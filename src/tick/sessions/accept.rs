@@ -20,6 +20,8 @@ use crate::tls::socket::{SecureSocket, SecureState};
 /// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
 /// without it the core would spin.
 const EXHAUSTED_PAUSE_MS: u64 = 100;
+/// Connections that are accepted before their first bytes are read: their buffers fit the processor's cache.
+const ACCEPTED_MAX: usize = 16;
 /// Pause for sessions to finish when none can make room, in milliseconds.
 const FULL_PAUSE_MS: u64 = 1;
 
@@ -41,8 +43,13 @@ impl<K: Kernel> Reactor<K> {
         self.listeners.push(ListenerState { listener, is_ready: true, is_secure });
     }
 
-    /// Accepts connections that wait.
+    /// Accepts connections that wait, and carries out their first requests.
     pub(in crate::tick) fn accept(&mut self, site: &mut Site<'_>) {
+        self.accept_waiting(site);
+        self.serve_accepted(site);
+    }
+
+    fn accept_waiting(&mut self, site: &mut Site<'_>) {
         let now = site.shard.now();
         if !site.http.accepts || now < self.accept_again {
             return;
@@ -51,6 +58,11 @@ impl<K: Kernel> Reactor<K> {
         for index in 0..self.listeners.len() {
             while left > 0 && self.listeners[index].is_ready {
                 left -= 1;
+                if self.sessions.accepted.len() >= ACCEPTED_MAX
+                    || self.sessions.len() >= site.http.rules.connections_max
+                {
+                    self.serve_accepted(site);
+                }
                 // WebSockets need descriptors, too. So an idle session is ended for a new one. If none is idle, those
                 // that are being served finish soon.
                 let is_full = self.sessions.len() >= site.http.rules.connections_max;
@@ -126,7 +138,7 @@ impl<K: Kernel> Reactor<K> {
             if let Some(entry) = self.sessions.get(key) {
                 entry.awaited = awaited;
             }
-            self.read_session(site, key);
+            self.sessions.accepted.push(key);
         }
     }
 

@@ -115,27 +115,47 @@ impl<K: Kernel> Reactor<K> {
 
     /// Reads a session once. The requests that it has received are carried out.
     fn read_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
-        let Some(entry) = self.sessions.get(key) else { return };
+        if self.receive_session(site, key) {
+            self.serve(site, key);
+        }
+    }
+
+    /// Receives once. Returns whether the session is to be served.
+    fn receive_session(&mut self, site: &mut Site<'_>, key: SessionKey) -> bool {
+        let Some(entry) = self.sessions.get(key) else { return false };
         let until = std::mem::replace(&mut entry.queued, Queued::No);
         entry.read_in_tick = self.tick;
         if entry.secure.as_ref().is_some_and(|secure| secure.has_ended()) {
-            return self.drop_session(site, key);
+            self.drop_session(site, key);
+            return false;
         }
         let room = &mut self.scratch[RECORD_BYTES_MAX..];
         match self.kernel.receive(&entry.socket, room) {
             // The client has ended its half, or the connection has failed.
-            Received::Gone => self.drop_session(site, key),
-            Received::Nothing => self.serve(site, key),
+            Received::Gone => {
+                self.drop_session(site, key);
+                false
+            }
+            Received::Nothing => true,
             Received::Bytes(count) => {
                 if count == room.len() || until == Queued::ToTheEnd {
                     self.queue_session(key, until);
                 }
                 self.sessions.wait_again(key);
-                if self.take_input(site, key, count) {
-                    self.serve(site, key);
-                }
+                self.take_input(site, key, count)
             }
         }
+    }
+
+    /// Reads the accepted sessions, then serves them. Step by step for all of them, because each step then finds its
+    /// code in the processor's cache.
+    fn serve_accepted(&mut self, site: &mut Site<'_>) {
+        let mut accepted = std::mem::take(&mut self.sessions.accepted);
+        accepted.retain(|key| self.receive_session(site, *key));
+        for key in accepted.drain(..) {
+            self.serve(site, key);
+        }
+        self.sessions.accepted = accepted;
     }
 
     /// Carries out complete requests, in order.

@@ -68,6 +68,8 @@ pub(in crate::tick) struct Sessions<S, C> {
     pub(super) sequence: u32,
     /// Readable sessions, each once.
     pub(super) ready: VecDeque<SessionKey>,
+    /// Accepted sessions that are not read yet. Empty but while connections are accepted.
+    pub(super) accepted: Vec<SessionKey>,
     /// Sessions with answers to send, each once.
     pub(in crate::tick) answers: Vec<SessionKey>,
     pub(super) wheel: Wheel<SessionKey>,
@@ -93,6 +95,7 @@ impl<S, C> Default for Sessions<S, C> {
             entries: Slab::new(),
             sequence: 0,
             ready: VecDeque::new(),
+            accepted: Vec::new(),
             answers: Vec::new(),
             wheel: Wheel::default(),
             looked_at_seconds: 0,

@@ -14,7 +14,7 @@ mod probe;
 mod uring;
 
 pub use epoll::Epoll;
-pub use probe::{Choice, KernelRefusal, choose};
+pub use probe::{Choice, KernelRefusal, choose, ring_that_fits};
 pub use uring::Uring;
 
 use std::io;

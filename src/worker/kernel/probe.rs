@@ -160,6 +160,20 @@ pub fn choose(io: Io, size: RingSize) -> Result<Choice, KernelRefusal> {
     }
 }
 
+/// A ring for a worker: a small one where the locked memory that is left has no room for a large one, because other
+/// processes of the user share it.
+///
+/// # Errors
+/// As `Uring::new`.
+pub fn ring_that_fits(clock: Clock, size: RingSize) -> io::Result<Uring> {
+    match Uring::new(clock, size) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+            Uring::new(clock, RingSize::Small)
+        }
+        ring => ring,
+    }
+}
+
 fn try_uring(size: RingSize) -> Result<(), KernelRefusal> {
     let ring = Uring::new(Clock::start(), size);
     let mut ring = ring.map_err(|error| KernelRefusal::new("io_uring_setup", &error))?;

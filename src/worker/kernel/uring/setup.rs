@@ -37,20 +37,6 @@ impl Uring {
         }
     }
 
-    /// `new`, with a small ring where the locked memory that is left has no room for a large one: other processes of
-    /// the user share it.
-    ///
-    /// # Errors
-    /// As `new`.
-    pub fn that_fits(clock: Clock, size: RingSize) -> io::Result<Self> {
-        match Self::new(clock, size) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-                Self::new(clock, RingSize::Small)
-            }
-            ring => ring,
-        }
-    }
-
     /// As on kernels older than 6.1: without DEFER_TASKRUN, for tests of both ways on one kernel.
     ///
     /// # Errors
