@@ -6,6 +6,8 @@
 //! it is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
 //! What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
+mod answer;
+
 use std::sync::Arc;
 
 use super::{Connection, ConnectionKey, NodeId, Shard};
@@ -90,6 +92,8 @@ pub struct Findings {
     pub is_up: bool,
     /// Rows that are left out. A roster that is left out is not counted: its channel is.
     pub left_out: u64,
+    /// Members of a presence channel that are left out.
+    pub left_out_members: u64,
     /// Subscriptions of the channels that are left out.
     pub left_out_subscribers: u64,
 }
@@ -266,7 +270,7 @@ impl Shard {
             let each = roster.iter().take(ROWS_MAX);
             findings.members =
                 each.map(|(id, member)| (id.clone(), member.info().into())).collect();
-            findings.left_out += roster.iter().skip(ROWS_MAX).len() as u64;
+            findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
         }
         if let Some(slot) = self.local.channels.find_key(&key) {
             let subscribers = &self.local.channels[slot].subscribers;
