@@ -299,7 +299,7 @@ impl Shard {
         let table = &self.local.connections;
         let Some(slice) = inspector.slice(table.end()) else { return true };
         for (slot, found) in slice.filter_map(|slot| Some((slot, table.get(slot)?))) {
-            if !found.counted || app.is_some_and(|app| app != found.app) {
+            if !found.is_counted() || app.is_some_and(|app| app != found.app) {
                 continue;
             }
             let is_asked = contains.is_empty()
@@ -322,7 +322,7 @@ impl Shard {
         let table = &self.local.connections;
         let Some(slice) = inspector.slice(table.end()) else { return Some(Err(())) };
         let mut each = slice.filter_map(|slot| Some((slot, table.get(slot)?)));
-        let (slot, found) = each.find(|(_, one)| one.counted && one.socket_id == socket_id)?;
+        let (slot, found) = each.find(|(_, one)| one.is_counted() && one.socket_id == socket_id)?;
         Some(Ok(ConnectionKey { slot, generation: found.generation }))
     }
 
