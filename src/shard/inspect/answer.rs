@@ -1,8 +1,8 @@
 //! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE.
 //!
 //! Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionInside`, by mail to the core that gathers
-//! the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, `ANSWER_BYTES_MAX` for an answer. Rows over it are left out and counted: the channels with the fewest subscribers, and the connections with
-//! the shortest queues.
+//! the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, `ANSWER_BYTES_MAX` for an answer. Rows over it are
+//! left out and counted: the channels with the fewest subscribers, and the connections with the shortest queues.
 
 use std::cmp::Reverse;
 

@@ -143,7 +143,7 @@ function missingNodes() {
 }
 
 /** Over how many nodes a list is, as the end of its heading. */
-const overNodes = (found) => (found.nodes ? ` on ${found.nodes.length === 1 ? "this node" : `${found.nodes.length} nodes`} ` : "");
+const overNodes = (found) => (found.nodes ? ` on ${found.nodes.length === 1 ? "this node" : `${found.nodes.length} nodes`}` : "");
 
 const where = document.getElementById("where");
 export function showServer(now) {
@@ -258,9 +258,9 @@ async function channels(view) {
   };
   const list = table([
     ["", false, ({ name }, at) => linkIn(at, name, link("channel", { app: select.value, name }))],
-    ["", true, ({ subscribers }) => count(subscribers)],
+    ["", true, ({ subscribers, all_nodes }) => count(all_nodes ?? subscribers)],
     ["", true, ({ name, users }) => (name.startsWith("presence-") ? count(users) : "–")],
-    ["On all nodes", true, ({ all_nodes }) => (all_nodes === undefined ? "–" : count(all_nodes)), true],
+    ["On this node", true, ({ subscribers }) => count(subscribers), true],
     ["Nodes", false, ({ nodes: of }, at) => named(at, of ? placesOf(of) : "–"), true],
   ], ({ name }) => name, "No channel matches.");
   const heads = [["name", "Name"], ["subscribers", "Subscribers"], ["users", "Members"]].map(([sort, title], index) => {
@@ -294,7 +294,6 @@ async function channels(view) {
     setText(title, `Channels${overNodes(found)} `);
     missing.show(found);
     list.node.classList.toggle("alone", !found.nodes);
-    heads[1][1].firstChild.textContent = found.nodes ? "On this node" : "Subscribers";
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more channels match than can be shown: narrow the filter.`);
     asked.page = found.page;
@@ -426,6 +425,8 @@ function connection(view) {
   const log = eventList();
   const gone = element("p", { class: "note warn", hidden: true, role: "status" });
   const elsewhere = element("p", { class: "note", hidden: true });
+  const now = element("section", { class: "card" }, heading("What happens now"), log.node);
+  const why = element("section", { class: "card" }, heading("Why was something refused ", pastTotal), past.node);
   const end = element("button", { type: "button", class: "danger", text: "Disconnect", on: { click: async () => {
     if (!confirm(`Close connection ${id}? Its client gets 4009 and does not reconnect by itself.`)) return;
     try {
@@ -443,8 +444,7 @@ function connection(view) {
     element("p", {}, end),
     element("div", { class: "split" }, facts,
       element("section", { class: "card" }, heading("Channels ", nameTotal), names)),
-    element("section", { class: "card" }, heading("What happens now"), log.node),
-    element("section", { class: "card" }, heading("Why was something refused ", pastTotal), past.node));
+    now, why);
   const endSubscription = async (name) => {
     if (!await unsubscribe(view, id, name)) return;
     await load();
@@ -482,6 +482,7 @@ function connection(view) {
       ["State", flags.join(", ") || "open"],
     ];
     elsewhere.hidden = !found.node;
+    now.hidden = why.hidden = Boolean(found.node);
     setText(elsewhere, found.node ? `Another node has this connection: ${found.host} ${found.node}. Its events and refusals are in the console of that node.` : "");
     facts.replaceChildren(heading("Inside"), details(rows.map(([name, value]) => [name, String(value)])));
     setText(nameTotal, count(found.channels));
