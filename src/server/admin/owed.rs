@@ -1,9 +1,9 @@
 //! The answers that the admin listener owes, so that a process that ends sends them first.
 //!
-//! Owns the orders to stop accepting and changing, and counts connections from before they are accepted until they are answered. The
-//! thread `admin` changes the counts, and the main thread waits for them at the end of the process. A viewer of the
-//! event log is owed nothing: it connects again. Limits: `SILENT_TIME` for connections without a first byte (browsers
-//! open such in advance), `ANSWERS_TIME_MAX` for all.
+//! Owns the orders to stop accepting and changing, and counts connections from before they are accepted until they are
+//! answered. The thread `admin` changes the counts, and the main thread waits for them at the end of the process. A
+//! viewer of the event log is owed nothing: it connects again. Limits: `SILENT_TIME` for connections without a first
+//! byte (browsers open such in advance), `ANSWERS_TIME_MAX` for all.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 
 use crate::buffer::FrameBytes;
 use crate::limits::CLUSTER_EFFECTS_MAX;
-use crate::pusher::socket_id::SocketId;
 use std::sync::Arc as Shared;
 
 use super::*;
@@ -26,8 +25,7 @@ fn each_effect_is_one_command_and_only_effects_that_no_snapshot_repeats_wait_for
         is_transition,
     };
     let question = Shared::new(Question::Connections { app: AppIndex(0) });
-    let socket_id = SocketId::parse("1.2").unwrap();
-    let of_operator = Box::new(OperatorQuestion::Connection { socket_id });
+    let of_operator = Box::new(OperatorQuestion::Connections { app: None, contains: "a".into() });
     let rows: Vec<(ToCluster, &str, bool)> = vec![
         (publish(None), "PUBLISH n/cache-c Event(e)", true),
         (publish(Some(60)), "EVAL key/cache-c n/cache-c Event(e)", true),

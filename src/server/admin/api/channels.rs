@@ -105,7 +105,8 @@ pub(super) fn page(
     }))
 }
 
-/// Adds up what cores and nodes have. A roster can outlive its last subscriber by a mail: then the channel is not shown.
+/// Adds up what cores and nodes have. A roster can outlive its last subscriber by a mail: then the channel is not
+/// shown.
 fn merged(found: Vec<Findings>, others: Option<&NodeAnswers>) -> Vec<(Arc<str>, ChannelSums)> {
     let mut channels: HashMap<Arc<str>, ChannelSums, foldhash::fast::RandomState> =
         HashMap::default();
@@ -168,8 +169,8 @@ pub(super) fn inside(
     inside
 }
 
-/// Sets the subscribers that all nodes together have, where nodes have left rows out. `names` are those of the rows, and
-/// then perhaps one more: it has a row of its own if only other nodes have subscribers of it.
+/// Sets the subscribers that all nodes together have, where nodes have left rows out. `names` are those of the rows,
+/// and then perhaps one more: it has a row of its own if only other nodes have subscribers of it.
 pub(super) fn set_all_nodes(page: &mut Value, names: &[String], counts: &[usize]) {
     let Some(rows) = page["channels"].as_array_mut() else { return };
     for (index, (name, count)) in names.iter().zip(counts).enumerate() {

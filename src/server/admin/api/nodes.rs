@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{ApiOutcome, overview};
+use super::overview;
 use crate::desk::{DeskReply, DeskRequest};
+use crate::http1::response::Response;
 use crate::server::admin::routes::AdminState;
 use crate::shard::{
     Answer, Inspection, NodeId, NodeRows, OperatorAnswer, OperatorOutcome, OperatorQuestion,
@@ -34,10 +35,13 @@ pub(super) fn node_name(node: u64) -> String {
 
 impl AdminState {
     /// Asks all other nodes. `None`: this node is alone.
+    ///
+    /// # Errors
+    /// See `Questions::ask`.
     pub(super) async fn ask_nodes(
         &self,
         question: &OperatorQuestion,
-    ) -> ApiOutcome<Option<NodeAnswers>> {
+    ) -> Result<Option<NodeAnswers>, Response> {
         let Some(redis) = &self.shared().redis else { return Ok(None) };
         let ask = || DeskRequest::AskNodes(question.clone());
         let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
