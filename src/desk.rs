@@ -14,7 +14,9 @@ use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::live::LiveEvent;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{AccessEnd, Answer, Findings, Inspection, Question};
+use crate::shard::{
+    AccessEnd, Answer, Findings, Inspection, NodeConnectionInside, OperatorQuestion, Question,
+};
 
 /// Tasks that wait for one worker.
 pub(crate) const TASKS_MAX: usize = 16;
@@ -22,6 +24,17 @@ pub(crate) const TASKS_MAX: usize = 16;
 /// What is wanted of a worker.
 #[derive(Debug)]
 pub(crate) enum DeskRequest {
+    /// Something of its own core.
+    Own(OwnRequest),
+    /// A question of the HTTP API, to all cores and all nodes.
+    Ask(Question),
+    /// A question or an order to all other nodes.
+    AskNodes(OperatorQuestion),
+}
+
+/// What is wanted of a worker's own core.
+#[derive(Debug)]
+pub(crate) enum OwnRequest {
     Look(Inspection),
     /// The body is that of `POST /apps/{id}/events`.
     Publish {
@@ -33,8 +46,6 @@ pub(crate) enum DeskRequest {
         socket_id: SocketId,
         channel: Option<Box<str>>,
     },
-    /// A question of the HTTP API, to all cores and all nodes.
-    Ask(Question),
     /// The last refusals of a connection, or of all peers.
     Refusals {
         socket_id: Option<SocketId>,
@@ -67,6 +78,16 @@ pub(crate) struct SocketFacts {
     pub peer: Option<SocketAddr>,
     pub round_trip: Option<RoundTrip>,
     pub is_tls: bool,
+}
+
+impl SocketFacts {
+    /// Adds them to the inside of the connection.
+    pub(crate) fn add_to(self, inside: &mut NodeConnectionInside) {
+        inside.address = self.peer.map(|peer| peer.to_string().into());
+        inside.round_trip =
+            self.round_trip.map(|found| (found.microseconds, found.retransmissions));
+        inside.is_tls = self.is_tls;
+    }
 }
 
 /// The kernel's estimate of the round trip of a TCP connection.
@@ -168,7 +189,7 @@ mod tests {
     fn a_desk_has_a_limit_and_forgets_askers_that_gave_up() {
         let desk = Desk::default();
         assert!(!desk.is_busy());
-        let ask = || desk.ask(DeskRequest::Look(Inspection::Nodes));
+        let ask = || desk.ask(DeskRequest::Own(OwnRequest::Look(Inspection::Nodes)));
         let tickets: Vec<_> = std::iter::from_fn(ask).collect();
         assert_eq!(tickets.len(), TASKS_MAX);
         assert!(desk.is_busy());

@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::events::{PEER, UNNAMED};
 use super::json::JsonParts;
-use crate::text::LogLine;
+use crate::text::{LogLine, shown};
 
 /// Message and fields of a line about what a peer did, in bytes.
 pub(super) const PEER_LINE_BYTES_MAX: usize = 460;
@@ -33,11 +33,35 @@ pub(super) struct LineFormat {
     pub(super) zone: Option<&'static TimeZone>,
 }
 
-/// The zone of the host, as `TZ` or `/etc/localtime` names it; UTC without one. It is read once, because a worker that
-/// logs must not read files.
-pub(super) fn local_zone() -> &'static TimeZone {
-    static ZONE: OnceLock<TimeZone> = OnceLock::new();
-    ZONE.get_or_init(TimeZone::system)
+/// The zone of the host.
+#[derive(Debug)]
+pub(super) struct LocalZone {
+    /// UTC if none is known.
+    pub(super) zone: TimeZone,
+    pub(super) is_known: bool,
+}
+
+/// The zone of the host, as `TZ` or `/etc/localtime` names it. It is read once, because a worker that logs must not
+/// read files.
+pub(super) fn local_zone() -> &'static LocalZone {
+    static ZONE: OnceLock<LocalZone> = OnceLock::new();
+    ZONE.get_or_init(|| {
+        let found = TimeZone::try_system().ok();
+        let is_known = found.is_some();
+        LocalZone { zone: found.unwrap_or(TimeZone::UTC), is_known }
+    })
+}
+
+/// Why times are UTC although local ones are wanted. `tz`: the environment variable `TZ`.
+pub(super) fn unknown_zone(tz: Option<&str>) -> String {
+    let why = match tz {
+        Some(tz) => format!("TZ is {}, which names no zone of /usr/share/zoneinfo", shown(tz)),
+        None => "TZ is not set, and /etc/localtime is missing or cannot be read".to_owned(),
+    };
+    format!(
+        "RINGVERB_LOG_TIME is local, but the log has UTC (+00:00), because the time zone of this host is unknown: {why}. \
+         Install tzdata and set TZ to a zone such as Europe/Berlin, or set RINGVERB_LOG_TIME=utc"
+    )
 }
 
 impl<S, N> FormatEvent<S, N> for LineFormat

@@ -57,6 +57,8 @@ struct Output {
     prints_events: bool,
     color: bool,
     is_json: bool,
+    /// Local times are wanted, and the zone of the host is unknown.
+    lacks_zone: bool,
     start: Instant,
     peer_budget: RateBudget,
     own_budget: RateBudget,
@@ -91,7 +93,10 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
         LogFormat::Json => true,
     };
     let color = color && is_terminal && !is_json;
-    let format = format::LineFormat { color, is_json, zone: is_local.then(format::local_zone) };
+    // JSON is always UTC.
+    let local = (is_local && !is_json).then(format::local_zone);
+    let zone = local.map(|local| &local.zone);
+    let format = format::LineFormat { color, is_json, zone };
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
     let report = if prints_events { report_in_log(format) } else { report_here(format) };
     let output = Output {
@@ -100,6 +105,7 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
         prints_events,
         color,
         is_json,
+        lacks_zone: local.is_some_and(|local| !local.is_known),
         start: lane::now(),
         peer_budget: RateBudget::new(PEER_BYTES_PER_SECOND, PEER_BURST_BYTES),
         own_budget: RateBudget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
@@ -112,6 +118,15 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
     report_panics();
     // A file that reaches its size limit (ulimit -f) then fails with EFBIG, instead of ending the process.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
+}
+
+/// A sentence if the log has UTC although local times are wanted.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "TZ is the host's own, and no option")]
+pub(crate) fn zone_warning() -> Option<String> {
+    let lacks_zone = OUTPUT.get().is_some_and(|output| output.lacks_zone);
+    let tz = std::env::var_os("TZ").map(|tz| tz.to_string_lossy().into_owned());
+    lacks_zone.then(|| format::unknown_zone(tz.as_deref()))
 }
 
 /// The standard hook writes to standard error directly. A process that has panicked would block there if the stream is

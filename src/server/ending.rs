@@ -72,9 +72,8 @@ impl Life {
     ) -> Result<ServerEnd, StartError> {
         let Self { shared, doorbells, webhooks, offering, admin, grace } = self;
         let asked_at = shared.clock.now();
-        if let Some(admin) = admin.as_ref().filter(|_| !matches!(end, End::Drain)) {
-            admin.leave_to_other();
-        }
+        let is_taken_over = !matches!(end, End::Drain);
+        admin.iter().for_each(|admin| admin.end_changes(is_taken_over));
         let given = matches!(end, End::Transferred(_));
         let drained = given || drain(&shared, &doorbells, &orders, grace, end, &mut program);
         let apps = shared.current.get().apps.clone();
@@ -100,6 +99,7 @@ impl Life {
             wait_for_redis(&shared, &doorbells);
         }
         watch::log_all(&shared.overload.refusals);
+        admin.iter().for_each(AdminServer::finish);
         if let Some(admin) = admin.filter(|_| matches!(end, End::Drain)) {
             admin.remove_file();
         }

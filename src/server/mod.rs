@@ -320,6 +320,7 @@ fn run_server(
     if !matches!(role, Role::StandIn(_)) {
         warn_of_all(merged);
         let warnings = certificates.iter().flat_map(Certificates::warnings);
+        let warnings = warnings.chain(output::zone_warning());
         warnings.for_each(|warning| output::notice(NoticeKind::Warning, &warning));
     }
     let public = banner::Public::of(merged);

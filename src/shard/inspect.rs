@@ -6,13 +6,15 @@
 //! it is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
 //! What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
-use crate::shard::slots::ChannelSlot;
-use crate::slot::Slot;
+mod answer;
+
 use std::sync::Arc;
 
+use super::slots::ChannelSlot;
 use super::{Connection, ConnectionKey, NodeId, Shard};
 use crate::app::AppIndex;
 use crate::pusher::socket_id::SocketId;
+use crate::slot::Slot;
 
 /// Entries that a slice looks at.
 pub(super) const SLICE: u32 = 1_024;
@@ -92,6 +94,8 @@ pub struct Findings {
     pub is_up: bool,
     /// Rows that are left out. A roster that is left out is not counted: its channel is.
     pub left_out: u64,
+    /// Members of a presence channel that are left out.
+    pub left_out_members: u64,
     /// Subscriptions of the channels that are left out.
     pub left_out_subscribers: u64,
 }
@@ -268,7 +272,7 @@ impl Shard {
             let each = roster.iter().take(ROWS_MAX);
             findings.members =
                 each.map(|(id, member)| (id.clone(), member.info().into())).collect();
-            findings.left_out += roster.iter().skip(ROWS_MAX).len() as u64;
+            findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
         }
         if let Some(slot) = self.local.channels.find_key(&key) {
             let subscribers = &self.local.channels[slot].subscribers;
@@ -298,7 +302,7 @@ impl Shard {
         let Some(slice) = inspector.slice(table.end().number()) else { return true };
         for (slot, found) in slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)))
         {
-            if !found.counted || app.is_some_and(|app| app != found.app) {
+            if !found.is_counted() || app.is_some_and(|app| app != found.app) {
                 continue;
             }
             let is_asked = contains.is_empty()
@@ -321,7 +325,7 @@ impl Shard {
         let table = &self.local.connections;
         let Some(slice) = inspector.slice(table.end().number()) else { return Some(Err(())) };
         let mut each = slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)));
-        let (slot, found) = each.find(|(_, one)| one.counted && one.socket_id == socket_id)?;
+        let (slot, found) = each.find(|(_, one)| one.is_counted() && one.socket_id == socket_id)?;
         Some(Ok(ConnectionKey { slot, generation: found.generation }))
     }
 

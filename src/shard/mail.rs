@@ -116,6 +116,12 @@ pub enum Mail {
         from: u16,
         question: std::sync::Arc<Question>,
     },
+    /// A question of another node's operator. Answered by one `Answer` when the worker has answered it in slices.
+    Inspect {
+        id: u32,
+        from: u16,
+        question: std::sync::Arc<super::operator::OperatorQuestion>,
+    },
     /// The connection is in, and is sent the greeting. A plain channel has none: the subscriber's core acknowledges.
     Subscribed {
         channel: ChannelKey,
@@ -184,7 +190,8 @@ impl Mail {
             | Self::Watch { .. }
             | Self::Unwatch { .. }
             | Self::Restore(_)
-            | Self::Ask { .. } => Lane::ToHome,
+            | Self::Ask { .. }
+            | Self::Inspect { .. } => Lane::ToHome,
             Self::Subscribed { .. }
             | Self::Full { .. }
             | Self::Deliver { .. }

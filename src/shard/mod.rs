@@ -29,6 +29,7 @@ mod invariants;
 mod local;
 mod mail;
 mod node_message;
+mod operator;
 mod outbox;
 mod query;
 mod sending;
@@ -53,8 +54,12 @@ pub use node_message::{
     ApiMessage, ChannelMessage, MemberSnapshot, NodeId, NodeMessage, NodeSnapshot, Replayed,
     SessionId, SessionMessage, WireAnswer, WireDescribed, WireQuestion,
 };
+pub use operator::{
+    NodeChannelRow, NodeConnectionInside, NodeConnectionRow, NodeRows, OPERATOR_ORDERS_MAX,
+    OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
+};
 pub use outbox::{GatherAnswer, Observation, Outbox, RefusalNote, Trace};
-pub use query::{Answer, Described, MessageCounts, Question, Traffic};
+pub use query::{Answer, Described, MessageCounts, NodeQuestion, Question, Traffic};
 pub use state::{ChannelState, ConnectionState, HomeState, MemberState, NotAtRest, UserState};
 
 use std::ops::Range;
@@ -343,6 +348,9 @@ impl Shard {
             Mail::Ask { id, from, question } => {
                 let answer = self.answer(&question);
                 self.outbox.mail_back(from, Mail::Answer { id, answer });
+            }
+            Mail::Inspect { id, from, question } => {
+                self.take_order(OperatorOrder { from, id, question });
             }
             Mail::Subscribed { channel, connection, ticket, greeting, joined } => {
                 local.on_subscribed(context, out, &channel, (connection, ticket), greeting, joined);

@@ -8,7 +8,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::access::{AccessAction, AccessCommand, AccessTarget};
-use super::query::{Answer, Described, Question, Traffic};
+use super::operator::{OperatorAnswer, OperatorQuestion};
+use super::query::{Answer, Described, NodeQuestion, Question, Traffic};
 use crate::app::Apps;
 use crate::buffer::FrameBytes;
 use crate::pusher::inbound::UserId;
@@ -118,7 +119,7 @@ pub enum SessionMessage {
     },
 }
 
-/// A question of the HTTP API to other nodes.
+/// A question of the HTTP API or of an operator to other nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ApiMessage {
     /// Each node that receives it answers with one `Answer`.
@@ -190,7 +191,7 @@ impl Replayed {
     }
 }
 
-/// `Question`, with the app by its id: indexes differ between nodes.
+/// A question, with the app by its id: indexes differ between nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WireQuestion {
     Channels { app: Box<str>, prefix: String },
@@ -198,6 +199,7 @@ pub enum WireQuestion {
     Users { app: Box<str>, name: String },
     Connections { app: Box<str> },
     Traffic { app: Box<str> },
+    Operator(OperatorQuestion),
 }
 
 impl WireQuestion {
@@ -219,14 +221,16 @@ impl WireQuestion {
 
     /// `None`: this node does not have the app.
     #[must_use]
-    pub fn question(self, apps: &Apps) -> Option<Question> {
-        Some(match self {
+    pub fn question(self, apps: &Apps) -> Option<NodeQuestion> {
+        Some(NodeQuestion::Api(match self {
             Self::Channels { app, prefix } => Question::Channels { app: apps.by_id(&app)?, prefix },
             Self::Describe { app, names } => Question::Describe { app: apps.by_id(&app)?, names },
             Self::Users { app, name } => Question::Users { app: apps.by_id(&app)?, name },
             Self::Connections { app } => Question::Connections { app: apps.by_id(&app)? },
             Self::Traffic { app } => Question::Traffic { app: apps.by_id(&app)? },
-        })
+            // It names the app by its id.
+            Self::Operator(question) => return Some(NodeQuestion::Operator(question)),
+        }))
     }
 }
 
@@ -238,6 +242,7 @@ pub enum WireAnswer {
     Users(Vec<Box<str>>),
     Connections(u64),
     Traffic(Traffic),
+    Operator(Box<OperatorAnswer>),
 }
 
 /// `Described`: subscribers, users, the cached event's frame and its seconds.
@@ -274,6 +279,7 @@ impl From<Answer> for WireAnswer {
             Answer::Users(users) => Self::Users(users),
             Answer::Connections(count) => Self::Connections(count as u64),
             Answer::Traffic(traffic) => Self::Traffic(traffic),
+            Answer::Operator(answer) => Self::Operator(answer),
         }
     }
 }
@@ -294,6 +300,7 @@ impl From<WireAnswer> for Answer {
                 Self::Connections(usize::try_from(count).unwrap_or(usize::MAX))
             }
             WireAnswer::Traffic(traffic) => Self::Traffic(traffic),
+            WireAnswer::Operator(answer) => Self::Operator(answer),
         }
     }
 }

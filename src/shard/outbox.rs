@@ -13,6 +13,7 @@ use super::cluster::ClusterOutbox;
 use super::context::Context;
 use super::home::change::Change;
 use super::mail::Mail;
+use super::operator::OperatorOrder;
 use super::query::Answer;
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
@@ -84,6 +85,8 @@ pub struct Outbox {
     pub unobserved: u64,
     /// The event log has a viewer: fill `observations`. The worker sets it at the beginning of a tick.
     pub is_observed: bool,
+    /// Questions of other nodes' operators, which the worker answers in slices. Limit: `OPERATOR_ORDERS_MAX`.
+    pub orders: VecDeque<OperatorOrder>,
     /// Lines about other nodes, and hints for developers.
     pub notes: Vec<String>,
     /// Lines about what was refused or closed; `lines` bounds them.

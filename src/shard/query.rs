@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Shard;
+use super::operator::{OperatorAnswer, OperatorQuestion};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::metrics::APPS_COUNTED_MAX;
@@ -31,6 +32,15 @@ pub enum Question {
     Traffic { app: AppIndex },
 }
 
+/// A question of another node, for all cores of this one.
+#[derive(Debug)]
+pub enum NodeQuestion {
+    /// Of its HTTP API. A core answers at once.
+    Api(Question),
+    /// Of its operator. A core answers in slices.
+    Operator(OperatorQuestion),
+}
+
 /// One core's part. Parts are added with `merge`.
 #[derive(Debug)]
 pub enum Answer {
@@ -39,6 +49,8 @@ pub enum Answer {
     Users(Vec<Box<str>>),
     Connections(usize),
     Traffic(Traffic),
+    /// To an operator's question.
+    Operator(Box<OperatorAnswer>),
 }
 
 /// Connections and messages of an app.

@@ -1,4 +1,5 @@
-//! Questions of the HTTP API to the other cores and the other nodes, and questions that other nodes ask this one. PURE.
+//! Questions of the HTTP API and of operators to other cores and nodes, and questions that other nodes ask this one.
+//! PURE.
 //!
 //! Owns the answers until they are complete. Nodes have `NODES_TIME_MS` to answer: after that, the answers of the
 //! others are the result. Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes.
@@ -81,7 +82,7 @@ impl Gathers {
         &mut self,
         asker: Asker,
         since: Moment,
-        own: Answer,
+        own: Option<Answer>,
         missing: usize,
         nodes: i64,
     ) -> u32 {
@@ -93,7 +94,7 @@ impl Gathers {
         let is_to_nodes = nodes > 0 && !is_of_node;
         questions.received.add(u64::from(is_of_node));
         questions.sent.add(u64::from(is_to_nodes));
-        let answers = vec![own];
+        let answers: Vec<_> = own.into_iter().collect();
         // Numbers repeat after 2^32 questions, and no question waits longer than `GATHER_TIMEOUT_MS`.
         let missing_nodes = nodes;
         let gather = Gather { asker, since, missing, missing_nodes, is_to_nodes, answers };

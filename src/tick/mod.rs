@@ -21,7 +21,10 @@ use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::mailbox::Mailbox;
-use crate::shard::{ConnectionKey, Mail, Question, SessionId, Shard, ShardConfiguration};
+use crate::shard::{
+    ConnectionKey, Mail, NodeQuestion, OperatorQuestion, Question, SessionId, Shard,
+    ShardConfiguration,
+};
 use flush::Flush;
 use gather::{Asker, Gathers};
 use http::{Http, Rules};
@@ -323,12 +326,17 @@ impl<K: Kernel> Core<K> {
         self.split().0.begin_gather(Asker::Caller, question)
     }
 
+    /// See `Site::begin_operator_gather`.
+    pub fn begin_operator_gather(&mut self, question: OperatorQuestion) -> u32 {
+        self.split().0.begin_operator_gather(question)
+    }
+
     /// See `Site::begin_node_question`.
     pub fn begin_node_question(
         &mut self,
         from: SessionId,
         number: u32,
-        question: Option<Question>,
+        question: Option<NodeQuestion>,
     ) {
         self.split().0.begin_node_question(from, number, question);
     }

@@ -14,7 +14,10 @@ use crate::api::Publication;
 use crate::app::AppIndex;
 use crate::limits;
 use crate::mailbox::{Mailbox, StampedMail};
-use crate::shard::{ApiMessage, Lane, Mail, Question, SessionId, Shard, ToCluster};
+use crate::shard::{
+    ApiMessage, Lane, Mail, NodeQuestion, OperatorOrder, OperatorQuestion, Question, SessionId,
+    Shard, ToCluster,
+};
 
 /// Mail within a core. The lists are empty between two calls and keep their storage.
 #[derive(Default)]
@@ -135,18 +138,32 @@ impl Site<'_> {
         id
     }
 
+    /// Asks all other nodes for their operator. Returns the number of the question.
+    pub(super) fn begin_operator_gather(&mut self, question: OperatorQuestion) -> u32 {
+        let nodes = self.shard.is_cluster_up();
+        let now = self.shard.now();
+        let id = self.gathers.begin(Asker::Caller, now, None, 0, i64::from(nodes));
+        if nodes {
+            let question = Box::new(question);
+            self.shard.outbox.cluster.push(ToCluster::AskOperator { id, question });
+        }
+        id
+    }
+
     /// A question of another node, for all cores of this one.
     pub(super) fn begin_node_question(
         &mut self,
         from: SessionId,
         number: u32,
-        question: Option<Question>,
+        question: Option<NodeQuestion>,
     ) {
+        let asker = Asker::Node(from, number);
         match question.filter(|_| self.gathers.takes_node_questions()) {
-            Some(question) => {
-                let (id, _) = self.ask_cores(Asker::Node(from, number), question, 0);
+            Some(NodeQuestion::Api(question)) => {
+                let (id, _) = self.ask_cores(asker, question, 0);
                 self.gathers.finish(id, &mut self.shard.outbox.cluster);
             }
+            Some(NodeQuestion::Operator(question)) => self.order_cores(asker, question),
             // This node does not know the app, so it has nothing to add.
             None => {
                 let message = ApiMessage::Answer { id: number, answers: Vec::new() }.into();
@@ -160,7 +177,7 @@ impl Site<'_> {
         let cores = self.mailbox.cores();
         let own = self.shard.answer(&question);
         let now = self.shard.now();
-        let id = self.gathers.begin(asker, now, own, usize::from(cores) - 1, nodes);
+        let id = self.gathers.begin(asker, now, Some(own), usize::from(cores) - 1, nodes);
         let question = Arc::new(question);
         let from = self.mailbox.core();
         for to in (0..cores).filter(|to| *to != from) {
@@ -169,6 +186,23 @@ impl Site<'_> {
             self.shard.outbox.mails.push((to, mail));
         }
         (id, question)
+    }
+
+    /// All cores, this one included, answer in slices.
+    fn order_cores(&mut self, asker: Asker, question: OperatorQuestion) {
+        let cores = self.mailbox.cores();
+        let now = self.shard.now();
+        let id = self.gathers.begin(asker, now, None, usize::from(cores), 0);
+        let question = Arc::new(question);
+        let from = self.mailbox.core();
+        for to in 0..cores {
+            let question = question.clone();
+            if to == from {
+                self.shard.take_order(OperatorOrder { from, id, question });
+            } else {
+                self.shard.outbox.mails.push((to, Mail::Inspect { id, from, question }));
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ impl AdminClient {
         Self(address.and_then(|text| text.parse().ok()).expect("an address"))
     }
 
-    fn wire(&self) -> Wire {
+    pub(crate) fn wire(&self) -> Wire {
         Wire::new(TcpStream::connect(self.0).expect("the admin listener accepts"))
     }
 

@@ -1,6 +1,7 @@
 //! The console's side of the admin listener: the admin API, the event log, and who may change
 //! something. The page itself is tested in a browser (tests/e2e/js/console.test.mjs).
 
+mod nodes;
 mod top;
 
 use std::io::{BufRead, BufReader, Write};
@@ -10,8 +11,7 @@ use serde_json::{Value, json};
 
 use crate::admin::AdminClient;
 use crate::support::{
-    APP_ID, Answer, Client, Endpoint, Handshake, Redis, Reply, Server, Setup, eventually,
-    json as parse,
+    APP_ID, Answer, Client, Endpoint, Handshake, Reply, Server, Setup, eventually, json as parse,
 };
 
 fn start(workers: u16) -> (Server, AdminClient) {
@@ -231,31 +231,6 @@ fn an_unsubscribe_ends_one_subscription_and_is_named_as_the_overview_counts_it()
     assert_eq!(get(&admin, "/api/overview")["refused"][reason], 1, "{reason}");
     server.publish("other", "e", "1");
     assert_eq!(client.event()["event"], "e", "the other subscription stays");
-}
-
-#[test]
-fn in_a_cluster_channels_have_the_subscribers_of_all_nodes() {
-    let redis = Redis::start();
-    let setup = || {
-        let setup = Setup::new().env("RINGVERB_ADMIN", "127.0.0.1:0");
-        setup.env("RINGVERB_DEVELOPMENT", "true").meeting_in(&redis).workers(2)
-    };
-    let mut nodes = [0, 1].map(|_| setup().start());
-    let admins = nodes.each_mut().map(AdminClient::of);
-    let mut clients: Vec<Client> = [0, 0, 1].map(|node: usize| nodes[node].connect()).into();
-    clients.iter_mut().for_each(|client| client.subscribe("news"));
-    clients[2].subscribe("elsewhere");
-    eventually("the first node counts both", || {
-        let page = get(&admins[0], "/api/channels");
-        let row = json!([{"name": "news", "subscribers": 2, "users": 0, "all_nodes": 3}]);
-        (page["channels"] == row).then_some(())
-    });
-    let found = get(&admins[0], "/api/channels?filter=elsewhere");
-    let row = json!([{"name": "elsewhere", "subscribers": 0, "users": 0, "all_nodes": 1}]);
-    assert_eq!((&found["channels"], &found["total"]), (&row, &json!(0)));
-    let inside = get(&admins[1], "/api/channel?name=news");
-    assert_eq!((&inside["subscribers"], &inside["all_nodes"]), (&json!(1), &json!(3)));
-    assert_eq!(get(&admins[1], "/api/channels?filter=nothing")["channels"], json!([]));
 }
 
 #[test]

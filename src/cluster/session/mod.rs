@@ -32,7 +32,7 @@ use recent::Recent;
 use super::names::TopicNames;
 use crate::app::{Apps, Secret};
 use crate::resp::{self, Reader};
-use crate::shard::{ChannelKey, FromCluster, Question, SessionId, SessionMessage, Shard};
+use crate::shard::{ChannelKey, FromCluster, NodeQuestion, SessionId, SessionMessage, Shard};
 pub use awaited::Lost;
 use awaited::{AwaitedReply, Kept, SILENT_SECONDS, SessionState};
 
@@ -129,7 +129,7 @@ pub struct ClusterSession {
     /// Unanswered SUBSCRIBE and UNSUBSCRIBE of channels.
     topics_in_flight: usize,
     partition: Partition,
-    questions: Vec<(SessionId, u32, Option<Question>)>,
+    questions: Vec<(SessionId, u32, Option<NodeQuestion>)>,
     /// Events that found no room since the last look.
     pub dropped: u64,
     /// Messages that were sent again for sessions that had missed them.
@@ -227,7 +227,7 @@ impl ClusterSession {
     }
 
     /// Questions of other nodes, for all cores of this one: by whom, and their number there.
-    pub fn take_questions(&mut self) -> Vec<(SessionId, u32, Option<Question>)> {
+    pub fn take_questions(&mut self) -> Vec<(SessionId, u32, Option<NodeQuestion>)> {
         std::mem::take(&mut self.questions)
     }
 

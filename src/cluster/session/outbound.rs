@@ -76,8 +76,10 @@ impl ClusterSession {
             ToCluster::SendToAll { message } => self.send_to_all(message),
             ToCluster::Ask { id, question } => {
                 let question = WireQuestion::of(&question, &self.apps);
-                let message = ApiMessage::Ask { id, question };
-                self.send(&self.names.questions(), message.into(), AwaitedReply::Asked { id });
+                self.send_question(id, question);
+            }
+            ToCluster::AskOperator { id, question } => {
+                self.send_question(id, WireQuestion::Operator(*question));
             }
         }
     }
@@ -142,6 +144,11 @@ impl ClusterSession {
         let mut bytes = Vec::new();
         resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
         self.keep(Kept { bytes: bytes.into(), stores: None });
+    }
+
+    fn send_question(&mut self, id: u32, question: WireQuestion) {
+        let message = ApiMessage::Ask { id, question };
+        self.send(&self.names.questions(), message.into(), AwaitedReply::Asked { id });
     }
 
     pub(super) fn send_to_all(&mut self, message: SessionMessage) {

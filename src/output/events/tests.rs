@@ -35,7 +35,8 @@ meanings do not change.
 
 The log goes to standard output; with `--print-events` to standard error. Times are UTC, which the final `Z` states.
 With `RINGVERB_LOG_TIME=local`, a line of text has the time of the host's zone (`TZ`, `/etc/localtime`) and its offset,
-such as `+02:00`. JSON is always UTC. `ringverb_log_lines_lost_total` counts all lines that are left out or lost.
+such as `+02:00`. If the zone is unknown, the lines are UTC, and a warning at the start says why. JSON is always UTC.
+`ringverb_log_lines_lost_total` counts all lines that are left out or lost.
 
 ```text
 2026-01-31T12:00:00.000000Z  WARN origin "https://evil.test" refused. [...] cause=origin peer=192.0.2.7:4711 app=1001

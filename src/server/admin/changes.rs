@@ -10,6 +10,7 @@ use std::time::Duration;
 use monoio::time::sleep;
 use serde_json::{Map, Value as Json};
 
+use super::owed::OwedAnswers;
 use crate::http1::query::percent_decode;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
@@ -24,29 +25,24 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// Between two looks for its answer: there is no wake-up between threads of this runtime.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// Orders to the main thread, reloads that wait for it, and whether it still changes anything.
+type MainThread<'a> = (&'a Sender<Order>, &'a PendingReload, &'a OwedAnswers);
+
 /// Whether the path is one of those here.
 pub(super) fn is_change(path: &str) -> bool {
     matches!(path, "/api/reload" | "/api/apps") || path.starts_with("/api/apps/")
 }
 
 /// Carries out a request that was admitted.
-pub(super) async fn answer(
-    request: &Request,
-    orders: &Sender<Order>,
-    pending: &PendingReload,
-) -> Response {
+pub(super) async fn answer(request: &Request, main: MainThread<'_>) -> Response {
     let outcome = match wanted(request) {
         Err(outcome) => outcome,
-        Ok(what) => ask(what, orders, pending).await,
+        Ok(what) => ask(what, main).await,
     };
     response(&outcome)
 }
 
-async fn ask(
-    what: ChangeCommand,
-    orders: &Sender<Order>,
-    pending: &PendingReload,
-) -> ChangeOutcome {
+async fn ask(what: ChangeCommand, (orders, pending, owed): MainThread<'_>) -> ChangeOutcome {
     let (answer, outcome) = mpsc::channel();
     let request = match what {
         // A reload that waits already answers this one, too.
@@ -60,10 +56,17 @@ async fn ask(
     }
     let looks = ANSWER_TIME_MAX.as_millis() / LOOK_EVERY.as_millis();
     for _ in 0..looks {
-        match received(&outcome) {
-            Some(Ok(outcome)) => return outcome,
-            Some(Err(())) => return ends(),
-            None => sleep(LOOK_EVERY).await,
+        // Read first: an outcome that comes before the end of all changes is received below.
+        let changes_end = owed.changes_end();
+        match (received(&outcome), changes_end) {
+            (Some(Ok(outcome)), _) => return outcome,
+            (None | Some(Err(())), Some(true)) => {
+                let text =
+                    "another process takes over, and nothing was changed: send the request again";
+                return ChangeOutcome::error(503, text);
+            }
+            (Some(Err(())), _) | (None, Some(false)) => return ends(),
+            (None, None) => sleep(LOOK_EVERY).await,
         }
     }
     let seconds = ANSWER_TIME_MAX.as_secs();
@@ -88,6 +91,7 @@ fn response(outcome: &ChangeOutcome) -> Response {
     let response = Response::json(outcome.status, body);
     match outcome.status {
         405 => response.with_header("Allow", "GET, POST, PUT, PATCH, DELETE"),
+        503 => response.with_header("Retry-After", "1"),
         _ => response,
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use monoio::time::{sleep, timeout};
 use socket2::Socket;
 
+use super::owed::OwedAnswer;
 use super::routes::{AdminAnswer, AdminState};
 use super::slots::AdminConnection;
 use super::viewers::Viewer;
@@ -40,10 +41,15 @@ enum Asked {
     Gone,
 }
 
-pub(super) async fn serve(connection: &AdminConnection, state: &AdminState) {
+/// `owed`: dropped once the answer is sent.
+pub(super) async fn serve(
+    connection: &AdminConnection,
+    owed: Option<OwedAnswer>,
+    state: &AdminState,
+) {
     let socket = connection.socket();
     if let Ok(readable) = prepare(socket) {
-        converse(connection, &readable, state).await;
+        converse(connection, &readable, owed, state).await;
     }
     // A socket that is not connected any longer needs none.
     socket.shutdown(Shutdown::Both).ok();
@@ -54,15 +60,21 @@ fn prepare(socket: &Socket) -> io::Result<Readable> {
     Readable::of(socket)
 }
 
-async fn converse(connection: &AdminConnection, readable: &Readable, state: &AdminState) {
+async fn converse(
+    connection: &AdminConnection,
+    readable: &Readable,
+    owed: Option<OwedAnswer>,
+    state: &AdminState,
+) {
     let socket = connection.socket();
-    let asked = timeout(REQUEST_TIME_MAX, read_request(socket, readable)).await;
+    let asked = timeout(REQUEST_TIME_MAX, read_request(socket, readable, owed.as_ref())).await;
     connection.has_request();
     let (response, head_only) = match asked {
         Ok(Asked::Request(request)) => match state.answer(&request).await {
             AdminAnswer::Whole(response) => (response, request.method() == "HEAD"),
             AdminAnswer::Stream(viewer) => {
                 connection.leave_slot();
+                drop(owed);
                 return stream(socket, readable, &viewer).await;
             }
         },
@@ -75,6 +87,7 @@ async fn converse(connection: &AdminConnection, readable: &Readable, state: &Adm
     let written = timeout(ANSWER_TIME_MAX, write(socket, readable, &answer)).await;
     if matches!(written, Ok(Ok(()))) && socket.shutdown(Shutdown::Write).is_ok() {
         connection.is_answered();
+        drop(owed);
         // The answer is sent, whatever the peer does with its half.
         timeout(END_TIME_MAX, read_to_end(socket, readable)).await.ok();
     }
@@ -111,7 +124,7 @@ fn has_closed(socket: &Socket) -> bool {
     }
 }
 
-async fn read_request(socket: &Socket, readable: &Readable) -> Asked {
+async fn read_request(socket: &Socket, readable: &Readable, owed: Option<&OwedAnswer>) -> Asked {
     let mut reader = RequestReader::new(RequestLimits { request_size_max: REQUEST_BYTES_MAX });
     let mut input = Vec::new();
     let mut chunk = [0; 2048];
@@ -119,7 +132,10 @@ async fn read_request(socket: &Socket, readable: &Readable) -> Asked {
         readable.wait().await;
         match (&*socket).read(&mut chunk) {
             Ok(0) => return Asked::Gone,
-            Ok(count) => input.extend_from_slice(&chunk[..count]),
+            Ok(count) => {
+                owed.inspect(|owed| owed.has_begun());
+                input.extend_from_slice(&chunk[..count]);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => return Asked::Gone,
         }

@@ -11,11 +11,13 @@ mod token;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 
 use super::api::{Parameters, Questions};
 use super::metrics::{self, Format, Scrape, ScrapeSources};
+use super::owed::OwedAnswers;
 use super::viewers::{ViewFilter, Viewer, Viewers};
 use super::{changes, console};
 use crate::admission::overload::OverloadLevel;
@@ -57,6 +59,7 @@ pub(super) struct AdminState {
     /// To the main thread.
     orders: Sender<Order>,
     pending_reload: PendingReload,
+    owed: Arc<OwedAnswers>,
     /// By worker: the heartbeat that was seen last, and since when it is the same.
     heartbeats: RefCell<Vec<(u64, Moment)>>,
     pub(super) questions: Questions,
@@ -64,7 +67,12 @@ pub(super) struct AdminState {
 }
 
 impl AdminState {
-    pub(super) fn new(sources: ScrapeSources, is_tcp: bool, orders: Sender<Order>) -> Self {
+    pub(super) fn new(
+        sources: ScrapeSources,
+        is_tcp: bool,
+        orders: Sender<Order>,
+        owed: Arc<OwedAnswers>,
+    ) -> Self {
         let now = sources.shared.clock.now();
         let beats = sources.shared.heartbeats.iter();
         let heartbeats = RefCell::new(beats.map(|_| (0, now)).collect());
@@ -79,6 +87,7 @@ impl AdminState {
             is_tcp,
             orders,
             pending_reload: PendingReload::default(),
+            owed,
             heartbeats,
             questions,
             viewers,
@@ -122,7 +131,8 @@ impl AdminState {
         } else if path.starts_with("/api/") {
             match is_read.then_some(()).map_or_else(|| may_change(request), Ok) {
                 Ok(()) if changes::is_change(path) => {
-                    changes::answer(request, &self.orders, &self.pending_reload).await
+                    let main = (&self.orders, &self.pending_reload, &*self.owed);
+                    changes::answer(request, main).await
                 }
                 Ok(()) => self.answer_api(request).await,
                 Err(refusal) => refusal,

@@ -8,7 +8,6 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use monoio::time::sleep;
@@ -17,6 +16,7 @@ use socket2::Socket;
 use super::connection;
 use super::listener::AdminListener;
 use super::metrics::ScrapeSources;
+use super::owed::OwedAnswers;
 use super::routes::AdminState;
 use super::slots::{AdminSlots, CONNECTIONS_MAX, refuse};
 use crate::config::admin::AdminPlace;
@@ -26,7 +26,7 @@ use crate::server::takeover::Order;
 /// The running admin listener.
 pub(in crate::server) struct AdminServer {
     pub(super) listener: Arc<AdminListener>,
-    pub(super) is_stopped: Arc<AtomicBool>,
+    pub(super) owed: Arc<OwedAnswers>,
     /// Dropped, it ends nothing: the thread ends with the process.
     _thread: Control,
 }
@@ -43,20 +43,29 @@ impl AdminServer {
     ) -> io::Result<Self> {
         let thread = Control::start_thread("admin")?;
         let listener = Arc::new(listener);
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let (of_task, stops) = (listener.clone(), is_stopped.clone());
+        let owed = Arc::new(OwedAnswers::default());
+        let (of_task, owed_by) = (listener.clone(), owed.clone());
         thread.run(move || {
             let readable = Readable::of(&of_task.socket)?;
             let is_tcp = matches!(of_task.place, AdminPlace::Tcp(_));
-            let state = Rc::new(AdminState::new(sources, is_tcp, orders));
-            Ok(async move { accept_all(&of_task.socket, &readable, &stops, &state).await })
+            let state = Rc::new(AdminState::new(sources, is_tcp, orders, owed_by.clone()));
+            Ok(async move { accept_all(&of_task.socket, &readable, &owed_by, &state).await })
         })?;
-        Ok(Self { listener, is_stopped, _thread: thread })
+        Ok(Self { listener, owed, _thread: thread })
     }
 
-    /// Accepts no more, because another process does.
-    pub(in crate::server) fn leave_to_other(&self) {
-        self.is_stopped.store(true, Ordering::Release);
+    /// The main thread carries out no change any longer. `is_taken_over`: another process accepts here.
+    pub(in crate::server) fn end_changes(&self, is_taken_over: bool) {
+        self.owed.end_changes(is_taken_over);
+        if is_taken_over {
+            self.owed.stop();
+        }
+    }
+
+    /// Accepts no more, and waits until what was accepted is answered. The process may end then.
+    pub(in crate::server) fn finish(&self) {
+        self.owed.stop();
+        self.owed.wait();
     }
 
     /// The end of the server: no process listens there.
@@ -68,21 +77,26 @@ impl AdminServer {
 pub(super) async fn accept_all(
     socket: &Socket,
     readable: &Readable,
-    stops: &AtomicBool,
+    owed: &Arc<OwedAnswers>,
     state: &Rc<AdminState>,
 ) {
     let slots = Rc::new(AdminSlots::default());
     let mut wait = AcceptWait::new(readable);
     loop {
         wait.next().await;
-        if stops.load(Ordering::Acquire) {
+        if !owed.begin_accept() {
             return;
         }
-        match socket.accept() {
+        let accepted = socket.accept();
+        let answer = accepted.is_ok().then(|| owed.owe());
+        owed.end_accept();
+        match accepted {
             Ok((peer, _)) => match slots.admit(peer) {
                 Ok(connection) => {
                     let state = state.clone();
-                    monoio::spawn(async move { connection::serve(&connection, &state).await });
+                    monoio::spawn(
+                        async move { connection::serve(&connection, answer, &state).await },
+                    );
                 }
                 Err(peer) => {
                     let text = format!(

@@ -158,10 +158,13 @@ impl DoctorReport {
             let (paint, plain) = if color { (paint, "\x1b[0m") } else { ("", "") };
             // Writing to a String cannot fail.
             writeln!(text, "{paint}{word:<8}{plain} {what}: {reason}").ok();
-            if *verdict != Verdict::Good {
-                // A `String` takes everything.
-                writeln!(text, "         -> {command}").ok();
-            }
+            // The command of a good finding shows it, that of another one also changes it, and must not be overlooked.
+            let (dim, plain) = match verdict {
+                Verdict::Good if color => ("\x1b[2m", plain),
+                _ => ("", ""),
+            };
+            // A `String` takes everything.
+            writeln!(text, "{dim}         -> {command}{plain}").ok();
         }
         let count = |wanted| self.findings.iter().filter(|found| found.verdict == wanted).count();
         let (problems, warnings) = (count(Verdict::Problem), count(Verdict::Warning));
@@ -252,7 +255,9 @@ mod tests {
         assert_eq!((report.verdict(), report.limit()), (Verdict::Problem, Some((7, "a"))));
         let text = report.text(false);
         assert!(text.contains("problem  a: it") && text.contains("-> x 'y'"), "{text}");
-        assert_eq!(text.matches("->").count(), 2, "a command for each fault: {text}");
+        assert_eq!(text.matches("-> x 'y'").count(), 3, "a command for each finding: {text}");
+        assert!(text.contains("ok       a: it \"is\"\n so\n         -> x 'y'\n"), "{text}");
+        assert!(report.text(true).contains("\x1b[2m         -> x 'y'\x1b[0m\n"));
         assert!(text.contains("problems: 1, warnings: 1") && text.contains("about 7 connections"));
         assert!(!text.contains('\x1b') && report.text(true).contains("\x1b[31mproblem"));
     }

@@ -13,6 +13,7 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{
     ChannelMessage, NodeId, NodeMessage, NodeSnapshot, SessionId, SessionMessage,
 };
+use crate::shard::operator::OperatorQuestion;
 use crate::shard::query::{Answer, Question};
 
 /// What the session with Redis is to carry out, in order. While it is down, it keeps `Publish` and `EndAccess` for
@@ -73,6 +74,11 @@ pub enum ToCluster {
     Ask {
         id: u32,
         question: Arc<Question>,
+    },
+    /// An operator's question to all nodes. Answered by `FromCluster::Asked`.
+    AskOperator {
+        id: u32,
+        question: Box<OperatorQuestion>,
     },
 }
 

@@ -43,7 +43,7 @@ impl Cluster {
     }
 
     /// Something of other nodes was over a bound.
-    pub(super) fn note_refused(&mut self, here: &mut Here<'_>, why: &str) {
+    pub(in crate::shard) fn note_refused(&mut self, here: &mut Here<'_>, why: &str) {
         self.refused += 1;
         here.out.note("cluster", why);
     }

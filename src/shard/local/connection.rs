@@ -101,6 +101,16 @@ impl ControlFrames {
     }
 }
 
+/// A connection's place in the count of open connections of its app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) enum AppPlace {
+    Open,
+    /// It was open, or never will be.
+    Ended,
+    /// It was refused before it had an app: of `Connection::app` it has the form of its errors only.
+    Refused,
+}
+
 /// One connection. An idle one owns this and nothing else but its list of subscriptions (docs/decisions/0002).
 #[derive(Debug)]
 pub struct Connection {
@@ -128,8 +138,7 @@ pub struct Connection {
     pub(in crate::shard) blocked: bool,
     /// Its send queue is over the bound: `Shard::settle` closes it.
     pub(in crate::shard) overflowed: bool,
-    /// It is in its app's count of open connections.
-    pub(in crate::shard) counted: bool,
+    pub(in crate::shard) app_place: AppPlace,
     /// It has signed in or given a valid signature for a channel (docs/PROTOCOL.md rule 44).
     pub(in crate::shard) authorized: bool,
 }
@@ -161,9 +170,21 @@ impl Connection {
             dirty: false,
             blocked: false,
             overflowed: false,
-            counted: true,
+            app_place: AppPlace::Open,
             authorized: false,
         }
+    }
+
+    /// It is in its app's count of open connections.
+    #[inline]
+    pub(in crate::shard) fn is_counted(&self) -> bool {
+        self.app_place == AppPlace::Open
+    }
+
+    /// The app whose messages and bytes are counted.
+    #[inline]
+    pub(in crate::shard) fn app_counted(&self) -> Option<AppIndex> {
+        (self.app_place != AppPlace::Refused).then_some(self.app)
     }
 
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound

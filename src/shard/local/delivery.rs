@@ -77,8 +77,8 @@ impl Local {
         frame: &Frame,
     ) {
         if self.enqueue_frame(context, out, slot, frame) {
-            let app = self.connections[slot].app;
-            self.metrics.app(app).messages_sent.add(1);
+            let app = self.connections[slot].app_counted();
+            self.metrics.app_or_none(app).messages_sent.add(1);
         }
     }
 
@@ -106,7 +106,8 @@ impl Local {
             return false;
         }
         connection.send_queue.push(frame);
-        self.metrics.app(connection.app).queued_bytes.add(frame.len() as u64);
+        let metrics = self.metrics.app_or_none(connection.app_counted());
+        metrics.queued_bytes.add(frame.len() as u64);
         self.metrics.send_queue_bytes.add(frame.len() as u64);
         self.mark_dirty(out, slot);
         true

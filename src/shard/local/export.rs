@@ -12,7 +12,9 @@ use hashbrown::HashMap;
 
 use super::Local;
 use super::channel_table::LocalChannel;
-use super::connection::{ConnectionKey, Extras, SignedIn, Subscription, SubscriptionState};
+use super::connection::{
+    AppPlace, ConnectionKey, Extras, SignedIn, Subscription, SubscriptionState,
+};
 use super::memory::{subscription_charge, user_charge};
 use super::refuse::Denial;
 use super::send_queue::SendQueue;
@@ -107,7 +109,7 @@ impl Local {
         let waiting = connection.send_queue.bytes() as u64;
         self.metrics.app(connection.app).queued_bytes.add(waiting);
         self.metrics.send_queue_bytes.add(waiting);
-        (connection.closing, connection.counted) = (state.closing, false);
+        (connection.closing, connection.app_place) = (state.closing, AppPlace::Ended);
         if !connection.send_queue.is_empty() {
             self.mark_dirty(out, key.slot);
         }
@@ -129,7 +131,7 @@ impl Local {
         context.app(app).count_moved();
         let now = context.now.seconds();
         let connection = &mut self.connections[key.slot];
-        connection.counted = true;
+        connection.app_place = AppPlace::Open;
         // Both processes have one clock. What is in its future would never end.
         connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
         connection.rate_window_seconds = state.rate_window_seconds.min(now);

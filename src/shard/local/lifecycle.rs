@@ -5,7 +5,7 @@
 //! Cost of an end: linear in the subscriptions of the connection.
 
 use super::Local;
-use super::connection::{Connection, ConnectionKey};
+use super::connection::{AppPlace, Connection, ConnectionKey};
 use super::refuse;
 use crate::app::AppIndex;
 use crate::buffer::Frame;
@@ -76,8 +76,10 @@ impl Local {
         // It never opens, so of an app's rules only the form of its errors is looked up: the first app's. There is one,
         // because `config` makes one where none is given.
         let key = self.insert(context, AppIndex(0), socket_id);
-        self.connections[key.slot].counted = false;
-        self.enqueue(context, out, key.slot, &prelude.to_vec().into());
+        let connection = &mut self.connections[key.slot];
+        connection.app_place = AppPlace::Refused;
+        // The answer to the handshake is no message.
+        self.enqueue_frame(context, out, key.slot, &prelude.to_vec().into());
         self.send_error(context, out, key.slot, error, why);
         // It was never open, so its end is not counted.
         self.close(context, out, key.slot, error, ConnectionEnd::Shutdown);
@@ -173,7 +175,7 @@ impl Local {
             connection.send_queue.push(&frame);
         }
         let (before, after) = (waiting + frame.len(), connection.send_queue.bytes());
-        let metrics = self.metrics.app(connection.app);
+        let metrics = self.metrics.app_or_none(connection.app_counted());
         metrics.queued_bytes.add(frame.len() as u64);
         metrics.discarded_bytes.add(before.saturating_sub(after) as u64);
         self.metrics.send_queue_bytes.add(after as u64);
@@ -201,9 +203,9 @@ impl Local {
         debug_assert_eq!(removed.generation, key.generation, "the connection that was meant");
         debug_assert!(removed.subscriptions.is_empty(), "no channel names a free slot");
         debug_assert_eq!(removed.charged, 0, "it has given back what it was charged");
-        debug_assert!(!removed.counted, "its app has its place back");
+        debug_assert!(!removed.is_counted(), "its app has its place back");
         let discarded = removed.send_queue.bytes() as u64;
-        self.metrics.app(removed.app).discarded_bytes.add(discarded);
+        self.metrics.app_or_none(removed.app_counted()).discarded_bytes.add(discarded);
         self.metrics.send_queue_bytes.sub(discarded);
     }
 
@@ -217,7 +219,8 @@ impl Local {
         debug_assert_eq!(connection.charged, 0, "it is in nothing any longer");
         debug_assert!(connection.extras.is_none(), "it is signed in and watches nobody");
         let (app, socket_id) = (connection.app, connection.socket_id);
-        if std::mem::take(&mut connection.counted) {
+        if connection.is_counted() {
+            connection.app_place = AppPlace::Ended;
             context.app(app).release();
             self.metrics.app(app).disconnections.add(1);
             self.metrics.count_end(why);

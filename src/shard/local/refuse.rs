@@ -85,7 +85,7 @@ impl Local {
         let line = noted.line?;
         let connection = self.connections.get(slot)?;
         let (socket_id, generation) = (connection.socket_id, connection.generation);
-        let app = connection.counted.then_some(connection.app);
+        let app = connection.is_counted().then_some(connection.app);
         if let Some(left_out) = noted.left_out {
             let (line, connection) = (line.clone(), ConnectionKey { slot, generation });
             let channel = noted.channel;

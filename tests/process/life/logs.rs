@@ -117,3 +117,26 @@ fn without_the_option_no_request_is_logged() {
         }
     }
 }
+
+#[test]
+fn an_unknown_time_zone_is_warned_of_once_and_a_known_one_is_in_each_line() {
+    let setup = |zone: &str| {
+        let setup = Setup::new().env("RINGVERB_LOG_FORMAT", "text").env("TZ", zone);
+        setup.env("RINGVERB_LOG_TIME", "local")
+    };
+    let finish = |server: Server| {
+        server.signal(Signal::TERM);
+        server.finish()
+    };
+    let unknown = finish(setup("Mars/Olympus").start());
+    let warnings = unknown.stderr.matches("TZ is \"Mars/Olympus\", which names no zone").count();
+    assert_eq!(warnings, 1, "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("set RINGVERB_LOG_TIME=utc"), "{}", unknown.stderr);
+    assert!(unknown.stdout.contains("+00:00  INFO Stopped"), "{}", unknown.stdout);
+    // A rule of POSIX needs no files.
+    let known = finish(setup("IST-5:30").start());
+    assert_eq!(known.stderr, "");
+    assert!(known.stdout.contains("+05:30  INFO Stopped"), "{}", known.stdout);
+    let utc = finish(setup("Mars/Olympus").env("RINGVERB_LOG_TIME", "utc").start());
+    assert_eq!(utc.stderr, "", "the zone is not used");
+}

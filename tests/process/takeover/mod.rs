@@ -1,5 +1,6 @@
 //! Take-over: a new process takes the port, or the port and the connections, over from the old process.
 
+mod admin_requests;
 mod connections;
 mod failures;
 mod late_request;

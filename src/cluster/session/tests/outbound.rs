@@ -5,7 +5,7 @@ use crate::limits::CLUSTER_EFFECTS_MAX;
 use std::sync::Arc as Shared;
 
 use super::*;
-use crate::shard::{AccessCommand, NodeSnapshot, ToCluster};
+use crate::shard::{AccessCommand, NodeSnapshot, OperatorQuestion, Question, ToCluster};
 
 /// Effects in, commands out, on a session that is up and on one that is down.
 #[test]
@@ -25,6 +25,7 @@ fn each_effect_is_one_command_and_only_effects_that_no_snapshot_repeats_wait_for
         is_transition,
     };
     let question = Shared::new(Question::Connections { app: AppIndex(0) });
+    let of_operator = Box::new(OperatorQuestion::Connections { app: None, contains: "a".into() });
     let rows: Vec<(ToCluster, &str, bool)> = vec![
         (publish(None), "PUBLISH n/cache-c Event(e)", true),
         (publish(Some(60)), "EVAL key/cache-c n/cache-c Event(e)", true),
@@ -59,6 +60,7 @@ fn each_effect_is_one_command_and_only_effects_that_no_snapshot_repeats_wait_for
         ),
         (ToCluster::SendToAll { message: SessionMessage::NodeEnds }, "PUBLISH all NodeEnds", false),
         (ToCluster::Ask { id: 4, question }, "PUBLISH ask Ask", false),
+        (ToCluster::AskOperator { id: 5, question: of_operator }, "PUBLISH ask Ask", false),
     ];
     for (effect, command, is_kept) in rows {
         let what = format!("{effect:?}");
@@ -115,6 +117,9 @@ fn clone_of(effect: &ToCluster) -> ToCluster {
         ToCluster::Reply { to, message } => ToCluster::Reply { to: *to, message: message.clone() },
         ToCluster::SendToAll { message } => ToCluster::SendToAll { message: message.clone() },
         ToCluster::Ask { id, question } => ToCluster::Ask { id: *id, question: question.clone() },
+        ToCluster::AskOperator { id, question } => {
+            ToCluster::AskOperator { id: *id, question: question.clone() }
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Channels and their subscribers, as the admin API shows them.
 //!
-//! Input: the findings of each worker, which has filtered its channels already. Here they are merged by name, because a
-//! channel has subscribers on several cores, sorted, and cut into pages. Output: JSON. All numbers are of this node.
-//! Limits: `PAGE_ROWS_MAX` rows in an answer; each worker finds at most as many as `shard/inspect.rs` allows.
+//! Input: the findings of each worker, which has filtered its channels already, and the rows of the other nodes. Here
+//! they are merged by name, because a channel has subscribers on several cores and nodes, sorted, and cut into pages.
+//! Output: JSON. Limits: `PAGE_ROWS_MAX` rows in an answer; each worker finds at most as many as `shard/inspect.rs`
+//! allows, and another node as many as `shard/operator.rs` allows.
 
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use hashbrown::HashMap;
 use serde_json::{Value, json};
 
 use super::Parameters;
-use super::connections::row;
-use super::event::compact;
+use super::connections;
+use super::nodes::{NodeAnswers, node_name};
 use crate::app::Apps;
-use crate::shard::{ChannelRow, Findings};
+use crate::shard::{ChannelRow, Findings, NodeChannelRow};
 use crate::text::shown;
 
 /// Channels of a page.
@@ -28,16 +29,29 @@ enum ChannelOrder {
     Users,
 }
 
-/// A channel on this node.
-#[derive(Debug)]
-struct NodeChannel {
-    name: Arc<str>,
+/// What the nodes have of a channel.
+#[derive(Debug, Default)]
+struct ChannelSums {
+    /// Subscribers on this node.
     subscribers: u32,
     users: u32,
+    elsewhere: u64,
+    /// Other nodes with subscribers.
+    nodes: Vec<u64>,
+}
+
+impl ChannelSums {
+    fn all(&self) -> u64 {
+        u64::from(self.subscribers) + self.elsewhere
+    }
 }
 
 /// One page of the table. `Err`: a sentence about a parameter.
-pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<Value, String> {
+pub(super) fn page(
+    parameters: &Parameters<'_>,
+    found: Vec<Findings>,
+    others: Option<&NodeAnswers>,
+) -> Result<Value, String> {
     let order = match parameters.get("sort").unwrap_or("name") {
         "name" => ChannelOrder::Name,
         "subscribers" => ChannelOrder::Subscribers,
@@ -47,17 +61,21 @@ pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<
         }
     };
     let rows = parameters.number("rows", PAGE_ROWS)?.clamp(1, PAGE_ROWS_MAX);
-    let left_out: u64 = found.iter().map(|found| found.left_out).sum();
+    let mut left_out: u64 = found.iter().map(|found| found.left_out).sum();
     let mut subscribers: u64 = found.iter().map(|found| found.left_out_subscribers).sum();
-    let mut channels = merged(found);
-    subscribers += channels.iter().map(|channel| u64::from(channel.subscribers)).sum::<u64>();
-    channels.sort_unstable_by(|a, b| {
+    for (_, rows) in others.into_iter().flat_map(NodeAnswers::rows) {
+        left_out = left_out.saturating_add(rows.left_out);
+        subscribers = subscribers.saturating_add(rows.left_out_subscribers);
+    }
+    let mut channels = merged(found, others);
+    subscribers += channels.iter().map(|(_, sums)| sums.all()).sum::<u64>();
+    channels.sort_unstable_by(|(a, of_a), (b, of_b)| {
         let by = match order {
             ChannelOrder::Name => std::cmp::Ordering::Equal,
-            ChannelOrder::Subscribers => b.subscribers.cmp(&a.subscribers),
-            ChannelOrder::Users => b.users.cmp(&a.users),
+            ChannelOrder::Subscribers => of_b.all().cmp(&of_a.all()),
+            ChannelOrder::Users => of_b.users.cmp(&of_a.users),
         };
-        by.then_with(|| a.name.cmp(&b.name))
+        by.then_with(|| a.cmp(b))
     });
     if parameters.get("order") == Some("reverse") {
         channels.reverse();
@@ -66,8 +84,14 @@ pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<
     let page = parameters.number("page", 1)?.clamp(1, pages);
     let shown = channels.iter().skip((page - 1) * rows).take(rows);
     let shown: Vec<_> = shown
-        .map(|NodeChannel { name, subscribers, users }| {
-            json!({ "name": &**name, "subscribers": subscribers, "users": users })
+        .map(|(name, sums)| {
+            let ChannelSums { subscribers, users, .. } = sums;
+            let mut row = json!({ "name": &**name, "subscribers": subscribers, "users": users });
+            if others.is_some() {
+                row["all_nodes"] = json!(sums.all());
+                row["nodes"] = sums.nodes.iter().map(|node| node_name(*node)).collect();
+            }
+            row
         })
         .collect();
     // A channel that several cores leave out counts for each.
@@ -81,38 +105,73 @@ pub(super) fn page(parameters: &Parameters<'_>, found: Vec<Findings>) -> Result<
     }))
 }
 
-/// Adds up what the cores have. A roster can outlive its last subscriber by a mail: then the channel is not shown.
-fn merged(found: Vec<Findings>) -> Vec<NodeChannel> {
-    let mut channels: HashMap<Arc<str>, (u32, u32), foldhash::fast::RandomState> =
+/// Adds up what cores and nodes have. A roster can outlive its last subscriber by a mail: then the channel is not
+/// shown.
+fn merged(found: Vec<Findings>, others: Option<&NodeAnswers>) -> Vec<(Arc<str>, ChannelSums)> {
+    let mut channels: HashMap<Arc<str>, ChannelSums, foldhash::fast::RandomState> =
         HashMap::default();
     for ChannelRow { name, subscribers, users } in found.into_iter().flat_map(|one| one.channels) {
         let sums = channels.entry(name).or_default();
-        *sums = (sums.0.saturating_add(subscribers), sums.1.max(users));
+        sums.subscribers = sums.subscribers.saturating_add(subscribers);
+        sums.users = sums.users.max(users);
     }
-    let each = channels.into_iter().filter(|(_, (subscribers, _))| *subscribers > 0);
-    each.map(|(name, (subscribers, users))| NodeChannel { name, subscribers, users }).collect()
+    for (node, rows) in others.into_iter().flat_map(NodeAnswers::rows) {
+        for NodeChannelRow { name, subscribers, users } in &rows.channels {
+            let sums = channels.entry(Arc::from(&**name)).or_default();
+            sums.elsewhere += u64::from(*subscribers);
+            sums.users = sums.users.max(*users);
+            if *subscribers > 0 && !sums.nodes.contains(&node) {
+                sums.nodes.push(node);
+            }
+        }
+    }
+    channels.into_iter().filter(|(_, sums)| sums.all() > 0).collect()
 }
 
-/// One channel: its members and subscribers. Lists are cut where the workers cut theirs.
-pub(super) fn inside(name: &str, found: &[Findings], apps: &Apps) -> Value {
-    let rows = || found.iter().flat_map(|found| &found.channels);
-    let subscribers: u64 = rows().map(|row| u64::from(row.subscribers)).sum();
-    let members = found.iter().flat_map(|found| &found.members);
-    let members: Vec<_> = members.map(|(id, info)| json!({ "id": id, "info": info })).collect();
-    let connections = found.iter().flat_map(|found| &found.connections);
-    let connections: Vec<_> = connections.map(|found| compact(row(found, apps))).collect();
-    json!({
+/// One channel: its members and subscribers. Lists are cut where the workers and nodes cut theirs.
+pub(super) fn inside(
+    name: &str,
+    found: Vec<Findings>,
+    apps: &Apps,
+    others: Option<&NodeAnswers>,
+) -> Value {
+    let rows = found.iter().flat_map(|found| &found.channels);
+    let subscribers: u64 = rows.map(|row| u64::from(row.subscribers)).sum();
+    let mut members: Vec<Value> = Vec::new();
+    let member = |(id, info): &(Box<str>, Box<str>)| json!({ "id": id, "info": info });
+    let own = found.iter().flat_map(|found| &found.members);
+    members.extend(own.map(member));
+    let mut left_out: u64 = found.iter().map(|found| found.left_out).sum();
+    let mut left_out_members: u64 = found.iter().map(|found| found.left_out_members).sum();
+    let mut elsewhere = 0_u64;
+    for (_, rows) in others.into_iter().flat_map(NodeAnswers::rows) {
+        left_out = left_out.saturating_add(rows.left_out);
+        elsewhere += rows.channels.iter().map(|row| u64::from(row.subscribers)).sum::<u64>();
+        // The home of each node with the channel knows the members of all nodes.
+        if rows.members.len() > members.len() {
+            members = rows.members.iter().map(member).collect();
+            left_out_members = rows.left_out_members;
+        }
+    }
+    let connections = connections::rows(found, apps, others);
+    let connections: Vec<_> =
+        connections.iter().map(|row| connections::node_row(row, others)).collect();
+    let mut inside = json!({
         "name": name,
         "subscribers": subscribers,
-        "left_out": found.iter().map(|found| found.left_out).sum::<u64>(),
+        "left_out": left_out.saturating_add(left_out_members),
         "members": members,
         "connections": connections,
-    })
+    });
+    if others.is_some() {
+        inside["all_nodes"] = json!(subscribers + elsewhere);
+    }
+    inside
 }
 
-/// Adds to rows of this node the subscribers that all nodes together have. `names` are those of the rows, and then
-/// perhaps one more: it has a row of its own if only other nodes have subscribers of it.
-pub(super) fn add_all_nodes(page: &mut Value, names: &[String], counts: &[usize]) {
+/// Sets the subscribers that all nodes together have, where nodes have left rows out. `names` are those of the rows,
+/// and then perhaps one more: it has a row of its own if only other nodes have subscribers of it.
+pub(super) fn set_all_nodes(page: &mut Value, names: &[String], counts: &[usize]) {
     let Some(rows) = page["channels"].as_array_mut() else { return };
     for (index, (name, count)) in names.iter().zip(counts).enumerate() {
         match rows.get_mut(index) {
@@ -145,7 +204,7 @@ mod tests {
             core(&[("a", 2, 0), ("presence-b", 1, 0), ("presence-gone", 0, 3)]),
             core(&[("a", 5, 0), ("presence-b", 0, 4), ("c", 1, 0)]),
         ];
-        page(&Parameters::of(query), cores)
+        page(&Parameters::of(query), cores, None)
     }
 
     fn names(query: &str) -> Vec<String> {
@@ -166,20 +225,21 @@ mod tests {
     fn rows_have_the_subscribers_of_all_nodes_and_a_channel_of_other_nodes_has_a_row() {
         let mut all = ask("sort=name").unwrap();
         let names = ["a", "c", "presence-b", "elsewhere"].map(str::to_owned);
-        add_all_nodes(&mut all, &names, &[9, 1, 2, 5]);
+        set_all_nodes(&mut all, &names, &[9, 1, 2, 5]);
         let rows = all["channels"].as_array().unwrap();
         let numbers = |row: &Value| (row["subscribers"].clone(), row["all_nodes"].clone());
         assert_eq!(numbers(&rows[0]), (json!(7), json!(9)));
         assert_eq!(numbers(&rows[3]), (json!(0), json!(5)));
         let mut all = ask("sort=name").unwrap();
-        add_all_nodes(&mut all, &names, &[9, 1, 2, 0]);
+        set_all_nodes(&mut all, &names, &[9, 1, 2, 0]);
         assert_eq!(all["channels"].as_array().map(Vec::len), Some(3), "nobody is in it");
     }
 
     #[test]
     fn totals_have_what_cores_have_left_out() {
         let cut = Findings { left_out: 3, left_out_subscribers: 4, ..core(&[("a", 2, 0)]) };
-        let all = page(&Parameters::of(""), vec![cut, core(&[("a", 1, 0), ("b", 1, 0)])]).unwrap();
+        let all =
+            page(&Parameters::of(""), vec![cut, core(&[("a", 1, 0), ("b", 1, 0)])], None).unwrap();
         for (name, expected) in [("total", 5), ("subscribers", 8), ("left_out", 3), ("pages", 1)] {
             assert_eq!(all[name], expected, "{name}");
         }

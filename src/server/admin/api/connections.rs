@@ -1,22 +1,24 @@
 //! Connections as the admin API shows them: rows of lists, and the inside of one.
 //!
-//! Limit: `ROWS_MAX` rows in an answer.
+//! Rows of this node and of other nodes have one form. A row of another node names the node. Limit: `ROWS_MAX` rows in
+//! an answer.
 
 use serde_json::{Value, json};
 
 use super::event::compact;
+use super::nodes::{NodeAnswers, node_name};
 use crate::app::Apps;
-use crate::desk::{InspectionReply, SocketFacts};
-use crate::shard::{ConnectionRow, Findings};
+use crate::desk::InspectionReply;
+use crate::shard::{Findings, NodeConnectionInside, NodeConnectionRow, OperatorOutcome};
 
 /// Connections of an answer.
 const ROWS_MAX: usize = 500;
 
 /// What is not known is `null`.
-pub(super) fn row(row: &ConnectionRow, apps: &Apps) -> Value {
+fn row(row: &NodeConnectionRow) -> Value {
     json!({
         "socket_id": row.socket_id.to_string(),
-        "app": apps.find(row.app).map(|app| &*app.id),
+        "app": row.app,
         "user": row.user.as_deref(),
         "channels": row.channels,
         "queue_bytes": row.queue_bytes,
@@ -25,18 +27,46 @@ pub(super) fn row(row: &ConnectionRow, apps: &Apps) -> Value {
     })
 }
 
+/// Rows of this node, and then those of others with their nodes.
+pub(super) fn rows(
+    found: Vec<Findings>,
+    apps: &Apps,
+    others: Option<&NodeAnswers>,
+) -> Vec<(Option<u64>, NodeConnectionRow)> {
+    let own = found.into_iter().flat_map(|found| found.connections);
+    let own = own.map(|row| (None, row.of_node(apps)));
+    let others = others.into_iter().flat_map(NodeAnswers::rows);
+    let others = others
+        .flat_map(|(node, rows)| rows.connections.iter().map(move |row| (Some(node), row.clone())));
+    own.chain(others).collect()
+}
+
+/// A row as JSON, with its node if that is another one.
+pub(super) fn node_row(
+    (node, found): &(Option<u64>, NodeConnectionRow),
+    others: Option<&NodeAnswers>,
+) -> Value {
+    let mut row = row(found);
+    if let (Some(node), Some(others)) = (node, others) {
+        row["node"] = json!(node_name(*node));
+        row["host"] = json!(others.host(*node));
+    }
+    compact(row)
+}
+
 /// Connections with the longest queues first, then the oldest.
-pub(super) fn table(found: Vec<Findings>, apps: &Apps) -> Value {
-    let left_out: u64 = found.iter().map(|found| found.left_out).sum();
-    let mut rows: Vec<_> = found.into_iter().flat_map(|found| found.connections).collect();
-    rows.sort_by_key(|row| {
+pub(super) fn table(found: Vec<Findings>, apps: &Apps, others: Option<&NodeAnswers>) -> Value {
+    let mut left_out: u64 = found.iter().map(|found| found.left_out).sum();
+    left_out += others.map_or(0, |others| others.rows().map(|(_, rows)| rows.left_out).sum());
+    let mut rows = rows(found, apps, others);
+    rows.sort_by_key(|(_, row)| {
         let age = row.age_seconds.unwrap_or(0);
         (std::cmp::Reverse(row.queue_bytes), std::cmp::Reverse(age), row.socket_id.to_string())
     });
     let total = rows.len() as u64 + left_out;
     rows.truncate(ROWS_MAX);
     let left_out = total - rows.len() as u64;
-    let rows: Vec<_> = rows.iter().map(|found| compact(row(found, apps))).collect();
+    let rows: Vec<_> = rows.iter().map(|row| node_row(row, others)).collect();
     json!({ "total": total, "left_out": left_out, "connections": rows })
 }
 
@@ -46,24 +76,39 @@ pub(super) fn inside(found: Vec<(usize, Box<InspectionReply>)>, apps: &Apps) -> 
         let InspectionReply { findings, socket } = *found;
         Some((worker, findings.inside?, socket?))
     })?;
-    let SocketFacts { peer, round_trip, is_tls } = socket;
-    let names: Vec<&str> = inside.channels.iter().map(|name| &**name).collect();
+    let mut inside = inside.of_node(apps);
+    socket.add_to(&mut inside);
+    Some(compact(inside_json(worker, &inside)))
+}
+
+/// The inside of a connection, if another node has it.
+pub(super) fn inside_elsewhere(others: &NodeAnswers) -> Option<Value> {
+    others.answers().iter().find_map(|answer| {
+        let OperatorOutcome::Inside(Some(inside)) = &answer.outcome else { return None };
+        let mut json = inside_json(answer.core.into(), inside);
+        json["node"] = json!(node_name(answer.node));
+        json["host"] = json!(answer.host);
+        Some(compact(json))
+    })
+}
+
+fn inside_json(worker: usize, inside: &NodeConnectionInside) -> Value {
     let more = json!({
         "worker": worker,
-        "address": peer.map(|peer| peer.to_string()),
-        "round_trip_ms": round_trip.map(|found| f64::from(found.microseconds) / 1_000.0),
-        "retransmissions": round_trip.map(|found| found.retransmissions),
-        "is_tls": is_tls,
+        "address": inside.address,
+        "round_trip_ms": inside.round_trip.map(|(microseconds, _)| f64::from(microseconds) / 1_000.0),
+        "retransmissions": inside.round_trip.map(|(_, retransmissions)| retransmissions),
+        "is_tls": inside.is_tls,
         "kept_bytes": inside.kept_bytes,
         "is_closing": inside.is_closing,
         "is_blocked": inside.is_blocked,
         "is_pinged": inside.is_pinged,
         "has_signed_in": inside.has_signed_in,
-        "channel_names": names,
+        "channel_names": inside.channel_names,
     });
-    let mut all = row(&inside.row, apps);
+    let mut all = row(&inside.row);
     if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
         all.extend(more);
     }
-    Some(compact(all))
+    all
 }

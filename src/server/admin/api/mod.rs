@@ -9,6 +9,7 @@
 mod channels;
 mod connections;
 mod event;
+mod nodes;
 mod overview;
 mod parameters;
 mod questions;
@@ -17,16 +18,19 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
+use nodes::NodeAnswers;
 pub(super) use questions::Questions;
 
 use self::overview::OverviewFacts;
 use super::routes::AdminState;
 use crate::app::{AppIndex, Apps};
-use crate::desk::{DeskReply, DeskRequest, InspectionReply};
+use crate::desk::{DeskReply, DeskRequest, InspectionReply, OwnRequest};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::pusher::socket_id::SocketId;
-use crate::shard::{AccessEnd, Answer, Findings, Inspection, Question};
+use crate::shard::{
+    AccessEnd, Answer, Findings, Inspection, OperatorOutcome, OperatorQuestion, Question,
+};
 use crate::text::shown;
 pub(super) use event::event_json;
 use event::refusal_json;
@@ -100,7 +104,7 @@ impl AdminState {
         inspection: &Inspection,
     ) -> ApiOutcome<Vec<(usize, Box<InspectionReply>)>> {
         let workers = 0..self.shared().desks.len();
-        let request = || DeskRequest::Look(inspection.clone());
+        let request = || DeskRequest::Own(OwnRequest::Look(inspection.clone()));
         let replies = self.questions.ask(&self.sources, workers, request).await?;
         let found = replies.into_iter().filter_map(|(worker, reply)| match reply {
             DeskReply::Found(found) => Some((worker, found)),
@@ -118,9 +122,16 @@ impl AdminState {
         let app = self.app(parameters)?;
         let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
         let searched = contains.clone();
+        let question =
+            OperatorQuestion::Channels { app: self.id_of(app), contains: searched.clone() };
         let found = self.findings(&Inspection::Channels { app, contains }).await?;
-        let mut page = channels::page(parameters, found).map_err(|sentence| wrong(&sentence))?;
-        if self.shared().redis.is_some() {
+        let others = self.ask_nodes(&question).await?;
+        let page = channels::page(parameters, found, others.as_ref());
+        let mut page = page.map_err(|sentence| wrong(&sentence))?;
+        let Some(others) = others else { return Ok(page) };
+        others.add_to(&mut page);
+        if others.rows().any(|(_, rows)| rows.left_out > 0) {
+            // The sums are exact for the rows that are shown, also of nodes that have left these out.
             let rows = page["channels"].as_array().into_iter().flatten();
             let names = rows.filter_map(|row| row["name"].as_str());
             let mut names: Vec<String> = names.map(str::to_owned).collect();
@@ -129,9 +140,13 @@ impl AdminState {
                 names.push(searched.into());
             }
             let counts = self.subscribers_of_all_nodes(app, names.clone()).await?;
-            channels::add_all_nodes(&mut page, &names, &counts);
+            channels::set_all_nodes(&mut page, &names, &counts);
         }
         Ok(page)
+    }
+
+    fn id_of(&self, app: AppIndex) -> Box<str> {
+        self.apps().find(app).map_or("", |app| &app.id).into()
     }
 
     /// By channel, in the order of the names. The question of the HTTP API about channels with names, so it is bounded
@@ -161,32 +176,41 @@ impl AdminState {
         let app = self.app(parameters)?;
         let name = parameters.get("name").ok_or_else(|| wrong("name is missing"))?;
         let found = self.findings(&Inspection::Channel { app, name: name.into() }).await?;
-        let mut inside = channels::inside(name, &found, &self.apps());
-        if self.shared().redis.is_some() {
-            let counts = self.subscribers_of_all_nodes(app, vec![name.to_owned()]).await?;
-            inside["all_nodes"] = json!(counts.iter().sum::<usize>());
-        }
+        let question = OperatorQuestion::Channel { app: self.id_of(app), name: name.into() };
+        let others = self.ask_nodes(&question).await?;
+        let mut inside = channels::inside(name, found, &self.apps(), others.as_ref());
+        others.iter().for_each(|others| others.add_to(&mut inside));
         Ok(inside)
     }
 
     async fn connections(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let app = parameters.get("app").map(|_| self.app(parameters)).transpose()?;
         let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
+        let id = app.map(|app| self.id_of(app));
+        let question = OperatorQuestion::Connections { app: id, contains: contains.clone() };
         let found = self.findings(&Inspection::Connections { app, contains }).await?;
-        Ok(connections::table(found, &self.apps()))
+        let others = self.ask_nodes(&question).await?;
+        let mut table = connections::table(found, &self.apps(), others.as_ref());
+        others.iter().for_each(|others| others.add_to(&mut table));
+        Ok(table)
     }
 
     async fn connection(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let socket_id = socket_id(parameters.get("socket_id"))?;
         let found = self.look(&Inspection::Connection { socket_id }).await?;
-        connections::inside(found, &self.apps()).ok_or_else(|| not_open(socket_id))
+        if let Some(inside) = connections::inside(found, &self.apps()) {
+            return Ok(inside);
+        }
+        let others = self.ask_nodes(&OperatorQuestion::Connection { socket_id }).await?;
+        let inside = others.as_ref().and_then(connections::inside_elsewhere);
+        inside.ok_or_else(|| not_open(socket_id, others.as_ref()))
     }
 
     async fn refusals(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let id = parameters.get("socket_id");
         let socket_id = id.map(|id| socket_id(Some(id))).transpose()?;
         let workers = 0..self.shared().desks.len();
-        let ask = || DeskRequest::Refusals { socket_id };
+        let ask = || DeskRequest::Own(OwnRequest::Refusals { socket_id });
         let replies = self.questions.ask(&self.sources, workers, ask).await?;
         let lists = replies.into_iter().filter_map(|(_, reply)| match reply {
             DeskReply::Refused(refused) => Some(refused),
@@ -228,7 +252,10 @@ impl AdminState {
             Ok(app) => app,
             Err(response) => return response,
         };
-        let ask = || DeskRequest::Publish { app, request: Box::new(request.clone()) };
+        let ask = || {
+            let request = Box::new(request.clone());
+            DeskRequest::Own(OwnRequest::Publish { app, request })
+        };
         match self.questions.ask(&self.sources, 0..1, ask).await {
             Err(response) => response,
             Ok(replies) => {
@@ -241,7 +268,7 @@ impl AdminState {
         }
     }
 
-    /// Ends a connection, or its subscription to a channel.
+    /// Ends a connection, or its subscription to a channel, on whatever node.
     async fn end_access(&self, request: &Request, has_channel: bool) -> ApiOutcome<Json> {
         let body: Json = serde_json::from_slice(request.body())
             .map_err(|_| wrong("the body is no JSON: send {\"socket_id\": \"1234.5678\"}"))?;
@@ -250,21 +277,37 @@ impl AdminState {
         if has_channel && channel.is_none() {
             return Err(wrong("channel is missing, and takes the name of a channel"));
         }
-        let workers = 0..self.shared().desks.len();
-        let ask = || DeskRequest::EndAccess { socket_id, channel: channel.map(Into::into) };
-        let replies = self.questions.ask(&self.sources, workers, ask).await?;
-        let has = |end| {
-            replies.iter().any(|(_, reply)| matches!(reply, DeskReply::Ended(one) if *one == end))
-        };
-        if has(AccessEnd::Done) {
-            Ok(json!({}))
-        } else if has(AccessEnd::NotSubscribed) {
-            let channel = shown(channel.unwrap_or_default());
+        let channel: Option<Box<str>> = channel.map(Into::into);
+        let not_subscribed = || {
+            let channel = shown(channel.as_deref().unwrap_or_default());
             let text = format!("Connection {socket_id} is not subscribed to {channel}.\n");
             Err(Response::text(404, &text))
-        } else {
-            Err(not_open(socket_id))
+        };
+        let workers = 0..self.shared().desks.len();
+        let ask = || {
+            let channel = channel.clone();
+            DeskRequest::Own(OwnRequest::EndAccess { socket_id, channel })
+        };
+        for (_, reply) in self.questions.ask(&self.sources, workers, ask).await? {
+            match reply {
+                DeskReply::Ended(AccessEnd::Done) => return Ok(json!({})),
+                DeskReply::Ended(AccessEnd::NotSubscribed) => return not_subscribed(),
+                _ => {}
+            }
         }
+        let order = OperatorQuestion::EndAccess { socket_id, channel: channel.clone() };
+        let others = self.ask_nodes(&order).await?;
+        for answer in others.iter().flat_map(NodeAnswers::answers) {
+            match answer.outcome {
+                OperatorOutcome::Ended => {
+                    let node = nodes::node_name(answer.node);
+                    return Ok(json!({ "node": node, "host": answer.host }));
+                }
+                OperatorOutcome::NotSubscribed => return not_subscribed(),
+                _ => {}
+            }
+        }
+        Err(not_open(socket_id, others.as_ref()))
     }
 }
 
@@ -275,9 +318,24 @@ fn socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
     })
 }
 
-fn not_open(socket_id: SocketId) -> Response {
-    let text = format!(
-        "No connection {socket_id} is open on this node: it has ended, or another node has it.\n"
-    );
-    Response::text(404, &text)
+/// `others`: what the other nodes of the cluster have answered.
+fn not_open(socket_id: SocketId, others: Option<&NodeAnswers>) -> Response {
+    match others {
+        None => {
+            let text = format!("No connection {socket_id} is open on this node: it has ended.\n");
+            Response::text(404, &text)
+        }
+        Some(others) if others.is_complete() => {
+            let text = format!("No connection {socket_id} is open on any node: it has ended.\n");
+            Response::text(404, &text)
+        }
+        Some(others) => {
+            let missing = others.missing();
+            let text = format!(
+                "No connection {socket_id} is open on the nodes that answered. {missing}: it may have the connection. \
+                 Try again, or use the console of that node.\n"
+            );
+            Response::text(503, &text).with_header("Retry-After", "1")
+        }
+    }
 }

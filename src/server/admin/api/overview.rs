@@ -38,14 +38,13 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
     let total =
         |read: fn(&AppMetrics) -> u64| cores.iter().map(|core| sum(core, read)).sum::<u64>();
     let open = apps.iter().map(|app| u64::from(app.connections_open.load(Ordering::Relaxed)));
-    let host = rustix::system::uname();
     let started = sources.started_unix_seconds;
     let webhooks = &sources.webhooks;
     let (queued, settled) = (webhooks.queued.get(), webhooks.settled.get());
     let workers = cores.iter().enumerate().map(|(core, one)| worker(shared, core, one));
     compact(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "host": host.nodename().to_string_lossy(),
+        "host": host(),
         "pid": std::process::id(),
         "started": started,
         "uptime_seconds": unix_seconds().saturating_sub(started),
@@ -75,6 +74,11 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
             "failing_seconds": webhooks.failing_seconds(unix_seconds()),
         },
     }))
+}
+
+/// The name of this host.
+pub(super) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn sum(core: &CoreMetrics, read: fn(&AppMetrics) -> u64) -> u64 {

@@ -15,7 +15,7 @@ use crate::mailbox::Doorbell;
 use crate::server::admin::ScrapeSources;
 
 /// Questions in progress.
-const QUESTIONS_MAX: usize = 4;
+const QUESTIONS_MAX: usize = 8;
 /// Two seconds in steps.
 const LOOKS_MAX: u32 = 250;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);

@@ -20,6 +20,8 @@ export const views = { overview, channels, channel, connections, connection, eve
 
 const REFRESH = 1000;
 const SLOW_REFRESH = 3000;
+/** Nodes that a row names; of more it has the number. */
+const NODES_NAMED = 3;
 /** Refusals of one connection. */
 const REFUSALS_SHOWN = 10;
 
@@ -27,13 +29,14 @@ const heading = (text, ...more) => element("h2", { text }, ...more);
 const th = (text, isNumber = false) => element("th", { scope: "col", class: isNumber ? "n" : "", text });
 const cell = (isNumber = false) => element("td", { class: isNumber ? "n" : "" });
 
-/** A table: columns are [title, is a number, fill(cell, item)]. Returns its node and `show`. */
+/** A table: columns are [title, is a number, fill(cell, item), is of clusters only]. Returns its node and `show`. */
 function table(columns, keyOf, emptyText) {
-  const head = element("tr", {}, ...columns.map(([title, isNumber]) => th(title, isNumber)));
+  const mark = (cells) => cells.map((one, index) => { one.toggleAttribute("data-cluster", Boolean(columns[index][3])); return one; });
+  const head = element("tr", {}, ...mark(columns.map(([title, isNumber]) => th(title, isNumber))));
   const body = element("tbody");
   const empty = element("p", { class: "empty", text: emptyText, hidden: true });
   const node = element("div", {}, element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), body)), empty);
-  const make = () => element("tr", {}, ...columns.map(([, isNumber]) => cell(isNumber)));
+  const make = () => element("tr", {}, ...mark(columns.map(([, isNumber]) => cell(isNumber))));
   const update = (row, item) => columns.forEach(([, , fill], index) => {
     const text = fill(item, row.children[index]);
     if (text !== undefined) setText(row.children[index], String(text));
@@ -122,8 +125,25 @@ function rates(before, now) {
   return { totals, workers, flush: counts("publish_to_flush_ns"), trip: counts("round_trip_ms") };
 }
 
-/** The node of a cluster whose numbers a view shows, as a suffix of its heading. */
-const ofNode = () => (lastOverview?.node ? ` ${lastOverview.node.slice(0, 8)} only` : "");
+/** A node of the cluster, as rows and notes name it. */
+const nodeName = (host, node) => `${host ? `${host} ` : ""}${node.slice(0, 8)}`;
+
+/** A note that names the nodes whose rows are missing. */
+function missingNodes() {
+  const node = element("p", { class: "note warn", hidden: true, role: "status" });
+  const show = ({ nodes: answered = [], silent_nodes: silent = [], session_down: isDown }) => {
+    const busy = answered.filter((one) => one.busy).map((one) => `${nodeName(one.host, one.node)} (too many questions)`);
+    const names = [...silent.map((one) => `${nodeName("", one.node)} (last heartbeat ${one.seen_seconds_ago} s ago)`), ...busy];
+    node.hidden = !names.length && !isDown;
+    setText(node, isDown
+      ? "This node has no connection to Redis now. The rows of other nodes are missing."
+      : `Not answered in time: node ${names.join(", ")}. Its rows are missing.`);
+  };
+  return { node, show };
+}
+
+/** Over how many nodes a list is, as the end of its heading. */
+const overNodes = (found) => (found.nodes ? ` on ${found.nodes.length === 1 ? "this node" : `${found.nodes.length} nodes`}` : "");
 
 const where = document.getElementById("where");
 export function showServer(now) {
@@ -230,11 +250,18 @@ async function channels(view) {
   if (!select || view.signal.aborted) return;
   const filter = element("input", { type: "search", placeholder: "part of a name, such as private-orders", value: view.parameters.get("filter") ?? "" });
   const asked = { sort: "subscribers", order: "", page: 1 };
+  const hosts = new Map();
+  /** The first nodes of a channel, by name, and how many more there are. `others`: without this node. */
+  const placesOf = ({ isHere, others }) => {
+    const names = [...(isHere ? ["this node"] : []), ...others.map((node) => nodeName(hosts.get(node), node))];
+    return names.length > NODES_NAMED ? `${names.slice(0, NODES_NAMED).join(", ")} and ${names.length - NODES_NAMED} more` : names.join(", ");
+  };
   const list = table([
     ["", false, ({ name }, at) => linkIn(at, name, link("channel", { app: select.value, name }))],
-    ["", true, ({ subscribers }) => count(subscribers)],
+    ["", true, ({ subscribers, all_nodes }) => count(all_nodes ?? subscribers)],
     ["", true, ({ name, users }) => (name.startsWith("presence-") ? count(users) : "–")],
-    ["On all nodes", true, ({ all_nodes }) => (all_nodes === undefined ? "–" : count(all_nodes))],
+    ["On this node", true, ({ subscribers }) => count(subscribers), true],
+    ["Nodes", false, ({ nodes: of }, at) => named(at, of ? placesOf(of) : "–"), true],
   ], ({ name }) => name, "No channel matches.");
   const heads = [["name", "Name"], ["subscribers", "Subscribers"], ["users", "Members"]].map(([sort, title], index) => {
     const button = element("button", { type: "button", text: title, on: { click: () => {
@@ -247,26 +274,26 @@ async function channels(view) {
   });
   const total = element("span", { class: "count" });
   const note = element("p", { class: "note warn", hidden: true });
-  const scope = element("p", { class: "note", hidden: true });
-  const title = element("span", { text: "On this node " });
+  const missing = missingNodes();
+  const title = element("span", { text: "Channels " });
   const step = (by) => () => { asked.page += by; load(); };
   const previous = element("button", { type: "button", text: "← Previous", on: { click: step(-1) } });
   const following = element("button", { type: "button", text: "Next →", on: { click: step(1) } });
   const place = element("span");
   view.body.append(
     element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice, field("Filter (press /)", filter)),
-    scope, note,
+    missing.node, note,
     element("section", { class: "card" }, heading("", title, total), list.node, element("div", { class: "pager" }, previous, place, following)));
   const load = repeat(view, async () => {
     if (!lastOverview) await refreshHeader(view);
     const found = await get("/api/channels", { app: select.value, filter: filter.value.trim(), rows: 100, ...asked }, view.signal);
     view.works();
-    list.show(found.channels);
+    found.nodes?.forEach(({ node, host }) => hosts.set(node, host));
+    list.show(found.channels.map((row) => ({ ...row, nodes: row.nodes && { isHere: row.subscribers > 0, others: row.nodes } })));
     setText(total, `${count(found.total)} channels, ${count(found.subscribers)} subscriptions`);
-    setText(title, `On this node${ofNode()} `);
-    scope.hidden = !lastOverview?.node;
-    setText(scope, `This list has the channels with subscribers on this node, ${lastOverview?.host} ${lastOverview?.node}. The last column counts all nodes. To find a channel that only other nodes have, enter its whole name.`);
-    list.head.lastElementChild.hidden = !lastOverview?.node;
+    setText(title, `Channels${overNodes(found)} `);
+    missing.show(found);
+    list.node.classList.toggle("alone", !found.nodes);
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more channels match than can be shown: narrow the filter.`);
     asked.page = found.page;
@@ -299,7 +326,8 @@ function channel(view) {
     at.append(element("button", { type: "button", class: "danger small", text: "Unsubscribe", "aria-label": `Unsubscribe ${socket_id}`, on: { click: end } }));
   }]);
   const total = element("span", { class: "count" });
-  const title = element("span", { text: "Subscribers on this node " });
+  const title = element("span", { text: "Subscribers " });
+  const missing = missingNodes();
   const note = element("p", { class: "note warn", hidden: true });
   const memberCard = element("section", { class: "card", hidden: !name.startsWith("presence-") }, heading("Members, of all nodes"), members.node);
   view.body.append(
@@ -308,7 +336,7 @@ function channel(view) {
     element("p", { class: "filters" },
       element("a", { class: "button", href: link("publish", { app, channel: name }), text: "Publish here" }),
       element("a", { class: "button", href: link("events", { app, channel: name }), text: "Watch its events" })),
-    note, memberCard,
+    missing.node, note, memberCard,
     element("section", { class: "card" }, heading("", title, total), list.node));
   const load = repeat(view, async () => {
     if (!lastOverview) await refreshHeader(view);
@@ -316,8 +344,10 @@ function channel(view) {
     view.works();
     members.show(found.members);
     list.show(found.connections);
-    setText(title, `Subscribers on this node${ofNode()} `);
-    setText(total, `${count(found.subscribers)}${found.all_nodes === undefined ? "" : ` of ${count(found.all_nodes)} on all nodes`}`);
+    list.node.classList.toggle("alone", !found.nodes);
+    missing.show(found);
+    setText(title, `Subscribers${overNodes(found)} `);
+    setText(total, found.all_nodes === undefined ? count(found.subscribers) : `${count(found.all_nodes)}, of these ${count(found.subscribers)} on this node`);
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more are not shown.`);
     await refreshHeader(view);
@@ -349,6 +379,7 @@ function connectionTable(...more) {
     ["Waits to be sent", true, ({ queue_bytes }) => bytes(queue_bytes)],
     ["Open for", true, ({ age_seconds }) => (age_seconds === undefined ? "a moment" : span(age_seconds))],
     ["Silent for", true, ({ silent_seconds }) => span(silent_seconds)],
+    ["Node", false, ({ node, host }, at) => named(at, node ? nodeName(host, node) : "this node"), true],
     ...more,
   ], ({ socket_id }) => socket_id, "No connection matches.");
 }
@@ -358,14 +389,15 @@ async function connections(view) {
   const { select, choice } = await appChoice(view, true).catch((error) => { view.failed(error); return {}; });
   if (!select || view.signal.aborted) return;
   const filter = element("input", { type: "search", placeholder: "part of a socket id or of a user's id" });
-  const scope = element("p", { class: "note", hidden: true });
+  const missing = missingNodes();
+  const title = element("span", { text: "Longest queue first " });
   const list = connectionTable();
   const total = element("span", { class: "count" });
   const note = element("p", { class: "note warn", hidden: true });
   view.body.append(
     element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice, field("Filter (press /)", filter)),
-    scope, note,
-    element("section", { class: "card" }, heading("On this node, longest queue first ", total), list.node));
+    missing.node, note,
+    element("section", { class: "card" }, heading("", title, total), list.node));
   const load = repeat(view, async () => {
     const found = await get("/api/connections", { app: select.value, filter: filter.value.trim() }, view.signal);
     view.works();
@@ -373,9 +405,10 @@ async function connections(view) {
     setText(total, count(found.total));
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more connections match than are shown: narrow the filter.`);
+    list.node.classList.toggle("alone", !found.nodes);
+    setText(title, found.nodes ? `Connections${overNodes(found)}, longest queue first ` : "Longest queue first ");
+    missing.show(found);
     await refreshHeader(view);
-    scope.hidden = !lastOverview.node;
-    setText(scope, `These are the connections of this node, ${lastOverview.host} ${lastOverview.node}. Each other node shows its own in its console, at its RINGVERB_ADMIN.`);
   }, SLOW_REFRESH);
   select.addEventListener("change", load);
   let typing = 0;
@@ -391,6 +424,9 @@ function connection(view) {
   const pastTotal = element("span", { class: "count" });
   const log = eventList();
   const gone = element("p", { class: "note warn", hidden: true, role: "status" });
+  const elsewhere = element("p", { class: "note", hidden: true });
+  const now = element("section", { class: "card" }, heading("What happens now"), log.node);
+  const why = element("section", { class: "card" }, heading("Why was something refused ", pastTotal), past.node);
   const end = element("button", { type: "button", class: "danger", text: "Disconnect", on: { click: async () => {
     if (!confirm(`Close connection ${id}? Its client gets 4009 and does not reconnect by itself.`)) return;
     try {
@@ -404,12 +440,11 @@ function connection(view) {
   view.body.append(
     element("a", { class: "back", href: "#/connections", text: "← Connections" }),
     element("h1", {}, "Connection ", element("span", { class: "mono", text: id })),
-    gone,
+    gone, elsewhere,
     element("p", {}, end),
     element("div", { class: "split" }, facts,
       element("section", { class: "card" }, heading("Channels ", nameTotal), names)),
-    element("section", { class: "card" }, heading("What happens now"), log.node),
-    element("section", { class: "card" }, heading("Why was something refused ", pastTotal), past.node));
+    now, why);
   const endSubscription = async (name) => {
     if (!await unsubscribe(view, id, name)) return;
     await load();
@@ -442,9 +477,13 @@ function connection(view) {
       ["Address", found.address ? `${found.address}${found.is_tls ? ", TLS" : ""}` : "–"],
       ["Round trip", found.round_trip_ms === undefined ? "–" : `${found.round_trip_ms} ms, ${count(found.retransmissions)} retransmissions`],
       ["Open for", found.age_seconds === undefined ? "a moment" : span(found.age_seconds)], ["Silent for", span(found.silent_seconds)],
-      ["Waits to be sent", bytes(found.queue_bytes)], ["Keeps memory", bytes(found.kept_bytes)], ["Worker", found.worker],
+      ["Waits to be sent", bytes(found.queue_bytes)], ["Keeps memory", bytes(found.kept_bytes)],
+      ...(lastOverview?.node ? [["Node", found.node ? nodeName(found.host, found.node) : "this node"]] : []), ["Worker", found.worker],
       ["State", flags.join(", ") || "open"],
     ];
+    elsewhere.hidden = !found.node;
+    now.hidden = why.hidden = Boolean(found.node);
+    setText(elsewhere, found.node ? `Another node has this connection: ${found.host} ${found.node}. Its events and refusals are in the console of that node.` : "");
     facts.replaceChildren(heading("Inside"), details(rows.map(([name, value]) => [name, String(value)])));
     setText(nameTotal, count(found.channels));
     appId = found.app;
@@ -734,7 +773,7 @@ function nodes(view) {
     view.works();
     card.hidden = !found.own;
     setText(lead, found.own
-      ? `${found.sessions_up} of ${found.sessions} cluster sessions of this node are up. Nodes do not share the addresses of their consoles: open each at its RINGVERB_ADMIN.`
+      ? `${found.sessions_up} of ${found.sessions} cluster sessions of this node are up. Channels, connections and members are those of all nodes. Rates, refusals and the event log are those of this node: open the console of each node at its RINGVERB_ADMIN.`
       : "This node is alone. REVERB_SCALING_ENABLED=true connects several nodes through Redis.");
     if (found.own) list.show([{ node: found.own }, ...found.nodes]);
     await refreshHeader(view);

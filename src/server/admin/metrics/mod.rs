@@ -86,14 +86,14 @@ metrics! {
         |scrape, out| scrape.refusals(out, &RATE_LIMITS);
     "ws_messages_received_total" Counter ["app_id"] "Messages of clients, refused ones included, control frames excluded.",
         |scrape, out| scrape.by_app(out, |row| row.messages_received.get());
-    "ws_messages_sent_total" Counter ["app_id"] "Messages that were queued for clients, control frames excluded. Divided by ringverb_socket_sends_total: messages in one send.",
-        |scrape, out| scrape.by_app(out, |row| row.messages_sent.get());
+    "ws_messages_sent_total" Counter ["app_id"] "Messages that were queued for clients, control frames excluded; app_id is empty for handshakes that were refused. Divided by ringverb_socket_sends_total: messages in one send.",
+        |scrape, out| scrape.by_app_or_none(out, |row| row.messages_sent.get());
     "socket_received_bytes" Untyped ["app_id"] "Bytes of frames that were received on WebSockets.",
         |scrape, out| scrape.by_app(out, |row| row.received_bytes.get());
-    "socket_transmitted_bytes" Untyped ["app_id"] "Bytes of frames that were queued for WebSockets, the answer to the handshake included.",
-        |scrape, out| scrape.by_app(out, |row| row.queued_bytes.get());
+    "socket_transmitted_bytes" Untyped ["app_id"] "Bytes of frames that were queued for WebSockets, the answer to the handshake included; app_id as for the messages.",
+        |scrape, out| scrape.by_app_or_none(out, |row| row.queued_bytes.get());
     "socket_discarded_bytes_total" Counter ["app_id"] "Of these, bytes that were not sent, because the connection ended.",
-        |scrape, out| scrape.by_app(out, |row| row.discarded_bytes.get());
+        |scrape, out| scrape.by_app_or_none(out, |row| row.discarded_bytes.get());
     "client_events_total" Counter ["app_id"] "Client events that were accepted.",
         |scrape, out| scrape.by_app(out, |row| row.client_events.get());
     "published_events_total" Counter ["app_id"] "Events that the HTTP API accepted, once for each channel.",
@@ -186,11 +186,11 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.mail_held_peak.get());
     "cluster_topics_waiting" Gauge ["core"] "Topics that are needed, and wait until the session with Redis has room for their subscription. Over 1,024 the core reads no connection that subscribes.",
         |scrape, out| scrape.by_session(out, |session| session.topics_waiting.get());
-    "cluster_refused_total" Counter ["core"] "What other nodes sent over a limit of nodes, sessions or memory, and was dropped.",
+    "cluster_refused_total" Counter ["core"] "What other nodes sent over a limit of nodes, sessions, memory or questions, and was dropped.",
         |scrape, out| scrape.by_session(out, |session| session.refused.get());
-    "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API to other nodes to its last answer, or to the end of the wait.",
+    "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API or of an operator to other nodes to its last answer, or to the end of the wait.",
         |scrape, out| if scrape.has_cluster() { scrape.histogram(out, |core| &core.cluster.questions.time_ms, 1) };
-    "horizontal_adapter_sent_requests" Untyped ["core"] "Questions of the HTTP API to other nodes.",
+    "horizontal_adapter_sent_requests" Untyped ["core"] "Questions of the HTTP API and of operators to other nodes.",
         |scrape, out| scrape.by_session(out, |session| session.questions.sent.get());
     "horizontal_adapter_resolved_promises" Untyped ["core"] "Of these, questions that all other nodes answered in time.",
         |scrape, out| scrape.by_session(out, |session| session.questions.resolved.get());

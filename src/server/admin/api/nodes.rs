@@ -1,0 +1,171 @@
+//! Questions of the admin API to the other nodes of the cluster, and which of them have not answered.
+//!
+//! The first worker sends the question over its cluster session, and collects the answers (`tick/gather.rs`). A node
+//! that does not answer within the time of the gather is named: of the nodes that this one sees, it is the one whose
+//! answer is missing. Limits: those of `shard/operator.rs` for the answer of a core, and the nodes of a cluster.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::overview;
+use crate::desk::{DeskReply, DeskRequest};
+use crate::http1::response::Response;
+use crate::server::admin::routes::AdminState;
+use crate::shard::{
+    Answer, Inspection, NodeId, NodeRows, OperatorAnswer, OperatorOutcome, OperatorQuestion,
+};
+
+/// What the other nodes have answered.
+#[derive(Debug, Default)]
+pub(super) struct NodeAnswers {
+    own: u64,
+    /// One of each core.
+    answers: Vec<OperatorAnswer>,
+    /// Nodes that have not answered, and the seconds since each was seen.
+    silent: BTreeMap<u64, u32>,
+    /// The session that asks is down, so that no node was asked.
+    is_session_down: bool,
+}
+
+/// A node as JSON names it.
+pub(super) fn node_name(node: u64) -> String {
+    format!("{node:016x}")
+}
+
+impl AdminState {
+    /// Asks all other nodes. `None`: this node is alone.
+    ///
+    /// # Errors
+    /// See `Questions::ask`.
+    pub(super) async fn ask_nodes(
+        &self,
+        question: &OperatorQuestion,
+    ) -> Result<Option<NodeAnswers>, Response> {
+        let Some(redis) = &self.shared().redis else { return Ok(None) };
+        let ask = || DeskRequest::AskNodes(question.clone());
+        let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
+        let answers = replies.into_iter().filter_map(|(_, reply)| match reply {
+            DeskReply::Answers(answers) => Some(answers),
+            _ => None,
+        });
+        let answers = answers.flatten().filter_map(|answer| match answer {
+            Answer::Operator(answer) => Some(*answer),
+            _ => None,
+        });
+        let answers: Vec<OperatorAnswer> = answers.collect();
+        let sessions = self.look(&Inspection::Nodes).await?;
+        let is_session_down =
+            sessions.iter().any(|(worker, found)| *worker == 0 && !found.findings.is_up);
+        let mut silent = BTreeMap::new();
+        for (NodeId(node), seconds) in sessions.iter().flat_map(|(_, found)| &found.findings.nodes)
+        {
+            let last = silent.entry(*node).or_insert(*seconds);
+            *last = (*last).min(*seconds);
+        }
+        silent.retain(|node, _| !answers.iter().any(|answer| answer.node == *node));
+        Ok(Some(NodeAnswers { own: redis.node.0, answers, silent, is_session_down }))
+    }
+}
+
+impl NodeAnswers {
+    /// The rows of each core, with its node.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &NodeRows)> {
+        self.answers.iter().filter_map(|answer| match &answer.outcome {
+            OperatorOutcome::Rows(rows) => Some((answer.node, rows)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn answers(&self) -> &[OperatorAnswer] {
+        &self.answers
+    }
+
+    pub(super) fn host(&self, node: u64) -> Option<&str> {
+        self.answers.iter().find(|answer| answer.node == node).map(|answer| &*answer.host)
+    }
+
+    /// Whether all nodes that are seen have answered.
+    pub(super) fn is_complete(&self) -> bool {
+        let is_busy = |answer: &OperatorAnswer| matches!(answer.outcome, OperatorOutcome::Busy);
+        !self.is_session_down && self.silent.is_empty() && !self.answers.iter().any(is_busy)
+    }
+
+    /// The nodes that have answered, this one first, and those that have not.
+    pub(super) fn add_to(&self, answer: &mut Value) {
+        let mut nodes = BTreeMap::new();
+        for answer in &self.answers {
+            let is_busy = nodes.entry(answer.node).or_insert((&answer.host, false));
+            is_busy.1 |= matches!(answer.outcome, OperatorOutcome::Busy);
+        }
+        let own = json!({ "node": node_name(self.own), "host": overview::host(), "own": true });
+        let others = nodes.iter().map(|(node, (host, is_busy))| {
+            let mut row = json!({ "node": node_name(*node), "host": host });
+            if *is_busy {
+                row["busy"] = json!(true);
+            }
+            row
+        });
+        let silent = self.silent.iter();
+        let silent = silent.map(
+            |(node, seconds)| json!({ "node": node_name(*node), "seen_seconds_ago": seconds }),
+        );
+        answer["nodes"] = std::iter::once(own).chain(others).collect();
+        answer["silent_nodes"] = silent.collect();
+        if self.is_session_down {
+            answer["session_down"] = json!(true);
+        }
+    }
+
+    /// Which nodes have not answered, as a sentence without its stop.
+    pub(super) fn missing(&self) -> String {
+        if self.is_session_down {
+            return "The connection of this node to Redis is down, so no other node was asked"
+                .to_owned();
+        }
+        let silent = self.silent.iter().map(|(node, seconds)| {
+            format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
+        });
+        let busy = self.answers.iter().filter_map(|answer| {
+            let is_busy = matches!(answer.outcome, OperatorOutcome::Busy);
+            is_busy.then(|| {
+                format!("{} on {} (too many questions)", node_name(answer.node), answer.host)
+            })
+        });
+        let names: Vec<String> = silent.chain(busy).collect();
+        format!("No answer came in time from node {}", names.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(node: u64, outcome: OperatorOutcome) -> OperatorAnswer {
+        OperatorAnswer { node, host: format!("web-{node}").into(), core: 0, outcome }
+    }
+
+    #[test]
+    fn nodes_without_an_answer_are_named() {
+        let rows = || OperatorOutcome::Rows(NodeRows::default());
+        let whole = NodeAnswers { own: 1, answers: vec![answer(2, rows())], ..Default::default() };
+        assert!(whole.is_complete());
+        let mut page = json!({});
+        whole.add_to(&mut page);
+        assert_eq!(page["nodes"][1], json!({ "node": "0000000000000002", "host": "web-2" }));
+        assert_eq!((&page["nodes"][0]["own"], &page["silent_nodes"]), (&json!(true), &json!([])));
+        let answers = vec![answer(2, rows()), answer(2, OperatorOutcome::Busy)];
+        let part = NodeAnswers { own: 1, answers, silent: [(3, 7)].into(), is_session_down: false };
+        assert!(!part.is_complete());
+        part.add_to(&mut page);
+        assert_eq!(page["nodes"][1]["busy"], true);
+        assert_eq!(
+            page["silent_nodes"][0],
+            json!({ "node": "0000000000000003", "seen_seconds_ago": 7 })
+        );
+        let text = part.missing();
+        assert!(text.contains("3 (last heartbeat 7 s ago)") && text.contains("on web-2"), "{text}");
+        let down = NodeAnswers { is_session_down: true, ..Default::default() };
+        assert!(!down.is_complete() && down.missing().contains("Redis is down"));
+    }
+}

@@ -1,0 +1,147 @@
+//! The answers that the admin listener owes, so that a process that ends sends them first.
+//!
+//! Owns the orders to stop accepting and changing, and counts connections from before they are accepted until they are
+//! answered. The thread `admin` changes the counts, and the main thread waits for them at the end of the process. A
+//! viewer of the event log is owed nothing: it connects again. Limits: `SILENT_TIME` for connections without a first
+//! byte (browsers open such in advance), `ANSWERS_TIME_MAX` for all.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::server::wait::sleep;
+
+/// For the first byte of a request.
+const SILENT_TIME: Duration = Duration::from_millis(250);
+/// For all answers. The longest wait of a request for its peer is as long (`connection.rs`).
+const ANSWERS_TIME_MAX: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(2);
+
+/// Shared by the thread `admin` and the main thread. All accesses are sequentially consistent: the main thread writes
+/// `is_stopped` and then reads `is_accepting`, the other thread writes `is_accepting` and then reads `is_stopped`, so
+/// one of them sees the other.
+#[derive(Debug, Default)]
+pub(super) struct OwedAnswers {
+    is_stopped: AtomicBool,
+    is_accepting: AtomicBool,
+    /// The main thread carries out no change any longer.
+    has_ended_changes: AtomicBool,
+    /// Because another process serves.
+    is_taken_over: AtomicBool,
+    /// Connections without an answer.
+    open: AtomicUsize,
+    /// Of these, those that have sent something.
+    begun: AtomicUsize,
+}
+
+/// The answer to one connection. Dropped, it is owed no longer.
+#[derive(Debug)]
+pub(super) struct OwedAnswer {
+    owed: Arc<OwedAnswers>,
+    has_begun: Cell<bool>,
+}
+
+impl OwedAnswers {
+    /// No further connection is accepted.
+    pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Another process, or none, accepts from now on.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    /// The main thread carries out no change from now on. Those that it has carried out are answered already.
+    pub(super) fn end_changes(&self, is_taken_over: bool) {
+        self.is_taken_over.store(is_taken_over, Ordering::SeqCst);
+        self.has_ended_changes.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the main thread carries out no change any longer; if so, whether another process serves.
+    pub(super) fn changes_end(&self) -> Option<bool> {
+        let has_ended = self.has_ended_changes.load(Ordering::SeqCst);
+        has_ended.then(|| self.is_taken_over.load(Ordering::SeqCst))
+    }
+
+    /// Begins to accept one connection. `false`: none is accepted any longer.
+    pub(super) fn begin_accept(&self) -> bool {
+        self.is_accepting.store(true, Ordering::SeqCst);
+        let accepts = !self.is_stopped();
+        if !accepts {
+            self.end_accept();
+        }
+        accepts
+    }
+
+    pub(super) fn end_accept(&self) {
+        self.is_accepting.store(false, Ordering::SeqCst);
+    }
+
+    /// A connection was accepted.
+    pub(super) fn owe(self: &Arc<Self>) -> OwedAnswer {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        OwedAnswer { owed: self.clone(), has_begun: Cell::new(false) }
+    }
+
+    /// Waits until all connections are answered, within limits. Call `stop` before.
+    pub(super) fn wait(&self) {
+        let mut waited = Duration::ZERO;
+        while waited < ANSWERS_TIME_MAX && self.is_owed(waited) {
+            sleep(STEP);
+            waited += STEP;
+        }
+    }
+
+    fn is_owed(&self, waited: Duration) -> bool {
+        self.is_accepting.load(Ordering::SeqCst)
+            || self.begun.load(Ordering::SeqCst) > 0
+            || waited < SILENT_TIME && self.open.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl OwedAnswer {
+    /// The peer has sent something.
+    pub(super) fn has_begun(&self) {
+        if !self.has_begun.replace(true) {
+            self.owed.begun.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for OwedAnswer {
+    fn drop(&mut self) {
+        if self.has_begun.get() {
+            self.owed.begun.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.owed.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_owed_from_before_the_accept_until_it_is_dropped() {
+        let owed = Arc::new(OwedAnswers::default());
+        let late = SILENT_TIME;
+        assert!(!owed.is_owed(Duration::ZERO));
+        assert!(owed.begin_accept() && owed.is_owed(late), "it may accept one");
+        let first = owed.owe();
+        owed.end_accept();
+        assert!(owed.is_owed(Duration::ZERO) && !owed.is_owed(late), "it may send nothing");
+        first.has_begun();
+        first.has_begun();
+        let second = owed.owe();
+        second.has_begun();
+        drop(second);
+        assert!(owed.is_owed(late), "the first waits");
+        owed.stop();
+        assert!(!owed.begin_accept() && owed.is_stopped());
+        drop(first);
+        assert!(!owed.is_owed(Duration::ZERO));
+        owed.wait();
+    }
+}
