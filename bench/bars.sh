@@ -24,7 +24,7 @@ bar fanout "Fan-out to 5,000, 64 bytes, 1 and 16 in flight, and the floor" \
     "server CPU per,ratio to floor,flight deliveries 1 per s" -- fanout --with-floor --seconds 4
 bar rooms "Rooms of 10, client events, saturated" "$costs,events" -- rooms --seconds 5
 bar publish "POST /events, 16 connections, beside a bare server that answers 200" "CPU per,busy,requests 1 per s" \
-    --server "floor=ws://127.0.0.1:6441 $target/release/ringverb-bench http-floor --port 6441" \
+    --server "floor=ws://127.0.0.1:6441 $target/dist/ringverb-bench http-floor --port 6441" \
     -- publish --subscribers 0 --seconds 5
 bar publish-checked "The same, every event delivered to a subscriber" "CPU per,busy,requests 1 per s" \
     -- publish --subscribers 1 --seconds 4
@@ -37,7 +37,7 @@ bar rooms-rate "Rooms of 10 at 2,000 events/s" "CPU per,p50,p99 ms" -- rooms --r
 
 # One worker against two in the same rooms: the client needs a CPU, too, so only the CPU per delivery counts.
 printf '\n## Rooms of 10, saturated: two workers against one (CPUs 0 and 1 shared with the client)\n\n' >> "$table"
-"$target/release/ringverb-bench" --server-cpus "${ALL_CPUS:-0,1}" --pin "${CLIENT_CPU:-1}" compare \
+"$target/dist/ringverb-bench" --server-cpus "${ALL_CPUS:-0,1}" --pin "${CLIENT_CPU:-1}" compare \
     --server "one-worker=ws://127.0.0.1:6411 env RINGVERB_WORKERS=1 $here/ringverb.sh --port 6411" \
     --server "two-workers=ws://127.0.0.1:6412 env RINGVERB_WORKERS=2 $here/ringverb.sh --port 6412" \
     --rounds "$rounds" --save "$folder/workers.json" --show "$costs" -- rooms --seconds 5 >> "$table" || failed=1

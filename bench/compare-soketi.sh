@@ -5,9 +5,9 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../target}
-(cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
+(cd "$here/.." && cargo build --profile dist --quiet -p ringverb -p ringverb-bench)
 "$here/soketi.sh" --install
-exec "$target/release/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
+exec "$target/dist/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
     --server "ringverb=ws://127.0.0.1:6411 $here/ringverb.sh --port 6411" \
     --server "soketi=ws://127.0.0.1:6421 $here/soketi.sh --port 6421" \
     "$@"

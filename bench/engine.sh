@@ -16,9 +16,9 @@ io_uring="io_uring=ws://127.0.0.1:6451 env RINGVERB_IO=io_uring $here/ringverb.s
 epoll="epoll=ws://127.0.0.1:6452 env RINGVERB_IO=epoll $here/ringverb.sh --port 6452"
 before="before=ws://127.0.0.1:6453 env RINGVERB=$old $here/ringverb.sh --port 6453"
 nginx="nginx=ws://127.0.0.1:6454 $here/nginx.sh --port 6454"
-floor="floor=ws://127.0.0.1:6455 $target/release/ringverb-bench http-floor --port 6455"
-bare="floor=ws://127.0.0.1:6456 $target/release/ringverb-bench handshake-floor --port 6456"
-deferred="deferred=ws://127.0.0.1:6457 $target/release/ringverb-bench handshake-floor --defer-accept --port 6457"
+floor="floor=ws://127.0.0.1:6455 $target/dist/ringverb-bench http-floor --port 6455"
+bare="floor=ws://127.0.0.1:6456 $target/dist/ringverb-bench handshake-floor --port 6456"
+deferred="deferred=ws://127.0.0.1:6457 $target/dist/ringverb-bench handshake-floor --defer-accept --port 6457"
 
 compare new-connections "POST /events, a new connection for each request, 16 at a time" "server CPU per request,busy" \
     --server "$nginx" --server "$io_uring" --server "$epoll" ${old:+--server "$before"} \

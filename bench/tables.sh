@@ -9,7 +9,7 @@ failed=0
 begin() {
     mkdir -p "$folder"
     table=$folder/$1.md
-    [ -n "${BUILT:-}" ] || (cd "$here/.." && cargo build --release --quiet -p ringverb -p ringverb-bench)
+    [ -n "${BUILT:-}" ] || (cd "$here/.." && cargo build --profile dist --quiet -p ringverb -p ringverb-bench)
     {
         echo "# $2"
         echo
@@ -23,6 +23,6 @@ compare() {
     name=$1 title=$2 figures=$3
     shift 3
     printf '\n## %s\n\n' "$title" >> "$table"
-    "$target/release/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
+    "$target/dist/ringverb-bench" --server-cpus "${SERVER_CPUS:-0}" --pin "${CLIENT_CPU:-1}" compare \
         --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
 }

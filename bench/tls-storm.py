@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """p99 of a fan-out over TLS at 20/s to 1,000 subscribers: alone, and during 500 full handshakes a second, in turn.
 
-tls-storm.py [--rounds 8] [--seconds 5] [--rate 500] prints a Markdown table. Takes the release builds of server and load
-generator, and root: all processes have real-time priority (chrt -f), so that other work on the machine does not count.
-The server is alone on its CPU. On the other CPU the program that measures has a higher priority than the one that makes
-the handshakes, so the work of that one does not count either. "inside" is the server's own histograms of /metrics,
-which know nothing of clients: the bucket of the 99th percentile.
+tls-storm.py [--rounds 8] [--seconds 5] [--rate 500] prints a Markdown table. Takes server and load generator of the
+profile `dist`, and needs root: all processes have real-time priority (chrt -f), so that other work on the machine does
+not count. The server is alone on its CPU. On the other CPU the program that measures has a higher priority than the one
+that makes the handshakes, so the work of that one does not count either. "inside" is the server's own histograms of
+/metrics, which know nothing of clients: the bucket of the 99th percentile.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "../target")) / "release"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "../target")) / "dist"
 SUBSCRIBERS = 1000
 ADMIN = "127.0.0.1:6465"
 URL = "wss://127.0.0.1:6464"

@@ -6,7 +6,7 @@ so that all see the same machine.
     bench/webhooks.py [--endpoints 100] [--rounds 9] [--seconds 4] [--rate 200] [--churn 5]
 
 All servers run all the time, and have the same churn of subscriptions, which is what makes webhook events: each join is
-told to every endpoint. Needs the release build of the workspace. Loopback only; ends by itself.
+told to every endpoint. Needs the workspace in the profile `dist`. Loopback only; ends by itself.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
 HANG_SECONDS = 30
 
 

@@ -23,8 +23,8 @@ const MINUTES: &str =
 /// The first words of a command, and its treatment. The longest row that fits counts.
 pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     // README
-    ("cargo build --release", GOOD),
-    ("sudo install -m 755 target/release/ringverb /usr/local/bin/", GOOD),
+    ("cargo build --profile dist", GOOD),
+    ("sudo install -m 755 target/dist/ringverb /usr/local/bin/", GOOD),
     ("cargo run --release", Serves("Server running")),
     ("ringverb listen news", Serves("listening to news")),
     ("ringverb publish news hello", GOOD),
@@ -37,7 +37,7 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("ringverb app remove 482913", GOOD),
     ("ssh -L 9601:127.0.0.1:9601", NotRun("it needs another host with a server for SSH")),
     (
-        "cargo build --release && packaging/image",
+        "cargo build --profile dist && packaging/image",
         By("tests/container/run", "packaging/image ringverb-test"),
     ),
     ("podman run -d", By("tests/compose/run", "block_of docs/OPERATIONS.md 'podman run'")),
@@ -77,8 +77,8 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("tests/simulator/planted.py", NotRun(MINUTES)),
     ("tests/simulator/planted.py --check", GOOD),
     // bench/README.md, bench/SCALE.md
-    ("target/release/ringverb-bench", NotRun(MINUTES)),
-    ("cargo build --release -p", NotRun(MINUTES)),
+    ("target/dist/ringverb-bench", NotRun(MINUTES)),
+    ("cargo build --profile dist -p", NotRun(MINUTES)),
     ("bench/", NotRun(MINUTES)),
     ("bench=", NotRun(MINUTES)),
     ("eval $bench", NotRun(MINUTES)),
@@ -98,7 +98,7 @@ pub(super) const STAND_INS: &[(&str, &str, &str)] = &[
         "cargo",
         "the server that was built for the tests takes the place of a release build, which takes minutes",
         "case $* in\n\
-         'build --release') mkdir -p target/release && ln -sf \"$(command -v ringverb)\" target/release/ringverb ;;\n\
+         'build --profile dist') mkdir -p target/dist && ln -sf \"$(command -v ringverb)\" target/dist/ringverb ;;\n\
          'run --release') exec ringverb ;;\n\
          *) echo \"no stand-in for cargo $*\" >&2; exit 1 ;;\n\
          esac\n",
