@@ -3,6 +3,8 @@
 //! TLS is rustls over the same non-blocking socket. Certificates are not checked: what is measured is the cost of the
 //! bytes, not the truth of a name, and nothing secret goes over them but what signs test traffic.
 
+mod tickets;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,7 +13,12 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme,
+};
+
+pub(crate) use tickets::resumed;
+use tickets::{Tickets, note_resumed};
 
 pub(crate) enum Stream {
     Plain(TcpStream),
@@ -115,7 +122,14 @@ impl Tls {
                 other => return other,
             }
             let count = self.session.read_tls(&mut self.socket)?;
+            let was_handshaking = self.session.is_handshaking();
             self.session.process_new_packets().map_err(io::Error::other)?;
+            if was_handshaking
+                && !self.session.is_handshaking()
+                && self.session.handshake_kind() == Some(HandshakeKind::Resumed)
+            {
+                note_resumed();
+            }
             // The handshake answers, and so does TLS 1.3 later on.
             self.push()?;
             if count == 0 {
@@ -143,9 +157,10 @@ fn config() -> Arc<ClientConfig> {
         let verifier = Arc::new(AnyCertificate { schemes });
         let mut config =
             builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        if kind.starts_with("full") {
-            config.resumption = Resumption::disabled();
-        }
+        config.resumption = match kind.starts_with("full") {
+            true => Resumption::disabled(),
+            false => Resumption::store(Arc::new(Tickets::default())),
+        };
         Arc::new(config)
     };
     CONFIG.get_or_init(make).clone()

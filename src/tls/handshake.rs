@@ -26,7 +26,7 @@ pub(super) use text::text_of;
 /// Input that a handshake keeps: one record of TLS 1.3, or several small ones. rustls would take 64 KiB.
 pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
 /// Memory of rustls during a handshake: 5.0 to 6.3 KB were counted (docs/decisions/0011).
-const RUSTLS_BYTES: usize = 6_400;
+pub(super) const RUSTLS_BYTES: usize = 6_400;
 
 /// The state of a handshake after some input.
 pub enum HandshakeProgress {
@@ -44,6 +44,8 @@ pub enum HandshakeError {
 }
 
 const TOO_SHORT: HandshakeError = HandshakeError::Failed("it sent a sealed record without content");
+const NOT_SEALED: HandshakeError =
+    HandshakeError::Failed("it sent a handshake message without its key");
 const NOTHING_FOLLOWS: HandshakeError = HandshakeError::Failed("the handshake has ended before");
 const CLOSED: HandshakeError = HandshakeError::Failed("it closed during the handshake");
 const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 16,645 bytes");
@@ -125,7 +127,7 @@ impl Handshake {
                 let record_bytes = first_record_bytes(rest);
                 let record = rest.get_mut(..record_bytes).unwrap_or_default();
                 *used += record.len();
-                check_length(record, 0, out)?;
+                self.check_header(record, 0, out)?;
                 let copy = self.early_data.copy(&self.secrets, record);
                 let (pumped, discarded) = self.pump(record, out)?;
                 record.get(discarded..).unwrap_or_default().clone_into(&mut self.input);
@@ -183,10 +185,41 @@ impl Handshake {
             let piece = piece.get(..missing).unwrap_or(piece);
             self.input.extend_from_slice(piece);
             taken += piece.len();
-            check_length(self.input.get(self.shown..).unwrap_or_default(), self.shown, out)?;
+            self.check_header(self.input.get(self.shown..).unwrap_or_default(), self.shown, out)?;
         }
         let begun = self.input.get(self.shown..).unwrap_or_default();
         Ok(is_whole(begun).then_some(taken))
+    }
+
+    /// Refuses what rustls would take. `kept`: bytes of records before this one that rustls needs again. A record that
+    /// is too long is refused before it is complete.
+    fn check_header(
+        &self,
+        begun: &[u8],
+        kept: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), HandshakeError> {
+        let [kind, _, _, _, _, ..] = begun else { return Ok(()) };
+        let record_bytes = first_record_bytes(begun);
+        // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
+        let content_bytes_max =
+            if *kind == record::HANDSHAKE { CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX + 256 };
+        // It skips such a record as early data.
+        if *kind == record::HANDSHAKE && self.secrets.client_handshake().is_some() {
+            write_alert(Alert::UNEXPECTED_MESSAGE, out);
+            return Err(NOT_SEALED);
+        }
+        // Without type and tag it would also be skipped, and its content counted, so an endless number of them.
+        if *kind == record::DATA && record_bytes <= HEADER_BYTES + TAG_BYTES {
+            write_alert(Alert::BAD_RECORD_MAC, out);
+            return Err(TOO_SHORT);
+        }
+        let is_long = record_bytes > HEADER_BYTES + content_bytes_max;
+        if is_long || kept + record_bytes > INPUT_BYTES_MAX {
+            write_alert(Alert::RECORD_OVERFLOW, out);
+            return Err(TOO_LONG);
+        }
+        Ok(())
     }
 
     /// Lets rustls process these records. Returns how many bytes of them it does not need again.
@@ -256,27 +289,6 @@ impl Handshake {
 /// The first record is complete.
 fn is_whole(input: &[u8]) -> bool {
     input.len() >= HEADER_BYTES && input.len() >= first_record_bytes(input)
-}
-
-/// Refuses a record that is too long before it is complete, and a sealed one that is shorter than its type and tag:
-/// rustls would skip it as early data, and count its content only, so an endless number of them. `kept`: bytes of
-/// records before it that rustls needs again.
-fn check_length(begun: &[u8], kept: usize, out: &mut Vec<u8>) -> Result<(), HandshakeError> {
-    let [kind, _, _, _, _, ..] = begun else { return Ok(()) };
-    let record_bytes = first_record_bytes(begun);
-    // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
-    let content_bytes_max =
-        if *kind == record::HANDSHAKE { CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX + 256 };
-    if *kind == record::DATA && record_bytes <= HEADER_BYTES + TAG_BYTES {
-        write_alert(Alert::BAD_RECORD_MAC, out);
-        return Err(TOO_SHORT);
-    }
-    let is_long = record_bytes > HEADER_BYTES + content_bytes_max;
-    if is_long || kept + record_bytes > INPUT_BYTES_MAX {
-        write_alert(Alert::RECORD_OVERFLOW, out);
-        return Err(TOO_LONG);
-    }
-    Ok(())
 }
 
 /// An alert without encryption, as RFC 8446 section 6 has it before keys exist.

@@ -11,6 +11,7 @@ use rustls::{
     SupportedCipherSuite, SupportedProtocolVersion,
 };
 
+use super::handshake::RUSTLS_BYTES;
 use super::identity::{Identity, acceptor};
 use super::record::KEY_RECORDS_MAX;
 use super::socket::{ChannelEnd, SecureSocket};
@@ -201,6 +202,25 @@ fn every_suite_carries_content_both_ways_in_pieces_of_any_size() {
                 pair.exchange(&content(length));
             }
         }
+    }
+}
+
+#[test]
+fn a_handshake_keeps_input_only_while_a_part_of_it_is_missing() {
+    let server = server_config();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let mut pair = Pair::new(client_config(&[version], None).into(), &server, usize::MAX);
+        let hello = pair.client_sends();
+        let (part, rest) = hello.split_at(hello.len() / 2);
+        pair.server_receives(part);
+        assert!(pair.server.heap_bytes() >= RUSTLS_BYTES + part.len());
+        pair.server_receives(rest);
+        let answer = pair.server_sends(&[]);
+        assert_eq!(pair.server.heap_bytes(), RUSTLS_BYTES, "the hello is not kept");
+        pair.client_receives(&answer).unwrap();
+        pair.settle().unwrap();
+        assert_eq!(pair.server.heap_bytes(), 0, "nothing is kept after the handshake");
+        pair.exchange(b"content");
     }
 }
 

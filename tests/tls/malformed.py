@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 
+from tlslite import tlsconnection
 from tlslite.api import HandshakeSettings, TLSConnection
 from tlslite.constants import AlertDescription, CipherSuite, ContentType, ExtensionType, GroupName
 from tlslite.errors import TLSAbruptCloseError, TLSError, TLSRemoteAlert
@@ -206,6 +207,67 @@ def in_small_records(bytes_of_a_record):
     return cut
 
 
+class EarlyHello(ClientHello):
+    """Announces early data; the extension of pre-shared keys comes after it."""
+
+    def create(self, *args, extensions=None, **more):
+        return super().create(*args, extensions=[*extensions, extension(ExtensionType.early_data, [])], **more)
+
+
+class EarlyConnection(TLSConnection):
+    def _sendMsgs(self, messages):
+        for message in messages:
+            if isinstance(message, ClientHello):
+                # RFC 8446 section 4.1.2: a second hello has none.
+                message.extensions = [one for one in message.extensions if one.extType != ExtensionType.early_data]
+        return super()._sendMsgs(messages)
+
+
+# A ticket of another server: nothing that this server could open.
+FOREIGN = (os.urandom(180), os.urandom(32), "sha256")
+
+
+def early(*records, hello=EarlyHello, ticket=True, sends_more=True, **more):
+    """A client with another server's ticket: these records follow its first hello. Not `sends_more`: nothing else is
+    sent, because it would meet a closed connection before the alert is read."""
+
+    def act():
+        tap, number = Tap(), [0]
+
+        def change(data):
+            number[0] += 1
+            if number[0] == 1:
+                return data + b"".join(records)
+            return data if sends_more else b""
+
+        tap.change = change
+        client = EarlyConnection(tap)
+        tlsconnection.ClientHello = hello
+        try:
+            offered = settings(V13, pskConfigs=[FOREIGN] if ticket else [], **more)
+            client.handshakeClientCert(settings=offered, serverName="localhost")
+        finally:
+            tlsconnection.ClientHello = ClientHello
+        client.write(GET)
+        return client
+
+    return act
+
+
+def sealed(content_bytes):
+    """A record that no key of this server opens: content, its type, and a tag."""
+    return record(ContentType.application_data, os.urandom(content_bytes + 17), V12)
+
+
+def early_after_finished():
+    client, tap = connected(V13)
+    tap.hold()
+    tap.sendall(sealed(100))
+    client.write(GET)
+    tap.release()
+    return client
+
+
 KEY_UPDATE = [24, 0, 0, 1]
 # Requests that fill a record.
 FULL = GET.replace(b"/up", b"/up?" + b"x" * 27) + GET * 563
@@ -254,6 +316,21 @@ CASES = [
     ("1.3: a hello in records of 1 byte", in_handshake(in_small_records(1)), SERVED),
     ("1.3: a hello in records of 100 bytes", in_handshake(in_small_records(100)), SERVED),
     ("1.3: a changed Finished", in_handshake(lambda number, data: flip(data) if number > 1 and data[0] == DATA else data), A.bad_record_mac),
+    ("early data for another server's ticket", early(*[sealed(1_000)] * 3), SERVED),
+    ("early data in records of one byte", early(*[sealed(1)] * 500), SERVED),
+    ("early data in a record of 16,384 bytes", early(sealed(16_384)), SERVED),
+    ("early data before a second hello", early(*[sealed(1_000)] * 3, keyShares=[]), SERVED),
+    ("early data and a ChangeCipherSpec after it", early(sealed(100), record(CCS, [1], V12)), SERVED),
+    ("early data is announced and not sent", early(), SERVED),
+    ("early data of 32,500 bytes with its tags", early(*[sealed(483)] * 65), SERVED),
+    ("early data of 33,500 bytes", early(*[sealed(483)] * 67, sends_more=False), A.bad_record_mac),
+    ("early data in records without content", early(*[record(DATA, os.urandom(16), V12)] * 3, sends_more=False), A.bad_record_mac),
+    ("early data in a record that is too long", early(sealed(16_700), sends_more=False), A.record_overflow),
+    ("early data that was not announced", early(sealed(100), hello=ClientHello, sends_more=False), A.bad_record_mac),
+    ("early data without a ticket", early(sealed(100), ticket=False), SERVED),
+    ("early data, then a Finished without its key", early(sealed(100), record(HANDSHAKE, [20, 0, 0, 1, 0], V12), sends_more=False), A.unexpected_message),
+    ("early data, then an alert without a key", early(sealed(100), record(ALERT, [2, 40], V12), sends_more=False), None),
+    ("early data after the handshake", early_after_finished, A.bad_record_mac),
     ("plain HTTP", raw(GET), 400),
     ("hello of SSL 2", raw(bytes([0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10]) + os.urandom(37)), 400),
     ("hello of TLS 1.1", raw(record(HANDSHAKE, hello((3, 2), [GROUPS, SIGNATURES]))), A.protocol_version),

@@ -1,5 +1,5 @@
-//! One connection of a browser: accepted, its handshake read, answered together with the first frame, and ended. The
-//! whole tick of a core, over a kernel without sockets.
+//! Connections of browsers and the whole tick of a core, over a kernel without sockets. One case accepts a connection,
+//! reads its handshake, answers it together with the first frame, and ends it. The other flushes an event.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -15,8 +15,9 @@ use ringverb::tick::Core;
 use ringverb::tick::http::{Http, Rules};
 use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 use ringverb::tls::TlsChannel;
+use ringverb::ws::frame;
 
-use crate::setup::config;
+use crate::setup::{APP, config};
 
 /// As Chrome sends it for pusher-js 8.4.
 const REQUEST: &[u8] = b"GET /app/app-key?protocol=7&client=js&version=8.4.0&flash=false HTTP/1.1\r\n\
@@ -36,6 +37,8 @@ pub(super) const CONNECTIONS: usize = 64;
 struct Browsers {
     waiting: usize,
     ending: Vec<KernelEvent>,
+    /// They do not end.
+    stay: bool,
     sent_bytes: usize,
 }
 
@@ -61,7 +64,9 @@ impl Kernel for Browsers {
 
     fn watch_readable(&mut self, _socket: &Cell<bool>, watched: Watched) {
         let token = Token::Readable(watched);
-        self.ending.push(KernelEvent { token, more: true, end: true, failed: false });
+        if !self.stay {
+            self.ending.push(KernelEvent { token, more: true, end: true, failed: false });
+        }
     }
 
     fn watch_writable(&mut self, _socket: &Cell<bool>, _watched: Watched) {}
@@ -131,6 +136,40 @@ fn core() -> Core<Browsers> {
         Core::new(Shard::new(Settings::alone(apps)), mailbox, http, Browsers::default(), 1_000);
     core.reactor.listen(());
     core
+}
+
+/// An event to so many subscribers: queued by the shard, gathered, sent and settled by the tick.
+pub(super) fn flush_to(subscribers: usize) -> Box<dyn FnMut()> {
+    let mut core = core();
+    core.reactor.kernel.stay = true;
+    while core.shard.keys().count() < subscribers {
+        core.reactor.kernel.waiting = CONNECTIONS.min(subscribers - core.shard.keys().count());
+        let token = Token::Readable(Watched::Listener(0));
+        core.reactor.kernel.ending.push(KernelEvent {
+            token,
+            more: true,
+            end: false,
+            failed: false,
+        });
+        core.tick();
+        core.finish();
+    }
+    let keys: Vec<_> = core.shard.keys().collect();
+    for key in keys {
+        let text = br#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#;
+        core.shard.on_message(key, text);
+    }
+    core.settle();
+    core.finish();
+    let channel = core.shard.channel_key(APP, "news").expect("a channel name");
+    let frame = frame::encode_text(&[b'x'; 100]);
+    Box::new(move || {
+        core.reactor.kernel.sent_bytes = 0;
+        core.shard.publish(channel.clone(), black_box(&frame).clone().into(), None, false);
+        core.settle();
+        core.finish();
+        assert_eq!(core.reactor.kernel.sent_bytes, subscribers * frame.len());
+    })
 }
 
 pub(super) fn handshakes() -> Box<dyn FnMut()> {

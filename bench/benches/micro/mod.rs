@@ -39,6 +39,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "signature_check", items: 1, set_up: signature_check },
     Case { name: "publish_request", items: 1, set_up: publish::request },
     Case { name: "fan_out_to_1000", items: 1000, set_up: || fan_out(1000) },
+    Case { name: "flush_to_1000", items: 1000, set_up: || handshake::flush_to(1000) },
     Case { name: "churn_of_one_connection", items: 1, set_up: churn },
     Case { name: "handshake", items: handshake::CONNECTIONS, set_up: handshake::handshakes },
     Case { name: "channel_lookup_in_10000", items: 1, set_up: || channel_lookup(10_000) },

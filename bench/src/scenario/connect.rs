@@ -11,6 +11,7 @@ use crate::load::{self, Load};
 use crate::pool::Pool;
 use crate::report::{Report, ratio};
 use crate::schedule::parse_rate;
+use crate::stream;
 use crate::telemetry::Telemetry;
 use crate::window::Window;
 
@@ -67,6 +68,9 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     let here = arrivals.here as u64;
     used.report(&mut report, "", ("handshake", "handshakes"), here);
     report.latency("handshake", &arrivals.latency);
+    if bench.app.tls {
+        report.figure("resumed TLS sessions", 100.0 * ratio(stream::resumed(), here), "percent");
+    }
     let growth = bench.servers.memory().rss.saturating_sub(before.rss);
     report.figure("RSS growth per connection", ratio(growth, here), "B");
     arrivals.close_all(&mut pool);

@@ -210,3 +210,23 @@ fn a_sealed_record_without_content_ends_the_handshake() {
         );
     }
 }
+
+/// rustls would skip it as early data.
+#[test]
+fn a_handshake_message_without_its_key_ends_the_handshake() {
+    for early in [&b""[..], b"early"] {
+        let client = client_with_foreign_ticket(TLS13_AES_128_GCM_SHA256, None);
+        let mut pair = Pair::new(client, &server_config(), usize::MAX);
+        send_early(&mut pair, early, 100);
+        let flight = pair.client_sends();
+        pair.server_receives(&flight);
+        assert_eq!(pair.end, None);
+        let finished = [&[22, 3, 3, 0, 36, 20, 0, 0, 32][..], &[7; 32]].concat();
+        pair.server_receives(&finished);
+        let end = pair.end.expect("the end");
+        assert!(
+            matches!(end, ChannelEnd::Failed(why) if why.contains("without its key")),
+            "{end:?}"
+        );
+    }
+}
