@@ -1,7 +1,7 @@
 //! One direction of an established connection: its key, IV, sequence number and traffic secret. PURE.
 //!
-//! Keys are kept as bytes, because an expanded AES key has 544 bytes. They are expanded for each burst: the one record of
-//! a flush, or all records of a read (docs/decisions/0011). ring does the cryptography. Limit: `SEQUENCE_MAX`.
+//! Keys are kept as bytes, because an expanded AES key has 544 bytes. They are expanded for each burst: the one record
+//! of a flush, or all records of a read (docs/decisions/0011). ring does the cryptography. Limit: `SEQUENCE_MAX`.
 
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
@@ -78,7 +78,7 @@ impl hkdf::KeyType for OutputLength {
     }
 }
 
-/// The expanded key of the records of one read, from the first one that is opened on. Not for another direction, and not
+/// The expanded key of the records of one read, from the first one that is opened on. It is for one direction, and not
 /// after an update.
 #[derive(Default)]
 pub(super) struct BurstKey(Option<LessSafeKey>);
