@@ -3,7 +3,7 @@
 # Writes one JSON file for each comparison and FOLDER/tls.md. Server on CPU 0, client on CPU 1 (SERVER_CPUS,
 # CLIENT_CPU). The row of nginx is nginx alone; the plain server works behind it and costs what the first row says.
 # Huge pages are off, because memory of a process grows by 2 MiB with them. 3 rounds take about 10 minutes. Other work
-# on the machine makes the times longer; ratios within a round remain. Needs nginx.
+# on the machine makes the times longer; ratios within a round remain. Needs nginx, and root for real-time priority.
 set -eu
 [ $# -ge 1 ] || { echo "usage: tls.sh FOLDER [ROUNDS]" >&2; exit 2; }
 folder=$1
@@ -25,16 +25,10 @@ compare fanout-16 "The same, 16 in flight" "CPU per,p99 ms" \
 compare idle "15,000 idle connections with a private channel each" "RSS growth,CPU while idle,CPU per" \
     --server "$plain" --server "$tls" --server "$nginx" -- idle --seconds 5
 
-# The client resumes the sessions of its earlier connections unless it is told not to.
-for kind in full-1.3 resumed-1.3 full-1.2 resumed-1.2; do
-    export RINGVERB_BENCH_TLS=$kind
-    compare "connect-$kind" "Handshake with a subscription, $kind" "CPU per" \
-        --server "$plain" --server "$tls" -- connect --subscribe --connections 5000
-done
-unset RINGVERB_BENCH_TLS
-
-# What a handshake costs beside rustls alone, in memory; and a running fan-out during 500 of them a second.
+# Handshakes beside rustls alone and a bare loop of it, and in memory; and a running fan-out during 500 of them a second.
 {
+    printf '\n## Handshakes with a subscription\n\n'
+    "$here/tls-handshakes.py" --rounds "$rounds" || failed=1
     printf '\n## Handshakes in memory\n\n'
     (cd "$here/.." && cargo bench --quiet -p ringverb-bench --bench handshakes) || failed=1
     printf '\n## Fan-out at 20/s to 1,000: alone, and during 500 handshakes a second\n\n'

@@ -1,5 +1,5 @@
-//! TLS handshakes in memory: CPU of the server's side, this server beside rustls alone, and the heap that an
-//! established connection keeps, counted. No socket.
+//! TLS in memory: CPU of a handshake on the server's side, this server beside rustls alone; CPU of a received record;
+//! and the heap that an established connection keeps, counted. No socket.
 //!
 //! `cargo bench -p ringverb-bench --bench handshakes [ROUNDS]`. Both servers have the same configuration: certificate,
 //! suites, key exchange, tickets. rustls alone is its buffered API. Only the server's calls are timed, by the clock of
@@ -8,6 +8,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -222,6 +223,73 @@ fn heap(version: &'static SupportedProtocolVersion, server: &Arc<ServerConfig>) 
     grown as f64 / CONNECTIONS_COUNTED as f64
 }
 
+/// Records that arrive in one read.
+const BURSTS: [usize; 4] = [1, 2, 4, 16];
+const READS_PER_ROUND: usize = 400;
+
+/// A client that sends, and the server's end.
+struct Sender {
+    client: ClientConnection,
+    server: ThisServer,
+}
+
+impl Sender {
+    fn new(server: &Arc<ServerConfig>) -> Self {
+        let config = client_config(&rustls::version::TLS13, false);
+        let name = "localhost".try_into().expect("a name");
+        let mut client = ClientConnection::new(config, name).expect("a client");
+        let mut server = ThisServer::begin(server);
+        while client.is_handshaking() || client.wants_write() {
+            let mut flight = Vec::new();
+            client.write_tls(&mut flight).expect("memory");
+            let answer = server.receive(&flight);
+            client.read_tls(&mut answer.as_slice()).expect("room");
+            client.process_new_packets().expect("a good server");
+        }
+        Self { client, server }
+    }
+
+    /// CPU of one record of 100 bytes in nanoseconds, of reads with so many.
+    fn open(&mut self, burst: usize) -> f64 {
+        let mut taken = 0;
+        for _ in 0..READS_PER_ROUND {
+            let mut sealed = Vec::new();
+            for _ in 0..burst {
+                self.client.writer().write_all(&[b'x'; 100]).expect("room");
+                while self.client.wants_write() {
+                    self.client.write_tls(&mut sealed).expect("memory");
+                }
+            }
+            let ThisServer { socket, scratch } = &mut self.server;
+            scratch.resize(RECORD_BYTES_MAX, 0);
+            scratch.extend_from_slice(&sealed);
+            let end = scratch.len();
+            let begin = cpu();
+            let input = socket.receive(scratch, RECORD_BYTES_MAX, end);
+            taken += cpu() - begin;
+            assert_eq!((input.plain.len(), input.end), (100 * burst, None));
+        }
+        taken as f64 / (READS_PER_ROUND * burst) as f64
+    }
+}
+
+fn records(rounds: usize, server: &Arc<ServerConfig>) {
+    let mut sender = Sender::new(server);
+    let mut taken = [const { Vec::new() }; BURSTS.len()];
+    for _ in 0..rounds {
+        for (burst, taken) in BURSTS.iter().zip(&mut taken) {
+            taken.push(sender.open(*burst));
+        }
+    }
+    for (burst, taken) in BURSTS.iter().zip(&taken) {
+        let (least, _) = least_and_greatest(taken);
+        println!(
+            "a received record of 100 bytes, {burst} in a read: {:.0} ns (least {least:.0})",
+            median(taken)
+        );
+    }
+}
+
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(30);
     let server = server_config();
@@ -274,6 +342,7 @@ fn main() {
             "TLS {name} resumed / full, this server: {ratio:.3} ({least:.2} to {greatest:.2})"
         );
     }
+    records(rounds, &server);
     for (name, version) in [("1.3", &rustls::version::TLS13), ("1.2", &rustls::version::TLS12)] {
         println!(
             "heap of an established connection, TLS {name}, counted: {:.0} bytes",

@@ -1,7 +1,7 @@
 //! One direction of an established connection: its key, IV, sequence number and traffic secret. PURE.
 //!
-//! Keys are kept as bytes and expanded for each record: an expanded AES key has 544 bytes, and the expansion takes 0.2
-//! µs of the 7 to 15 µs that a delivery takes (docs/decisions/0011). ring does the cryptography. Limit: `SEQUENCE_MAX`.
+//! Keys are kept as bytes, because an expanded AES key has 544 bytes. They are expanded for each burst: the one record
+//! of a flush, or all records of a read (docs/decisions/0011). ring does the cryptography. Limit: `SEQUENCE_MAX`.
 
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
@@ -77,6 +77,11 @@ impl hkdf::KeyType for OutputLength {
         self.0
     }
 }
+
+/// The expanded key of the records of one read, from the first one that is opened on. It is for one direction, and not
+/// after an update.
+#[derive(Default)]
+pub(super) struct BurstKey(Option<LessSafeKey>);
 
 /// 104 bytes for every suite, so that a connection is one allocation of one size.
 pub(super) struct Direction {
@@ -159,12 +164,17 @@ impl Direction {
     pub(super) fn open(
         &mut self,
         suite: Suite,
+        burst: &mut BurstKey,
         nonce: [u8; aead::NONCE_LEN],
         additional: &[u8],
         sealed: &mut [u8],
     ) -> Option<usize> {
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let content = self.key(suite)?.open_in_place(nonce, Aad::from(additional), sealed).ok()?;
+        let key = match &burst.0 {
+            Some(key) => key,
+            None => burst.0.insert(self.key(suite)?),
+        };
+        let content = key.open_in_place(nonce, Aad::from(additional), sealed).ok()?;
         self.sequence += 1;
         Some(content.len())
     }

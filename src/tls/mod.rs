@@ -26,6 +26,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 
 use alert::Alert;
+use direction::BurstKey;
 use handshake::{Handshake, HandshakeError, HandshakeProgress};
 use record::{RecordEvent, RecordLayer};
 pub use sizes::{CONTENT_BYTES_MAX, HEADER_BYTES, RECORD_BYTES_MAX};
@@ -139,8 +140,9 @@ fn open_records(
     out: &mut Vec<u8>,
 ) -> Opened {
     let mut opened = Opened { used: begin, plain: 0, end: None };
+    let mut burst = BurstKey::default();
     while let Some(rest) = input.get_mut(opened.used..) {
-        let (bytes, event) = match records.open(rest) {
+        let (bytes, event) = match records.open(rest, &mut burst) {
             Ok(Some(found)) => found,
             Ok(None) => break,
             Err(alert) => {

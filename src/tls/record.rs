@@ -11,7 +11,7 @@ use core::ops::Range;
 use rustls::ExtractedSecrets;
 
 use super::alert::Alert;
-use super::direction::{Direction, SECRET_BYTES_MAX, Suite, TAG_BYTES};
+use super::direction::{BurstKey, Direction, SECRET_BYTES_MAX, Suite, TAG_BYTES};
 use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
 
 const ALERT: u8 = 21;
@@ -242,10 +242,15 @@ impl RecordLayer {
     }
 
     /// Opens the first record of `input` in place. Returns its length and what it contains; `None`: it is incomplete.
+    /// `burst` is empty for the first record of a read.
     ///
     /// # Errors
     /// The alert to send before the connection is closed.
-    pub fn open(&mut self, input: &mut [u8]) -> Result<Option<(usize, RecordEvent)>, Alert> {
+    pub(super) fn open(
+        &mut self,
+        input: &mut [u8],
+        burst: &mut BurstKey,
+    ) -> Result<Option<(usize, RecordEvent)>, Alert> {
         let Some(header) = input.first_chunk::<HEADER_BYTES>().copied() else { return Ok(None) };
         let length = first_record_bytes(&header) - HEADER_BYTES;
         // A record that will be refused is refused before it is complete.
@@ -263,12 +268,12 @@ impl RecordLayer {
         };
         nonce.iter_mut().skip(12 - explicit).zip(given.iter()).for_each(|(to, from)| *to = *from);
         let content_bytes = match self.is_tls13 {
-            true => self.receiving.open(self.suite, nonce, &header, sealed),
+            true => self.receiving.open(self.suite, burst, nonce, &header, sealed),
             false => {
                 let [kind, ..] = header;
                 let content_bytes = sealed.len().saturating_sub(TAG_BYTES);
                 let additional = additional_data(self.receiving.sequence, kind, content_bytes);
-                self.receiving.open(self.suite, nonce, &additional, sealed)
+                self.receiving.open(self.suite, burst, nonce, &additional, sealed)
             }
         };
         let content_bytes = content_bytes.ok_or(Alert::BAD_RECORD_MAC)?;
@@ -286,6 +291,10 @@ impl RecordLayer {
             false => (header[0], content),
         };
         let event = self.process(kind, content, HEADER_BYTES + explicit)?;
+        if self.receiving.sequence == 0 {
+            // It was a key update.
+            *burst = BurstKey::default();
+        }
         Ok(Some((HEADER_BYTES + length, event)))
     }
 

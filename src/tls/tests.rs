@@ -257,6 +257,31 @@ fn key_updates_of_both_sides_are_followed_and_requests_get_one_answer() {
     }
 }
 
+/// The key that was expanded for the first records of a read does not open those after the update.
+#[test]
+fn a_key_update_between_records_of_one_read_changes_the_key_of_the_records_after_it() {
+    let server = server_config();
+    for suite in rustls::crypto::ring::ALL_CIPHER_SUITES {
+        if suite.tls13().is_none() {
+            continue;
+        }
+        let client = client_config(&[&rustls::version::TLS13], Some(*suite));
+        let mut pair = Pair::established(client.into(), &server, usize::MAX);
+        let mut read = Vec::new();
+        for content in [&b"one,"[..], b"two,", b"three"] {
+            pair.client.writer().write_all(content).unwrap();
+            read.extend(pair.client_sends());
+            pair.client.refresh_traffic_keys().unwrap();
+            read.extend(pair.client_sends());
+        }
+        pair.server_receives(&read);
+        assert_eq!((&pair.received[..], pair.end), (&b"one,two,three"[..], None));
+        let answer = pair.server_sends(&[]);
+        pair.client_receives(&answer).unwrap();
+        pair.exchange(&content(100));
+    }
+}
+
 #[test]
 fn a_key_that_has_sealed_enough_is_replaced_in_tls_1_3_and_ends_the_connection_in_tls_1_2() {
     let server = server_config();

@@ -14,6 +14,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, HandshakeKind, ServerConfig, ServerConnection, SupportedCipherSuite};
 
 use super::super::early_data::EARLY_DATA_BYTES_MAX;
+use super::super::record::first_record_bytes;
 use super::super::secrets::SecretTap;
 use super::{ChannelEnd, Pair, client_config, content, server_config};
 
@@ -228,5 +229,27 @@ fn a_handshake_message_without_its_key_ends_the_handshake() {
             matches!(end, ChannelEnd::Failed(why) if why.contains("without its key")),
             "{end:?}"
         );
+    }
+}
+
+/// The client's key has opened a record, so what it does not open is no early data.
+#[test]
+fn an_undecryptable_record_between_the_parts_of_a_finished_message_ends_the_handshake() {
+    for piece in [1, usize::MAX] {
+        let client = client_with_foreign_ticket(TLS13_AES_128_GCM_SHA256, Some(32));
+        let mut pair = Pair::new(client, &server_config(), piece);
+        send_early(&mut pair, b"early", 100);
+        let hello = pair.client_sends();
+        pair.server_receives(&hello);
+        let answer = pair.server_sends(&[]);
+        pair.client_receives(&answer).unwrap();
+        let flight = pair.client_sends();
+        let at = first_record_bytes(&flight);
+        assert!(at < flight.len(), "a part of Finished");
+        pair.server_receives(&flight[..at]);
+        assert_eq!(pair.end, None);
+        pair.server_receives(&record(64));
+        let end = pair.end.expect("the end");
+        assert!(matches!(end, ChannelEnd::Failed(why) if why.contains("a rule of TLS")), "{end:?}");
     }
 }
