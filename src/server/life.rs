@@ -1,14 +1,13 @@
 //! The life of the process: bind, start one worker per core, wait for an order, end.
 //!
-//! The main thread only waits; no data passes through it. The control thread (`control.rs`) reports signals and
-//! processes that want to take over. The first SIGINT or SIGTERM closes every connection with a close frame, after the
-//! shutdown delay if there is one, and the process exits with 0 within the grace period. A second signal skips the
-//! delay, or ends the process at once. SIGUSR2 replaces the program of this process
+//! The main thread only waits; no data passes through it. The three parts of a life have a file each: this one starts,
+//! `orders.rs` waits for what is to end it, `ending.rs` ends it. The first SIGINT or SIGTERM closes every connection
+//! with a close frame, after the shutdown delay if there is one, and the process exits with 0 within the grace period.
+//! A second signal skips the delay, or ends the process at once. SIGUSR2 replaces the program of this process
 //! (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost alone; the supervisor
 //! restarts it.
 //!
-//! Limits: one listener for each worker and port; orders are carried out one after the other (`takeover/order.rs` has
-//! how many can wait).
+//! Limit: one listener for each worker and port.
 
 mod threads;
 
@@ -16,7 +15,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use core_affinity::CoreId;
@@ -26,14 +25,15 @@ use super::certificates::Certificates;
 use super::change::{Changer, Origin, first_link};
 use super::cli::TakeOver;
 use super::control::Control;
-use super::delay::{Delay, open_connections};
-use super::ending::{End, Life, ONE_WISH, ServerEnd};
+use super::delay::open_connections;
+use super::ending::{Life, ServerEnd};
+use super::orders::OrderLoop;
 use super::probe::StartError;
 use super::succession;
-use super::supervision::{self, Watchdog};
+use super::supervision;
 use super::takeover::rendezvous::Places;
 use super::takeover::replacement::{self, Program, Role, reap};
-use super::takeover::{self, Offer, Offering, OldProcess, Order, transfer};
+use super::takeover::{self, Offer, Offering, OldProcess, Order};
 use crate::config::{Config, TlsOptions};
 use crate::mailbox::Doorbell;
 use crate::text::Counted;
@@ -135,7 +135,7 @@ pub(super) fn serve(
     let admin = admin.serve(sources, order_sender).map_err(StartError::Start)?;
     report_started(role, &shared, old_process);
     on_start(Started { address, admin: described });
-    let end = wait(&mut changer, &control, &orders, &mut program);
+    let end = OrderLoop::new(&mut changer, &control, &orders, &mut program).run();
     let life = Life { shared, doorbells, webhooks, offering, admin, grace };
     life.end(&end, orders, program)
 }
@@ -261,92 +261,4 @@ fn forbid_dumps() {
             "a crash may write a core dump that contains secrets: {error}"
         );
     }
-}
-
-/// Waits until the server is to end.
-fn wait(
-    changer: &mut Changer,
-    control: &Control,
-    orders: &Receiver<Order>,
-    program: &mut Program,
-) -> End {
-    let (shared, doorbells) = (changer.shared.clone(), changer.doorbells.clone());
-    let (shared, doorbells) = (&*shared, &*doorbells);
-    let mut watchdog = Watchdog::new(shared);
-    let mut delay: Option<Delay> = None;
-    loop {
-        let left = delay.as_ref().map(|delay| delay.left(shared.clock.now()));
-        let timeout = [watchdog.interval, left].into_iter().flatten().min();
-        let order = match timeout {
-            None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(timeout) => orders.recv_timeout(timeout),
-        };
-        match order {
-            Ok(Order::Replace) if delay.is_some() => {
-                tracing::warn!(
-                    event = "replacement_refused",
-                    "SIGUSR2 ignored: the server is about to end"
-                );
-            }
-            Ok(Order::Replace) if !shared.config.takeover => {
-                tracing::warn!(
-                    event = "replacement_refused",
-                    "SIGUSR2 ignored: RINGVERB_TAKEOVER=false forbids take-overs"
-                );
-            }
-            Ok(Order::Change(request)) => changer.carry_out(*request),
-            Ok(Order::Replace) => program.start_stand_in(control),
-            Ok(Order::Retire(process)) => {
-                program.note_new_process(
-                    process,
-                    "Another process has taken over: closing connections here.",
-                );
-                return End::Retire(process);
-            }
-            Ok(Order::Transfer(new_process)) => {
-                let process = new_process.process;
-                if transfer::send(shared, doorbells, new_process) {
-                    program.note_new_process(
-                        process,
-                        "Another process has taken over, with all connections.",
-                    );
-                    return End::Transferred(process);
-                }
-            }
-            Ok(Order::End(signal)) => match &delay {
-                Some(delay) if delay.since(shared.clock.now()) < ONE_WISH => {}
-                Some(_) => {
-                    tracing::warn!(
-                        event = "shutdown_delay_ended",
-                        "second signal: the delay is over"
-                    );
-                    return drains(shared, signal);
-                }
-                None => {
-                    supervision::notify_stopping();
-                    match Delay::begin(shared, signal) {
-                        None => return drains(shared, signal),
-                        begun => delay = begun,
-                    }
-                }
-            },
-            Err(RecvTimeoutError::Disconnected) => return End::Drain,
-            Err(RecvTimeoutError::Timeout) => match &delay {
-                Some(delay) if delay.left(shared.clock.now()).is_zero() => {
-                    return drains(shared, delay.signal);
-                }
-                _ => watchdog.look(shared),
-            },
-        }
-    }
-}
-
-fn drains(shared: &Shared, signal: &str) -> End {
-    let seconds = shared.config.shutdown_grace_seconds;
-    let open = open_connections(shared);
-    tracing::info!(
-        event = "shutdown_started",
-        "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
-    );
-    End::Drain
 }

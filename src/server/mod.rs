@@ -25,6 +25,7 @@ mod listeners;
 mod locked;
 mod manual;
 mod memory;
+mod orders;
 mod own_file;
 mod port;
 mod probe;

@@ -1,0 +1,173 @@
+//! The orders of a running server, and the states that they lead to: from its start until it is to end.
+//!
+//! Owns `ServerState`. Inputs: orders of the control thread (signals, other processes) and of the admin API, and time.
+//! Output: why the server ends (`End`), which `ending.rs` carries out. Every change of the state is in this file:
+//!
+//! ```text
+//! Serving --- signal, no delay -----------------------------> Ending(Drain)
+//! Serving --- signal --> Delayed --- time, second signal ---> Ending(Drain)
+//! Serving, Delayed --- another process has the listeners ---> Ending(Retire)
+//! Serving, Delayed --- another process has everything ------> Ending(Transferred)
+//! ```
+//!
+//! Limit: one order at a time; `takeover/order.rs` has how many can wait.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use super::change::Changer;
+use super::control::Control;
+use super::delay::{Delay, open_connections};
+use super::ending::{End, ONE_WISH};
+use super::supervision::{self, Watchdog};
+use super::takeover::replacement::Program;
+use super::takeover::{NewProcess, Order, transfer};
+use crate::mailbox::Doorbell;
+use crate::worker::Shared;
+
+/// A server from its start until it is to end.
+enum ServerState {
+    Serving,
+    /// A signal has come, and the shutdown delay is not over. Everything is served, but `/up` answers 503.
+    Delayed(Delay),
+    Ending(End),
+}
+
+/// The main thread of a running server.
+pub(super) struct OrderLoop<'a> {
+    shared: Arc<Shared>,
+    doorbells: Arc<[Doorbell]>,
+    changer: &'a mut Changer,
+    control: &'a Control,
+    orders: &'a Receiver<Order>,
+    program: &'a mut Program,
+}
+
+impl<'a> OrderLoop<'a> {
+    pub(super) fn new(
+        changer: &'a mut Changer,
+        control: &'a Control,
+        orders: &'a Receiver<Order>,
+        program: &'a mut Program,
+    ) -> Self {
+        let (shared, doorbells) = (changer.shared.clone(), changer.doorbells.clone());
+        Self { shared, doorbells, changer, control, orders, program }
+    }
+
+    /// Carries out orders until one ends the server.
+    pub(super) fn run(mut self) -> End {
+        let mut watchdog = Watchdog::new(&self.shared);
+        let mut state = ServerState::Serving;
+        loop {
+            state = match self.receive(&state, &watchdog) {
+                Ok(order) => self.carry_out(state, order),
+                Err(RecvTimeoutError::Disconnected) => ServerState::Ending(End::Drain),
+                Err(RecvTimeoutError::Timeout) => self.time_is_over(state, &mut watchdog),
+            };
+            if let ServerState::Ending(end) = state {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for an order, at most until the delay is over or the watchdog is to look.
+    fn receive(&self, state: &ServerState, watchdog: &Watchdog) -> Result<Order, RecvTimeoutError> {
+        let left = match state {
+            ServerState::Delayed(delay) => Some(delay.left(self.shared.clock.now())),
+            ServerState::Serving | ServerState::Ending(_) => None,
+        };
+        match [watchdog.interval, left].into_iter().flatten().min() {
+            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(timeout) => self.orders.recv_timeout(timeout),
+        }
+    }
+
+    fn time_is_over(&self, state: ServerState, watchdog: &mut Watchdog) -> ServerState {
+        match state {
+            ServerState::Delayed(delay) if delay.left(self.shared.clock.now()).is_zero() => {
+                self.drains(delay.signal)
+            }
+            state => {
+                watchdog.look(&self.shared);
+                state
+            }
+        }
+    }
+
+    fn carry_out(&mut self, state: ServerState, order: Order) -> ServerState {
+        match order {
+            Order::Change(request) => {
+                self.changer.carry_out(*request);
+                state
+            }
+            Order::Replace => {
+                self.replace(&state);
+                state
+            }
+            Order::Retire(process) => {
+                let text = "Another process has taken over: closing connections here.";
+                self.program.note_new_process(process, text);
+                ServerState::Ending(End::Retire(process))
+            }
+            Order::Transfer(new_process) => self.transfer(state, new_process),
+            Order::End(signal) => self.end(state, signal),
+        }
+    }
+
+    /// SIGUSR2.
+    fn replace(&mut self, state: &ServerState) {
+        let refusal = match state {
+            ServerState::Serving if self.shared.config.takeover => None,
+            ServerState::Serving => Some("RINGVERB_TAKEOVER=false forbids take-overs"),
+            ServerState::Delayed(_) | ServerState::Ending(_) => Some("the server is about to end"),
+        };
+        match refusal {
+            None => self.program.start_stand_in(self.control),
+            Some(why) => {
+                tracing::warn!(event = "replacement_refused", "SIGUSR2 ignored: {why}");
+            }
+        }
+    }
+
+    /// Sends all connections to the new process. If that fails, this process continues as before.
+    fn transfer(&mut self, state: ServerState, new_process: NewProcess) -> ServerState {
+        let process = new_process.process;
+        if !transfer::send(&self.shared, &self.doorbells, new_process) {
+            return state;
+        }
+        let text = "Another process has taken over, with all connections.";
+        self.program.note_new_process(process, text);
+        ServerState::Ending(End::Transferred(process))
+    }
+
+    /// SIGINT or SIGTERM.
+    fn end(&self, state: ServerState, signal: &'static str) -> ServerState {
+        match state {
+            ServerState::Serving => {
+                supervision::notify_stopping();
+                match Delay::begin(&self.shared, signal) {
+                    Some(delay) => ServerState::Delayed(delay),
+                    None => self.drains(signal),
+                }
+            }
+            ServerState::Delayed(delay) if delay.since(self.shared.clock.now()) < ONE_WISH => {
+                ServerState::Delayed(delay)
+            }
+            ServerState::Delayed(_) => {
+                tracing::warn!(event = "shutdown_delay_ended", "second signal: the delay is over");
+                self.drains(signal)
+            }
+            ServerState::Ending(end) => ServerState::Ending(end),
+        }
+    }
+
+    fn drains(&self, signal: &str) -> ServerState {
+        let seconds = self.shared.config.shutdown_grace_seconds;
+        let open = open_connections(&self.shared);
+        tracing::info!(
+            event = "shutdown_started",
+            "{signal}: closing {open} connections within {seconds} s. Gracefully terminating connections."
+        );
+        ServerState::Ending(End::Drain)
+    }
+}
