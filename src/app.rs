@@ -4,58 +4,19 @@
 //! for its counters. A change of the configuration makes another list (`Apps::changed`), in which each app keeps its
 //! index and its counters. Limits: `Apps::MAX` apps; `config` bounds the other lists (`validate::WEBHOOKS_MAX`, files).
 
+mod per_second;
+mod secret;
+mod webhook;
+
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::fast::RandomState;
-use hmac::{Hmac, KeyInit};
-use sha2::Sha256;
 
-/// An app secret. It is never printed: `Debug` shows a mask.
-#[derive(Clone)]
-pub struct Secret {
-    text: String,
-    /// An HMAC that has processed the key. A copy of it saves two of the hash blocks of each signature.
-    keyed: Hmac<Sha256>,
-}
-
-impl Secret {
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        let text = text.into();
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104)")]
-        let keyed = Hmac::new_from_slice(text.as_bytes()).expect("any key length");
-        Self { text, keyed }
-    }
-
-    /// The secret as text, for code that shows or sends credentials to their owner.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.text
-    }
-
-    /// An HMAC with this secret as its key.
-    #[must_use]
-    pub fn hmac(&self) -> Hmac<Sha256> {
-        self.keyed.clone()
-    }
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Secret {}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("********")
-    }
-}
+pub use per_second::PerSecond;
+pub use secret::Secret;
+pub use webhook::{Webhook, WebhookKind};
 
 /// Which connections may send client events (`accept_client_events_from`, docs/PROTOCOL.md C5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,95 +39,6 @@ pub struct RateLimit {
     pub decay_seconds: u32,
     /// Close the connection when it exceeds the limit, instead of only dropping the message.
     pub terminate_on_limit: bool,
-}
-
-listed! {
-    /// The kinds of events that a webhook can send (docs/PROTOCOL.md rule 75). A name is that in the configuration and
-    /// in `name` of the posted event.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub enum WebhookKind {
-        ChannelOccupied => "channel_occupied",
-        ChannelVacated => "channel_vacated",
-        MemberAdded => "member_added",
-        MemberRemoved => "member_removed",
-        ClientEvent => "client_event",
-        CacheMiss => "cache_miss",
-        SubscriptionCount => "subscription_count",
-    }
-}
-
-impl WebhookKind {
-    /// The kind that cancels this one. The gate that delays leaves needs both kinds.
-    #[must_use]
-    pub fn opposite(self) -> Option<Self> {
-        match self {
-            Self::ChannelOccupied => Some(Self::ChannelVacated),
-            Self::ChannelVacated => Some(Self::ChannelOccupied),
-            Self::MemberAdded => Some(Self::MemberRemoved),
-            Self::MemberRemoved => Some(Self::MemberAdded),
-            Self::ClientEvent | Self::CacheMiss | Self::SubscriptionCount => None,
-        }
-    }
-
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-/// An endpoint of an app's backend, and the events it receives (docs/PROTOCOL.md C10).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Webhook {
-    /// `http://` or `https://`.
-    pub url: String,
-    /// At least one.
-    pub kinds: Vec<WebhookKind>,
-    /// Only channels whose name starts with one of these; empty means all.
-    pub channel_prefixes: Vec<String>,
-}
-
-impl Webhook {
-    #[must_use]
-    pub fn wants(&self, kind: WebhookKind, channel: &str) -> bool {
-        let prefixes = &self.channel_prefixes;
-        self.kinds.contains(&kind)
-            && (prefixes.is_empty() || prefixes.iter().any(|prefix| channel.starts_with(prefix)))
-    }
-}
-
-/// Counts units in each second, over all cores.
-#[derive(Debug, Default)]
-pub struct PerSecond(AtomicU64);
-
-impl PerSecond {
-    /// Takes `count` if the sum stays within `most`; returns the remainder, or `None`. A count above `most` is accepted
-    /// in a second of its own, because it would never be accepted otherwise.
-    pub fn take(&self, count: u32, most: u32, unix_seconds: u64) -> Option<u32> {
-        const COUNT_BITS: u32 = 32;
-        let second = unix_seconds << COUNT_BITS;
-        let after = |before: u64| {
-            let is_this_second = before >> COUNT_BITS == unix_seconds;
-            let used = if is_this_second { before & u64::from(u32::MAX) } else { 0 };
-            let after = used + u64::from(count);
-            let fits = after <= u64::from(most) || used == 0;
-            fits.then_some(second | after)
-        };
-        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).ok()?;
-        let used = u32::try_from(after(before)? & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        Some(most.saturating_sub(used))
-    }
-
-    /// The units taken in this second.
-    #[must_use]
-    pub fn taken(&self, unix_seconds: u64) -> u32 {
-        let word = self.0.load(Ordering::Relaxed);
-        let is_this_second = word >> u32::BITS == unix_seconds;
-        if is_this_second {
-            u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX)
-        } else {
-            0
-        }
-    }
 }
 
 /// One app with its options. Defaults are in `config::options`.
