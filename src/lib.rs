@@ -15,6 +15,7 @@
 //! | 4 | `cluster` | PURE: one core's cluster session over Redis: bytes in, bytes out |
 //! | 4 | `api` `webhook` | HTTP API: requests to plans; events to the apps' backends, on threads of their own |
 //! | 4 | `desk` | questions of operators on their way to a worker, and the answers |
+//! | 4 | `debug_log` | the output of `--debug` |
 //! | 3 | `mailbox` | rings and doorbells between cores |
 //! | 3 | `admission` | limits of client addresses, and the overload level of the process |
 //! | 3 | `live` | events on their way to the console |
@@ -66,6 +67,7 @@ mod output;
 
 pub mod api;
 pub mod cluster;
+mod debug_log;
 mod desk;
 pub mod tick;
 mod webhook;

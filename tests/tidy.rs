@@ -24,7 +24,7 @@ const RANKS: &[(u8, &[&str])] = &[
     (7, &["server"]),
     (6, &["worker"]),
     (5, &["tick"]),
-    (4, &["api", "webhook", "cluster", "desk"]),
+    (4, &["api", "webhook", "cluster", "debug_log", "desk"]),
     (3, &["admission", "live", "mailbox", "output"]),
     (2, &["running", "shard"]),
     (

@@ -14,6 +14,7 @@ pub mod inbound;
 pub mod json;
 pub mod origin;
 pub mod outbound;
+pub(crate) mod printed;
 pub mod signature;
 pub mod socket_id;
 pub mod webhook_event;

@@ -6,14 +6,12 @@
 //!
 //! Limits: `inspect::TASKS_MAX` questions and actions of operators; listeners as configured.
 
-mod debug_log;
 mod drain;
 mod inspect;
 pub mod kernel;
 mod notes;
 mod observe;
 mod overload;
-mod printed;
 mod quiet;
 pub(crate) mod redis;
 mod shared;
@@ -31,9 +29,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
+use crate::debug_log::DebugLog;
 use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::output;
+use crate::pusher::printed;
 use crate::running::{ConfigurationLink, RunningConfiguration};
 use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard, ShardConfiguration};
 use crate::tick::http::{Http, Rules};
@@ -42,7 +42,7 @@ use crate::tick::{Core, CoreConfiguration, NextTick};
 use crate::tls::TlsChannel;
 use crate::tls::acceptor::AcceptorLink;
 use crate::webhook::Feed;
-use debug_log::DebugLog;
+use crate::ws::frame;
 use drain::{DRAIN_TICK_MS, Drain};
 use inspect::{DeskAsk, DeskWork};
 use kernel::{Choice, Epoll, ring_that_fits};
@@ -410,7 +410,8 @@ impl<K: HostKernel> Worker<K> {
         let apps = &self.configuration.configuration.apps;
         for event in self.core.http.printed.drain(..) {
             if self.shared.config.print_events {
-                output::events(printed::line(&apps.get(event.app).id, &event));
+                let payload = frame::server_payload(&event.frame);
+                output::events(printed::line(&apps.get(event.app).id, event.except, payload));
             }
             if self.core.http.is_observed {
                 self.observer.published(&event);

@@ -15,7 +15,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// Columns of a line of two columns. Reverb takes the terminal's, 150 at most.
 const COLUMNS: usize = 100;
 
-pub(super) struct DebugLog {
+pub(crate) struct DebugLog {
     color: bool,
     is_json: bool,
     text: String,
@@ -25,12 +25,12 @@ pub(super) struct DebugLog {
 const EVENT: &str = "debug_message";
 
 impl DebugLog {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { color: output::has_color(), is_json: output::is_json(), text: String::new() }
     }
 
     /// Prints and clears the traces of a tick.
-    pub(super) fn write(&mut self, traces: &mut Vec<Trace>) {
+    pub(crate) fn write(&mut self, traces: &mut Vec<Trace>) {
         if traces.is_empty() {
             return;
         }

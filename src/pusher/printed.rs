@@ -4,20 +4,19 @@
 //! published, and `socket_id` where one was left out. Limit: none of its own; `output/lane.rs` bounds the text that
 //! waits.
 
-use crate::pusher::json;
-use crate::tick::http::Printed;
-use crate::ws::frame;
+use super::json;
+use super::socket_id::SocketId;
 
-/// The line of one event.
-pub(super) fn line(app_id: &str, event: &Printed) -> Vec<u8> {
+/// The line of one event. `payload`: the message that subscribers receive; `except`: the connection that does not.
+#[must_use]
+pub(crate) fn line(app_id: &str, except: Option<SocketId>, payload: &[u8]) -> Vec<u8> {
     let mut out = b"{\"app_id\":".to_vec();
     json::write_string(app_id, &mut out);
-    if let Some(except) = event.except {
+    if let Some(except) = except {
         out.extend_from_slice(format!(",\"socket_id\":\"{except}\"").as_bytes());
     }
     // The members of the event's own object follow.
     out.push(b',');
-    let payload = frame::server_payload(&event.frame);
     // No line breaks: name and data are spans of JSON strings, which contain none.
     out.extend_from_slice(payload.strip_prefix(b"{").unwrap_or_default());
     out.push(b'\n');
@@ -27,19 +26,14 @@ pub(super) fn line(app_id: &str, event: &Printed) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pusher::channel_name::ChannelName;
-    use crate::pusher::socket_id::SocketId;
 
     #[test]
     fn one_object_a_line() {
         let text = "{\"event\":\"e\",\"data\":\"{\\\"a\\\":1}\",\"channel\":\"c\"}";
-        let event = Printed {
-            app: crate::app::AppIndex(0),
-            channel: ChannelName::parse("c").unwrap(),
-            frame: frame::encode_text(text.as_bytes()).into(),
-            except: SocketId::parse("1.2"),
-        };
         let expected = format!("{{\"app_id\":\"7\",\"socket_id\":\"1.2\",{}\n", &text[1..]);
-        assert_eq!(String::from_utf8(line("7", &event)).unwrap(), expected);
+        assert_eq!(
+            String::from_utf8(line("7", SocketId::parse("1.2"), text.as_bytes())).unwrap(),
+            expected
+        );
     }
 }
