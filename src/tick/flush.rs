@@ -19,6 +19,8 @@ pub(super) struct Flush {
     /// Slots still to be flushed, oldest first.
     dirty: Vec<Slot>,
     items: Vec<Item>,
+    /// Those of `items` that were sealed.
+    sealed: Vec<Sealed>,
     /// Sessions of the current batch. Their results follow those of `items`.
     answers: Vec<AnswerItem>,
     /// Storage of the connections of one run.
@@ -35,14 +37,23 @@ pub(super) struct Flush {
 /// One connection's send in the current batch.
 struct Item {
     key: ConnectionKey,
-    /// Where its bytes begin in the arena; `None` when they are sent from its queue.
-    in_arena: Option<usize>,
+    source: Source,
     /// Bytes given to the kernel. Noted here because the queue may grow before the result is settled.
     bytes: usize,
-    /// With TLS: the bytes of the queue that were sealed, and the memory of its channel before that.
-    sealed: Option<Sealed>,
 }
 
+/// Where the bytes of a send are.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The only frame of its queue.
+    Queue,
+    /// In the arena, from here on.
+    Arena(usize),
+    /// The same with TLS, and its place in `Flush::sealed`: a list of its own, so that other items are not larger.
+    Sealed(usize, u32),
+}
+
+/// A sealed send: the bytes of the queue that were sealed, and the memory of its channel before that.
 #[derive(Clone, Copy)]
 struct Sealed {
     content: usize,
@@ -55,6 +66,27 @@ struct AnswerItem {
     /// With TLS: where its sealed bytes begin in the arena.
     in_arena: Option<usize>,
     bytes: usize,
+}
+
+impl Sealed {
+    /// Keeps what the kernel did not take, and reports to the shard what was sealed.
+    fn settle<K: Kernel>(
+        self,
+        shard: &mut Shard,
+        reactor: &mut Reactor<K>,
+        key: ConnectionKey,
+        unsent: Option<&[u8]>,
+        blocked: bool,
+    ) -> AfterSend {
+        reactor.keep_sealed(shard, key, unsent.unwrap_or_default(), self.kept_before);
+        let after = shard.sent(key.slot, self.content, blocked);
+        reactor.close_worn(shard, key);
+        match after {
+            // The last bytes wait until the socket takes them.
+            AfterSend::Finish if blocked => AfterSend::Nothing,
+            after => after,
+        }
+    }
 }
 
 impl Flush {
@@ -110,6 +142,7 @@ impl Flush {
 
     fn gather<K: Kernel>(&mut self, batch: &[Slot], shard: &mut Shard, reactor: &mut Reactor<K>) {
         self.items.clear();
+        self.sealed.clear();
         self.arena.clear();
         for slot in batch.iter().copied() {
             let Some(generation) = shard.take_dirty(slot) else { continue };
@@ -122,15 +155,15 @@ impl Flush {
             if queue.is_empty() {
                 continue;
             }
-            let (in_arena, bytes) = match queue.single() {
-                Some(frame) => (None, frame.len()),
+            let (source, bytes) = match queue.single() {
+                Some(frame) => (Source::Queue, frame.len()),
                 None => {
                     let start = self.arena.len();
                     queue.copy_to(&mut self.arena, limits::SEND_BYTES_PER_TICK_MAX);
-                    (Some(start), self.arena.len() - start)
+                    (Source::Arena(start), self.arena.len() - start)
                 }
             };
-            self.items.push(Item { key, in_arena, bytes, sealed: None });
+            self.items.push(Item { key, source, bytes });
         }
     }
 
@@ -156,8 +189,9 @@ impl Flush {
         }
         let bytes = self.arena.len() - start;
         if bytes > 0 {
-            let sealed = Some(Sealed { content, kept_before });
-            self.items.push(Item { key, in_arena: Some(start), bytes, sealed });
+            let place = u32::try_from(self.sealed.len()).unwrap_or(u32::MAX);
+            self.sealed.push(Sealed { content, kept_before });
+            self.items.push(Item { key, source: Source::Sealed(start, place), bytes });
         } else if !queue.is_empty() {
             self.stuck.push(key);
         }
@@ -188,9 +222,11 @@ impl Flush {
         self.items.retain(|item| sockets.descriptor(item.key.slot).is_some());
         let sends = self.items.iter().filter_map(|item| {
             let socket = sockets.descriptor(item.key.slot)?;
-            let bytes = match item.in_arena {
-                Some(start) => &self.arena[start..start + item.bytes],
-                None => shard.send_queue(item.key.slot)?.single()?,
+            let bytes = match item.source {
+                Source::Queue => shard.send_queue(item.key.slot)?.single()?,
+                Source::Arena(start) | Source::Sealed(start, _) => {
+                    &self.arena[start..start + item.bytes]
+                }
             };
             Some(Send { socket, bytes })
         });
@@ -233,29 +269,21 @@ impl Flush {
             if blocked {
                 reactor.wait_writable(key);
             }
-            let taken = match item.sealed {
-                None => taken,
-                Some(Sealed { content, kept_before }) => {
-                    let start = item.in_arena.unwrap_or_default();
+            let (content, after) = match item.source {
+                Source::Sealed(start, place) => {
+                    let Some(sealed) = self.sealed.get(place as usize) else { continue };
                     let unsent = self.arena.get(start + taken..start + item.bytes);
-                    reactor.keep_sealed(shard, key, unsent.unwrap_or_default(), kept_before);
-                    content
+                    (sealed.content, sealed.settle(shard, reactor, key, unsent, blocked))
                 }
+                _ => (taken, shard.sent(key.slot, taken, blocked)),
             };
-            debug_assert!(taken <= item.bytes || item.sealed.is_some(), "no more than was given");
-            sent_bytes += taken;
-            let after = shard.sent(key.slot, taken, blocked);
-            if item.sealed.is_some() {
-                reactor.close_worn(shard, key);
-            }
+            sent_bytes += content;
             match after {
                 AfterSend::Nothing => {}
-                // The last bytes wait until the socket takes them.
-                AfterSend::Finish if blocked && item.sealed.is_some() => {}
                 AfterSend::Finish => reactor.finish(shard, key),
                 AfterSend::Fail => {
                     // The queue is as it was.
-                    sent_bytes -= taken;
+                    sent_bytes -= content;
                     failed.push(key);
                 }
             }

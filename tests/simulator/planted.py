@@ -298,7 +298,7 @@ FAULTS = [
     ("tls: sealed bytes are forgotten when a socket has room again", "src/tick/reactor.rs",
      "site.shard.unblock(key.slot);\n                self.wake_secure(site.shard, key);", "site.shard.unblock(key.slot);"),
     ("tls: a connection ends before its last bytes are out", "src/tick/flush.rs",
-     "AfterSend::Finish if blocked && item.sealed.is_some() => {}", "AfterSend::Finish if false => {}"),
+     "AfterSend::Finish if blocked => AfterSend::Nothing", "AfterSend::Finish if false => AfterSend::Nothing"),
     ("tls: an upgrade loses its channel", "src/tick/sessions/mod.rs",
      "self.keep_secure(connection, secure);", "drop(secure);"),
     ("tls: a transfer loses sealed bytes", "src/tls/socket.rs",
