@@ -143,6 +143,8 @@ fn report_panics() {
         let text = format!("thread '{name}' {panic}\n{backtrace}");
         write_stderr_as("panic", Level::ERROR, &text);
         finish();
+        // One core cannot be lost alone. Builds with `panic = "unwind"`, those of the tests, would go on without it.
+        std::process::abort();
     }));
 }
 
