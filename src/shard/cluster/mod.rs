@@ -275,8 +275,8 @@ impl Cluster {
         }
         debug_assert!(topic.waiting.is_none(), "a new topic waits for nothing yet");
         let ticket = self.next_ticket_number();
-        let snapshots = i64::from(shares_snapshots(here, channel));
-        topic.wait(ticket, 1 + snapshots + i64::from(channel.kind.cached));
+        // `announce` adds the snapshots, if the configuration at that time wants them.
+        topic.wait(ticket, 1 + i64::from(channel.kind.cached));
         self.topics.insert(channel.clone(), topic);
         self.drop_finished_waits();
         self.waiting.push_back((self.lease_second, channel.clone(), ticket));
@@ -290,6 +290,10 @@ impl Cluster {
         debug_assert!(self.topics.contains_key(channel), "a topic that is needed");
         here.out.cluster.push(ToCluster::Subscribe { channel: channel.clone(), ticket });
         if shares_snapshots(here, channel) {
+            let waiting = self.details(channel).and_then(|details| details.waiting.as_mut());
+            if let Some(waiting) = waiting.filter(|waiting| waiting.ticket == ticket) {
+                waiting.missing += 1;
+            }
             let (channel, snapshot) = (channel.clone(), self.snapshot(here, channel));
             here.out.cluster.push(ToCluster::Synchronize { channel, ticket, snapshot });
         }

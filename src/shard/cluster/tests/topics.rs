@@ -64,6 +64,29 @@ fn a_topic_without_subscribers_before_its_subscribe_is_sent_is_never_subscribed(
     );
 }
 
+/// A reload may come between the subscription and the room for its SUBSCRIBE. A subscriber waits for what was sent: not
+/// for snapshots that were never requested, and not for less than the confirmation of Redis.
+#[test]
+fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
+    let app = |subscription_count| App { subscription_count, ..sample() };
+    for (before, events, effects) in [
+        (true, &[Subscribed("a", 0)][..], "subscribe#0 a, release a"),
+        (false, &[SnapshotSent("a", 0, 1)], "subscribe#0 a, synchronize#0 a"),
+        (
+            false,
+            &[SnapshotSent("a", 0, 1), Subscribed("a", 0)],
+            "subscribe#0 a, synchronize#0 a, release a",
+        ),
+    ] {
+        let mut node = Node::with_app(app(before), IDLE_SECONDS);
+        node.apply(Subscribe("a"));
+        node.context.settings.apps = Arc::new(Apps::new(vec![app(!before)]));
+        node.apply(Room(9));
+        events.iter().for_each(|event| node.apply(*event));
+        assert_eq!(node.take_effects(), effects, "{events:?}");
+    }
+}
+
 /// `a` is subscribed to, and then nobody is there.
 const LEFT: [Event; 4] = [Subscribe("a"), Room(9), Subscribed("a", 0), Leave("a")];
 
