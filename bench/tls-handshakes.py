@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """CPU of a TLS handshake with its subscription, against rustls alone plus a plain handshake with its subscription.
 
-tls-handshakes.py [--rounds 5] [--connections 5000] prints a Markdown table. Takes the release builds of server and load
-generator, builds the benchmark `handshakes`, and needs root: all processes have real-time priority (chrt -f), so that
+tls-handshakes.py [--rounds 5] [--connections 5000] prints a Markdown table. Takes server and load generator of the
+profile `dist`, builds the benchmark `handshakes`, and needs root: all processes have real-time priority, so that
 other work on the machine does not count. Each round measures in turn: rustls' buffered API in memory (`handshakes`), the
 server without TLS, the server with each kind of handshake, and a bare loop of rustls with the same flights
 (`handshake-floor`). Ratios are of rounds. Server on CPU 0, client on CPU 1 (SERVER_CPUS, CLIENT_CPU).
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "../target")) / "release"
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "../target")) / "dist"
 BENCH = str(TARGET / "ringverb-bench")
 CERTIFICATE, KEY = (str(HERE / "../tests/certificates" / name) for name in ["server.pem", "server.key.pem"])
 CPU = os.environ.get("SERVER_CPUS", "0")
@@ -30,7 +30,7 @@ SERVER = f"{HERE / 'ringverb.sh'} --port {PORT}"
 
 
 def benchmark():
-    command = ["cargo", "bench", "--quiet", "-p", "ringverb-bench", "--bench", "handshakes", "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "--profile", "dist", "--quiet", "-p", "ringverb-bench", "--bench", "handshakes", "--no-run", "--message-format=json"]
     messages = subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout.splitlines()
     targets = (json.loads(line) for line in messages)
     found = [one["executable"] for one in targets if one.get("target", {}).get("name") == "handshakes" and one.get("executable")]
@@ -54,7 +54,7 @@ def connect(server, connections, kind=None, secure=True):
     words = ["--json", "--url", url, "--server-cmd", server, "--server-cpus", CPU, "--pin", CLIENT_CPU, "--any-exit"]
     scenario = ["connect", "--subscribe", "--connections", str(connections)]
     command = ["chrt", "-f", "10", BENCH, *words, *scenario]
-    report = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+    report = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout)
     return next(value for name, value in report.items() if "server_CPU_per_handshake" in name)
 
 
