@@ -2,8 +2,8 @@
 //!
 //! Owns the files' names, and the last `AcceptorLink`. A start fails with a sentence for each pair that cannot be used.
 //! During the run, a pair that cannot be used leaves the earlier one in use, with one log line for each change. New
-//! handshakes use a new pair within twice `LOOK_EVERY` plus one second; established connections stay. `certbot renew`
-//! needs no hook. `tls/identity.rs` reads the content.
+//! handshakes use a new pair within twice `LOOK_EVERY` plus one second, after a reload (SIGHUP) within `LISTEN_EVERY`
+//! plus one second; established connections stay. `certbot renew` needs no hook. `tls/identity.rs` reads the content.
 //!
 //! Limits: `config/tls.rs` bounds the number of pairs, and `FILE_BYTES_MAX` the bytes of each file.
 
@@ -29,6 +29,8 @@ use crate::worker::time::unix_seconds;
 /// Between two looks at the files. A change counts when two looks agree, so that a pair is not read between the writes
 /// of its two files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks for a reload, after which changed files count at once.
+const LISTEN_EVERY: Duration = Duration::from_millis(500);
 /// A file is not longer. Chains have some KB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Ticket keys that are in use: one seals, and all open. So a ticket can be used for its whole lifetime.
@@ -110,7 +112,7 @@ impl Certificates {
         }
     }
 
-    /// Looks at the files until the process ends. `changes` names others.
+    /// Looks at the files until the process ends. `changes` has the files after each reload.
     ///
     /// # Errors
     /// When the control thread has ended.
@@ -129,11 +131,11 @@ impl Certificates {
     async fn look_on(mut self, changes: Receiver<TlsOptions>) {
         let mut seen = self.read.clone();
         loop {
-            sleep(LOOK_EVERY).await;
-            if let Some(options) = changes.try_iter().last() {
-                self.options = options;
-                self.read = stamps(&self.options);
-                self.reload();
+            for _ in 0..LOOK_EVERY.as_millis() / LISTEN_EVERY.as_millis() {
+                sleep(LISTEN_EVERY).await;
+                if let Some(options) = changes.try_iter().last() {
+                    self.read_again(options);
+                }
             }
             let now = stamps(&self.options);
             if now == seen && now != self.read {
@@ -144,6 +146,16 @@ impl Certificates {
             if unix_seconds() >= self.rotate_at {
                 self.rotate();
             }
+        }
+    }
+
+    /// After a reload: other files, or the same ones with another content.
+    fn read_again(&mut self, options: TlsOptions) {
+        let now = stamps(&options);
+        if now != self.read || options.pairs != self.options.pairs {
+            self.options = options;
+            self.read = now;
+            self.reload();
         }
     }
 

@@ -110,7 +110,7 @@ pub(super) struct Changer {
     pub(super) shared: Arc<Shared>,
     pub(super) doorbells: Arc<[Doorbell]>,
     pub(super) webhooks: WebhookChanges,
-    /// To the task that watches the certificates.
+    /// To the task that watches the certificates, after each reload.
     certificates: Option<Sender<TlsOptions>>,
     last: Arc<ConfigurationLink>,
 }
@@ -274,7 +274,9 @@ impl Changer {
         if let Some(problem) = missing_token(running_place, config.admin.token.is_some()) {
             return Err(vec![problem]);
         }
-        if let Some(tls) = self.changed_tls(&config) {
+        if let Some(tls) = self.tls_to_read(&config)
+            && self.tls.as_ref().is_some_and(|before| before.pairs != tls.pairs)
+        {
             Certificates::check(tls)?;
         }
         // `build` has limited their number.
@@ -282,10 +284,10 @@ impl Changer {
         Ok(Checked { sources, merged, config, file })
     }
 
-    /// Other certificates for the same ports.
-    fn changed_tls<'a>(&self, config: &'a Config) -> Option<&'a TlsOptions> {
+    /// The certificates, for the same ports as before.
+    fn tls_to_read<'a>(&self, config: &'a Config) -> Option<&'a TlsOptions> {
         let (before, now) = (self.tls.as_ref()?, config.tls.as_ref()?);
-        (before.port == now.port && before.pairs != now.pairs).then_some(now)
+        (before.port == now.port).then_some(now)
     }
 
     /// Applies a configuration on all cores, or on none.
@@ -317,7 +319,7 @@ impl Changer {
         output::set_level(config.log.level);
         let mut keeps = self.tls.is_some() == config.tls.is_some();
         if let (Some(tls), Some(certificates)) =
-            (self.changed_tls(&config).cloned(), &self.certificates)
+            (self.tls_to_read(&config).cloned(), &self.certificates)
         {
             keeps = certificates.send(tls.clone()).is_ok();
             self.tls = Some(tls);

@@ -18,6 +18,7 @@ use crate::support::{Finished, Server, Setup};
 const OF_OTHERS: &[&str] = &[
     "RINGVERB_BIN",
     "RINGVERB_BINARY",
+    "RINGVERB_CHURN_SECONDS",
     "RINGVERB_CONSOLE_PATH",
     "RINGVERB_SEED",
     "RINGVERB_SEEDS",
