@@ -377,3 +377,32 @@ impl Write for LineWriter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::report_panics;
+
+    /// The test starts its own program again, in which a thread panics.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the second process learns its part from it")]
+    fn a_panic_of_any_thread_ends_the_process_with_its_text() {
+        const TEST: &str = "output::tests::a_panic_of_any_thread_ends_the_process_with_its_text";
+        const PART: &str = "RINGVERB_TEST_PANICS";
+        if std::env::var_os(PART).is_some() {
+            report_panics();
+            // If it only ended the thread, this process would end with success.
+            let _ = std::thread::spawn(|| panic!("a planted panic")).join();
+            return;
+        }
+        let program = std::env::current_exe().expect("this program");
+        let arguments = [TEST, "--exact", "--nocapture"];
+        let output = Command::new(program).args(arguments).env(PART, "1").output();
+        let output = output.expect("a second process");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{:?}: {text}", output.status);
+        assert!(text.contains("a planted panic"), "{text}");
+    }
+}
