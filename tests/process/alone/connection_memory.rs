@@ -83,12 +83,21 @@ fn limited(mib: u64) -> (Server, u64) {
     (setup().env("RINGVERB_MEMORY_MAX", &most.to_string()).start(), most)
 }
 
+/// Of the limit. Between two measurements the server counts what it keeps, and the allocator returns what buffers have
+/// outgrown only after a delay: on a busy machine up to 117 % were seen. The default limit is 0.8 of the control
+/// group's, so the kernel ends the process at 125 %.
+const PERCENT_MAX: u64 = 120;
+
 fn stays_below(server: &Server, limit: u64, what: &str, attack: impl FnOnce()) {
     let most = most_resident(server, limit / 2 + 1, attack);
     eprintln!("{what}: {} KiB of {} KiB", most >> 10, limit >> 10);
     assert!(most > limit / 2, "{what}: an attack of {} MiB is none", most / MIB);
     let percent = most * 100 / limit;
-    assert!(percent <= 110, "{what}: {} MiB resident, {percent} % of the limit", most / MIB);
+    assert!(
+        percent <= PERCENT_MAX,
+        "{what}: {} MiB resident, {percent} % of the limit",
+        most / MIB
+    );
 }
 
 #[test]
