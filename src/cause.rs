@@ -259,7 +259,7 @@ causes! {
     TooManyMembers "too_many_members" Other
         "{} refused: the channel has {} already (RINGVERB_PRESENCE_MEMBERS_MAX)"
     ConnectionMemory "connection_memory" ConnectionMemory
-        "{} refused: the connection keeps too much memory; RINGVERB_CONNECTION_BYTES_MAX is {}"
+        "{} refused: subscriptions and sign-in of the connection would keep more than {} bytes, which is half of RINGVERB_CONNECTION_BYTES_MAX; leave channels, or raise it"
     MemorySubscription "memory_subscription" MemorySubscription
         "{} refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
     UserDataTooLarge "user_data_too_large" Other

@@ -148,7 +148,7 @@ pub enum Refused {
     Memory,
     /// A subscription or sign-in, while the process is at `RINGVERB_MEMORY_MAX`.
     MemorySubscription,
-    /// A subscription or sign-in over `RINGVERB_CONNECTION_BYTES_MAX`.
+    /// A subscription or sign-in over half of `RINGVERB_CONNECTION_BYTES_MAX`.
     ConnectionMemory,
     /// A publish, far over `RINGVERB_MEMORY_MAX`.
     MemoryPublish,

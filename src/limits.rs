@@ -43,6 +43,14 @@ pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
 pub const READ_TIME_PER_TICK_NS: u64 = 2_000_000;
 /// Bytes read between two looks at the clock.
 pub const READ_BYTES_PER_CLOCK: usize = 8 * 1024;
+/// The least that a read counts as toward `READ_BYTES_PER_CLOCK`. A read that finds the end of a connection has no
+/// bytes, but the connection leaves its channels. So a core processes at most 32 ends between two looks at the clock.
+pub const READ_COST_BYTES_MIN: usize = 256;
+/// Largest value of RINGVERB_SEND_QUEUE_BYTES_MAX. The transfer to a new process moves a whole send queue in one batch
+/// (`worker/transfer/stream.rs`).
+pub const SEND_QUEUE_BYTES_OPTION_MAX: usize = 1 << 31;
+/// Largest value of REVERB_APP_MAX_MESSAGE_SIZE.
+pub const MESSAGE_SIZE_OPTION_MAX: usize = 16 << 20;
 /// Bytes handed to the kernel for one connection in one send; the rest waits for the next tick.
 pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;
 /// Sends of one batch. The io_uring kernel submits them with one system call; 64 measured as fast as 256 and 4,096.

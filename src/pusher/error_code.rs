@@ -81,7 +81,7 @@ pub const TOO_MANY_MEMBERS: ErrorCode =
 /// `channels_per_connection_max` is reached. The connection stays.
 pub const TOO_MANY_CHANNELS: ErrorCode =
     ErrorCode { code: 4300, message: "Too many channels on one connection" };
-/// A subscription or sign-in over `connection_bytes_max`. The connection stays.
+/// A subscription or sign-in over half of `connection_bytes_max`. The connection stays.
 pub const CONNECTION_KEEPS_TOO_MUCH: ErrorCode =
     ErrorCode { code: 4300, message: "The subscriptions of the connection take too much memory" };
 /// A channel name over the app's limit, or with characters it does not take. The connection stays.

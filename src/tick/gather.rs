@@ -2,7 +2,8 @@
 //! PURE.
 //!
 //! Owns the answers until they are complete. Nodes have `NODES_TIME_MS` to answer: after that, the answers of the
-//! others are the result. Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes.
+//! others are the result. Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes,
+//! `CALLER_QUESTIONS_MAX` of callers that poll (operators).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ const NODES_TIME_MS: u64 = 1_500;
 /// this one.
 const NODE_QUESTIONS_MAX: usize = 1_024;
 
+/// Questions of callers in progress at a time. A caller checks `takes_caller_questions` first.
+const CALLER_QUESTIONS_MAX: usize = 16;
+
 /// Questions by number. Each question has a new number, so that a late answer does not count for a later question.
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
@@ -28,6 +32,8 @@ pub struct Gathers {
     whole: VecDeque<(SessionKey, u32)>,
     /// Of `gathers`, questions of other nodes.
     of_nodes: usize,
+    /// Of `gathers`, questions of callers.
+    of_callers: usize,
     metrics: Arc<CoreMetrics>,
     now: Moment,
 }
@@ -69,6 +75,7 @@ impl Gathers {
             next: 0,
             whole: VecDeque::new(),
             of_nodes: 0,
+            of_callers: 0,
             metrics,
             now: Moment::default(),
         }
@@ -76,6 +83,12 @@ impl Gathers {
 
     pub(super) fn takes_node_questions(&self) -> bool {
         self.of_nodes < NODE_QUESTIONS_MAX
+    }
+
+    /// Whether there is room for one more question of a caller.
+    #[must_use]
+    pub fn takes_caller_questions(&self) -> bool {
+        self.of_callers < CALLER_QUESTIONS_MAX
     }
 
     pub(super) fn begin(
@@ -90,6 +103,7 @@ impl Gathers {
         self.next = self.next.wrapping_add(1);
         let is_of_node = matches!(asker, Asker::Node(..));
         self.of_nodes += usize::from(is_of_node);
+        self.of_callers += usize::from(matches!(asker, Asker::Caller));
         let questions = &self.metrics.cluster.questions;
         let is_to_nodes = nodes > 0 && !is_of_node;
         questions.received.add(u64::from(is_of_node));
@@ -100,6 +114,7 @@ impl Gathers {
         let gather = Gather { asker, since, missing, missing_nodes, is_to_nodes, answers };
         debug_assert!(!self.gathers.contains_key(&id), "numbers repeat after 2^32 questions");
         debug_assert!(self.of_nodes <= NODE_QUESTIONS_MAX, "`takes_node_questions` was asked");
+        debug_assert!(self.of_callers <= CALLER_QUESTIONS_MAX, "callers ask whether there is room");
         self.gathers.insert(id, gather);
         if let Asker::Session(_) = asker {
             // With one core the answers are complete at once.
@@ -227,10 +242,40 @@ impl Gathers {
         let gather = self.gathers.remove(&id)?;
         // Ended although a node has not answered: the cores were silent, too.
         self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));
-        if let Asker::Node(..) = gather.asker {
-            debug_assert!(self.of_nodes > 0, "`begin` has counted it");
-            self.of_nodes = self.of_nodes.saturating_sub(1);
+        match gather.asker {
+            Asker::Node(..) => {
+                debug_assert!(self.of_nodes > 0, "`begin` has counted it");
+                self.of_nodes = self.of_nodes.saturating_sub(1);
+            }
+            Asker::Caller => {
+                debug_assert!(self.of_callers > 0, "`begin` has counted it");
+                self.of_callers = self.of_callers.saturating_sub(1);
+            }
+            Asker::Session(_) => {}
         }
         Some(gather.answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_of_callers_have_a_bound_and_an_ended_one_makes_room() {
+        let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+        let begin = |gathers: &mut Gathers| {
+            assert!(gathers.takes_caller_questions());
+            gathers.begin(Asker::Caller, Moment::default(), None, 1, 0)
+        };
+        let ids: Vec<u32> = (0..CALLER_QUESTIONS_MAX).map(|_| begin(&mut gathers)).collect();
+        assert!(!gathers.takes_caller_questions());
+        assert!(gathers.takes_node_questions(), "callers do not use the room of nodes");
+        for id in ids {
+            gathers.end(id);
+            assert!(gathers.end(id).is_none(), "it counts once");
+        }
+        assert_eq!(gathers.of_callers, 0);
+        begin(&mut gathers);
     }
 }

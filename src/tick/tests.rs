@@ -24,6 +24,8 @@ struct Scripted {
     waiting: u32,
     /// The time.
     now: u64,
+    /// The time that a read takes.
+    read_ns: u64,
 }
 
 impl Kernel for Scripted {
@@ -66,6 +68,7 @@ impl Kernel for Scripted {
     }
 
     fn receive(&mut self, (): &(), buffer: &mut [u8]) -> Received {
+        self.now += self.read_ns;
         (self.source)(buffer)
     }
 
@@ -99,7 +102,8 @@ fn core_with(mailbox: Mailbox<Mail>, app: App, sent: fn(usize) -> Sent) -> Core<
     let apps = Arc::new(Apps::new(vec![app]));
     assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
     let overload = Arc::new(Overload::default());
-    let kernel = Scripted { sent, source: |_| Received::Nothing, seen: |_| {}, waiting: 0, now: 0 };
+    let source = |_: &mut [u8]| Received::Nothing;
+    let kernel = Scripted { sent, source, seen: |_| {}, waiting: 0, now: 0, read_ns: 0 };
     let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
     Core::new(Shard::new(Settings::alone(apps)), mailbox, http, kernel, 0)
 }
@@ -158,6 +162,37 @@ fn connections_that_a_flush_leaves_for_the_next_tick_are_a_gauge_with_a_peak() {
         tick(&mut core);
         core.note_gauges();
         assert_eq!((metrics.flush_waiting.get(), metrics.flush_waiting_max.get()), expected);
+    }
+}
+
+/// Otherwise the clients of a host that fails hold up all others of the core until each has left its channels.
+#[test]
+fn connections_that_end_at_once_are_closed_in_several_ticks_of_bounded_time() {
+    const CONNECTIONS: usize = 1_000;
+    const READ_NS: u64 = 10_000;
+    let app = sample();
+    assert!((1..CONNECTIONS).all(|_| app.admit()));
+    let mut core = core_of(app, |_| Sent::Whole);
+    let keys: Vec<_> = (0..CONNECTIONS).map(|_| open(&mut core)).collect();
+    tick(&mut core);
+    for key in &keys {
+        core.reactor.queue(*key, reactor::Queued::ToTheEnd);
+    }
+    core.reactor.kernel.read_ns = READ_NS;
+    core.reactor.kernel.source = |_| Received::Gone;
+    let reads_per_clock = (limits::READ_BYTES_PER_CLOCK / limits::READ_COST_BYTES_MIN) as u64;
+    let open =
+        |core: &Core<Scripted>| keys.iter().filter(|key| core.shard.get(**key).is_some()).count();
+    let mut left = CONNECTIONS;
+    while left > 0 {
+        let start = core.reactor.kernel.now;
+        core.tick();
+        let next = core.finish();
+        let took = core.reactor.kernel.now - start;
+        assert!(took <= limits::READ_TIME_PER_TICK_NS + reads_per_clock * READ_NS, "{took} ns");
+        let before = std::mem::replace(&mut left, open(&core));
+        assert!(left < before, "each tick closes some: {left} are left");
+        assert_eq!(next == NextTick::Now, left > 0, "{left} are left");
     }
 }
 

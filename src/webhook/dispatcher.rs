@@ -210,9 +210,12 @@ impl Dispatcher {
         self.grace
     }
 
-    /// Takes over changed endpoints. A worker pushes no event of a new app before they were sent.
-    fn follow_changes(&mut self) {
+    /// Takes over changed endpoints. A worker pushes no event of a new app before they were sent. Returns whether there
+    /// were any.
+    fn follow_changes(&mut self) -> bool {
+        let mut has_changed = false;
         while let Ok(apps) = self.orders.changed.try_recv() {
+            has_changed = true;
             for (_, budget) in &self.rings {
                 budget.apply(&apps);
             }
@@ -232,6 +235,7 @@ impl Dispatcher {
             let excess = self.leaving.len().saturating_sub(LEAVING_MAX);
             self.leaving.drain(..excess);
         }
+        has_changed
     }
 
     /// Reads each ring up to `EVENTS_PER_PASS`, and queues the events that may be sent by now. Returns the number of
@@ -257,7 +261,8 @@ impl Dispatcher {
         // A ring before this had no effect: check once more for everything that it may have announced.
         self.doorbell.set_asleep();
         fence(Ordering::SeqCst);
-        if self.rings.iter().all(|(ring, _)| ring.is_empty()) && self.asked_to_finish().is_none() {
+        let has_events = self.rings.iter().any(|(ring, _)| !ring.is_empty());
+        if !has_events && !self.follow_changes() && self.asked_to_finish().is_none() {
             let clock = self.common.clock;
             let due = self.gate.next_due().map_or(SLEEP_MAX, |due| clock.until(due));
             let losses_due = !self.losing.is_empty() || self.workers_losses.any();
@@ -438,3 +443,6 @@ fn written(class: Class, event: &WebhookEvent) -> EventJson {
 fn pause_after_little() {
     std::thread::sleep(PAUSE_AFTER_LITTLE);
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,13 @@
 //!
 //! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
 //! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
-//! ends. Limits: one task at a time, `TASKS_MAX` that other cores and nodes are answering, and `OPERATOR_ORDERS_MAX` of
-//! other nodes.
+//! ends. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of other nodes, and questions that other cores and nodes are
+//! answering, whose bound is in `tick/gather.rs`.
 
 use super::notes::peer_of;
 use super::{HostKernel, Worker, sys};
 use crate::desk::{
     DeskReply, DeskRequest, DeskTask, InspectionReply, OwnRequest, ReplyPlace, SocketFacts,
-    TASKS_MAX,
 };
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
@@ -85,7 +84,7 @@ impl<K: HostKernel> Worker<K> {
     /// Begins a task. What needs no slices is answered at once, and leaves the desk free for the next one.
     fn begin_task(&mut self, task: DeskTask) -> Option<DeskWork> {
         let DeskTask { request, reply } = task;
-        let is_full = self.desk_asks.len() >= TASKS_MAX;
+        let is_full = !self.core.gathers.takes_caller_questions();
         let (asked, goal) = match request {
             // Over the limit the place of the answer is dropped, and the asker's time ends.
             DeskRequest::Ask(_) | DeskRequest::AskNodes(_) if is_full => return None,

@@ -4,7 +4,7 @@
 //! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 //!
-//! Limits: `inspect::TASKS_MAX` questions and actions of operators; listeners as configured.
+//! Limits: questions and actions of operators as in `inspect`; listeners as configured.
 
 mod drain;
 mod inspect;

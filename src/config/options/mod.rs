@@ -114,7 +114,7 @@ options! {
         Admin "admin" ["RINGVERB_ADMIN"] "127.0.0.1:9601", text("an address with a port, unix:/path, or off"), "where metrics and probes are served";
         AdminToken "admin_token" ["RINGVERB_ADMIN_TOKEN"] "", secret("16 to 256 characters; empty for none"), "bearer token for RINGVERB_ADMIN beyond loopback", live;
         AppsFile "apps_file" ["RINGVERB_APPS_FILE"] "", text("a path; empty for none"), "TOML file of apps that are changed at run time";
-        SendQueueBytesMax "send_queue_bytes_max" ["RINGVERB_SEND_QUEUE_BYTES_MAX"] "1048576", size(4_096, 1 << 31), "unsent bytes after which a slow connection is closed";
+        SendQueueBytesMax "send_queue_bytes_max" ["RINGVERB_SEND_QUEUE_BYTES_MAX"] "1048576", size(4_096, limits::SEND_QUEUE_BYTES_OPTION_MAX as u64), "unsent bytes after which a slow connection is closed";
         ConnectionBytesMax "connection_bytes_max" ["RINGVERB_CONNECTION_BYTES_MAX"] "", size(1 << 16, SIZE_MAX).note("empty adds 192K"), "all that one connection keeps";
         CacheBytesMax "cache_bytes_max" ["RINGVERB_CACHE_BYTES_MAX"] "134217728", size(1 << 16, 1 << 40), "all remembered events of cache channels";
         ConnectionsPerIpMax "connections_per_ip_max" ["RINGVERB_CONNECTIONS_PER_IP_MAX"] "", number(1, 65_535).note(NO_LIMIT), "open WebSockets of one client address";
@@ -147,7 +147,7 @@ options! {
         ActivityTimeout "activity_timeout" ["REVERB_APP_ACTIVITY_TIMEOUT"] "30", seconds(1, 86_400), "silence after which clients ping, as sent to them";
         PongTimeout "pong_timeout" ["RINGVERB_PONG_TIMEOUT"] "30", seconds(1, 86_400), "time for the answer to a ping";
         MaxConnections "max_connections" ["REVERB_APP_MAX_CONNECTIONS"] "", number(1, MANY).note(NO_LIMIT), "open connections of the app";
-        MaxMessageSize "max_message_size" ["REVERB_APP_MAX_MESSAGE_SIZE"] "10000", size(64, 16 << 20), "one message of a client";
+        MaxMessageSize "max_message_size" ["REVERB_APP_MAX_MESSAGE_SIZE"] "10000", size(64, limits::MESSAGE_SIZE_OPTION_MAX as u64), "one message of a client";
         AcceptClientEventsFrom "accept_client_events_from" ["REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM"] "members", choice(&["all", "members", "none"]), "who may send client events";
         ClientEventsOnPublic "client_events_on_public" ["RINGVERB_CLIENT_EVENTS_ON_PUBLIC"] "false", BOOL, "client events on public channels too, as in Reverb";
         RateLimit "rate_limiting.enabled" ["REVERB_APP_RATE_LIMITING_ENABLED"] "false", BOOL, "limit the messages of each connection";

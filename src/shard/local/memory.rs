@@ -48,6 +48,12 @@ pub(super) fn user_charge<'a>(
     u32::try_from(own + watched).unwrap_or(u32::MAX)
 }
 
+/// The most that subscriptions and sign-in of a connection may be charged. The rest is the send queue's, so that what
+/// a client keeps never closes it when an event comes.
+fn charged_bytes_max(context: &Context) -> usize {
+    context.settings.memory.connection_bytes_max / 2
+}
+
 /// What this core's connections keep, and how much more they may.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct MemoryAccount {
@@ -155,8 +161,7 @@ impl Local {
             return Err(error_code::SHORT_OF_MEMORY);
         }
         let connection = &self.connections[slot];
-        // The rest is the send queue's, so that what a client keeps never closes it when an event comes.
-        let most = context.settings.memory.connection_bytes_max / 2;
+        let most = charged_bytes_max(context);
         if connection.charged as usize + charge as usize > most {
             return Err(error_code::CONNECTION_KEEPS_TOO_MUCH);
         }
@@ -171,7 +176,7 @@ impl Local {
         what: Detail<'a>,
     ) -> Denial<'a> {
         if error == error_code::CONNECTION_KEEPS_TOO_MUCH {
-            let most = Detail::count(context.settings.memory.connection_bytes_max);
+            let most = Detail::count(charged_bytes_max(context));
             Denial::new(error, Cause::ConnectionMemory, [what, most])
         } else {
             Denial::new(error, Cause::MemorySubscription, [what])

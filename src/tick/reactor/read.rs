@@ -1,4 +1,5 @@
-//! How connections are read: each readable socket once in a tick, all of them within a budget of time and bytes.
+//! How connections are read: each readable socket once in a tick, all of them within a budget of time and bytes. A read
+//! that receives nothing, such as the end of a connection, counts as `READ_COST_BYTES_MIN` bytes.
 //!
 //! A socket that was read in this tick waits for the next one. One whose client is over its rate waits apart (`paced`)
 //! and is looked at again every 10 ms. Each connection is in one of the three queues at most once, so their sum is
@@ -17,12 +18,12 @@ impl<K: Kernel> Reactor<K> {
     /// `waiting`: the first of `unread`, which wait since an earlier tick.
     pub(super) fn read_connections(&mut self, shard: &mut Shard, mut waiting: usize) {
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
-        // Since the last look at the clock.
+        // Cost since the last look at the clock.
         let mut bytes = 0;
         if std::mem::take(&mut self.starved) && waiting > 0 {
             waiting -= 1;
             if let Some(key) = self.unread.pop_front() {
-                bytes += self.read(shard, key);
+                bytes += self.read(shard, key).max(limits::READ_COST_BYTES_MIN);
             }
         }
         self.read_ready(shard, deadline, &mut bytes);
@@ -62,7 +63,7 @@ impl<K: Kernel> Reactor<K> {
     /// queue.
     fn read_ready(&mut self, shard: &mut Shard, deadline: u64, bytes: &mut usize) {
         while let Some(key) = self.ready.pop_front() {
-            *bytes += self.read(shard, key);
+            *bytes += self.read(shard, key).max(limits::READ_COST_BYTES_MIN);
             if *bytes >= limits::READ_BYTES_PER_CLOCK {
                 *bytes = 0;
                 if self.kernel.stamp() >= deadline {

@@ -2,7 +2,8 @@
 //!
 //! A batch is a header of 8 bytes (bytes of its records, number of descriptors), to which the kernel attaches the
 //! descriptors, and then the records. Both sides block for at most `PATIENCE` a step. The peer must run as root or as
-//! the same user. Limits: `DESCRIPTORS_MAX` and `BATCH_BYTES_MAX` for each batch.
+//! the same user. Limits: `DESCRIPTORS_MAX` and `BATCH_BYTES_MAX` for each batch. A receiver allocates what
+//! arrives, not what a header announces.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -16,7 +17,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
-use super::record::Record;
+use super::record::{FORMAT, Record};
+use crate::limits;
 pub(crate) use crate::worker::sys::peer_credentials;
 
 /// Time limit for each step of the other side.
@@ -25,9 +27,13 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const DESCRIPTORS_MAX: usize = 128;
 /// A batch with this many bytes is sent.
 const BATCH_BYTES: usize = 128 * 1024;
-/// The largest batch that is accepted: one batch threshold plus one record. The largest record contains a full send
-/// queue.
-const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The largest batch: what its header can announce.
+const BATCH_BYTES_MAX: usize = u32::MAX as usize;
+const _: () = assert!(
+    BATCH_BYTES + 2 * limits::MESSAGE_SIZE_OPTION_MAX + limits::SEND_QUEUE_BYTES_OPTION_MAX
+        <= BATCH_BYTES_MAX,
+    "a batch below its threshold, and the record of a connection with a full send queue and an incomplete message"
+);
 
 /// Checks that the other side runs as root or as the same user. Such a process could end this one by a signal anyway.
 ///
@@ -90,9 +96,7 @@ impl<'a> Outgoing<'a> {
         {
             return Err(io::Error::other("more descriptors than one message holds"));
         }
-        let [bytes, descriptors] = [self.bytes.len(), self.descriptors.len()]
-            .map(|count| u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
-        let header = [bytes, descriptors].concat();
+        let header = header(self.bytes.len(), self.descriptors.len())?;
         let text = [IoSlice::new(&header)];
         let sent = retry_on_intr(|| {
             rustix::net::sendmsg(&self.stream, &text, &mut ancillary, SendFlags::NOSIGNAL)
@@ -130,22 +134,35 @@ impl Incoming {
             let mut sockets = self.receive()?.into_iter();
             let mut rest = self.bytes.as_slice();
             while !rest.is_empty() {
-                let (record, behind) = Record::decode(rest)?;
+                let (record, behind) = Record::decode(rest).map_err(|error| {
+                    garbled(&format!("record {} is malformed ({error})", count + 1))
+                })?;
                 rest = behind;
                 if let Record::End { records } = record {
-                    let whole = records == count && rest.is_empty() && sockets.next().is_none();
-                    return if whole { Ok(()) } else { Err(garbled()) };
+                    let (bytes, more) = (rest.len(), sockets.count());
+                    return if (records, bytes, more) == (count, 0, 0) {
+                        Ok(())
+                    } else {
+                        Err(garbled(&format!(
+                            "the end names {records} records, {count} have arrived, and {bytes} bytes and {more} \
+                             sockets follow it"
+                        )))
+                    };
                 }
                 count += 1;
                 let socket = if record.has_socket() {
-                    Some(sockets.next().ok_or_else(garbled)?)
+                    let missing = || garbled(&format!("record {count} has no socket"));
+                    Some(sockets.next().ok_or_else(missing)?)
                 } else {
                     None
                 };
                 each(record, socket)?;
             }
-            if sockets.next().is_some() {
-                return Err(garbled());
+            let more = sockets.count();
+            if more > 0 {
+                return Err(garbled(&format!(
+                    "a batch has {more} sockets more than its records need"
+                )));
             }
         }
     }
@@ -177,21 +194,57 @@ impl Incoming {
             let number = [header[at], header[at + 1], header[at + 2], header[at + 3]];
             u32::from_le_bytes(number) as usize
         });
-        if received.bytes != header.len() || descriptors != sockets.len() || bytes > BATCH_BYTES_MAX
-        {
-            return Err(garbled());
+        if received.bytes != header.len() {
+            let (count, whole) = (received.bytes, header.len());
+            return Err(garbled(&format!("a header of a batch has {count} bytes, not {whole}")));
         }
-        self.bytes.resize(bytes, 0);
-        self.stream.read_exact(&mut self.bytes)?;
+        if descriptors != sockets.len() {
+            let count = sockets.len();
+            let what = format!(
+                "a header of a batch names {descriptors} sockets, and {count} came with it"
+            );
+            return Err(garbled(&what));
+        }
+        self.bytes.clear();
+        self.bytes.reserve(bytes.min(BATCH_BYTES));
+        let read = (&self.stream).take(bytes as u64).read_to_end(&mut self.bytes)?;
+        if read != bytes {
+            let why = format!(
+                "the old process closed the stream after {read} of {bytes} bytes of a batch"
+            );
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        }
         Ok(sockets)
     }
 }
 
-fn garbled() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the other process sent records that this version cannot read",
-    )
+/// The header of a batch.
+///
+/// # Errors
+/// If it cannot name that many bytes.
+fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
+    let too_large = || {
+        io::Error::other(format!(
+            "a batch with one connection or channel has {bytes} bytes, and {BATCH_BYTES_MAX} is the most. Lower \
+             RINGVERB_SEND_QUEUE_BYTES_MAX or RINGVERB_CONNECTION_BYTES_MAX, or restart the server without a take-over"
+        ))
+    };
+    let bytes = u32::try_from(bytes).map_err(|_| too_large())?;
+    debug_assert!(descriptors <= DESCRIPTORS_MAX, "`put` sends before there are more");
+    let descriptors = u32::try_from(descriptors).map_err(io::Error::other)?;
+    let mut header = [0; 8];
+    header[..4].copy_from_slice(&bytes.to_le_bytes());
+    header[4..].copy_from_slice(&descriptors.to_le_bytes());
+    Ok(header)
+}
+
+/// `what` the old process has sent against the format.
+fn garbled(what: &str) -> io::Error {
+    let why = format!(
+        "{what}, against format {FORMAT} of the transfer, which both processes have. If another try fails too, restart \
+         the server without a take-over, and its clients reconnect"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
@@ -252,5 +305,67 @@ mod tests {
             Ok(())
         });
         assert_eq!((count, result.unwrap_err().kind()), (1, io::ErrorKind::UnexpectedEof));
+    }
+
+    fn result_of(write: impl FnOnce(&UnixStream)) -> io::Error {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        write(&ours);
+        drop(ours);
+        Incoming::new(theirs).unwrap().receive_all(|_, _| Ok(())).unwrap_err()
+    }
+
+    /// The receiver waits for the bytes of a batch with the largest send queue that the option allows. It does not
+    /// refuse the header.
+    #[test]
+    fn a_batch_may_have_a_send_queue_of_the_largest_size() {
+        let bytes = limits::SEND_QUEUE_BYTES_OPTION_MAX + BATCH_BYTES;
+        let header = header(bytes, 0).unwrap();
+        let error = result_of(|stream| {
+            (&*stream).write_all(&header).unwrap();
+            (&*stream).write_all(&[0; 10]).unwrap();
+        });
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let text =
+            format!("the old process closed the stream after 10 of {bytes} bytes of a batch");
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
+    fn a_batch_that_no_header_can_name_is_refused_by_its_sender_with_the_options_to_change() {
+        assert_eq!(header(BATCH_BYTES_MAX, 1).unwrap(), [255, 255, 255, 255, 1, 0, 0, 0]);
+        let text = header(BATCH_BYTES_MAX + 1, 1).unwrap_err().to_string();
+        assert!(text.contains("has 4294967296 bytes, and 4294967295 is the most."), "{text}");
+        assert!(text.contains("Lower RINGVERB_SEND_QUEUE_BYTES_MAX"), "{text}");
+    }
+
+    #[test]
+    fn what_breaks_the_format_is_named_with_its_values() {
+        let batch = |records: &[Record], descriptors: usize| {
+            let encode = |bytes, record: &Record| record.encode(bytes).unwrap();
+            let bytes = records.iter().fold(Vec::new(), encode);
+            [header(bytes.len(), descriptors).unwrap().to_vec(), bytes].concat()
+        };
+        let end = |records| Record::End { records };
+        let cases = [
+            (vec![0; 3], "a header of a batch has 3 bytes, not 8, against format"),
+            (
+                batch(&[end(0)], 2),
+                "a header of a batch names 2 sockets, and 0 came with it, against",
+            ),
+            (batch(&[session(0, 1)], 0), "record 1 has no socket, against"),
+            (
+                batch(&[end(7), end(7)], 0),
+                "the end names 7 records, 0 have arrived, and 2 bytes and 0 sockets follow it, against",
+            ),
+            ([header(1, 0).unwrap().to_vec(), vec![255]].concat(), "record 1 is malformed ("),
+        ];
+        for (bytes, expected) in cases {
+            let error = result_of(|stream| (&*stream).write_all(&bytes).unwrap());
+            assert!(error.to_string().starts_with(expected), "{error}");
+            assert!(
+                error.to_string().contains("restart the server without a take-over"),
+                "{error}"
+            );
+        }
     }
 }

@@ -364,7 +364,7 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             Seen::socket(&client, answer)
         },
         answer: "4300 The subscriptions of the connection take too much memory",
-        line: "subscription to \"0000000000000000000000000000000000000000000000000000000000000000…\" refused: the connection keeps too much memory; RINGVERB_CONNECTION_BYTES_MAX is 200704",
+        line: "subscription to \"0000000000000000000000000000000000000000000000000000000000000000…\" refused: subscriptions and sign-in of the connection would keep more than 100352 bytes, which is half of RINGVERB_CONNECTION_BYTES_MAX; leave channels, or raise it",
     },
     Case {
         cause: Cause::UserDataTooLarge, env: &[("RINGVERB_USER_DATA_SIZE_MAX", "8")],

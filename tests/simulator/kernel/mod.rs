@@ -11,7 +11,9 @@
 
 pub(crate) mod world;
 
-use ringverb::limits::{READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_TIME_PER_TICK_NS};
+use ringverb::limits::{
+    READ_BYTES_PER_CLOCK, READ_BYTES_PER_TICK_MAX, READ_COST_BYTES_MIN, READ_TIME_PER_TICK_NS,
+};
 use ringverb::mailbox::Doorbell;
 use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Watched};
 
@@ -202,10 +204,10 @@ impl Kernel for SimKernel {
         }
         let count = wire.to_server.len().min(buffer.len());
         if is_over_time && wire.is_connection(self.core) {
-            // Each of these bytes counts for the next look at the clock, which ends the reading.
+            // Each read counts toward the next look at the clock, which ends the reading.
             let before = reads.bytes_over_time;
             assert!(before < READ_BYTES_PER_CLOCK, "reading goes on when its time is up");
-            reads.bytes_over_time += count;
+            reads.bytes_over_time += count.max(READ_COST_BYTES_MIN);
         }
         for (slot, byte) in buffer.iter_mut().zip(wire.to_server.drain(..count)) {
             *slot = byte;
