@@ -246,7 +246,7 @@ impl<M> Mailbox<M> {
 
     /// Too much mail of lane 1 waits: lane 0, which causes it, must be left unread.
     #[must_use]
-    pub fn owes_too_much(&self) -> bool {
+    pub fn is_from_home_congested(&self) -> bool {
         self.overflowed[1] > limits::MAIL_OVERFLOW_SOFT_MAX
     }
 

@@ -121,8 +121,8 @@ impl<K: Kernel> Core<K> {
         let congested = self.mailbox.is_congested();
         let (mut site, reactor) = self.split();
         let began = site.stamp;
-        reactor.process_events(&mut site, paused, congested);
-        if std::mem::take(&mut reactor.doorbell_is_deaf) {
+        reactor.run_events(&mut site, paused, congested);
+        if std::mem::take(&mut reactor.doorbell_watch_ended) {
             reactor.kernel.watch_doorbell(site.mailbox.doorbell());
         }
         // The stamp must be later than the read and earlier than anything done for it.

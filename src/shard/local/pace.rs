@@ -115,12 +115,12 @@ impl Local {
         channel: &ChannelKey,
     ) {
         let app = context.app(channel.app());
-        let is_told = channel.kind.access == Access::Public
+        let causes_webhook = channel.kind.access == Access::Public
             && !app.webhooks.is_empty()
             && (app.wants_webhook(WebhookKind::ChannelOccupied, channel.name())
                 || channel.kind.cached
                     && app.wants_webhook(WebhookKind::CacheMiss, channel.name()));
-        let cost = if is_told { WEBHOOK_COST } else { u32::from(context.is_clustered()) };
+        let cost = if causes_webhook { WEBHOOK_COST } else { u32::from(context.is_clustered()) };
         if cost > 0 {
             self.pace.add(key, cost, context.now);
         }
