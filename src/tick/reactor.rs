@@ -9,14 +9,14 @@
 //! (docs/decisions/0002).
 //!
 //! Fairness: a readable socket is queued once, even if the kernel reports it several times. It is read once a tick at
-//! most, and at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A
-//! socket with more to read waits for the next tick, after all sockets that became readable since. So a client that
-//! sends little does not wait for clients that send without end. At least every second tick reads one of the waiting
-//! sockets.
+//! most, and at most `READ_BYTES_PER_TICK_MAX` bytes. The reads of all WebSockets in a tick end after
+//! `READ_TIME_PER_TICK_NS`; `sessions` has as much time for those that speak HTTP. A socket with more to read waits for
+//! the next tick, after all sockets that became readable since. So a client that sends little does not wait for clients
+//! that send without end. At least every second tick reads one of the waiting sockets.
 //!
 //! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in `final_bytes`
-//! for each connection with TLS that ended in this tick. A kernel reports at most `limits::RING_COMPLETIONS` or
-//! `limits::EPOLL_EVENTS_MAX` events at once.
+//! for each connection with TLS that ended in this tick. A kernel reports at once at most what its
+//! ring has completions for (`limits::RING_COMPLETIONS_LARGE`), or `limits::EPOLL_EVENTS_MAX` events.
 
 mod end;
 mod invariants;

@@ -14,8 +14,8 @@
 //! it the ring also belongs to the thread that created it. No thread may poll its descriptor: Linux 6.18 loses wake-ups
 //! then.
 //!
-//! Limits: `limits::RING_ENTRIES` submissions, `limits::RING_COMPLETIONS` completions; a full submission queue is
-//! submitted at once. `early` has completions that were taken out before `reap`, to make room in the ring; a watch that
+//! Limits: `limits::RING_ENTRIES` submissions; `limits::RING_COMPLETIONS_LARGE` completions, or
+//! `limits::RING_COMPLETIONS` where locked memory is short. A full submission queue is submitted at once. `early` has completions that were taken out before `reap`, to make room in the ring; a watch that
 //! ended has one, and is not armed again before `reap`.
 #![allow(
     unsafe_code,
