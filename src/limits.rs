@@ -18,7 +18,7 @@ pub const ACCEPTS_PER_TICK_MAX: usize = 64;
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024;
 /// Time for the first byte of a connection, in seconds.
 pub const FIRST_BYTE_TIMEOUT_SECONDS: u32 = 5;
-/// One of so many sockets of a worker may speak HTTP. The others are for WebSockets.
+/// At most 1/4 of a worker's sockets may speak HTTP. The rest is reserved for WebSockets.
 pub const SOCKETS_PER_HTTP_CONNECTION: usize = 4;
 /// HTTP connections that a worker may have, however few its descriptors are.
 pub const HTTP_CONNECTIONS_MIN: usize = 64;
@@ -31,8 +31,8 @@ pub const EVENT_EXPANSION_BYTES_MAX: usize = 16 << 20;
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// Longest channel name in bytes. Reverb has no limit; its message size limit of 10,000 is the bound this keeps.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 10_000;
-/// Ping and pong frames of one connection in a second. Of further pings the latest is answered when the second is over.
-/// Clients send one in 30 s or more.
+/// Ping and pong frames of one connection in a second. Over the limit, the server answers only the latest ping, at the
+/// end of the second. Clients send one in 30 s or more.
 pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 2_000;
 /// Pongs that wait for one flush. A socket whose send buffer is full gets at most one more: the answer to the latest
 /// ping.

@@ -14,9 +14,9 @@
 //! the next tick, after all sockets that became readable since. So a client that sends little does not wait for clients
 //! that send without end. At least every second tick reads one of the waiting sockets.
 //!
-//! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in `final_bytes`
-//! for each connection with TLS that ended in this tick. A kernel reports at once at most what its
-//! ring has completions for (`limits::RING_COMPLETIONS_LARGE`), or `limits::EPOLL_EVENTS_MAX` events.
+//! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in
+//! `final_bytes` for each connection with TLS that ended in this tick. A kernel reports at once at most what its ring
+//! has completions for (`limits::RING_COMPLETIONS_LARGE`), or `limits::EPOLL_EVENTS_MAX` events.
 
 mod end;
 mod invariants;

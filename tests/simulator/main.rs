@@ -47,7 +47,7 @@ const STEPS: usize = 400;
 /// What a seed is the seed of.
 #[derive(Clone, Copy)]
 enum Model {
-    /// One process, which hands over to others.
+    /// One process whose connections are transferred to others.
     Process,
     /// The same, mostly with backends.
     Http,

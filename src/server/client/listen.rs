@@ -20,7 +20,7 @@ use crate::pusher::signature;
 use crate::server::cli::ListenArguments;
 use crate::server::wait;
 
-/// Who joins presence channels.
+/// The member as whom the command joins presence channels.
 const USER: &str = "ringverb-listen";
 const USER_CHANNEL: &str = "#server-to-user-";
 /// pusher-js asks at least that often whether the server is there (docs/PROTOCOL.md rule 12).

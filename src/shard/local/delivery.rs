@@ -96,7 +96,8 @@ impl Local {
         if connection.closing {
             return false;
         }
-        // Who does not read what it has caused may keep no more than memory is left for.
+        // A blocked connection may queue answers only while the core has headroom, because its client causes them and
+        // does not read them.
         let has_room = !connection.blocked || self.account.take_for_answer(frame.len());
         if !has_room {
             connection.overflowed = true;

@@ -19,9 +19,9 @@ use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
 use crate::shard::channel_key::ChannelKey;
 
-/// What a change costs that a backend is posted, too: such events are a quarter as fast.
+/// Cost of a change that also causes a webhook. A connection may cause such changes a quarter as often.
 const WEBHOOK_COST: u32 = 4;
-/// How long a connection waits for Redis at most, in milliseconds, before it may change something again.
+/// Milliseconds that a connection waits for Redis at most before it may change something again.
 const CONGESTED_MS: u64 = 1_000;
 
 /// One connection's bucket.
