@@ -24,6 +24,15 @@ fn overflow_keeps_the_order_and_loses_nothing() {
 }
 
 #[test]
+fn the_rings_of_all_cores_together_have_a_bound() {
+    let cores = 1..=u16::try_from(limits::WORKERS_MAX).unwrap();
+    for (count, capacity) in cores.map(|count| (usize::from(count), ring_capacity(count))) {
+        assert!((128..=limits::MAIL_RING_MAX).contains(&capacity), "{count} cores: {capacity}");
+        assert!(count * LANES * capacity <= 32 * 1024, "{count} cores: {capacity} for each core");
+    }
+}
+
+#[test]
 fn a_full_overflow_queue_discards_events_only_and_counts_them() {
     let mut mailboxes = mesh::<u32>(3).unwrap();
     let sender = &mut mailboxes[0];
