@@ -1,8 +1,8 @@
 //! What the dispatcher and its senders receive: events, endpoints, orders.
 //!
 //! Plain values; the dispatcher (`dispatcher.rs`) owns their use. Limits: the rings of the workers bound events
-//! (`mod.rs`). Orders are one at the end of the server, and one for each change of the configuration. A change does not
-//! wait for the dispatcher, and only an operator causes one.
+//! (`mod.rs`); orders are one at the end of the server and one for each change of the configuration, which waits until
+//! it is applied.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;

@@ -3,7 +3,8 @@
 //! `/metrics` and docs/METRICS.md are made from it, and tests compare dashboards and alerts with it. Names are a
 //! contract: they do not change. Those that soketi and sockudo export have the same suffixes, so that their dashboards
 //! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Labels
-//! with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`.
+//! with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Owns names and texts,
+//! and no value: each row reads the counters of a scrape. Does not run on a worker.
 
 mod exposition;
 mod scrape;
