@@ -2,9 +2,10 @@
 //!
 //! A line says what happened with the wrong value, the rule, and what to change. The gaps `{}` of a line are filled
 //! with `Detail`s. The worker appends peer, app and socket. `LineBudget` limits the lines of each cause, so that a
-//! flood of one cause neither fills the log nor hides other causes. A line over the budget is not formatted. Each
-//! cause is counted as one of the coarser `Refused`, whose sums are logged once a minute. `tests/process/refusals`
-//! provokes each cause that a peer can provoke.
+//! flood of one cause neither fills the log nor hides other causes. A line over the budget is not formatted. Each cause
+//! is counted as one of the coarser `Refused`, whose sums are logged once a minute. `tests/process/refusals` provokes
+//! each cause that a peer can provoke. Owns the texts and the budget, not the log: a line is a value for the worker.
+//! Limits: `LINES_AT_ONCE` lines of a cause at once, then `LINES_PER_SECOND`.
 
 mod detail;
 

@@ -2,7 +2,7 @@
 //!
 //! Code below the worker never reads a clock, so a test or the simulator decides what time it is, and all that happens
 //! in a tick happens at one time. A `Moment` counts milliseconds since the process started, and seconds are derived
-//! from it.
+//! from it. Owns no clock and no state. No limits: a `Moment` is a number.
 
 /// A moment: milliseconds since the process started. Coarse on purpose; good for deadlines, not for measuring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

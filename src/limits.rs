@@ -2,6 +2,7 @@
 //!
 //! A limit that concerns one file only is in that file. Configurable limits are in `config`, and SECURITY.md lists all
 //! that a peer can reach, with the answer when it is reached. Assertions below check what must hold between limits.
+//! Owns constants only, and knows no option. The file that enforces a limit counts what is over it.
 
 /// Longest request head in bytes; `request_size_max` covers head and body together and may be smaller.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -18,7 +19,7 @@ pub const ACCEPTS_PER_TICK_MAX: usize = 64;
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024;
 /// Time for the first byte of a connection, in seconds.
 pub const FIRST_BYTE_TIMEOUT_SECONDS: u32 = 5;
-/// One of so many sockets of a worker may speak HTTP. The others are for WebSockets.
+/// At most 1/4 of a worker's sockets may speak HTTP. The rest is reserved for WebSockets.
 pub const SOCKETS_PER_HTTP_CONNECTION: usize = 4;
 /// HTTP connections that a worker may have, however few its descriptors are.
 pub const HTTP_CONNECTIONS_MIN: usize = 64;
@@ -31,15 +32,16 @@ pub const EVENT_EXPANSION_BYTES_MAX: usize = 16 << 20;
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 /// Longest channel name in bytes. Reverb has no limit; its message size limit of 10,000 is the bound this keeps.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 10_000;
-/// Ping and pong frames of one connection in a second. Of further pings the latest is answered when the second is over.
-/// Clients send one in 30 s or more.
+/// Ping and pong frames of one connection in a second. Over the limit, the server answers only the latest ping, at the
+/// end of the second. Clients send one in 30 s or more.
 pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 2_000;
 /// Pongs that wait for one flush. A socket whose send buffer is full gets at most one more: the answer to the latest
 /// ping.
 pub const PONGS_PER_FLUSH_MAX: u16 = 16;
 /// Bytes read from one connection in one tick, so that one sender cannot hold up the others.
 pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
-/// Time for all reads of a tick, in nanoseconds. One read more than that may be under way when it is up.
+/// Time for all reads of WebSockets in a tick, and as much for those of HTTP sessions, in nanoseconds. One read more
+/// than that may be under way when it is up.
 pub const READ_TIME_PER_TICK_NS: u64 = 2_000_000;
 /// Bytes read between two looks at the clock.
 pub const READ_BYTES_PER_CLOCK: usize = 8 * 1024;

@@ -211,6 +211,9 @@ pub struct CoreMetrics {
     pub mail_received: Tally,
     /// Mail that found no room in the overflow queue either.
     pub mail_discarded: Tally,
+    /// Mail that the last tick took out of the rings, for which it waited there.
+    pub ring_mail: Tally,
+    pub ring_mail_max: HighWater,
     /// Mail that waits for room in a ring.
     pub mail_waiting: Tally,
     pub mail_waiting_max: HighWater,
@@ -221,6 +224,9 @@ pub struct CoreMetrics {
     /// mail is in the rings.
     pub publishers_waiting: Tally,
     pub publishers_waiting_max: HighWater,
+    /// Sockets that are queued to be read, and that a tick left for the next one.
+    pub ready_sockets: Tally,
+    pub ready_sockets_max: HighWater,
     /// Connections with frames to send that the flush left for the next tick.
     pub flush_waiting: Tally,
     pub flush_waiting_max: HighWater,
@@ -250,6 +256,7 @@ pub struct ClusterMetrics {
     pub retransmissions: Tally,
     /// Messages that wait for Redis now, and those that found no room while it was away.
     pub waiting: Tally,
+    pub waiting_max: HighWater,
     pub dropped: Tally,
     /// Effects of a tick for the session, and transitions: the most so far, and what was over `CLUSTER_EFFECTS_MAX`.
     pub effects_peak: Tally,
@@ -262,6 +269,7 @@ pub struct ClusterMetrics {
     pub mail_held_peak: Tally,
     /// Topics that are needed, and wait until the session has room for their subscription.
     pub topics_waiting: Tally,
+    pub topics_waiting_max: HighWater,
     /// What other nodes sent over a limit.
     pub refused: Tally,
     pub questions: QuestionMetrics,
@@ -315,12 +323,16 @@ impl CoreMetrics {
             mail_sent: Tally::default(),
             mail_received: Tally::default(),
             mail_discarded: Tally::default(),
+            ring_mail: Tally::default(),
+            ring_mail_max: HighWater::default(),
             mail_waiting: Tally::default(),
             mail_waiting_max: HighWater::default(),
             mail_held: Tally::default(),
             mail_held_max: HighWater::default(),
             publishers_waiting: Tally::default(),
             publishers_waiting_max: HighWater::default(),
+            ready_sockets: Tally::default(),
+            ready_sockets_max: HighWater::default(),
             flush_waiting: Tally::default(),
             flush_waiting_max: HighWater::default(),
             publish_to_flush_ns: Histogram::new(LATENCY_BOUNDS_NS),
@@ -335,6 +347,7 @@ impl CoreMetrics {
                 messages_received: Tally::default(),
                 retransmissions: Tally::default(),
                 waiting: Tally::default(),
+                waiting_max: HighWater::default(),
                 dropped: Tally::default(),
                 effects_peak: Tally::default(),
                 effects_discarded: Tally::default(),
@@ -344,6 +357,7 @@ impl CoreMetrics {
                 mail_held: Tally::default(),
                 mail_held_peak: Tally::default(),
                 topics_waiting: Tally::default(),
+                topics_waiting_max: HighWater::default(),
                 refused: Tally::default(),
                 questions: QuestionMetrics {
                     sent: Tally::default(),
@@ -407,10 +421,15 @@ impl CoreMetrics {
     pub fn turn(&self, second: u32) {
         if second.is_multiple_of(WINDOW_SECONDS) {
             self.send_queue_bytes_max.turn(self.send_queue_bytes.get());
+            self.ring_mail_max.turn(self.ring_mail.get());
             self.mail_waiting_max.turn(self.mail_waiting.get());
             self.mail_held_max.turn(self.mail_held.get());
             self.publishers_waiting_max.turn(self.publishers_waiting.get());
+            self.ready_sockets_max.turn(self.ready_sockets.get());
             self.flush_waiting_max.turn(self.flush_waiting.get());
+            let cluster = &self.cluster;
+            cluster.waiting_max.turn(cluster.waiting.get());
+            cluster.topics_waiting_max.turn(cluster.topics_waiting.get());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The phase of the process: one atomic word, set by the main thread and read by each worker once a tick.
 //!
 //! States: waiting for an old process, running, waiting for HTTP sessions, paused, leaving, draining, retiring,
-//! stopped. ARCHITECTURE.md (glossary, "phase") and `worker/transfer` describe the order.
-//! No limits: one atomic word for the process.
+//! stopped. ARCHITECTURE.md (glossary, "phase") and `worker/transfer` describe the order. No limits: one atomic word
+//! for the process. Owns the word. Does not act on a phase: the worker and `server` do.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::app::PerSecond;
 use crate::slot::Slot;
 
-/// A client's address as a number: IPv4 as it is, IPv6 by its first 64 bits, which is what one customer gets.
+/// A client's address as a number: IPv4 as it is, IPv6 by its first 64 bits, because providers assign a /64 to one
+/// customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClientAddress(u64);
 

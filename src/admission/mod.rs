@@ -1,8 +1,9 @@
 //! Limits of each client address, and which address a client has.
 //!
 //! WebSockets are limited by their number and by the rate of handshakes, other connections by a number of their own.
-//! API requests are limited only when they fail to authenticate: an app's backend has one address for all its
-//! requests, and those are signed.
+//! API requests are limited only when they fail to authenticate: an app's backend has one address for all its requests,
+//! and those are signed. Owns the tables, which all workers share by atomic operations. Knows no socket and no clock.
+//! Limits: those of `addresses.rs`; the options decide how much one address may have.
 
 pub mod addresses;
 pub mod overload;

@@ -1,8 +1,8 @@
 //! The HTTP API: a parsed request in, a `Plan` out; answers of the cores in, a `Response` out (docs/PROTOCOL.md C9,
 //! C20).
 //!
-//! Nothing here waits or touches a shard: the worker carries a plan out. Texts and statuses are Reverb's,
-//! because Laravel shows them to developers.
+//! Does not wait or touch a shard: the worker carries a plan out. Texts and statuses are Reverb's, because Laravel
+//! shows them to developers.
 
 mod access;
 mod attributes;

@@ -1,7 +1,8 @@
 //! What the API needs to know of a request (`RequestContext`), and what becomes of it (`Plan`).
 //!
 //! A plan is a value: an answer, a refusal with its log line, events to publish, or a question to all cores with the
-//! form of the answer (`Reply`). `tick/http` carries it out.
+//! form of the answer (`Reply`). `tick/http` carries it out. Plain values: they own no socket and touch no shard.
+//! Limits: those of `events.rs`.
 
 use super::attributes::Attributes;
 use super::remaining::Quota;

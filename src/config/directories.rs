@@ -2,7 +2,8 @@
 //!
 //! These names are in no table of options, because operators do not set them: systemd (`RUNTIME_DIRECTORY`) and the
 //! login session (`XDG_RUNTIME_DIR`) do. A relative path is ignored. `server/takeover/rendezvous.rs` and
-//! `server/development.rs` decide which of them to use.
+//! `server/development.rs` decide which of them to use. Reads the environment; does not create a directory or look at
+//! one. No limits of its own.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,9 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte.
 //!
-//! Strict where a lax reader could be made to see another request than the proxy before it: sizes
-//! are bare hexadecimal digits and every line ends with CRLF. Extensions and trailers are skipped.
+//! Strict where a lax reader could be made to see another request than the proxy before it: sizes are bare hexadecimal
+//! digits and every line ends with CRLF. Extensions and trailers are skipped. Input: bytes in any cut. Output: how many
+//! of them were used, and the content. Does not know requests. Limits: `SIZE_DIGITS_MAX` digits of a size,
+//! `HTTP_HEAD_BYTES_MAX` for extensions and trailers, and the caller's budget for content.
 
 use super::refusal::RequestRefusal;
 use crate::limits::HTTP_HEAD_BYTES_MAX;

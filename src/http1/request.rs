@@ -1,9 +1,9 @@
 //! The request reader: bytes in any cut to whole requests, pipelined or not.
 //!
-//! Resumable with linear work: the search for the end of the head looks at new bytes only, and body
-//! bytes are moved once. Bounds: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`,
-//! head and body together by `RequestLimits::request_size_max`, as Reverb counts. A declared length is
-//! judged with the head; memory grows with the bytes that arrive.
+//! Resumable with linear work: the search for the end of the head looks at new bytes only, and body bytes are moved
+//! once. Limits: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`, head and body together by
+//! `RequestLimits::request_size_max`, as Reverb counts. A declared length is judged with the head; memory grows with
+//! the bytes that arrive.
 
 use super::chunked::Chunked;
 use super::head::Framing;

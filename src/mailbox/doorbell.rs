@@ -3,7 +3,9 @@
 //! The receiver stores `asleep` and checks its rings once more before it sleeps. The sender pushes, then reads the
 //! flag. Each side has a SeqCst fence between its two steps. Without the fences a store and the following load can be
 //! reordered, and neither side sees the other. The flag's own ordering is not enough, because the indexes of the rings
-//! are not SeqCst. tests/loom has the proof.
+//! are not SeqCst. tests/loom runs this file over a model of the ring, in every order with at most five preemptions.
+//! Owns the flag and the eventfd; does not know rings or mail. No limits: many rings of one sleep are one write. Cost
+//! of a ring to a core that is awake: a fence and a load.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};

@@ -24,6 +24,15 @@ fn overflow_keeps_the_order_and_loses_nothing() {
 }
 
 #[test]
+fn the_rings_of_all_cores_together_have_a_bound() {
+    let cores = 1..=u16::try_from(limits::WORKERS_MAX).unwrap();
+    for (count, capacity) in cores.map(|count| (usize::from(count), ring_capacity(count))) {
+        assert!((128..=limits::MAIL_RING_MAX).contains(&capacity), "{count} cores: {capacity}");
+        assert!(count * LANES * capacity <= 32 * 1024, "{count} cores: {capacity} for each core");
+    }
+}
+
+#[test]
 fn a_full_overflow_queue_discards_events_only_and_counts_them() {
     let mut mailboxes = mesh::<u32>(3).unwrap();
     let sender = &mut mailboxes[0];
@@ -76,7 +85,7 @@ fn cores_that_flood_each_other_do_not_deadlock() {
     for _ in 0..100 {
         for (mailbox, received) in mailboxes.iter_mut().zip(&mut received) {
             let mut mail = Vec::new();
-            if !mailbox.owes_too_much() {
+            if !mailbox.is_from_home_congested() {
                 mailbox.receive_ordered(0, 0, &mut mail);
             }
             *received += mail.len();
@@ -84,9 +93,9 @@ fn cores_that_flood_each_other_do_not_deadlock() {
         }
     }
     assert_eq!(received, [count; 2]);
-    assert!(!mailboxes[0].has_overflow() && !mailboxes[0].owes_too_much());
+    assert!(!mailboxes[0].has_overflow() && !mailboxes[0].is_from_home_congested());
     (0..count).for_each(|_| mailboxes[0].send(1, 1, 0, 0));
-    assert!(mailboxes[0].owes_too_much(), "but not for more than it can answer");
+    assert!(mailboxes[0].is_from_home_congested(), "but not for more than it can answer");
 }
 
 #[test]

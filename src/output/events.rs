@@ -2,6 +2,7 @@
 //!
 //! Names are a contract: they do not change. docs/LOGS.md is made from this table and from the table of causes, and a
 //! test compares the table with the calls in the sources. Targets of lines with a budget of their own are here, too.
+//! Owns names and meanings; does not write a line. No limits: rows are constants.
 
 /// The `tracing` target of lines that peers can cause: they are shorter, and have a smaller budget (`budget.rs`).
 pub(crate) const PEER: &str = "ringverb::peer";

@@ -174,7 +174,7 @@ impl OutputLane {
 
     /// Waits until all that was pushed before is written or lost, but not longer than to the deadline.
     pub(super) fn flush(&self, deadline: Instant) -> bool {
-        /// Between two looks whether a full queue has room for the question.
+        /// Pause between two attempts to put the flush request into a full queue.
         const STEP: Duration = Duration::from_millis(5);
         let (done, is_done) = mpsc::sync_channel(1);
         let mut question = QueueEntry::Flush(done);

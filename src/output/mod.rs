@@ -5,7 +5,9 @@
 //! closed pipe, a reader that stops or a terminal that Ctrl-S has stopped, lines are discarded, counted and reported,
 //! and nothing else happens. `format.rs` and `json.rs` bound every log line and escape control characters. `budget.rs`
 //! bounds the bytes of lines a second, so that peers cannot fill a disk. At the end, `finish` waits at most
-//! `FINISH_TIME` for queued lines. Commands that end by themselves (`check`, `publish`) write directly.
+//! `FINISH_TIME` for queued lines. Commands that end by themselves (`check`, `publish`) write directly. Owns both
+//! streams while the server runs, and knows nothing of what a line means. Limits: those of `lane.rs`, `format.rs` and
+//! `budget.rs`.
 
 mod budget;
 mod events;

@@ -4,7 +4,8 @@
 //! They are in a file that only its owner can read, in a directory that only its owner can write: `XDG_RUNTIME_DIR`,
 //! `/run/user/UID`, or `/tmp/ringverb-UID`. The file is named after the port and the network namespace. The server
 //! holds a lock on it, so a file that a killed server left is recognized and not believed. Readers follow no link and
-//! believe no file of another user. Only a server without a configured app writes it.
+//! believe no file of another user. Only a server without a configured app writes it. Owns the file and its lock. Does
+//! not serve anything. Limits: `BYTES_MAX` of a file, `OTHERS_MAX` servers in a message.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -2,9 +2,10 @@
 //! enough for.
 //!
 //! io_uring charges its rings to RLIMIT_MEMLOCK. The limit counts for all processes of a user together, so a take-over
-//! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit. Linux 5.12
-//! charges rings to the control group only, and Linux 6.18 to both; the limit is respected on all kernels. The control
-//! thread has no ring (`control.rs`).
+//! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit. Linux 5.12 charges
+//! rings to the control group only, and Linux 6.18 to both; the limit is respected on all kernels. The control thread
+//! has no ring (`control.rs`). Input: limits of the process. Output: the size of rings, or a warning with the remedy.
+//! Does not make a ring (`worker/kernel/uring/setup.rs`). No limits of its own.
 
 use std::fmt;
 

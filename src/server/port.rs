@@ -1,7 +1,8 @@
 //! A TCP port: whether a server could listen on it now. It keeps no socket.
 //!
 //! The start and `ringverb check` ask before they do anything else, so that an occupied port has an error text with its
-//! owner. The answer may be old by the time the port is bound; `listeners.rs` reports the error then.
+//! owner. The answer may be old by the time the port is bound; `listeners.rs` reports the error then. Owns no state. No
+//! limits.
 
 use std::io;
 use std::net::SocketAddr;

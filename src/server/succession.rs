@@ -1,7 +1,8 @@
 //! The start of a process that takes the place of another one: it finds the old process and its listeners, agrees where
 //! the workers meet, and takes over once its own workers run.
 //!
-//! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`).
+//! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`). Does not
+//! move a connection: the workers of both processes do. Limits: those of `takeover/`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -1,7 +1,8 @@
 //! How threads that are no workers wait, and wake the workers.
 //!
 //! They may block: no data passes through them. Every other wait of the server is a worker's `park`. So a sleep in a
-//! tick, which would hold up all clients of a core, is a violation that clippy finds.
+//! tick, which would hold up all clients of a core, is a violation that clippy finds. Owns no state. Limit: the time
+//! that the caller passes.
 
 use std::time::Duration;
 

@@ -54,7 +54,7 @@ pub struct ConnectionRow {
     pub key: ConnectionKey,
     pub app: AppIndex,
     pub socket_id: SocketId,
-    /// As whom it is signed in, or in a presence channel.
+    /// The user as whom it is signed in, or in a presence channel.
     pub user: Option<Box<str>>,
     pub channels: u32,
     pub queue_bytes: u64,

@@ -1,9 +1,9 @@
 //! What nodes send each other, as values. `cluster/envelope.rs` gives them their bytes. PURE.
 //!
-//! A message says what its sender's node has, never what it knows of others. So every node can lose all it knows of the
-//! others and request it again, and no fact has two sources. Secrets and signatures are in no message
-//! (docs/PROTOCOL.md rule 132). docs/CLUSTER.md lists each message with sender, receiver, meaning and order.
-//! Limits: `cluster/envelope.rs` bounds the bytes of a message.
+//! A message has the state of its sender's node, never what that node knows of others. So every node can lose all it
+//! knows of the others and request it again, and no fact has two sources. Secrets and signatures are in no message
+//! (docs/PROTOCOL.md rule 132). docs/CLUSTER.md lists each message with sender, receiver, meaning and order. Limits:
+//! `cluster/envelope.rs` bounds the bytes of a message.
 
 use serde::{Deserialize, Serialize};
 

@@ -37,7 +37,7 @@ pub struct ConnectionState {
     pub client_event_second: u32,
 }
 
-/// Who a connection signed in as, and whom it watches.
+/// The user as whom a connection signed in, and the users that it watches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UserState {
     pub user: UserId,

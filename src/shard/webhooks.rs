@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use crate::app::WebhookKind;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
-/// Who came or went: a user of a presence channel by id, or `None` for the channel's subscribers as a whole.
+/// The subject of a transition: a user of a presence channel by id, or `None` for the channel's subscribers as a whole.
 pub(super) type Transitioner = Option<Box<str>>;
 
 /// Whether the app's backend wants to know of such first and last ones.

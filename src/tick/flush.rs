@@ -80,7 +80,7 @@ impl Sealed {
     ) -> AfterSend {
         reactor.keep_sealed(shard, key, unsent.unwrap_or_default(), self.kept_before);
         let after = shard.sent(key.slot, self.content, blocked);
-        reactor.close_worn(shard, key);
+        reactor.close_exhausted_key(shard, key);
         match after {
             // The last bytes wait until the socket takes them.
             AfterSend::Finish if blocked => AfterSend::Nothing,
@@ -117,7 +117,7 @@ impl Flush {
                 reactor.drop_socket(site.shard, key);
             }
             for key in self.stuck_sessions.drain(..) {
-                reactor.nothing_sealed(site, key);
+                reactor.drop_unsealable(site, key);
             }
         }
         debug_assert!(self.stuck.is_empty() && self.stuck_sessions.is_empty(), "all were dropped");

@@ -121,8 +121,8 @@ impl<K: Kernel> Core<K> {
         let congested = self.mailbox.is_congested();
         let (mut site, reactor) = self.split();
         let began = site.stamp;
-        reactor.process_events(&mut site, paused, congested);
-        if std::mem::take(&mut reactor.doorbell_is_deaf) {
+        reactor.run_events(&mut site, paused, congested);
+        if std::mem::take(&mut reactor.doorbell_watch_ended) {
             reactor.kernel.watch_doorbell(site.mailbox.doorbell());
         }
         // The stamp must be later than the read and earlier than anything done for it.
@@ -236,6 +236,10 @@ impl<K: Kernel> Core<K> {
         let metrics = self.shard.metrics();
         let carried = self.mailbox.carried();
         metrics.mail_sent.set(carried.sent);
+        // The rings themselves are not asked: each has an index that another core writes.
+        let taken = carried.received.saturating_sub(metrics.mail_received.get());
+        metrics.ring_mail.set(taken);
+        metrics.ring_mail_max.raise(taken);
         metrics.mail_received.set(carried.received);
         metrics.mail_discarded.set(self.mailbox.discarded());
         let waiting = self.mailbox.waiting() as u64;
@@ -247,6 +251,9 @@ impl<K: Kernel> Core<K> {
         let publishers = self.http.publishers_waiting() as u64;
         metrics.publishers_waiting.set(publishers);
         metrics.publishers_waiting_max.raise(publishers);
+        let ready = self.reactor.queued() as u64;
+        metrics.ready_sockets.set(ready);
+        metrics.ready_sockets_max.raise(ready);
         let unflushed = self.flush.waiting().len() as u64;
         metrics.flush_waiting.set(unflushed);
         metrics.flush_waiting_max.raise(unflushed);
@@ -263,7 +270,9 @@ impl<K: Kernel> Core<K> {
             let held = self.shard.mail_held() as u64;
             cluster.mail_held.set(held);
             cluster.mail_held_peak.set(cluster.mail_held_peak.get().max(held));
-            cluster.topics_waiting.set(self.shard.topics_waiting() as u64);
+            let topics = self.shard.topics_waiting() as u64;
+            cluster.topics_waiting.set(topics);
+            cluster.topics_waiting_max.raise(topics);
             cluster.refused.set(self.shard.cluster_refused());
         }
     }

@@ -9,14 +9,14 @@
 //! (docs/decisions/0002).
 //!
 //! Fairness: a readable socket is queued once, even if the kernel reports it several times. It is read once a tick at
-//! most, and at most `READ_BYTES_PER_TICK_MAX` bytes. All reads of a tick together end after `READ_TIME_PER_TICK_NS`. A
-//! socket with more to read waits for the next tick, after all sockets that became readable since. So a client that
-//! sends little does not wait for clients that send without end. At least every second tick reads one of the waiting
-//! sockets.
+//! most, and at most `READ_BYTES_PER_TICK_MAX` bytes. The reads of all WebSockets in a tick end after
+//! `READ_TIME_PER_TICK_NS`; `sessions` has as much time for those that speak HTTP. A socket with more to read waits for
+//! the next tick, after all sockets that became readable since. So a client that sends little does not wait for clients
+//! that send without end. At least every second tick reads one of the waiting sockets.
 //!
-//! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in `last_words`
-//! for each connection with TLS that ended in this tick. A kernel reports at most `limits::RING_COMPLETIONS` or
-//! `limits::EPOLL_EVENTS_MAX` events at once.
+//! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in
+//! `final_bytes` for each connection with TLS that ended in this tick. A kernel reports at once at most what its ring
+//! has completions for (`limits::RING_COMPLETIONS_LARGE`), or `limits::EPOLL_EVENTS_MAX` events.
 
 mod end;
 mod invariants;
@@ -109,7 +109,7 @@ pub struct Reactor<K: Kernel> {
     /// What TLS connections are made from; `None` without certificates.
     pub acceptor: Option<<K::Channel as SecureChannel>::Acceptor>,
     /// Sockets that are closed after these bytes were sent, as far as they fit.
-    pub(super) last_words: Vec<(K::Socket, Vec<u8>)>,
+    pub(super) final_bytes: Vec<(K::Socket, Vec<u8>)>,
     /// Nothing is accepted before.
     pub(super) accept_again: Moment,
     /// Completions to deal with.
@@ -135,7 +135,7 @@ pub struct Reactor<K: Kernel> {
     /// Reports of the Redis connection since the worker looked last.
     pub cluster: ClusterReports,
     /// The watch of the doorbell has ended, as any watch may after a burst: the core arms it again.
-    pub(super) doorbell_is_deaf: bool,
+    pub(super) doorbell_watch_ended: bool,
     /// Changes of address slots since the worker took them last.
     pub accounts: Vec<AddressChange>,
 }
@@ -155,7 +155,7 @@ pub struct ClusterReports {
     pub readable: bool,
     pub writable: bool,
     /// Its watch for reading has ended.
-    pub is_deaf: bool,
+    pub watch_ended: bool,
     /// The number of the connection that is watched now; reports of others are old.
     pub number: u32,
 }
@@ -170,7 +170,7 @@ impl<K: Kernel> Reactor<K> {
             secure: SecureSockets::default(),
             named: NamedClients::default(),
             acceptor: None,
-            last_words: Vec::new(),
+            final_bytes: Vec::new(),
             accept_again: Moment::default(),
             events: Vec::new(),
             ready: VecDeque::new(),
@@ -183,7 +183,7 @@ impl<K: Kernel> Reactor<K> {
             closing: Vec::new(),
             scratch: vec![0; RECORD_BYTES_MAX + limits::READ_BYTES_PER_TICK_MAX].into(),
             cluster: ClusterReports::default(),
-            doorbell_is_deaf: false,
+            doorbell_watch_ended: false,
             accounts: Vec::new(),
         }
     }
@@ -261,7 +261,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Processes everything that is ready. `paused`: nothing is read; `congested`: the mailboxes are full, so
     /// publishers are not read.
-    pub(super) fn process_events(&mut self, site: &mut Site<'_>, paused: bool, congested: bool) {
+    pub(super) fn run_events(&mut self, site: &mut Site<'_>, paused: bool, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
         let waiting = self.unread.len();
         self.look_at_paced(site.shard);
@@ -309,7 +309,7 @@ impl<K: Kernel> Reactor<K> {
             Token::Readable(Watched::Listener(index)) => self.note_listener(index, event.more),
             Token::Readable(Watched::Cluster(number)) if number == self.cluster.number => {
                 self.cluster.readable = true;
-                self.cluster.is_deaf |= !event.more;
+                self.cluster.watch_ended |= !event.more;
             }
             Token::Writable(Watched::Connection(key)) if site.shard.get(key).is_some() => {
                 site.shard.unblock(key.slot);
@@ -323,7 +323,7 @@ impl<K: Kernel> Reactor<K> {
             Token::Readable(_) | Token::Writable(_) => {}
             Token::Lost => self.drop_all(site),
             // The worker drains its mailboxes in every tick; the core only has to be woken.
-            Token::Doorbell => self.doorbell_is_deaf |= !event.more,
+            Token::Doorbell => self.doorbell_watch_ended |= !event.more,
         }
     }
 
@@ -342,7 +342,7 @@ impl<K: Kernel> Reactor<K> {
             // The connection is lost, as the read will show.
             Watched::Cluster(number) if number == self.cluster.number => {
                 self.cluster.readable = true;
-                self.cluster.is_deaf = true;
+                self.cluster.watch_ended = true;
             }
             Watched::Connection(_) | Watched::Cluster(_) => {}
         }
@@ -350,7 +350,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Submits the remaining requests and closes descriptors whose watches have ended.
     pub(super) fn finish_tick(&mut self) {
-        self.send_last_words();
+        self.send_final_bytes();
         self.kernel.submit();
         self.closing.clear();
     }

@@ -101,7 +101,7 @@ impl Site<'_> {
 
     /// Only while there is room for the mail that it can cause.
     fn drain_to_home(&mut self) {
-        if self.mailbox.owes_too_much() {
+        if self.mailbox.is_from_home_congested() {
             return;
         }
         let lane = lane_index(Lane::ToHome);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::http::Rules;
 use super::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Watched};
+use super::reactor::Queued;
 use super::*;
 use crate::admission::overload::Overload;
 use crate::app::{App, AppIndex, Apps, sample};
@@ -194,6 +195,41 @@ fn connections_that_end_at_once_are_closed_in_several_ticks_of_bounded_time() {
         assert!(left < before, "each tick closes some: {left} are left");
         assert_eq!(next == NextTick::Now, left > 0, "{left} are left");
     }
+}
+
+#[test]
+fn mail_that_a_tick_takes_out_of_the_rings_is_a_gauge_with_a_peak() {
+    let mut mailboxes = mesh(2).unwrap();
+    let mut other = mailboxes.remove(1);
+    let mut core = core_with(mailboxes.remove(0), sample(), Sent::Part);
+    let channel = core.shard.channel_key(AppIndex(0), "news").unwrap();
+    let frame = FrameBytes::from(b"event".to_vec());
+    let metrics = core.shard.metrics().clone();
+    for _ in 0..5 {
+        let (channel, frame) = (channel.clone(), frame.clone());
+        other.send(0, 1, 0, Mail::Deliver { channel, frame, except: None });
+    }
+    for expected in [(5, 5), (0, 5)] {
+        tick(&mut core);
+        core.note_gauges();
+        assert_eq!((metrics.ring_mail.get(), metrics.ring_mail_max.get()), expected);
+    }
+}
+
+#[test]
+fn sockets_that_are_queued_to_be_read_are_a_gauge_with_a_peak() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    let metrics = core.shard.metrics().clone();
+    for _ in 0..3 {
+        let key = open(&mut core);
+        core.reactor.queue(key, Queued::Once);
+    }
+    core.note_gauges();
+    assert_eq!((metrics.ready_sockets.get(), metrics.ready_sockets_max.get()), (3, 3));
+    // They have nothing to read.
+    tick(&mut core);
+    core.note_gauges();
+    assert_eq!((metrics.ready_sockets.get(), metrics.ready_sockets_max.get()), (0, 3));
 }
 
 /// Sessions become connections within a tick, in slots that others have left in it.

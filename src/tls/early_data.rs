@@ -51,7 +51,7 @@ impl EarlyData {
         !self.is_over
     }
 
-    /// What an error of rustls says of the client.
+    /// What an error of rustls means for the client.
     pub(super) fn text_of(&self, error: &Error) -> &'static str {
         if self.has_begun && *error == Error::DecryptError {
             return "it sent early data over 32,768 bytes, or a record that does not decrypt";

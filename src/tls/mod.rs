@@ -111,8 +111,8 @@ impl SecureChannel for TlsChannel {
         }
     }
 
-    fn is_worn(&self) -> bool {
-        matches!(self, Self::Established(records) if records.is_worn())
+    fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Established(records) if records.is_exhausted())
     }
 
     fn export(&self) -> Option<Vec<u8>> {

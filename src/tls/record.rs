@@ -128,7 +128,7 @@ impl RecordLayer {
     }
 
     /// The key has sealed as much as it may, and TLS 1.2 has no key update: the connection is to be closed.
-    pub(super) fn is_worn(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         !self.is_tls13 && self.needs_key_update()
     }
 

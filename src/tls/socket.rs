@@ -68,7 +68,7 @@ pub trait SecureChannel: Sized {
     fn close(&mut self, out: &mut Vec<u8>);
 
     /// Its keys have sealed as much as they may.
-    fn is_worn(&self) -> bool;
+    fn is_exhausted(&self) -> bool;
 
     /// The state for another process, once established.
     fn export(&self) -> Option<Vec<u8>>;
@@ -122,8 +122,8 @@ impl<C: SecureChannel> SecureSocket<C> {
     }
 
     #[must_use]
-    pub fn is_worn(&self) -> bool {
-        self.channel.is_worn()
+    pub fn is_exhausted(&self) -> bool {
+        self.channel.is_exhausted()
     }
 
     /// Memory beside its own box.
@@ -255,7 +255,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     /// The last bytes of a socket that is closed at once: an alert, or the announcement of the end. Empty if other
     /// bytes would have to come before.
     #[must_use]
-    pub fn last_words(&mut self) -> Vec<u8> {
+    pub fn final_bytes(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         self.write(&mut out, |_, _| {});
         self.channel.close(&mut out);

@@ -289,9 +289,9 @@ fn a_key_that_has_sealed_enough_is_replaced_in_tls_1_3_and_ends_the_connection_i
         let client = client_config(&[version], None);
         let mut pair = Pair::established(client.into(), &server, usize::MAX);
         pair.exchange(b"before");
-        assert!(!pair.server.is_worn());
+        assert!(!pair.server.is_exhausted());
         pair.records(|records| records.set_sent(KEY_RECORDS_MAX));
-        assert_eq!(pair.server.is_worn(), !is_tls13);
+        assert_eq!(pair.server.is_exhausted(), !is_tls13);
         if is_tls13 {
             // The client cannot read it, because the sequence number was changed; the next one begins at zero again.
             let skipped = pair.server_sends(b"x");
@@ -471,7 +471,7 @@ proptest! {
             let mut bytes = pair.client_sends();
             mangle(&mut bytes);
             pair.server_receives(&bytes);
-            let more = pair.server.last_words();
+            let more = pair.server.final_bytes();
             // A version byte of a record of TLS 1.3 is not checked, but authenticated.
             prop_assert!(pair.received.is_empty() || pair.received == b"content that nobody may change");
             let _ = pair.client_receives(&more);
@@ -494,6 +494,6 @@ proptest! {
         };
         pair.server_receives(&bytes);
         prop_assert_eq!(&pair.received[..], b"");
-        let _ = pair.server.last_words();
+        let _ = pair.server.final_bytes();
     }
 }

@@ -51,8 +51,9 @@ pub(super) struct Backlog {
     refusals_in_a_row: u32,
     acceptances: u64,
     paused_until: Moment,
-    /// Isolated groups, those of public channels second, and what they hold.
+    /// Isolated groups by class: those of signed channels, those of public ones.
     isolated: [BTreeSet<u64>; 2],
+    /// The events in them, by class.
     isolated_amount: [Amount; 2],
     is_hurried: bool,
 }

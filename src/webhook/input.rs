@@ -26,7 +26,7 @@ pub(super) struct EndpointTarget {
 /// An event on its way from a worker.
 pub(super) type ClassedEvent = (Class, WebhookEvent);
 
-/// What the dispatcher is told beside events.
+/// Orders to the dispatcher: the end, and changed endpoints.
 pub(super) struct Orders {
     pub(super) finishing: Receiver<Duration>,
     pub(super) changed: Receiver<Arc<Apps>>,

@@ -1,4 +1,5 @@
-//! When a refused request is tried again. No clock and no I/O: time and random numbers are arguments.
+//! When a refused request is tried again. PURE: time and random numbers are arguments. Limits: `EVENT_PAUSE_MAX`,
+//! `ENDPOINT_PAUSE_MAX`, `RETRY_AFTER_MAX`.
 //!
 //! Two pauses exist. An event that was refused waits before its own next attempt. An endpoint that refuses everything,
 //! or cannot be reached, pauses as a whole, so that an outage costs the backend one request in some seconds.

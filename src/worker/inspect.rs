@@ -52,7 +52,7 @@ impl From<SlicedReply> for DeskReply {
     }
 }
 
-/// Who gets the answer.
+/// The receiver of the answer.
 enum DeskAsker {
     /// The thread `admin`.
     Desk(ReplyPlace),

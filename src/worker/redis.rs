@@ -211,12 +211,12 @@ impl<K: HostKernel> Worker<K> {
     fn read_if_ready(&mut self) {
         let reports = &mut self.core.reactor.cluster;
         let is_readable = std::mem::take(&mut reports.readable);
-        let is_deaf = std::mem::take(&mut reports.is_deaf);
+        let watch_ended = std::mem::take(&mut reports.watch_ended);
         let is_writable = std::mem::take(&mut reports.writable);
         let Some(connection) = &mut self.redis else { return };
         connection.blocked &= !is_writable;
         let RedisState::Serving(socket) = &connection.state else { return };
-        if is_deaf {
+        if watch_ended {
             self.core.reactor.kernel.watch_readable(socket, Watched::Cluster(connection.number));
         }
         if !is_readable {
@@ -302,7 +302,7 @@ impl<K: HostKernel> Worker<K> {
         let RedisConnection { state, session, buffer, .. } = connection;
         let RedisState::Serving(socket) = state else { return Ok(()) };
         for _ in 0..CHUNKS_PER_TURN {
-            if core.mailbox.owes_too_much() {
+            if core.mailbox.is_from_home_congested() {
                 // Events of other nodes become mail to other cores. Until those take it, it waits in Redis.
                 break;
             }
@@ -350,7 +350,9 @@ impl<K: HostKernel> Worker<K> {
         connection.note_congestion(connections, &core.shard);
         core.shard.set_cluster_congested(connections.congested.load(Ordering::Relaxed) > 0);
         let metrics = core.shard.metrics();
-        metrics.cluster.waiting.set(connection.session.waiting() as u64);
+        let waiting = connection.session.waiting() as u64;
+        metrics.cluster.waiting.set(waiting);
+        metrics.cluster.waiting_max.raise(waiting);
         metrics.cluster.dropped.set(connection.session.dropped);
         for note in connection.session.notes.drain(..) {
             self.notes.write(&note, metrics);
@@ -380,7 +382,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// Says the last words and waits until Redis has them.
+    /// Sends the final messages, and waits until Redis has them.
     pub(super) fn end_redis(&mut self) {
         let (Some(connection), Some(connections)) = (&mut self.redis, &self.shared.redis) else {
             return;

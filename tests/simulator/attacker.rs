@@ -67,7 +67,7 @@ pub(crate) struct Attacker {
     pub(crate) core: usize,
     pub(crate) attack: Attack,
     /// It never reads once it knows its socket id.
-    is_deaf: bool,
+    stops_reading: bool,
     user: &'static str,
     socket_id: Option<String>,
     /// Acknowledgements that have come.
@@ -87,7 +87,7 @@ impl Attacker {
             wire,
             core,
             attack: ATTACKS[random.below(ATTACKS.len())],
-            is_deaf: random.one_in(2),
+            stops_reading: random.one_in(2),
             user: USERS[random.below(USERS.len())],
             socket_id: None,
             acknowledged: 0,
@@ -99,7 +99,7 @@ impl Attacker {
     }
 
     pub(crate) fn reads(&self) -> bool {
-        !self.is_deaf || self.socket_id.is_none()
+        !self.stops_reading || self.socket_id.is_none()
     }
 
     /// Takes in bytes of the server, cut anywhere.

@@ -168,7 +168,7 @@ impl SecureChannel for SimChannel {
         }
     }
 
-    fn is_worn(&self) -> bool {
+    fn is_exhausted(&self) -> bool {
         false
     }
 

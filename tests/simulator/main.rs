@@ -47,7 +47,7 @@ const STEPS: usize = 400;
 /// What a seed is the seed of.
 #[derive(Clone, Copy)]
 enum Model {
-    /// One process, which hands over to others.
+    /// One process whose connections are transferred to others.
     Process,
     /// The same, mostly with backends.
     Http,
@@ -161,9 +161,12 @@ fn attackers_take_nothing_from_honest_clients() {
     try_corpus(Model::Attack);
 }
 
-/// What the fuzzer kept: its bytes are the choices.
+/// What the fuzzer kept: its bytes are the choices. Nothing runs if one seed is replayed.
 #[test]
 fn the_fuzzers_corpus() {
+    if given("RINGVERB_SEED").is_some() {
+        return;
+    }
     replay("simulation", simulation::run_script);
     replay("nodes", cluster::run_script);
     replay("sessions", simulation::run_http_script);
@@ -184,10 +187,13 @@ fn replay(target: &str, run_script: fn(&[u8])) {
     }
 }
 
-/// New seeds in every run, as many as are asked for, or for as long as is asked for.
+/// New seeds in every run, as many as are asked for, or for as long as is asked for; none if one seed is replayed.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "new seeds come from the clock")]
 fn new_seeds() {
+    if given("RINGVERB_SEED").is_some() {
+        return;
+    }
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     // Apart from those of another run at the same time.
     let run =

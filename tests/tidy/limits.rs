@@ -26,6 +26,13 @@ const GROWING: &[&str] = &[
 const SHORT_FILE: usize = 30;
 const COMMENT_LINES_MIN: usize = 3;
 
+/// With these a comment says what a module owns, what it leaves to others, or what bounds it.
+#[rustfmt::skip]
+const SCOPES: &[&str] = &[
+    "Owns", "owns", "Input:", "Output:", "PURE", "Plain value", "Plain values", "plain value", "Does not", "does not",
+    "Knows no", "Knows nothing", "Limit:", "Limits:", "No limits", "bounded by",
+];
+
 /// A type that keeps a queue, table or list has its bound, or who bounds it, after "Limit:" or "Limits:" in the comment
 /// of its file. A reader who looks for what one peer can make the server keep reads these lines only.
 #[test]
@@ -58,6 +65,24 @@ fn comments_of_modules_say_more_than_a_name() {
         )
     };
     report(&short.map(sentence).collect::<Vec<_>>());
+}
+
+/// A reader who opens one file learns what is not in it, too.
+#[test]
+fn comments_of_modules_say_what_a_module_owns_or_leaves_to_others() {
+    let is_long = |source: &&Source| source.text.lines().count() >= SHORT_FILE;
+    let files = sources("src").iter().filter(|source| !source.is_test()).filter(is_long);
+    let without = files.filter(|source| !states_scope(&comment(source)));
+    let sentence = |source: &Source| {
+        format!("{}: what does it own, what does it not do or know, what bounds it?", source.name)
+    };
+    report(&without.map(sentence).collect::<Vec<_>>());
+}
+
+fn states_scope(comment: &str) -> bool {
+    // A phrase may be cut by the end of a line.
+    let text = comment.split_whitespace().collect::<Vec<_>>().join(" ");
+    SCOPES.iter().any(|phrase| has_word(&text, phrase))
 }
 
 /// The lines of the module comment.
@@ -107,6 +132,13 @@ fn name_of(words: &str) -> String {
 }
 
 /// The rules rest on this reading of declarations.
+#[test]
+fn scopes_are_found_in_comments() {
+    assert!(states_scope(" Frames. It owns\n nothing."));
+    assert!(states_scope(" Frames. It does\n not send."));
+    assert!(!states_scope(" Frames, sent in order.\n They disown inputs."));
+}
+
 #[test]
 fn lists_are_found_in_declarations() {
     let code = "pub(super) struct Table<T> {\n    pub(crate) entries: Vec<T>,\n    count: usize,\n}\n\

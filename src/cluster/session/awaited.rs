@@ -2,7 +2,8 @@
 //!
 //! `AwaitedReply` has an entry for each command without a reply, in the order in which Redis answers. `Kept` is a
 //! command that must reach Redis on this connection or a later one. `Lost` is the reason of an end, as the log shows
-//! it.
+//! it. Plain values; `mod.rs` owns the lists of them. Limits: `SENDERS_MAX` sessions, `QUOTED_MAX` characters of a text
+//! of Redis in a note.
 
 use std::fmt;
 

@@ -37,10 +37,10 @@ enum Stage {
     Asking,
     /// As `Idle`, but the request is still to be sent.
     GivenUp,
-    /// The request is sent. All senders are waited for until this second.
+    /// The request is sent. The session waits for all senders until this second.
     Waiting { until: u32 },
-    /// All who received the request have answered. Until this second those are waited for who were down, too, and each
-    /// sender that was not asked yet is.
+    /// All sessions that received the request have answered. Until this second the session waits for senders that were
+    /// down as well, and asks each sender that it has not asked.
     Draining { until: u32 },
 }
 
@@ -48,7 +48,7 @@ enum Stage {
 #[derive(Debug)]
 pub(super) struct CatchUp {
     stage: Stage,
-    /// Answers to come: of those who received the request, and the reply that says how many they are.
+    /// Answers to come: of the sessions that received the request, and the reply of Redis with their number.
     due: i64,
     held: HashMap<SessionId, Vec<HeldMessage>, foldhash::fast::FixedState>,
     held_bytes: usize,
@@ -212,7 +212,8 @@ impl CatchUp {
         self.due -= 1;
     }
 
-    /// Goes on if all who received the request have answered. Returns the senders that are no longer waited for.
+    /// Continues if all sessions that received the request have answered. Returns the senders for which this session no
+    /// longer waits.
     pub(super) fn drain_if_answered(&mut self) -> Option<Vec<SessionId>> {
         match self.stage {
             Stage::Waiting { until } if self.due <= 0 => Some(self.drain(until)),
@@ -339,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_did_not_receive_the_request_is_asked_once() {
-        // While all are waited for, only who says that it is new has missed the request.
+        // While this session waits for all senders, only a sender whose session is new has missed the request.
         run(&[
             Up(&[1]),
             Request(5, true),

@@ -177,7 +177,7 @@ impl ClusterSession {
             SessionMessage::Revive { node } => shard.on_cluster(FromCluster::Revive(node)),
             SessionMessage::SessionUp => shard.on_cluster(FromCluster::PeerUp(from)),
             SessionMessage::NodeEnds => shard.on_cluster(FromCluster::PeerEnds(from.node)),
-            // A heartbeat says no more than that its sender lives. Replays are dealt with before.
+            // A heartbeat means only that its sender lives. Replays are dealt with before.
             SessionMessage::Heartbeat
             | SessionMessage::Replay { .. }
             | SessionMessage::ReplayDone => {}

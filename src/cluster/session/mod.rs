@@ -226,7 +226,7 @@ impl ClusterSession {
         }
     }
 
-    /// Questions of other nodes, for all cores of this one: by whom, and their number there.
+    /// Questions of other nodes, for all cores of this one: the asking session, and the question's number there.
     pub fn take_questions(&mut self) -> Vec<(SessionId, u32, Option<NodeQuestion>)> {
         std::mem::take(&mut self.questions)
     }

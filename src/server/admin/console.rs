@@ -4,8 +4,7 @@
 //! The files have nothing of a server, and are sent to everyone who can connect. What the page shows it reads from
 //! `/api/`, with the token that the operator enters. The policy allows the browser nothing else than these files and
 //! requests to this listener, so that hostile text in a channel name could not run even if the script did not escape
-//! it.
-//! No limits: the files are constants.
+//! it. No limits: the files are constants. Output: one of the files, or none. Does not know requests (`routes.rs`).
 
 use crate::http1::response::ContentType;
 

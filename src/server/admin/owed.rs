@@ -53,7 +53,7 @@ impl OwedAnswers {
         self.is_stopped.load(Ordering::SeqCst)
     }
 
-    /// The main thread carries out no change from now on. Those that it has carried out are answered already.
+    /// The main thread carries out no change from now on. It has answered the changes that it carried out.
     pub(super) fn end_changes(&self, is_taken_over: bool) {
         self.is_taken_over.store(is_taken_over, Ordering::SeqCst);
         self.has_ended_changes.store(true, Ordering::SeqCst);

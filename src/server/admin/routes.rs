@@ -1,4 +1,4 @@
-//! What the admin listener answers, and to whom.
+//! The paths of the admin listener, and which of them need the token.
 //!
 //! Probes (`/live`, `/ready`) are for everyone who can connect. Everything else needs the token if there is one. On a
 //! loopback address without a token, the `Host` of a request must be the loopback, too: otherwise a web page could read

@@ -1,4 +1,4 @@
-//! Viewers of the event log: who looks, what each wants to see, and what waits for each.
+//! Viewers of the event log: the open streams, the filter of each, and the events that wait for each.
 //!
 //! The first viewer switches the log on, and the last one switches it off (`live`). Whichever viewer comes first takes
 //! the events of all threads and gives each viewer those that its filter passes. A viewer that reads too slowly loses

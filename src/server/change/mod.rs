@@ -44,9 +44,9 @@ pub(super) struct ChangeRequest {
     pub(super) pending: Option<PendingReload>,
 }
 
-/// Whether a reload waits for the main thread, and who waits for its outcome. Further signals and requests add none,
-/// because a reload reads the newest files anyway, and SIGTERM must not wait for thousands of them. The admin listener
-/// limits those who wait.
+/// Whether a reload waits for the main thread, and the requests that wait for its outcome. Further signals and requests
+/// add none, because a reload reads the newest files anyway, and SIGTERM must not wait for thousands of them. The admin
+/// listener limits those who wait.
 #[expect(
     clippy::disallowed_types,
     reason = "held for a push or a take, by the threads of signals and of the admin listener and the main thread"

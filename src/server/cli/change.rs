@@ -1,7 +1,8 @@
 //! Arguments of the commands that change a running server: its apps, its configuration, and the access of clients.
 //!
 //! Text and structure only, read by clap; `client/apps.rs` and `client/access.rs` carry the commands out. Values of
-//! options are checked by the server that applies them, with the same table of options as at the start.
+//! options are checked by the server that applies them, with the same table of options as at the start. Does not
+//! connect to a server. No limits of its own.
 
 use clap::{Args, Subcommand};
 

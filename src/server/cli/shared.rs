@@ -1,7 +1,8 @@
 //! Arguments that several commands have: where the configuration is, and which server and app a command is for.
 //!
 //! Each is flattened into the arguments of a command, so that it has the same name and meaning everywhere.
-//! `config/load.rs` reads the files, `client/peer.rs` finds the server.
+//! `config/load.rs` reads the files, `client/peer.rs` finds the server. Owns arguments only; does not read a file. No
+//! limits of its own.
 
 use std::path::PathBuf;
 

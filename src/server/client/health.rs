@@ -1,7 +1,8 @@
 //! `ringverb health`: whether the server is up, for the health check of a container.
 //!
 //! It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a server that
-//! drains, or that delays its end, is not to be sent new clients.
+//! drains, or that delays its end, is not to be sent new clients. Output: a sentence and the exit code. Does not repeat
+//! the request. Limit: `TIMEOUT` of `outcome.rs`.
 
 use super::http;
 use super::outcome::{CommandFailure, print, shown};

@@ -1,7 +1,9 @@
 //! `ringverb listen`: prints the events of channels, until Ctrl-C or until `--count` is reached.
 //!
 //! Events of the app and of its clients are results; what the protocol says (`pusher:`, `pusher_internal:`) is a note.
-//! A lost connection is opened again. A refusal ends the command, because it would be repeated.
+//! A lost connection is opened again. A refusal ends the command, because it would be repeated. Input: frames of one
+//! `ClientSocket`. Output: lines (`show.rs`). Limits: `SILENCE_SECONDS_MAX` without input of the server, then a ping
+//! with `TIMEOUT`; pauses of at most `PAUSE_MAX` between two connections.
 
 use std::borrow::Cow;
 use std::io;
@@ -20,7 +22,7 @@ use crate::pusher::signature;
 use crate::server::cli::ListenArguments;
 use crate::server::wait;
 
-/// Who joins presence channels.
+/// The member as whom the command joins presence channels.
 const USER: &str = "ringverb-listen";
 const USER_CHANNEL: &str = "#server-to-user-";
 /// pusher-js asks at least that often whether the server is there (docs/PROTOCOL.md rule 12).

@@ -2,6 +2,9 @@
 //! listen), a container engine can see whether it is up (health), and an operator what it does (top) and change it
 //! (reload, app, disconnect, unsubscribe). Blocking and plain: one connection, a deadline on every wait. Configuration
 //! comes from the same sources as the server's, TLS included (`secure.rs`).
+//!
+//! Does not share state with a running server: each command sees what any client or operator of it sees. Limits: those
+//! of `connection.rs`, `http.rs` and `socket.rs`.
 
 mod access;
 mod admin;

@@ -1,7 +1,9 @@
 //! `ringverb publish`: one event to one channel, and how many it reached.
 //!
-//! The names and the data are checked here first, so that a mistake has an error text before a request is made. When
-//! no client was subscribed, a note says under which name a Laravel channel is known on the wire.
+//! The names and the data are checked here first, so that a mistake has an error text before a request is made. When no
+//! client was subscribed, a note says under which name a Laravel channel is known on the wire. Input: the arguments.
+//! Output: a sentence and the exit code. Does not open a WebSocket. Limits: those of the server, which refuses what is
+//! too large.
 
 use super::http::{self, HttpAnswer};
 use super::outcome::{CommandFailure, member, note, print, quoted, shown};

@@ -16,7 +16,7 @@ pub(super) struct ShownEvent<'a> {
     pub(super) name: &'a str,
     pub(super) channel: &'a str,
     pub(super) data: Option<&'a str>,
-    /// Who sent it, if it is a client's event on a presence channel.
+    /// The user who sent it, if it is a client's event on a presence channel.
     pub(super) user_id: Option<&'a str>,
 }
 

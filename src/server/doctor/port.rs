@@ -1,4 +1,4 @@
-//! The port of a start: free, or in use by whom.
+//! The port of a start: whether it is free, and which process uses it otherwise.
 //!
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only; then the owner of the socket is named.

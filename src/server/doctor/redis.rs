@@ -1,6 +1,8 @@
 //! The Redis over which nodes meet: reachable, answering, a master, with the rights of a node, and its clock.
 //!
 //! One connection, one write of a few commands, replies until a deadline. It subscribes to nothing and writes nothing.
+//! Output: a `Finding` and the clock of Redis. Does not change a key or a setting. Limit: the time that the caller
+//! passes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

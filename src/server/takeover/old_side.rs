@@ -24,7 +24,7 @@ use super::message::{
     explained, foreign, message, numbers, patient, send_text, text_of, worker_count,
 };
 use super::new_process::NewProcess;
-use super::rendezvous::{Places, Point, Strangers};
+use super::rendezvous::{Places, Point, RefusedPeers};
 use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::worker::transfer::{FORMAT, peer_credentials};
 
@@ -91,17 +91,17 @@ impl Offering {
 async fn next_peer(
     listener: &UnixListener,
     readable: &Readable,
-    strangers: &mut Strangers,
+    refused_peers: &mut RefusedPeers,
     mut check: impl FnMut(&UnixStream) -> io::Result<()>,
 ) -> UnixStream {
     let mut wait = AcceptWait::new(readable);
     loop {
         wait.next().await;
         match listener.accept() {
-            // Before anything that takes time: a flood of strangers must not keep the right one waiting.
+            // Before anything that takes time: a flood of other processes must not keep the right one waiting.
             Ok((stream, _)) => match check(&stream) {
                 Ok(()) => return stream,
-                Err(error) => strangers.refuse(&error),
+                Err(error) => refused_peers.refuse(&error),
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Out of descriptors it fails at once, over and over.
@@ -111,10 +111,10 @@ async fn next_peer(
 }
 
 async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: &Sender<Order>) {
-    let mut strangers = Strangers::new();
+    let mut refused_peers = RefusedPeers::new();
     loop {
         let check = |peer: &UnixStream| point.check(peer);
-        let stream = next_peer(&point.listener, readable, &mut strangers, check).await;
+        let stream = next_peer(&point.listener, readable, &mut refused_peers, check).await;
         match converse(stream, offer, orders).await {
             // An ordinary start only asks which process serves the address.
             Ok(None) => tracing::debug!(
@@ -353,7 +353,7 @@ mod tests {
                     seen += 1;
                     if seen < flood { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
                 };
-                next_peer(&point.listener, &readable, &mut Strangers::new(), check).await;
+                next_peer(&point.listener, &readable, &mut RefusedPeers::new(), check).await;
                 events.send("the last peer").unwrap();
             })
         };

@@ -259,23 +259,24 @@ fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
 }
 
 /// Peers that may not take over: counted, and one line a minute.
-pub(in crate::server) struct Strangers {
+pub(in crate::server) struct RefusedPeers {
     clock: Clock,
     count: u64,
-    told_ms: Option<u64>,
+    logged_ms: Option<u64>,
 }
 
-impl Strangers {
+impl RefusedPeers {
     pub(in crate::server) fn new() -> Self {
-        Self { clock: Clock::start(), count: 0, told_ms: None }
+        Self { clock: Clock::start(), count: 0, logged_ms: None }
     }
 
     pub(in crate::server) fn refuse(&mut self, why: &io::Error) {
         const LINE_EVERY_MS: u64 = 60_000;
         self.count += 1;
         let now_ms = self.clock.now().0;
-        if self.told_ms.is_none_or(|told_ms| now_ms.saturating_sub(told_ms) >= LINE_EVERY_MS) {
-            self.told_ms = Some(now_ms);
+        if self.logged_ms.is_none_or(|logged_ms| now_ms.saturating_sub(logged_ms) >= LINE_EVERY_MS)
+        {
+            self.logged_ms = Some(now_ms);
             tracing::warn!(target: PEER, event = "takeover_refused", count = self.count, "take-over refused: {why}");
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! `worker/transfer` is the workers' part, `takeover/mod.rs` the conversation between the processes. Until the new
 //! process has all connections, the old one can continue as before. Every wait has a limit in steps of a millisecond.
+//! Does not move a connection itself. Limits: `ASIDE_STEPS`, `QUIET_STEPS` and `TRANSFER_STEPS`, each for one of its
+//! waits.
 
 use std::io;
 use std::time::Duration;

@@ -80,7 +80,7 @@ pub(super) struct PeerSnapshot {
     pub(super) occupied: bool,
     pub(super) count: u32,
     pub(super) members: HashSet<Box<str>, foldhash::fast::FixedState>,
-    /// Who has just left that node, while backends have not been sent the leave.
+    /// Users who have just left that node, while backends have not been sent the leave.
     pub(super) pending_leaves: TransitionerSet,
 }
 

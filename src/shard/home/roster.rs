@@ -94,7 +94,7 @@ impl Roster {
         frame
     }
 
-    /// For counts: who is in the roster, and as what, must stay as it is.
+    /// Callers may change counts only, not the set of users or their data.
     fn get_mut(&mut self, user_id: &str) -> Option<&mut Member> {
         self.members.get_mut(user_id)
     }

@@ -1,4 +1,4 @@
-//! Client events: who may send one, and what the others get (docs/PROTOCOL.md C5). PURE.
+//! Client events: which connections may send one, and what the other subscribers get (docs/PROTOCOL.md C5). PURE.
 //!
 //! A client event is checked on the sender's core and published by mail to the channel's home, except to its sender. A
 //! backend that wants it is sent a webhook. Client events are never cached. Limits:
@@ -87,9 +87,9 @@ impl Local {
         if channel.kind.access == Access::Public && !on_public {
             return Err((error_code::CLIENT_EVENT_ON_PUBLIC, Cause::ClientEventOnPublic));
         }
-        // Messages of one socket count in their order (docs/PROTOCOL.md rule 103): who has asked and was not
-        // refused is in, and the event follows the request to the home. Only a presence channel with a bound
-        // may still be refused.
+        // Messages of one socket count in their order (docs/PROTOCOL.md rule 103): a connection whose subscribe request
+        // is pending counts as subscribed, because the home receives that request before the event. Only a presence
+        // channel with a bound may still refuse it.
         let may_speak = channel.kind.access != Access::Presence || !bounded;
         let subscription = self
             .channels
@@ -143,7 +143,7 @@ impl Local {
         self.deny(context, out, slot, denial);
     }
 
-    /// Seconds of the server's clock are the windows: nothing to keep for who sends no client events.
+    /// The window is a second of the server's clock, so a connection that sends no client events keeps no state.
     /// `false`: over the rate.
     fn count_client_event(&mut self, context: &Context, slot: Slot) -> bool {
         let Some(most) = self.app_of(context, slot).client_events_per_second_max else {

@@ -28,7 +28,7 @@ pub struct ConnectionKey {
     pub generation: u32,
 }
 
-/// Who a connection signed in as (docs/PROTOCOL.md C6).
+/// The user as whom a connection signed in (docs/PROTOCOL.md C6).
 #[derive(Debug)]
 pub(in crate::shard) struct SignedIn {
     pub(in crate::shard) user: UserId,

@@ -58,7 +58,7 @@ impl Local {
         self.metrics.round_trip_ms.observe(context.now.0.saturating_sub(pinged_ms));
     }
 
-    /// Puts a new connection on the wheel, and in the line of those that must be authorized in time.
+    /// Puts a new connection on the wheel, and in the list of connections that must be authorized in time.
     pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
         let app = self.app_of(context, key.slot);
         let (interval, authorize_within) =

@@ -19,9 +19,9 @@ use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
 use crate::shard::channel_key::ChannelKey;
 
-/// What a change costs that a backend is posted, too: such events are a quarter as fast.
+/// Cost of a change that also causes a webhook. A connection may cause such changes a quarter as often.
 const WEBHOOK_COST: u32 = 4;
-/// How long a connection waits for Redis at most, in milliseconds, before it may change something again.
+/// Milliseconds that a connection waits for Redis at most before it may change something again.
 const CONGESTED_MS: u64 = 1_000;
 
 /// One connection's bucket.
@@ -115,12 +115,12 @@ impl Local {
         channel: &ChannelKey,
     ) {
         let app = context.app(channel.app());
-        let is_told = channel.kind.access == Access::Public
+        let causes_webhook = channel.kind.access == Access::Public
             && !app.webhooks.is_empty()
             && (app.wants_webhook(WebhookKind::ChannelOccupied, channel.name())
                 || channel.kind.cached
                     && app.wants_webhook(WebhookKind::CacheMiss, channel.name()));
-        let cost = if is_told { WEBHOOK_COST } else { u32::from(context.is_clustered()) };
+        let cost = if causes_webhook { WEBHOOK_COST } else { u32::from(context.is_clustered()) };
         if cost > 0 {
             self.pace.add(key, cost, context.now);
         }

@@ -88,7 +88,8 @@ impl Local {
         }
     }
 
-    /// What most pongs do not need, because they come unasked. Apart, so that those save no registers.
+    /// The rare part of `on_pong_frame`. A function of its own, so that the usual path (a pong that no ping of the
+    /// server caused) saves no registers.
     #[inline(never)]
     fn note_answering_pong(
         &mut self,

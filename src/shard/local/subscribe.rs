@@ -64,7 +64,8 @@ impl Local {
         }
     }
 
-    /// Who may in, and as whom (docs/PROTOCOL.md rules 24 to 27, 29, 42).
+    /// Checks whether the connection may subscribe, and returns the member that it joins as (docs/PROTOCOL.md rules 24
+    /// to 27, 29, 42).
     fn authorize<'a>(
         &self,
         context: &Context,

@@ -28,7 +28,7 @@ pub(in crate::shard) struct Subscription {
     pub(in crate::shard) state: SubscriptionState,
     /// Bytes that this subscription is charged to its connection.
     pub(in crate::shard) charge: u32,
-    /// Who this connection is in a presence channel.
+    /// The member as whom this connection joined a presence channel.
     pub(in crate::shard) member: Option<Box<UserId>>,
 }
 

@@ -1,5 +1,5 @@
-//! Users as this core sees them: which of its connections are signed in, and which watch whom (docs/PROTOCOL.md C6).
-//! PURE.
+//! Users as this core sees them: which of its connections are signed in, and which users each watches (docs/PROTOCOL.md
+//! C6). PURE.
 //!
 //! The core sends a user's home its first and last sign-in of the user, and its first and last watcher, so that each
 //! number is kept where the connections are. The home answers with the user's status (`home/users.rs`). A connection is
@@ -110,7 +110,7 @@ impl Local {
         }
     }
 
-    /// Who a connection signs in as, if the signature is valid and nothing is over a limit.
+    /// The user as whom a connection signs in, if the signature is valid and nothing is over a limit.
     fn check_sign_in<'a>(
         &self,
         context: &Context,

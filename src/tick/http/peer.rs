@@ -1,7 +1,7 @@
 //! The client that a log line names: by a trusted proxy, else by its socket.
 //!
 //! A value without behavior. `worker/notes.rs` writes it, and looks up the socket of an established connection by its
-//! slot.
+//! slot. PURE. No limits: one value for each line.
 
 use core::net::{IpAddr, SocketAddr};
 

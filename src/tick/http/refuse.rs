@@ -1,7 +1,8 @@
 //! Refused requests and handshakes: counts them, queues the log line and, with verbose errors, adds the same line to
 //! the answer.
 //!
-//! `cause` has the texts and limits the lines. The status and body for clients follow Reverb (docs/PROTOCOL.md).
+//! `cause` has the texts and limits the lines. The status and body for clients follow Reverb (docs/PROTOCOL.md). Does
+//! not decide what is refused, and does not close a socket. PURE. Limits: those of `LineBudget`.
 
 use super::about::About;
 use super::session::Session;

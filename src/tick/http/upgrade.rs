@@ -1,7 +1,9 @@
 //! The handshake of a WebSocket: checks its limits and origin, counts it for its client, and prepares the upgrade.
 //!
 //! Limits are checked in the order of their cost, cheapest first. Every path that refuses a connection releases its
-//! counts. `ws::handshake` has the rules of RFC 6455, docs/PROTOCOL.md those of Pusher.
+//! counts. `ws::handshake` has the rules of RFC 6455, docs/PROTOCOL.md those of Pusher. Input: a request of a session.
+//! Output: an `Admitted` with what it was counted for, or the response. Does not touch the socket (`tick/sessions`).
+//! PURE. Limits: those of `admission`, of the app and of the overload level.
 
 use core::net::IpAddr;
 use core::num::IntErrorKind;

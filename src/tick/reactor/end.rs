@@ -80,6 +80,6 @@ impl<K: Kernel> Reactor<K> {
             self.note_listener(index, false);
         }
         self.note_unwatchable(site, Watched::Cluster(self.cluster.number));
-        self.doorbell_is_deaf = true;
+        self.doorbell_watch_ended = true;
     }
 }

@@ -144,9 +144,9 @@ impl<K: Kernel> Reactor<K> {
 
     /// Closes a connection whose keys have sealed as much as they may: TLS 1.2 has no key update. Clients reconnect at
     /// once after 4200.
-    pub(in crate::tick) fn close_worn(&self, shard: &mut Shard, key: ConnectionKey) {
-        let is_worn = self.secure.get(key.slot).is_some_and(SecureSocket::is_worn);
-        if is_worn && shard.get(key).is_some_and(|connection| !connection.is_closing()) {
+    pub(in crate::tick) fn close_exhausted_key(&self, shard: &mut Shard, key: ConnectionKey) {
+        let is_exhausted = self.secure.get(key.slot).is_some_and(SecureSocket::is_exhausted);
+        if is_exhausted && shard.get(key).is_some_and(|connection| !connection.is_closing()) {
             shard.close_frame(key.slot, 4200, "The keys of TLS 1.2 are used up");
         }
     }
@@ -157,19 +157,19 @@ impl<K: Kernel> Reactor<K> {
         socket: K::Socket,
         secure: Option<Box<SecureSocket<K::Channel>>>,
     ) {
-        match secure.map(|mut secure| secure.last_words()) {
-            Some(bytes) if !bytes.is_empty() => self.last_words.push((socket, bytes)),
+        match secure.map(|mut secure| secure.final_bytes()) {
+            Some(bytes) if !bytes.is_empty() => self.final_bytes.push((socket, bytes)),
             _ => self.closing.push(socket),
         }
     }
 
     /// Sends last bytes as far as the sockets take them. Whether they arrive does not matter: the connection has ended.
-    pub(super) fn send_last_words(&mut self) {
+    pub(super) fn send_final_bytes(&mut self) {
         let mut results = Vec::new();
-        for batch in self.last_words.chunks(limits::SENDS_PER_SUBMIT) {
+        for batch in self.final_bytes.chunks(limits::SENDS_PER_SUBMIT) {
             let sends = batch.iter().map(|(socket, bytes)| Send { socket, bytes });
             self.kernel.send_all(sends, &mut results);
         }
-        self.closing.extend(self.last_words.drain(..).map(|(socket, _)| socket));
+        self.closing.extend(self.final_bytes.drain(..).map(|(socket, _)| socket));
     }
 }

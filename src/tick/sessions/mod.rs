@@ -5,9 +5,9 @@
 //! it has to wait. An idle session owns its entry in `table` and nothing else: no task, no timer, no buffer
 //! (docs/decisions/0002).
 //!
-//! Fairness: a session is queued once and read at most once a tick. All reads of a tick together end after
-//! `READ_TIME_PER_TICK_NS`; the remaining sessions are first in the next tick. A tick accepts at most
-//! `ACCEPTS_PER_TICK_MAX` connections.
+//! Fairness: a session is queued once and read at most once a tick. The reads of all sessions in a tick end after
+//! `READ_TIME_PER_TICK_NS`, which the reads of WebSockets do not use up; the remaining sessions are first in the next
+//! tick. A tick accepts at most `ACCEPTS_PER_TICK_MAX` connections.
 
 mod accept;
 mod proxied;

@@ -34,7 +34,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// A session was to be sent something, and its channel has sealed nothing. It has ended, unless nothing waits.
-    pub(in crate::tick) fn nothing_sealed(&mut self, site: &mut Site<'_>, key: SessionKey) {
+    pub(in crate::tick) fn drop_unsealable(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Some(entry) = self.sessions.get(key) else { return };
         entry.has_answer = false;
         if entry.has_unsent() {

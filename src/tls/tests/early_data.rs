@@ -176,7 +176,7 @@ fn early_data_beyond_the_limit_ends_the_handshake() {
                 "{end:?}"
             );
             let expected = rustls::AlertDescription::BadRecordMac;
-            let last = pair.server.last_words();
+            let last = pair.server.final_bytes();
             let error = pair.client_receives(&last).unwrap_err();
             assert_eq!(error, rustls::Error::AlertReceived(expected));
         }

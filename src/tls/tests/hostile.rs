@@ -36,7 +36,7 @@ fn records_that_contain_nothing_are_limited_in_a_row() {
         pair.server_receives(&update);
     }
     assert!(matches!(pair.end, Some(ChannelEnd::Failed(_))));
-    let last = pair.server.last_words();
+    let last = pair.server.final_bytes();
     let answers = pair.client_receives(&last).unwrap_err();
     let expected = rustls::AlertDescription::UnexpectedMessage;
     assert_eq!(answers, rustls::Error::AlertReceived(expected));
@@ -50,5 +50,5 @@ fn a_record_of_impossible_length_is_refused_by_its_header() {
     let mut fresh = Pair::new(any_client(), &server_config(), 1);
     fresh.server_receives(&[22, 3, 1, 0x40, 1]);
     assert!(matches!(fresh.end, Some(ChannelEnd::Failed(_))));
-    assert_eq!(fresh.server.last_words(), [21, 3, 3, 0, 2, 2, 22]);
+    assert_eq!(fresh.server.final_bytes(), [21, 3, 3, 0, 2, 2, 22]);
 }

@@ -1,7 +1,8 @@
 //! The dispatcher's end of a sender: events go in, and the end of the sender is seen.
 //!
 //! `push` refuses an event over a limit with the reason. A sender whose endpoint was removed or changed becomes an
-//! `EndedSender`: it sends what waits, and takes nothing more.
+//! `EndedSender`: it sends what waits, and takes nothing more. Owns the dispatcher's end of the queue; does not post
+//! (`sender.rs`). Limits: those of `load.rs`.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender as Channel;

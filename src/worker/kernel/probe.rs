@@ -2,7 +2,8 @@
 //! starts, because sandboxes refuse it in several ways: each of its system calls alone, or only some of its features.
 //!
 //! The probe never waits longer than some seconds. Locked memory for all workers is counted by `server/locked.rs`: this
-//! probe makes one ring.
+//! probe makes one ring. Input: the option and the size of rings. Output: a `Choice`, or a `KernelRefusal` with its
+//! remedy. Owns nothing that stays: the ring is closed again.
 
 use std::fmt;
 use std::io;

@@ -14,9 +14,10 @@
 //! it the ring also belongs to the thread that created it. No thread may poll its descriptor: Linux 6.18 loses wake-ups
 //! then.
 //!
-//! Limits: `limits::RING_ENTRIES` submissions, `limits::RING_COMPLETIONS` completions; a full submission queue is
-//! submitted at once. `early` has completions that were taken out before `reap`, to make room in the ring; a watch that
-//! ended has one, and is not armed again before `reap`.
+//! Limits: `limits::RING_ENTRIES` submissions; `limits::RING_COMPLETIONS_LARGE` completions, or
+//! `limits::RING_COMPLETIONS` where locked memory is short. A full submission queue is submitted at once. `early` has
+//! completions that were taken out before `reap`, to make room in the ring; a watch that ended has one, and is not
+//! armed again before `reap`.
 #![allow(
     unsafe_code,
     reason = "requests of the ring refer to memory and descriptors by raw values"
@@ -59,11 +60,11 @@ pub struct Uring {
 /// What a call of the kernel waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// Nothing; it only submits.
+    /// Does not wait, and only submits.
     Submit,
-    /// Nothing; it also fetches due completions.
+    /// Does not wait, and fetches due completions.
     Look,
-    /// A completion, for this many milliseconds at most.
+    /// Waits for a completion, for this many milliseconds at most.
     For(u64),
     Forever,
 }
@@ -84,7 +85,7 @@ const TRIES: u32 = 8;
 /// long cannot serve anyway.
 const TRIES_MAX: u32 = 1_000;
 const PAUSE_MS: u64 = 1;
-/// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong into one
+/// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong in one
 /// tick, so that each connection is sent to once.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
 
@@ -242,7 +243,8 @@ impl Uring {
             self.submit_or_wait(attempts.next().unwrap_or(u32::MAX));
             self.complete(&mut sort);
         }
-        // A result that found no room is behind others in the kernel, and a result not seen is a send taken for whole.
+        // The kernel may still hold results of this batch that overflowed. Fetch them, because a send without a result
+        // counts as complete.
         while self.overflows() {
             self.enter(false, Wait::Look);
             self.complete(&mut sort);

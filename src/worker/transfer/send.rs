@@ -1,7 +1,9 @@
 //! A worker of the old process sends all its connections to the workers of the new one, and waits for the outcome.
 //!
 //! Nothing in this worker changes before the new process has confirmed everything, so a failed transfer is undone by
-//! resuming. Each step waits for a bounded time (`stream::PATIENCE`).
+//! resuming. Each step waits for a bounded time (`stream::PATIENCE`). Input: the state of the worker. Output: records
+//! and descriptors (`stream.rs`). Does not decide whether the transfer succeeds: the main threads do. Limits: those of
+//! `stream.rs`.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,7 +1,8 @@
 //! An incomplete input as bytes that another reader continues from: a transfer moves it to another process.
 //!
 //! The bytes are wire bytes, so the reader itself is the decoder: no format of its own, no version. Complete fragments
-//! are merged into one, which is equivalent for the following frames.
+//! are merged into one, which is equivalent for the following frames. PURE. Does not know the transfer. Limits: those
+//! of the reader.
 
 use super::{MessageKind, OpenFrame, Partial};
 use crate::ws::frame::{Opcode, encode_masked_header};

@@ -59,7 +59,7 @@ pub(crate) fn check(data: &[u8]) {
     }
     // These bytes contain no secret of a client, so no handshake can have been completed.
     assert!(!socket.is_established());
-    assert!(socket.last_words().len() < OUTPUT_BYTES_MAX);
+    assert!(socket.final_bytes().len() < OUTPUT_BYTES_MAX);
 }
 
 /// No seed has pieces of this length.
@@ -215,5 +215,5 @@ fn check_client(data: &[u8]) {
     }
     assert!(CONTENT.starts_with(&content), "early data, or what the client has not sent");
     assert!(script.len() >= 4 || content == CONTENT, "nothing was changed");
-    let _ = socket.last_words();
+    let _ = socket.final_bytes();
 }

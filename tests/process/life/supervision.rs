@@ -119,14 +119,14 @@ fn the_commands_of_the_unit_check_start_and_reload_a_server() {
 }
 
 /// systemd takes the end of the main process for the end of the service, and ends all that is left of it. So the old
-/// process must not end before systemd has heard of the new one.
+/// process must not end before systemd has received the new MAINPID.
 #[test]
 fn the_old_main_process_waits_until_the_new_one_is_known() {
     let systemd = Systemd::new("main");
     let mut old = systemd.setup().start();
     systemd.receive();
     let mut client = old.connect();
-    // The new process serves already, but systemd listens to nobody.
+    // The new process serves already, but the notify socket is full, so systemd receives nothing.
     let waiting = systemd.fill();
     let setup = systemd.setup().reaching(&old).arg("--takeover");
     let new = std::thread::spawn(move || setup.start_as_configured());

@@ -1,4 +1,4 @@
-//! However and whenever a peer ends, or comes to a stand: nobody else notices, and nothing is left of it.
+//! A peer may end or stall at any point: other clients are not affected, and the server keeps no state of it.
 //!
 //! Every stage of a connection's life, and every way to end it there: a reset, the end of one half, a socket that is
 //! closed with something unread in it. And peers that go on for ever, a byte at a time.

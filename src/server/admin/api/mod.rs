@@ -4,7 +4,8 @@
 //! `overview.rs` reads what workers publish. The other answers come from questions to the workers (`questions.rs`),
 //! which answer them in slices, so that no question delays a delivery. All lists are bounded, and name what they leave
 //! out. A request that changes something is a POST with JSON, and not of another site (`routes.rs`). docs/OPERATIONS.md
-//! has the paths.
+//! has the paths. Input: a request that `routes.rs` accepted. Output: a response. Does not touch a shard. Limits:
+//! `REFUSALS_MAX`, and those of `questions.rs`.
 
 mod channels;
 mod connections;

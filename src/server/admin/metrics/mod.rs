@@ -3,7 +3,8 @@
 //! `/metrics` and docs/METRICS.md are made from it, and tests compare dashboards and alerts with it. Names are a
 //! contract: they do not change. Those that soketi and sockudo export have the same suffixes, so that their dashboards
 //! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Labels
-//! with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`.
+//! with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Owns names and texts,
+//! and no value: each row reads the counters of a scrape. Does not run on a worker.
 
 mod exposition;
 mod scrape;
@@ -134,6 +135,10 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.mail_received.get());
     "mail_discarded_total" Counter ["core"] "Events that found the queue of mail to another core full. Each is a loss.",
         |scrape, out| scrape.by_core(out, |core| core.mail_discarded.get());
+    "ring_mail" Gauge ["core"] "Mail that the last tick took out of the rings of other cores to this one. A ring has room for 128 to 2,048 mails; mail for a full ring is in mailbox_waiting of its sender.",
+        |scrape, out| scrape.by_core(out, |core| core.ring_mail.get());
+    "ring_mail_peak" Gauge ["core"] "Most mail that a tick took out of the rings, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.ring_mail_max.get());
     "mailbox_waiting" Gauge ["core"] "Mail that waits for room in a ring. Over 4,096 the core reads no publishers.",
         |scrape, out| scrape.by_core(out, |core| core.mail_waiting.get());
     "mailbox_waiting_peak" Gauge ["core"] "Most mail that waited for room after a tick, in the last 30 to 60 s.",
@@ -146,6 +151,10 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.publishers_waiting.get());
     "publishers_waiting_peak" Gauge ["core"] "Most requests to publish that waited after a tick, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.publishers_waiting_max.get());
+    "ready_sockets" Gauge ["core"] "Sockets that are readable, and that a tick left for the next one: its time for reads was over, they have more to read, or their connection may not be read now. At most the sockets of the core.",
+        |scrape, out| scrape.by_core(out, |core| core.ready_sockets.get());
+    "ready_sockets_peak" Gauge ["core"] "Most readable sockets that a tick left for the next one, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.ready_sockets_max.get());
     "flush_waiting_connections" Gauge ["core"] "Connections with frames to send that a tick left for the next one. A tick flushes 1,024.",
         |scrape, out| scrape.by_core(out, |core| core.flush_waiting.get());
     "flush_waiting_connections_peak" Gauge ["core"] "Most connections that a tick left for the next one, in the last 30 to 60 s.",
@@ -174,6 +183,8 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.transitions_unordered.get());
     "horizontal_transport_queue_depth" Gauge ["core"] "Messages to other nodes that wait for Redis.",
         |scrape, out| scrape.by_session(out, |session| session.waiting.get());
+    "horizontal_transport_queue_peak" Gauge ["core"] "Most messages to other nodes that waited for Redis after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_session(out, |session| session.waiting_max.get());
     "horizontal_transport_messages_dropped_total" Counter ["core"] "Messages to other nodes that found no room while Redis was away. Each is a loss.",
         |scrape, out| scrape.by_session(out, |session| session.dropped.get());
     "horizontal_transport_reconnections_total" Counter ["core"] "Connections to Redis that were established after the first.",
@@ -186,6 +197,8 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.mail_held_peak.get());
     "cluster_topics_waiting" Gauge ["core"] "Topics that are needed, and wait until the session with Redis has room for their subscription. Over 1,024 the core reads no connection that subscribes.",
         |scrape, out| scrape.by_session(out, |session| session.topics_waiting.get());
+    "cluster_topics_waiting_peak" Gauge ["core"] "Most topics that waited for their subscription after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_session(out, |session| session.topics_waiting_max.get());
     "cluster_refused_total" Counter ["core"] "What other nodes sent over a limit of nodes, sessions, memory or questions, and was dropped.",
         |scrape, out| scrape.by_session(out, |session| session.refused.get());
     "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API or of an operator to other nodes to its last answer, or to the end of the wait.",

@@ -1,7 +1,8 @@
 //! One row of the table of metrics: name, kind, labels and meaning.
 //!
 //! `mod.rs` has the table, `exposition.rs` writes it, and docs/METRICS.md is generated from it. Names and meanings do
-//! not change once they are released, because dashboards and alerts use them.
+//! not change once they are released, because dashboards and alerts use them. Plain values; does not read a counter. No
+//! limits: rows are constants.
 
 /// What a value means over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

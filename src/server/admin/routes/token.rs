@@ -1,4 +1,4 @@
-//! Who may ask: the token of the admin listener.
+//! The token of the admin listener, which a request must have.
 //!
 //! A request has it as `Authorization: Bearer TOKEN`, and it is compared in constant time. A listener that other hosts
 //! reach serves nothing without a token: the configuration is refused earlier, and this is the second barrier. Does not
