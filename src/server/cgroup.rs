@@ -370,8 +370,14 @@ mod tests {
     fn without_control_groups_there_is_no_limit() {
         assert_eq!(limits(&[]), CgroupLimits::default());
         assert_eq!(limits(&[("/proc/self/cgroup", "0::/\n")]), CgroupLimits::default());
-        // The real files have a form that is read without a panic, whatever they say.
-        let _ = CgroupLimits::of_this_process();
+    }
+
+    /// The system under this test may have limits or none. One that is read must let a test run.
+    #[test]
+    fn limits_of_the_real_files_are_such_that_a_test_can_run() {
+        let CgroupLimits { cpu, memory } = CgroupLimits::of_this_process();
+        assert!(memory.is_none_or(|bytes| bytes > 1 << 20), "{memory:?}");
+        assert!(cpu.as_ref().is_none_or(|quota| quota.quota > 0 && quota.period > 0), "{cpu:?}");
     }
 
     proptest! {

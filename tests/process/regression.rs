@@ -99,7 +99,38 @@ const STORIES: &[(&str, &str)] = &[
 fn each_story_has_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = rust_text_below(&root.join("tests")) + &rust_text_below(&root.join("src"));
-    let is_there = |name: &str| text.contains(&format!("fn {name}("));
-    let missing: Vec<_> = STORIES.iter().filter(|(_, test)| !is_there(test)).collect();
+    let missing: Vec<_> = STORIES.iter().filter(|(_, test)| !has_test(&text, test)).collect();
     assert!(missing.is_empty(), "no such test: {missing:#?}");
+}
+
+/// Whether the sources have a function of this name that is run as a test: `#[test]` stands above it, with nothing but
+/// other attributes and comments between, and nothing switches it off.
+fn has_test(sources: &str, name: &str) -> bool {
+    let head = format!("fn {name}(");
+    let mut attributes = Vec::new();
+    for line in sources.lines().map(str::trim) {
+        if line.starts_with("#[") {
+            attributes.push(line);
+        } else if line.starts_with(&head) {
+            if attributes.contains(&"#[test]")
+                && !attributes.iter().any(|one| one.starts_with("#[ignore"))
+            {
+                return true;
+            }
+            attributes.clear();
+        } else if !line.starts_with("//") {
+            attributes.clear();
+        }
+    }
+    false
+}
+
+#[test]
+fn a_function_is_a_test_only_with_its_attribute() {
+    assert!(has_test("#[test]\n/// Why.\n#[expect(x)]\n    fn a() {\n", "a"));
+    assert!(has_test("fn a() {\n}\n#[test]\nfn a() {\n", "a"));
+    assert!(!has_test("fn a() {\n", "a"));
+    assert!(!has_test("#[test]\nfn b() {\n}\nfn a() {\n", "a"));
+    assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn a() {\n", "a"));
+    assert!(!has_test("#[test]\nfn ab() {\n", "a"));
 }

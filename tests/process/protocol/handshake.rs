@@ -5,7 +5,9 @@ use std::io::ErrorKind;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{Client, Handshake, Http, PING, PONG, Server, Setup, eventually, frame, pass};
+use crate::support::{
+    Client, Handshake, Http, PING, PONG, Server, Setup, Wire, eventually, frame, now, pass,
+};
 
 #[test]
 fn the_sample_of_the_rfc_and_the_established_frame() {
@@ -346,30 +348,64 @@ fn errors_may_be_objects() {
     );
 }
 
-/// Handshakes that arrive while the server cuts their wait short. A canceled operation still uses the descriptor of
-/// such a socket when the WebSocket takes it. This once ended the whole process.
+/// Handshakes that arrive while the server ends idle connections. A canceled operation once still used the descriptor of
+/// such a socket when the WebSocket took it, which ended the whole process.
+///
+/// The server counts deadlines in seconds of its own clock. The first round finds the end of such a second by handshakes
+/// over more than a second; each further round sends all handshakes within 40 ms around the end of one.
 #[test]
 fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {
     const CONNECTIONS: usize = 400;
-    const ROUNDS: u64 = 6;
+    const ROUNDS_MAX: u32 = 12;
+    /// Rounds in which the server has answered some of the handshakes and closed the other connections.
+    const HITS: u32 = 4;
+    const SECOND: Duration = Duration::from_secs(1);
+    const STEP: Duration = Duration::from_millis(10);
     let setup = Setup::new().workers(1).env("RINGVERB_HANDSHAKE_TIMEOUT", "1");
     let server = setup.env("RINGVERB_KEEPALIVE_TIMEOUT", "1").start();
     let handshake = Handshake::to("/app/no-such-key").bytes();
-    for round in 0..ROUNDS {
+    let mut expiry = None;
+    let mut hits = 0;
+    for round in 0..ROUNDS_MAX {
         let mut wires: Vec<_> = (0..CONNECTIONS).map(|_| server.wire()).collect();
-        // Each deadline begins at the answer to this request.
-        let begin = crate::support::now();
         for wire in &mut wires {
             wire.send(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n");
         }
-        // A little later in each round: the deadlines expire during the sends of at least one.
-        let target = Duration::from_micros(999_000 + 500 * round);
-        pass(target.saturating_sub(begin.elapsed()));
         for wire in &mut wires {
+            assert_eq!(wire.reply(true).status, 200);
+        }
+        // Each deadline is the end of the first second of the server's clock that begins after its answer.
+        let answered = now();
+        let (start, pause) = match expiry {
+            None => (answered + SECOND - 5 * STEP, Duration::from_millis(3)),
+            Some(mut end) => {
+                while end < answered + SECOND {
+                    end += SECOND;
+                }
+                (end - 2 * STEP, Duration::from_micros(100))
+            }
+        };
+        let mut sent = Vec::new();
+        for (number, wire) in (0..).zip(&mut wires) {
+            pass((start + pause * number).saturating_duration_since(now()));
+            sent.push(now());
             wire.send_to_closing(&handshake);
         }
+        let answers: Vec<bool> = wires.iter_mut().map(Wire::is_answered).collect();
+        expiry = match answers.iter().position(|is_answered| !is_answered) {
+            Some(0) => expiry.map(|end| end - STEP),
+            Some(first) => {
+                hits += u32::from(expiry.is_some());
+                Some(sent[first])
+            }
+            None => expiry.map(|end| end + STEP),
+        };
         drop(wires);
         let reply = Http::new(&server).ask_raw(b"GET /up HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(reply.status, 200, "round {round}");
+        if hits == HITS {
+            return;
+        }
     }
+    assert!(hits > 0, "no handshakes met their deadline in {ROUNDS_MAX} rounds");
 }

@@ -140,6 +140,11 @@ impl Wire {
         true
     }
 
+    /// Waits for the first byte of an answer; `false` if the server closes the connection without one.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        self.need(1)
+    }
+
     pub(crate) fn head(&mut self) -> Head {
         loop {
             if let Some(at) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
