@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Finished, Redis, Setup, free_port, json};
+use crate::support::{Content, Finished, Redis, Setup, free_port, json, make_program};
 
 /// Few connections, so that the host of the tests can serve them.
 fn doctor(setup: Setup) -> (Option<i32>, Value) {
@@ -84,6 +84,25 @@ fn a_server_that_runs_is_no_problem_and_another_program_on_the_port_is() {
         (Some(2), &"problem".into()),
         "{report}"
     );
+}
+
+/// A server lets no process of its user look at its descriptors, and it is found all the same.
+#[test]
+fn a_server_is_found_by_the_user_who_runs_it() {
+    const USER: u32 = 61_234;
+    assert!(rustix::process::geteuid().is_root(), "this test acts as another user: run it as root");
+    let folder = std::env::temp_dir().join(format!("ringverb-doctor-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a new folder");
+    let program = folder.join("ringverb");
+    make_program(&program, Content::Copy(env!("CARGO_BIN_EXE_ringverb")));
+    let of_user = |setup: Setup| setup.program(&program).user(USER).without_runtime_directory();
+    let server = of_user(Setup::new()).start();
+    let (_, report) = doctor(of_user(Setup::client_of(&server)));
+    std::fs::remove_dir_all(&folder).expect("the folder of the test");
+    let port = about(&report, "port");
+    assert_eq!(port[0]["verdict"], "good", "{report}");
+    let why = port[0]["reason"].as_str().expect("a reason");
+    assert!(why.contains(&server.id().to_string()), "{why}");
 }
 
 #[test]

@@ -143,7 +143,8 @@ fn io_uring(files: &HostFiles) -> Option<Diagnosis> {
             ),
         ),
     };
-    Some(Diagnosis::new(verdict, "io_uring", reason, "sudo sysctl -w kernel.io_uring_disabled=0"))
+    let command = sysctl(verdict, "kernel.io_uring_disabled", "0");
+    Some(Diagnosis::new(verdict, "io_uring", reason, command))
 }
 
 fn memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
@@ -181,6 +182,15 @@ fn memory_limit(wanted: HostNeeds) -> Option<Diagnosis> {
     Some(Diagnosis::new(verdict, "memory_limit", reason, command).allowing(all))
 }
 
+/// Shows a good setting, and changes another one: a person may run what stands behind a finding, and a good setting can
+/// be higher than the wanted one.
+fn sysctl(verdict: Verdict, key: &str, wanted: &str) -> String {
+    match verdict {
+        Verdict::Good => format!("sysctl {key}"),
+        Verdict::Warning | Verdict::Problem => format!("sudo sysctl -w {key}='{wanted}'"),
+    }
+}
+
 /// A line of the file of settings.
 #[derive(Debug, PartialEq, Eq)]
 struct WantedSetting<'a> {
@@ -201,11 +211,6 @@ impl<'a> WantedSetting<'a> {
         let values: Option<Vec<u64>> =
             values.split_ascii_whitespace().map(|word| word.parse().ok()).collect();
         values.map(|values| Self { key, is_optional, values })
-    }
-
-    fn command(&self) -> String {
-        let values: Vec<String> = self.values.iter().map(u64::to_string).collect();
-        format!("sudo sysctl -w {}='{}'", self.key, values.join(" "))
     }
 
     /// Whether each number is at least the wanted one; a range of ports, whether it is as wide.
@@ -246,7 +251,8 @@ fn judge(
     } else {
         (Verdict::Warning, format!("{now_shown}; {} is a precaution", shown(values)))
     };
-    let diagnosis = Diagnosis::new(verdict, key, reason, setting.command());
+    let command = sysctl(verdict, key, &shown(values));
+    let diagnosis = Diagnosis::new(verdict, key, reason, command);
     Some(match first {
         Some(now) if limits => diagnosis.allowing(now.saturating_sub(DESCRIPTORS_BESIDE)),
         _ => diagnosis,
@@ -262,7 +268,7 @@ fn socket_memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
     );
     let factor = wanted.connections.div_ceil(pressure.max(1));
     let [low, pressure, high] = [low, pressure, high].map(|pages| pages.saturating_mul(factor));
-    let command = format!("sudo sysctl -w net.ipv4.tcp_mem='{low} {pressure} {high}'");
+    let command = sysctl(verdict, "net.ipv4.tcp_mem", &format!("{low} {pressure} {high}"));
     Some(Diagnosis::new(verdict, "net.ipv4.tcp_mem", reason, command))
 }
 
@@ -280,10 +286,8 @@ fn tracked(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
         "the firewall tracks {now} connections and has room for {most}; through a proxy on this host each client counts \
          twice"
     );
-    let command = format!(
-        "sudo sysctl -w net.netfilter.nf_conntrack_max={}",
-        wanted.connections.saturating_mul(2).saturating_add(now).max(1_048_576)
-    );
+    let value = wanted.connections.saturating_mul(2).saturating_add(now).max(1_048_576);
+    let command = sysctl(verdict, "net.netfilter.nf_conntrack_max", &value.to_string());
     Some(Diagnosis::new(verdict, "conntrack", reason, command).allowing(free))
 }
 

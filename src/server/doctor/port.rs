@@ -1,7 +1,8 @@
 //! The port of a start: whether it is free, and which process uses it otherwise.
 //!
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
-//! the descriptors of other users' processes to root only; then the owner of the socket is named.
+//! the descriptors of other users' processes to root only, and so those of a server, which no other process may trace
+//! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named.
 //! Limit: `PROCESSES_MAX` processes are looked at.
 
 use std::fs;
@@ -38,7 +39,7 @@ pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
     let Some(socket) = listening_at(address) else {
         return finding(Verdict::Problem, format!("{address} is in use; `ss -ltnp` shows by whom"));
     };
-    match holder(socket.inode) {
+    match holder(&socket) {
         Some(holder) if i32::try_from(holder.process).is_ok_and(is_orphan) => finding(
             Verdict::Warning,
             format!(
@@ -150,27 +151,64 @@ impl Holder {
 
 /// The process that listens in the way of this address, if this user may see it.
 pub(in crate::server) fn live_holder(address: SocketAddr) -> Option<Holder> {
-    holder(listening_at(address)?.inode)
+    holder(&listening_at(address)?)
 }
 
-fn holder(inode: u64) -> Option<Holder> {
-    let link = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.take(PROCESSES_MAX).find_map(|process| {
-        let descriptors = fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten();
-        let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
-        if !targets.any(|target| target.as_os_str() == link.as_str()) {
-            return None;
-        }
-        Some(Holder::of(process))
-    })
+fn holder(socket: &ListeningSocket) -> Option<Holder> {
+    let link = format!("socket:[{}]", socket.inode);
+    let holds = |process: &u32| {
+        let descriptors = fs::read_dir(format!("/proc/{process}/fd"));
+        let mut entries = descriptors.into_iter().flatten().flatten();
+        entries.any(|entry| {
+            fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == link.as_str())
+        })
+    };
+    let process = processes().find(holds).or_else(|| only_hidden_server(socket.user))?;
+    Some(Holder::of(process))
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.take(PROCESSES_MAX)
+}
+
+/// The server of this user whose descriptors the kernel hides. `None` also if there are several: which of them has the
+/// socket is hidden, too.
+fn only_hidden_server(user: u32) -> Option<u32> {
+    let is_hidden = |process: &u32| {
+        let descriptors = fs::read_dir(format!("/proc/{process}/fd"));
+        descriptors.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let of_user = |process: &u32| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        real_user(&status) == Some(user)
+    };
+    let is_server = |process: &u32| Holder::of(*process).is_server();
+    let mut found =
+        processes().filter(|process| is_server(process) && of_user(process) && is_hidden(process));
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// The user of /proc/PID/status. The owner of the files there is root for a process that hides.
+fn real_user(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
+
+    #[test]
+    fn the_user_of_a_process_is_read_from_its_status() {
+        assert_eq!(real_user("Name:\tx\nUid:\t1001\t0\t0\t0\nGid:\t5\n"), Some(1001));
+        assert_eq!(real_user("Name:\tx\n"), None);
+        assert_eq!(real_user("Uid:\tx"), None);
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        assert_eq!(real_user(&own), Some(rustix::process::getuid().as_raw()));
+    }
 
     #[test]
     fn a_listening_socket_is_found_with_its_process() {
