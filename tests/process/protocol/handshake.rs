@@ -309,7 +309,7 @@ fn a_connection_over_quota_is_closed_and_a_freed_place_is_usable() {
     const QUOTA: &str = "Application is over connection quota";
     let setup = Setup::new().env("REVERB_APP_MAX_CONNECTIONS", "2").workers(4);
     let server = setup.start();
-    // Nobody is subscribed: open connections count, not subscribed ones.
+    // No connection is subscribed: open connections count, not subscribed ones.
     let (first, mut second) = (server.connect(), server.connect());
     for _ in 0..10 {
         Client::open(&server, &Handshake::new()).refused(4004, QUOTA);
