@@ -348,11 +348,11 @@ fn errors_may_be_objects() {
     );
 }
 
-/// Handshakes that arrive while the server ends idle connections. A canceled operation once still used the descriptor of
-/// such a socket when the WebSocket took it, which ended the whole process.
+/// Handshakes that arrive while the server ends idle connections. A canceled operation once still used the descriptor
+/// of such a socket when the WebSocket took it, which ended the whole process.
 ///
-/// The server counts deadlines in seconds of its own clock. The first round finds the end of such a second by handshakes
-/// over more than a second; each further round sends all handshakes within 40 ms around the end of one.
+/// The server counts deadlines in seconds of its own clock. The first round finds the end of such a second by
+/// handshakes over more than a second; each further round sends all handshakes within 40 ms around the end of one.
 #[test]
 fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {
     const CONNECTIONS: usize = 400;
