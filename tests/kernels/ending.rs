@@ -101,7 +101,7 @@ impl<W: World> Script<W> {
         }
     }
 
-    /// Reports that nobody has taken when their connection ends come with the old generation, or not at all.
+    /// Reports that are not taken when their connection ends come with the old generation, or not at all.
     pub(super) fn reusing_a_slot(&mut self, listener: &Listener<W>) {
         let old = self.accept(listener, connection(3, 7));
         self.watch(&old);

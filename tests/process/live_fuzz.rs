@@ -1,4 +1,4 @@
-//! Chance against the running server: bytes, frames, JSON and HTTP that nobody would send on purpose. Afterwards a
+//! Chance against the running server: bytes, frames, JSON and HTTP that no client sends on purpose. Afterwards a
 //! connection that was there all the time still works, others can come, and nothing is left behind.
 //!
 //! Cases are bounded, so that all of it takes some seconds; a failing case is printed, reduced. The parsers have
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
-/// A server, and a subscriber that nobody may disturb.
+/// A server, and a subscriber that no input may disturb.
 struct Target {
     server: Server,
     witness: std::cell::RefCell<Client>,

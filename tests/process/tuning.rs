@@ -61,7 +61,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Left over, it harms nobody: it is below the target folder.
+        // Left over, it does no harm: it is below the target folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

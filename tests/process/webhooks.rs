@@ -1,4 +1,4 @@
-//! Webhooks of the running server: whose events reach which endpoint, and that a backend which hangs holds nobody up
+//! Webhooks of the running server: whose events reach which endpoint, and that a backend which hangs delays no other
 //! (docs/PROTOCOL.md C10). Delivery itself is tested in src/webhook, with the Pusher libraries in tests/e2e.
 
 use std::sync::atomic::Ordering;

@@ -48,7 +48,7 @@ impl Simulation {
         };
         let core = self.core();
         let room = 64 + self.below(2_000);
-        // Where some make room for others, nobody is to be ended within an answer.
+        // Where some make room for others, no session may be ended within an answer.
         let is_roomy = self.is_crowded && manner != Manner::Deaf;
         let index = self.add_backend(manner, if is_roomy { ROOM } else { room });
         let is_first = self.below(2) == 0;

@@ -2,7 +2,7 @@
 //! comes and goes, numbers of subscribers are wanted or not.
 //!
 //! As `server/change` does it: all cores get the new apps before any core gets the list that is wanted. Between two
-//! cores everything else goes on. A client that is closed or loses a channel is told so, and what it was told must be
+//! cores everything else goes on. A client that is closed or loses a channel is sent that, and what it was sent must be
 //! what the server counts (`check_counts`). In a cluster each node has changes of its own (`cluster/mod.rs`).
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! The last byte of a request arrives in the tick in which its time is up: it came in time, and is answered.
 //!
-//! A handshake that arrived so once ended the whole process. Nobody needs to mean harm: a proxy that uses a connection
+//! A handshake that arrived so once ended the whole process. It needs no attacker: a proxy that uses a connection
 //! again after exactly the time for which the server keeps it does the same.
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -103,7 +103,7 @@ pub(crate) struct InCluster {
     pub(crate) id: NodeId,
     /// The time of day.
     pub(crate) unix_seconds: u64,
-    /// For how long whoever left its backend may come back.
+    /// For how long a client that left its backend may come back.
     pub(crate) pending_leave_seconds: u32,
     pub(crate) pace: Pace,
     pub(crate) topic_idle_seconds: u32,

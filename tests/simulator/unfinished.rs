@@ -28,7 +28,7 @@ fn begin(seed: u64, sent: &[&[u8]]) -> (Shared, Process, Vec<usize>) {
     (world, process, wires)
 }
 
-/// The process gives its connections away; nobody has stood aside in time.
+/// The process transfers its connections; no session has paused in time.
 fn pause(process: &mut Process) {
     for core in &mut process.cores {
         core.http.accepts = false;

@@ -177,7 +177,7 @@ fn app() -> App {
 
 static APPS: LazyLock<Apps> = LazyLock::new(|| Apps::new(vec![app()]));
 
-/// A request that is signed, before and after somebody has touched it.
+/// A request that is signed, before and after a change.
 struct Signed {
     method: &'static str,
     path: String,

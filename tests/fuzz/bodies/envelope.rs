@@ -52,7 +52,7 @@ pub(crate) fn check(data: &[u8]) {
         push.extend_from_slice(&payload);
         push.extend_from_slice(b"\r\n");
         if link.receive(&push, &mut shard).is_err() {
-            // Only a node that is heard and does not hear ends a session by what it says.
+            // Only a node whose messages arrive, and that receives none, ends a session by what it sends.
             link.close(&mut shard);
             return;
         }

@@ -1,4 +1,4 @@
-//! Conversations of frames, by their structure: what must be heard and how it must end is worked out a second time,
+//! Conversations of frames, by their structure: what must be received and how it must end is worked out a second time,
 //! from RFC 6455 alone, and the reader agrees, however the bytes are cut.
 
 use arbitrary::{Arbitrary, Result, Unstructured};

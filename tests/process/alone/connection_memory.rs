@@ -122,7 +122,7 @@ fn subscriptions_do_not_exceed_the_memory_limit() {
         }
         panic!("100 MB of names were kept");
     });
-    // Whoever is there is served all the same.
+    // Clients that are connected are still served.
     server.publish("news", "e", "x");
     witness.expect(r#"{"event":"e","data":"x","channel":"news"}"#);
     witness.ask(PING, PONG);

@@ -10,7 +10,7 @@ use crate::support::{
 };
 use rustix::process::Signal;
 
-/// Connects until the server takes nobody in; the established, and one that waits.
+/// Connects until the server accepts no more; the established connections, and one that waits.
 fn fill(server: &Server) -> (Vec<Client>, Wire) {
     let mut clients = Vec::new();
     loop {
@@ -48,7 +48,7 @@ fn without_descriptors_connections_are_served_and_new_ones_wait() {
     let mut waiting = vec![first];
     waiting.extend((0..50).map(|_| knock(&server)));
 
-    // Nobody is let go, nothing is late, and all of it costs next to nothing.
+    // No client is closed, nothing is late, and all of it costs next to nothing.
     let (start, used) = (now(), processor_time(server.id()));
     for client in &mut clients {
         client.subscribe("news");

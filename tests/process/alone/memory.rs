@@ -27,7 +27,7 @@ fn event(channel: &str, number: usize, bytes: usize) -> Request {
     Request::events(&body.to_string())
 }
 
-/// Whether a newcomer is taken in; if not, it hears why.
+/// Whether a new client is accepted; if not, it receives the reason.
 fn is_taken(server: &Server) -> bool {
     let mut client = Client::open(server, &Handshake::new());
     let text = client.text();
@@ -41,7 +41,7 @@ fn is_taken(server: &Server) -> bool {
 
 /// Remembered events are not in anybody's queue: nothing can be shed, so it lasts until they are too old.
 ///
-/// The allocator returns what is freed only while the process allocates much. A server that takes nobody in does not,
+/// The allocator returns what is freed only while the process allocates much. A server that accepts no client does not,
 /// and once was over its budget for ever. So this test lets it alone until its memory is smaller.
 #[test]
 fn over_the_memory_limit_connections_are_refused_and_far_over_it_publishes() {
@@ -61,10 +61,10 @@ fn over_the_memory_limit_connections_are_refused_and_far_over_it_publishes() {
     );
     assert_eq!(refused.head.header("retry-after"), Some("1"));
     assert!(!is_taken(&server), "a newcomer is taken in far over the budget");
-    // Who is here, and whoever only asks, is served.
+    // Connected clients, and requests that only ask, are served.
     here.ask(PING, PONG);
     assert_eq!(server.open_connections(), 1);
-    // A line in ten seconds; nobody asks meanwhile.
+    // A line in ten seconds; no request arrives during that time.
     server.line_with("connections are accepted again");
     eventually("room again", || is_taken(&server).then_some(()));
     eventually("publishes again", || {
@@ -112,7 +112,7 @@ fn slow_consumers_are_closed_first_over_the_memory_limit() {
         (server.open_connections() == 2).then_some(())
     });
     for mut client in slow {
-        // What it got is whole and in order, up to the end; then it hears why.
+        // What it got is whole and in order, up to the end; then it receives the reason.
         for expected in 0.. {
             let Frame { opcode, payload } = client.frame();
             if opcode == frame::CLOSE {

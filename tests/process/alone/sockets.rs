@@ -61,7 +61,7 @@ fn an_address_has_a_number_of_sockets_and_its_newest_ones_stay() {
     let mut newest = server.wire_from(ATTACKER);
     newest.send(UP);
     assert_eq!(newest.reply(true).status, 200);
-    // Somebody else does not notice.
+    // Another client is not affected.
     is_served(&server, [127, 0, 0, 1]);
     is_served(&server, ATTACKER);
 }

@@ -1,5 +1,6 @@
-//! Three nodes on which clients come and go in every way while each node publishes: whoever stays gets everything once
-//! and in order, and in the end all nodes know the same, which is the truth (docs/PROTOCOL.md rules 85, 88, 103, 112).
+//! Three nodes on which clients come and go in every way while each node publishes: a client that stays receives
+//! everything once and in order, and in the end all nodes know the same, which is the truth (docs/PROTOCOL.md rules 85,
+//! 88, 103, 112).
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};

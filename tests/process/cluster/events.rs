@@ -315,7 +315,7 @@ fn users_are_reached_and_ended_on_every_node() {
             client.expect(&event("#server-to-user-7", "e", &index.to_string()));
         }
     }
-    // Whoever is in a presence channel as that user is meant, too.
+    // A connection that is in a presence channel as that user is meant, too.
     let mut member = nodes[2].connect();
     member.join("presence-r", &user(7));
     let reply = nodes[0].answer(&Request::post("/users/7/terminate_connections", ""));

@@ -108,7 +108,7 @@ fn members_of_a_killed_node_are_removed_after_the_lease() {
         node.stop();
     }
     drop(late);
-    // They have left, too; nothing else was told, and nothing twice.
+    // They have left, too; nothing else was sent, and nothing twice.
     let mut rest: Vec<String> = endpoint
         .events
         .try_iter()
@@ -130,7 +130,7 @@ fn a_node_that_hung_is_thought_dead_and_is_back() {
     b.pause();
     within(LEASE, "the lease", || one.expect(&member_removed(r#""b""#)));
     assert_eq!(users(&a, "presence-r"), ["a"]);
-    // What happens meanwhile is told to those who hung.
+    // What happens meanwhile is sent to those who hung.
     let mut third = a.connect();
     assert_eq!(ids(&third.join("presence-r", &user("c"))), ["a", "c"]);
     one.expect(&member_added(&user("c")));
@@ -157,8 +157,8 @@ fn a_node_that_hung_is_thought_dead_and_is_back() {
     }
 }
 
-/// All lines are cut at once while events are published: each line comes back when it comes back, and whichever does
-/// first must not speak to nobody.
+/// All Redis connections are cut at once while events are published. Each comes back at its own time, and the messages
+/// of the first one must not be lost because the others are still away.
 #[test]
 fn cut_redis_connections_lose_and_repeat_no_event() {
     let mut redis = Redis::start();

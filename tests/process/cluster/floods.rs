@@ -1,5 +1,5 @@
-//! What one client, or a Redis that is no master any more, can do to a cluster: other clients hear what other nodes
-//! publish, nobody is thought dead, and a node whose messages reach nobody notices.
+//! What one client, or a Redis that is no master any more, can do to a cluster: other clients receive what other
+//! nodes publish, no node is considered dead, and a node whose messages reach no other notices.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -176,7 +176,7 @@ fn a_master_that_becomes_a_replica_is_noticed_by_all_its_nodes() {
         a.line_with("Clients of this node still reach each other")
     });
     assert!(line.contains("not master"), "{line}");
-    // It is delivered here, and stored by whoever is master next.
+    // It is delivered here, and stored by the next master.
     a.publish("cache-x", "e", "meanwhile");
     one.expect(&event("cache-x", "e", "meanwhile"));
     redis.command(&["REPLICAOF", "NO", "ONE"]);
@@ -209,7 +209,7 @@ fn an_event_that_a_replica_does_not_store_is_not_lost() {
     two.sync();
 }
 
-/// One node reaches a replica of the others' master: it hears all, and nobody hears it.
+/// One node reaches a replica of the others' master: it receives everything, and no other node receives its messages.
 #[test]
 fn a_node_logs_that_its_redis_is_a_replica() {
     let (master, replica) = (Redis::start(), Redis::start());
@@ -261,7 +261,8 @@ fn replace(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What one node publishes goes to a replica of the server at which the others are: it hears all, and nobody hears it.
+/// What one node publishes goes to a replica of the server at which the others are: it receives everything, and no
+/// other node receives its messages.
 #[test]
 fn a_session_that_receives_others_and_reaches_none_ends() {
     let (master, replica) = (Redis::start(), Redis::start());

@@ -96,7 +96,7 @@ fn a_user_on_two_nodes_comes_once_and_goes_once() {
     }
 }
 
-/// No member is both missing from the roster and unannounced, and none is told of twice.
+/// No member is both missing from the roster and unannounced, and none is announced twice.
 #[test]
 fn rosters_and_announcements_agree_while_all_join_at_once() {
     const EACH: usize = 12;
@@ -272,7 +272,7 @@ fn subscriptions_are_counted_over_all_nodes() {
     }
 }
 
-/// Endpoint and node by node: who comes and goes is told once, by whichever node.
+/// Endpoint and node by node: each join and leave is sent once, by one of the nodes.
 #[test]
 fn all_nodes_together_send_each_webhook_once() {
     let redis = Redis::start();
@@ -346,8 +346,8 @@ fn all_nodes_together_send_each_webhook_once() {
     assert!(more.is_empty(), "{more:?}");
 }
 
-/// A page that is loaded anew may come back on another node. Within the debounce that is told nowhere, and never may
-/// the last word be that somebody is gone who is there.
+/// A page that is loaded anew may come back on another node. Within the debounce no webhook reports that, and the
+/// last webhook is never the leave of a user who is present.
 #[test]
 fn a_reload_that_reconnects_to_another_node_causes_no_webhook() {
     let redis = Redis::start();

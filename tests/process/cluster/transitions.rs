@@ -72,7 +72,7 @@ fn one_user_is_one_whether_the_id_is_a_number_or_a_text() {
     one.join("presence-r", r#"{"user_id":5}"#);
     let mut two = b.connect();
     let roster = two.join("presence-r", r#"{"user_id":"5","user_info":{"other":1}}"#);
-    // As whoever came first gave it.
+    // As the first connection gave it.
     assert_eq!(roster.to_string(), r#"{"count":1,"hash":{"5":null},"ids":[5]}"#);
     let big = r#"{"user_id":12345678901234567890,"user_info":{"f":1.0,"e":{},"l":[]},"role":"x"}"#;
     let mut three = b.connect();
@@ -82,7 +82,7 @@ fn one_user_is_one_whether_the_id_is_a_number_or_a_text() {
     assert_eq!(ids(&roster), ["12345678901234567890", "5"]);
     assert_eq!(roster["hash"]["12345678901234567890"].to_string(), r#"{"e":{},"f":1.0,"l":[]}"#);
     one.sync();
-    // Whoever gave the id first goes; the user stays.
+    // The connection that gave the id first leaves; the user stays.
     one.close();
     two.expect(&member_added(big));
     three.close();
@@ -236,7 +236,8 @@ fn a_question_does_not_wait_long_for_a_node_that_hangs() {
     let request = Request::get("/channels").query("info", "subscription_count,user_count");
     for node in &nodes[..2] {
         let body = within(SHORT, "a question", || parse(&node.ask(&request).body));
-        // Nobody who is thought to live is left out of the room; whom only the silent node can count, are.
+        // Members of each node that is believed to live count; subscriptions that only the silent node can count do
+        // not.
         let due = json!({ "channels": {
             "news": { "subscription_count": 2 }, "presence-r": { "user_count": 3 },
         } });

@@ -367,7 +367,7 @@ fn names_in_paths_may_be_encoded() {
 fn connections_of_a_user_are_terminated() {
     let server = Setup::new().workers(4).start();
     let mut clients = peopled(&server);
-    // The first and the third are user 7; each hears of nothing but its own end.
+    // The first and the third are user 7; each receives nothing but its own close.
     let post = |user: &str, body: &str| {
         server.answer(&Request::post(&format!("/users/{user}/terminate_connections"), body))
     };

@@ -88,7 +88,7 @@ fn timestamps() {
     for request in [missing.clone(), missing.query("auth_timestamp", "soon")] {
         assert_eq!(server.answer(&request).0, 401);
     }
-    // Who has no secret is told nothing of clocks.
+    // A client without the secret learns nothing of the server's clock.
     let (status, body) = server.answer(&stamp(0).signature("x"));
     assert_eq!((status, body.as_str()), (401, BAD_SIGNATURE));
 

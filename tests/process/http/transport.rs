@@ -126,7 +126,7 @@ fn expect_100_continue() {
     http.wire.send(body);
     assert_eq!(http.wire.reply(true).body, "{}");
     expect_event(&mut client, "x");
-    // The body is there already: nobody has to be asked for it.
+    // The body is there already, so the server does not ask for it.
     http.wire.send(&bytes);
     let reply = http.wire.reply(true);
     assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));

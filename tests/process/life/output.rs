@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 
-/// From the signal to the end. The server waits 1 s for lines that nobody reads.
+/// From the signal to the end. The server waits 1 s for lines that no process reads.
 const END: Duration = Duration::from_secs(5);
 const LOST: &str = "log lines were lost:";
 

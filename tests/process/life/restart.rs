@@ -1,4 +1,4 @@
-//! Stop and start: how soon a server ends after its signal, what its clients are told, and when the next one starts
+//! Stop and start: how soon a server ends after its signal, what its clients receive, and when the next one starts
 //! (docs/PROTOCOL.md rule 83).
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ fn closes(mut client: Client) {
     assert_eq!(client.closed(), (4100, STOPPING.to_owned()));
 }
 
-/// pusher-js connects again 1 s after it was closed. Who finds nobody then is offline for 15 s more.
+/// pusher-js connects again 1 s after it was closed. A client that finds no server then is offline for 15 s more.
 #[test]
 fn the_exit_waits_neither_for_a_client_that_does_not_answer_nor_for_one_that_does_not_read() {
     let server = Setup::new().workers(2).start();
@@ -42,7 +42,7 @@ fn the_exit_waits_neither_for_a_client_that_does_not_answer_nor_for_one_that_doe
     assert_eq!(silent.closed(), (4100, STOPPING.to_owned()));
 }
 
-/// All are told before the first of them comes back.
+/// All are closed before the first of them comes back.
 #[test]
 fn thousands_of_clients_are_closed_before_the_first_one_comes_back() {
     const COUNT: usize = 3_000;
@@ -193,7 +193,7 @@ fn bound() -> OwnedFd {
     socket
 }
 
-/// The server that runs is not disturbed: nobody asked it for a take-over.
+/// The server that runs is not disturbed: no process asked it for a take-over.
 #[test]
 fn a_start_names_the_process_that_listens_on_its_port_and_does_not_wait_for_it() {
     let running = Server::start();

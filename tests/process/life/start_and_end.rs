@@ -16,7 +16,7 @@ fn a_signal_closes_everything_in_order() {
                 client.subscribe("news");
             }
         }
-        // Not a whole request: nobody waits for its rest.
+        // Not a whole request: the server does not wait for its rest.
         let mut half = server.wire();
         half.send(b"GET /up");
         server.signal(signal);

@@ -1,4 +1,4 @@
-//! What systemd hears, at a socket that stands in for its own: readiness, the watchdog, a new main process, the end.
+//! What systemd receives, at a socket that stands in for its own: readiness, the watchdog, a new main process, the end.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -16,7 +16,7 @@ struct Systemd {
 
 impl Drop for Systemd {
     fn drop(&mut self) {
-        // Left over, it harms nobody: it is below the target folder.
+        // Left over, it does no harm: it is below the target folder.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -40,7 +40,7 @@ impl Systemd {
         String::from_utf8(message[..count].to_vec()).expect("text")
     }
 
-    /// Whoever says something now has to wait.
+    /// A process that sends now has to wait.
     fn fill(&self) -> usize {
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.set_nonblocking(true).expect("O_NONBLOCK");

@@ -48,7 +48,7 @@ fn an_address_has_so_many_connections() {
     for _ in 0..4 {
         open(&server, HERE, &Handshake::new()).refused(4100, TOO_MANY);
     }
-    // Others have their own, on whichever worker; and the API is nobody's connection.
+    // Others have their own, on whichever worker; and requests of the API are no client's connections.
     let others: Vec<Client> = (0..5).map(|_| connect(&server, [127, 0, 0, 2])).collect();
     assert_eq!(server.open_connections(), 10);
     for client in &mut clients {

@@ -1,5 +1,5 @@
-//! The limits an operator may set for an app, each with its answer on the wire and its line in the log; and who is told
-//! why (docs/PROTOCOL.md rules 24, 29, 44, 90, 91, 106, C18, C20).
+//! The limits an operator may set for an app, each with its answer on the wire and its line in the log; and which
+//! clients receive the reason (docs/PROTOCOL.md rules 24, 29, 44, 90, 91, 106, C18, C20).
 
 use crate::support::{
     Client, Handshake, Request, Server, Setup, channel_auth, data, error_event, frame, sign,
@@ -170,7 +170,7 @@ fn a_message_at_the_limit_may_come_in_pieces() {
     hearer.sync();
 }
 
-/// The reason is in the log always, and on the wire for whoever develops.
+/// The reason is always in the log, and on the wire with verbose errors.
 #[test]
 fn a_refused_subscription_names_the_wrong_part() {
     for development in [false, true] {

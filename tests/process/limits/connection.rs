@@ -207,7 +207,7 @@ fn a_message_and_the_end_may_come_together() {
     }
 }
 
-/// The same where the message has no answer whose refusal would show that nobody is there.
+/// The same where the message has no answer, so that no failed send shows that the client has gone.
 #[test]
 fn a_connection_that_closes_after_its_last_message_leaves_no_state() {
     let server = Setup::new().workers(2).start();

@@ -14,7 +14,7 @@ use crate::support::{
 };
 use serde_json::json;
 
-/// A server, and somebody who is there all the time and whom nobody may disturb.
+/// A server, and a client that is connected all the time and that no other client may disturb.
 struct Scene {
     server: Server,
     bystander: Client,
@@ -47,7 +47,7 @@ impl Scene {
         wires.into_iter().map(|wire| Client::upgraded(wire).0.established()).collect()
     }
 
-    /// Life goes on: the bystander's next events come, each once and in order, and somebody new is served.
+    /// The bystander receives its next events, each once and in order, and a new client is served.
     fn check(&mut self) {
         for _ in 0..3 {
             let data = format!("event {}", self.published);
@@ -429,7 +429,7 @@ fn floods_of_pings() {
     const FLOODERS: usize = 10;
     const ROUNDS: usize = 3;
     let mut scene = Scene::start(Setup::new());
-    // A client that reads, and sends no more than somebody would, has every answer, in order.
+    // A client that reads, and sends at a usual rate, receives every answer, in order.
     let mut reader = scene.server.connect();
     for batch in 0..8 {
         let numbers = (0..10).map(|number| batch * 10 + number);
@@ -469,14 +469,14 @@ fn compression_is_not_taken_up() {
     assert_eq!(head.header("sec-websocket-extensions"), None);
     let mut client = client.established();
     client.ask(PING, PONG);
-    // So whoever compresses all the same breaks the protocol.
+    // So a client that compresses anyway breaks the protocol.
     client.send_bytes(&frame::raw(frame::FIN | 0x40 | frame::TEXT, b"\xaa\x56\x4a"));
     assert_eq!(client.closed().0, 1002);
     scene.check();
     scene.finish("1 by violation");
 }
 
-/// Unfinished requests are cut off, and counted; the server waits for nobody.
+/// Unfinished requests are cut off, and counted; the server waits for no client.
 #[test]
 fn half_a_handshake() {
     let mut scene = Scene::start(Setup::new().env("RINGVERB_HANDSHAKE_TIMEOUT", "1"));

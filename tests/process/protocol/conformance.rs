@@ -18,7 +18,7 @@ use serde_json::json;
 /// What a close frame is answered with: the same, or that it must not be.
 fn answer(code: u16, reason: &str) -> (u16, String) {
     // RFC 6455 section 7.4 and the registry it opened: 1004 to 1006 and 1015 are never on the wire, what lies between
-    // the registered ones and 3000 is nobody's yet.
+    // the registered ones and 3000 is not assigned yet.
     match code {
         1000..=1003 | 1007..=1014 | 3000..=4999 => (code, reason.to_owned()),
         _ => (1002, "Invalid close code".to_owned()),
@@ -72,7 +72,7 @@ fn each_close_payload_has_its_answer() {
     }
 }
 
-/// All that a client of one connection says, and what it hears.
+/// All that a client of one connection sends, and what it receives.
 fn conversation() -> (Vec<u8>, Vec<Frame>) {
     let text = |text: &str| Frame { opcode: TEXT, payload: text.as_bytes().to_vec() };
     let pong = |payload: &[u8]| Frame { opcode: PONG_FRAME, payload: payload.to_vec() };
@@ -128,7 +128,7 @@ fn a_conversation_may_be_cut_at_every_byte() {
     for cut in 0..=sent.len() {
         let mut wire = server.wire();
         wire.send(&sent[..cut]);
-        // The one worker has most likely read the first segment when it answers somebody else.
+        // The one worker has most likely read the first segment when it answers another client.
         other.ask(PING, PONG);
         // Nothing stands behind the close frame, so the server is there for all of it.
         wire.send(&sent[cut..]);

@@ -23,9 +23,9 @@ enum Stage {
     HalfAHead,
     HalfABody,
     HalfAChunkedBody,
-    /// A request whose answer nobody reads.
+    /// A request whose answer the client does not read.
     Asked,
-    /// A handshake whose answer nobody reads.
+    /// A handshake whose answer the client does not read.
     Shaken,
     Established,
     /// A frame of which a part is there: its header, or its payload.
@@ -34,7 +34,7 @@ enum Stage {
     Subscribed,
     /// More waits for it than it reads.
     Behind,
-    /// It broke a rule, and does not read what it is told.
+    /// It broke a rule, and does not read the answer.
     Refused,
     /// It said that it closes, and does not read the answer.
     Closing,
@@ -150,7 +150,7 @@ fn descriptors(process: u32) -> usize {
     tasks.map(count).sum()
 }
 
-/// A server, and somebody who is there all the time and hears everything.
+/// A server, and a client that is connected all the time and receives everything.
 struct Scene {
     server: Server,
     bystander: Client,

@@ -86,7 +86,7 @@ fn violations_are_found_byte_by_byte_too() {
 
 #[test]
 fn text_that_is_not_utf8_fails_fast() {
-    // Some end within a frame or message: the fault is told before the rest comes.
+    // Some end within a frame or message: the fault is answered before the rest comes.
     let overlong = b"\"\xc0\xaf\"";
     let surrogate = b"\"\xed\xa0\x80\"";
     let part = |payload: &[u8]| frame::raw(TEXT, payload);

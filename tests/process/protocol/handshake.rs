@@ -309,7 +309,7 @@ fn a_connection_over_quota_is_closed_and_a_freed_place_is_usable() {
     const QUOTA: &str = "Application is over connection quota";
     let setup = Setup::new().env("REVERB_APP_MAX_CONNECTIONS", "2").workers(4);
     let server = setup.start();
-    // Nobody is subscribed: open connections count, not subscribed ones.
+    // No connection is subscribed: open connections count, not subscribed ones.
     let (first, mut second) = (server.connect(), server.connect());
     for _ in 0..10 {
         Client::open(&server, &Handshake::new()).refused(4004, QUOTA);
@@ -348,11 +348,11 @@ fn errors_may_be_objects() {
     );
 }
 
-/// Handshakes that arrive while the server ends idle connections. A canceled operation once still used the descriptor of
-/// such a socket when the WebSocket took it, which ended the whole process.
+/// Handshakes that arrive while the server ends idle connections. A canceled operation once still used the descriptor
+/// of such a socket when the WebSocket took it, which ended the whole process.
 ///
-/// The server counts deadlines in seconds of its own clock. The first round finds the end of such a second by handshakes
-/// over more than a second; each further round sends all handshakes within 40 ms around the end of one.
+/// The server counts deadlines in seconds of its own clock. The first round finds the end of such a second by
+/// handshakes over more than a second; each further round sends all handshakes within 40 ms around the end of one.
 #[test]
 fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {
     const CONNECTIONS: usize = 400;

@@ -85,7 +85,7 @@ fn a_subscriber_receives_no_event_from_before_its_subscription() {
     for number in 0..200 {
         let channel = format!("c-{number}");
         let client = &mut clients[number % 4];
-        // Someone is in the channel, so that its home knows it.
+        // The channel has a subscriber, so that its home knows it.
         server.connect().subscribe(&channel);
         server.publish(&channel, "e", "before");
         client.subscribe(&channel);

@@ -1,4 +1,4 @@
-//! Presence channels: rosters, who hears of whom, one user on many connections and cores (docs/PROTOCOL.md C4, C15, D).
+//! Presence channels: rosters, announcements, one user on many connections and cores (docs/PROTOCOL.md C4, C15, D).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,7 +83,7 @@ fn ids_are_compared_as_text_and_shown_as_they_came() {
     let mut a = server.connect();
     a.join("presence-r", r#"{"user_id":5}"#);
     let mut b = server.connect();
-    // The same user: nobody is told.
+    // The same user: no member is sent anything.
     let roster = b.join("presence-r", r#"{"user_id":"5"}"#);
     assert_eq!(roster.to_string(), r#"{"count":1,"hash":{"5":null},"ids":[5]}"#);
     let big = r#"{"user_id":12345678901234567890,"user_info":{"f":1.0,"e":{},"l":[]},"role":"x"}"#;
@@ -202,8 +202,8 @@ fn the_number_of_members_may_be_limited() {
     assert_eq!(data(&third.event())["presence"]["count"].to_string(), "2");
 }
 
-/// Members come and go on four cores. Whatever a connection was told from its own roster on adds up to the roster
-/// at the end: nobody is missed, nobody is told twice.
+/// Members come and go on four cores. What a connection receives after its own roster adds up to the
+/// roster at the end: each change once.
 #[test]
 fn rosters_and_announcements_add_up_over_four_cores() {
     const USERS: usize = 30;
@@ -258,7 +258,7 @@ fn follow(client: &mut Client, roster: &mut BTreeSet<String>) -> bool {
     true
 }
 
-/// A member whose end is found while an event is being sent to it: those who are behind it in the same flush hear of
+/// A member whose end is found while an event is being sent to it: those behind it in the same flush are sent
 /// that too. The news of it was once taken for the event that had just been sent to them, and lost.
 #[test]
 fn members_that_vanish_during_a_publish_are_removed_everywhere() {
@@ -306,7 +306,8 @@ fn members_that_vanish_during_a_publish_are_removed_everywhere() {
     }
 }
 
-/// A user who comes and goes while others watch: the watchers hear it in turns, never twice the same.
+/// A user who comes and goes while others watch: the watchers receive online and offline in turns, never the same
+/// twice.
 #[test]
 fn joins_and_leaves_are_sent_alternately() {
     let server = Setup::new().workers(4).start();

@@ -130,7 +130,7 @@ fn malformed_messages_get_an_error_and_the_connection_stays_open() {
     other.expect(r#"{"event":"e","data":"x","channel":"news"}"#);
 }
 
-/// PHP reads 512 levels, so nobody sends more; deeper text may be refused, but not more than that.
+/// PHP reads 512 levels, so a backend in PHP sends no more; deeper text may be refused, but not more than that.
 #[test]
 fn deep_json_is_passed_on_or_refused() {
     let server = Server::start();
@@ -218,7 +218,7 @@ fn private_channels_need_their_signature() {
     let with_data = channel_auth(&id, "private-p", Some(r#"{"a":1}"#));
     let data = json!({"channel": "private-p", "auth": with_data});
     client.ask(&subscribe(&data.to_string()), &refused);
-    // Users cannot sign in, so nobody may read their channel.
+    // Users cannot sign in, so no connection may read their channel.
     client.ask(&subscribe(r##"{"channel":"#server-to-user-7"}"##), &refused);
 
     let list = r#"{"channels":{}}"#;
@@ -399,7 +399,7 @@ fn cache_channels() {
         let mut b = server.connect();
         b.subscribe(channel);
         b.expect(&first);
-        // Again: told again, and counted once.
+        // Again: acknowledged again, and counted once.
         a.subscribe(channel);
         a.expect(&first);
         let described = server.get(&format!("/channels/{channel}"));

@@ -14,7 +14,7 @@ fn signin(client: &Client, user_data: &str) -> String {
     json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": user_data}}).to_string()
 }
 
-/// A connection that is signed in; what it is told of its watchlist follows.
+/// A connection that is signed in; the events of its watchlist follow.
 fn signed_in(server: &Server, user_data: &Value) -> Client {
     let mut client = server.connect();
     let user_data = user_data.to_string();
@@ -147,7 +147,7 @@ fn a_user_that_signs_in_and_disconnects_leaves_no_state() {
         client.send(&message);
         drop(client);
     }
-    // Each was there or was not; in the end nobody is.
+    // Each was online or was not; in the end no user is.
     let mut last = signed_in(&server, &json!({"id": "brief"}));
     last.subscribe("#server-to-user-brief");
     last.close();

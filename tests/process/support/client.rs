@@ -1,4 +1,4 @@
-//! A WebSocket client that says exactly what it is told to.
+//! A WebSocket client that sends exactly what a test passes to it.
 
 use serde_json::{Value, json};
 

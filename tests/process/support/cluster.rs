@@ -51,7 +51,7 @@ pub(crate) fn holders(redis: &Redis, channel: &str) -> usize {
     holders_of(redis, &subject(channel))
 }
 
-/// All subjects that somebody is subscribed to.
+/// All topics with a subscriber.
 pub(crate) fn subjects(redis: &Redis) -> BTreeSet<String> {
     let reply = redis.command(&["PUBSUB", "CHANNELS"]);
     let names = reply.lines().filter(|line| !line.starts_with(['*', '$']));
@@ -91,7 +91,7 @@ pub(crate) fn ids(roster: &serde_json::Value) -> Vec<String> {
     ids
 }
 
-/// Users of a presence channel by the HTTP API, sorted; nobody if there is no such channel.
+/// Users of a presence channel by the HTTP API, sorted; none if there is no such channel.
 pub(crate) fn users(server: &Server, channel: &str) -> Vec<String> {
     let (status, body) = server.answer(&super::Request::get(&format!("/channels/{channel}/users")));
     if status == 404 {
@@ -111,7 +111,7 @@ pub(crate) fn event(channel: &str, name: &str, data: &str) -> String {
     format!(r#"{{"event":{name},"data":{data},"channel":{channel}}}"#)
 }
 
-/// A connection that is signed in; what it is told of its watchlist follows.
+/// A connection that is signed in; the events of its watchlist follow.
 pub(crate) fn signed_in(server: &Server, user_data: &serde_json::Value) -> Client {
     let mut client = server.connect();
     let user_data = user_data.to_string();
@@ -124,7 +124,7 @@ pub(crate) fn signed_in(server: &Server, user_data: &serde_json::Value) -> Clien
     client
 }
 
-/// What a client that watches is told next.
+/// The next event that a client that watches receives.
 pub(crate) fn watched(client: &mut Client) -> serde_json::Value {
     let event = client.event();
     assert_eq!(event["event"], "pusher_internal:watchlist_events", "{event}");

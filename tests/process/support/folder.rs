@@ -23,7 +23,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Left over, it harms nobody: it is below the target folder.
+        // Left over, it does no harm: it is below the target folder.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -18,8 +18,8 @@ const LOG: &str = "redis.log";
 /// A Redis. Dropped, it is killed; that it ran as long as it should have is part of every test.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    /// Bound, and never listening: nobody else is given the port, not even a client of this one while it is down, whose
-    /// connection to its own port would succeed.
+    /// Bound, and never listening: the kernel gives the port to no other process, not even to a client of this one
+    /// while it is down, whose connection to its own port would succeed.
     _hold: Socket,
     port: u16,
     password: Option<String>,
@@ -158,7 +158,7 @@ impl Redis {
         reply.map(str::to_owned).ok_or_else(cut)
     }
 
-    /// What the tests say into a subject, past all nodes; how many heard it.
+    /// Publishes to a topic, past all nodes; how many connections received it.
     pub(crate) fn publish_bytes(&self, subject: &str, payload: &[u8]) -> usize {
         let mut stream = self.connect();
         let head = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{subject}\r\n", subject.len());

@@ -31,7 +31,7 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-/// A running server. Dropped, it is killed; that it was still running then is part of every test, unless the test told
+/// A running server. Dropped, it is killed; that it was still running then is part of every test, unless the test asked
 /// it to end.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -184,7 +184,7 @@ impl Server {
         Finished { code: status.code(), stdout: std::mem::take(&mut self.output.seen), stderr }
     }
 
-    /// The exit code, if it ends within this time; its output is nobody's business.
+    /// The exit code, if it ends within this time; its output is not read.
     pub(crate) fn ends_within(mut self, limit: Duration) -> Option<i32> {
         let start = now();
         let (_nobody_sends, pause) = mpsc::channel::<()>();

@@ -212,7 +212,7 @@ impl Setup {
         Self::launched(command, address, setup.folder)
     }
 
-    /// The server that this command starts, once it accepts there; nobody reads its output.
+    /// The server that this command starts, once it accepts there; its output is not read.
     fn launched(mut command: Command, address: SocketAddr, folder: Folder) -> Server {
         let child = command.spawn().expect("the server's program");
         // It has its own copies of its output.

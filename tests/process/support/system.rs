@@ -45,8 +45,8 @@ pub(crate) fn processor_time(process: u32) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 1_000 / per_second)
 }
 
-/// A free port for a server that must know it before it starts. The kernel gives ports of this range to nobody who asks
-/// for any port, so none of the tests that run beside this one gets it.
+/// A free port for a server that must know it before it starts. The kernel gives no port of this range to a process
+/// that asks for any port, so none of the tests that run beside this one gets it.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;

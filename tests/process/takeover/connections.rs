@@ -70,8 +70,8 @@ impl Drop for OverAtLast<'_> {
     }
 }
 
-/// Nobody is closed, and everybody hears everything once and in order, while a backend publishes all the time over a
-/// new connection for each request, another over one that it keeps, and processes follow each other.
+/// No client is closed, and every client receives everything once and in order, while a backend publishes all the time
+/// over a new connection for each request, another over one that it keeps, and processes follow each other.
 fn nobody_notices(workers: &[u16], count: usize) {
     nobody_notices_processes(workers.iter().map(|workers| setup(*workers)), count);
 }
@@ -135,7 +135,7 @@ fn nobody_notices_processes(mut setups: impl Iterator<Item = Setup>, count: usiz
         }
         client.sync();
     }
-    // They are where they were told to be, and can do all that they could.
+    // They have the subscriptions that were acknowledged, and can do all that they could.
     publish(address, CHANNEL, published);
     for client in &mut clients {
         expect_event(client, CHANNEL, published);
@@ -185,7 +185,7 @@ fn signed_in(server: &Server, id: &str, watchlist: &[&str]) -> Client {
     client
 }
 
-/// What a watcher hears next: the name of the event and the users.
+/// The next event of a watcher: the name of the event and the users.
 fn watched(client: &mut Client) -> (Value, Value) {
     let event = client.event();
     assert_eq!(event["event"], "pusher_internal:watchlist_events", "{event}");
@@ -248,7 +248,7 @@ fn rosters_users_and_cached_events_are_transferred() {
     one.sync();
 }
 
-/// What was told is not told again, and who comes and goes later is counted with those who came before.
+/// What was sent is not sent again, and who comes and goes later is counted with those who came before.
 #[test]
 fn subscription_counts_are_transferred() {
     let counting = |setup: Setup| setup.env("RINGVERB_SUBSCRIPTION_COUNT", "true");
@@ -360,7 +360,7 @@ fn limits_of_an_address_are_transferred() {
     });
 }
 
-/// The new process knows other apps: theirs are told, as at any handshake, the others go on.
+/// The new process knows other apps: clients of removed apps are refused as at any handshake, the others continue.
 #[test]
 fn connections_of_a_removed_app_are_closed_after_a_take_over() {
     let old = setup(1).start();

@@ -77,7 +77,7 @@ fn a_failed_transfer_leaves_the_old_process_serving() {
     // It is gone as soon as it has asked.
     drop(false_new_process(&server));
     check(&server);
-    // It listens to nobody.
+    // It reads no message.
     let mut stream = false_new_process(&server);
     assert_eq!(receive(&mut stream), "failed");
     check(&server);

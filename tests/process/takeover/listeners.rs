@@ -1,4 +1,4 @@
-//! A new process takes the port over from a running one: nobody is refused, everybody is back
+//! A new process takes the port over from a running one: no client is refused, every client is back
 //! (`--takeover=listeners`).
 
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 const CHANNEL: &str = "news";
 /// Clients stay with the old server, and come back.
 const LISTENERS: &str = "--takeover=listeners";
-/// The event that everybody hears who is back.
+/// The event that every client receives that is back.
 const LAST: u32 = u32::MAX;
 /// The default. A host that is busy with other things makes clients slower, not the server's promise longer.
 const GRACE_SECONDS: u64 = 10;
@@ -32,7 +32,7 @@ fn publish(address: SocketAddr, number: u32) -> Result<(), String> {
     (reply.status == 200).then_some(()).ok_or(format!("{number}: {} {}", reply.status, reply.body))
 }
 
-/// What pusher-js does: told 4200, it connects again at once.
+/// What pusher-js does: closed with 4200, it connects again at once.
 fn come_back(address: SocketAddr, channel: &str, mut client: Client) -> Client {
     assert_eq!(client.close_code_behind_events(), 4200);
     drop(client);
@@ -51,7 +51,7 @@ fn channel(number: usize) -> &'static str {
 }
 
 /// Clients of the old server come back to the new one while a backend publishes all the time, over a connection for
-/// each request as PHP does. Neither ever finds nobody.
+/// each request as PHP does. Each finds a server at every moment.
 fn swap(old_workers: u16, new_workers: u16, count: usize) {
     raise_descriptor_limit();
     let old = setup(old_workers).start();

@@ -77,7 +77,7 @@ fn thirty_two_workers_replace_their_program_within_the_usual_limit() {
     server.stop();
 }
 
-/// Nobody is told that the server is ready, and the error says how much is missing and how to get it.
+/// The server does not announce an address, and the error says how much is missing and how to get it.
 #[test]
 fn a_server_that_must_use_io_uring_and_gets_too_little_does_not_start_and_names_the_limit() {
     let program = Program::copy("poor");

@@ -70,7 +70,7 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        // Left over, it harms nobody: it is below the target folder.
+        // Left over, it does no harm: it is below the target folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -96,7 +96,7 @@ fn children(process: u32) -> Vec<u32> {
     numbers.filter(is_child).collect()
 }
 
-/// The process has ended, and nobody has waited for it yet.
+/// The process has ended, and its parent has not waited for it yet.
 #[track_caller]
 fn becomes_zombie(server: &Server) {
     eventually("the process has ended", || {

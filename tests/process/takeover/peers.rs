@@ -18,7 +18,7 @@ use crate::support::{
 };
 use rustix::process::{Signal, Uid};
 
-/// Users nobody else is.
+/// Users that no other test uses.
 const OWNER: u32 = 64_311;
 const STRANGER: u32 = 64_312;
 

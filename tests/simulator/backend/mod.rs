@@ -1,4 +1,4 @@
-//! A simulated client that speaks HTTP: an app's backend, a probe, or somebody who means harm.
+//! A simulated client that speaks HTTP: an app's backend, a probe, or an attacker.
 //!
 //! It writes requests one behind the other and sends them in any pieces, also together with its end. Each answer is
 //! read by `http` and compared with the request that is due: one answer each, in order, and nothing behind one that
@@ -26,7 +26,7 @@ const BURST: usize = 200;
 pub(crate) struct Book {
     /// Some client has got it.
     pub(crate) received: BTreeSet<u64>,
-    /// Nobody may get it.
+    /// No subscriber may receive it.
     pub(crate) void: BTreeSet<u64>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) const NUMBERS_PER_STREAM: u64 = 1 << 20;
 pub(crate) type Ledger = Rc<RefCell<Book>>;
 
 impl Book {
-    /// An event was not published: nobody may have got it, and nobody may get it.
+    /// An event was not published: no subscriber may have received it, or receive it.
     pub(crate) fn note_void(&mut self, number: u64) {
         assert!(!self.received.contains(&number), "{number} was published, unanswered");
         self.void.insert(number);
@@ -46,13 +46,13 @@ impl Book {
 /// What a backend has done, or has seen, that concerns subscribers.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Its last byte is on its way: whoever listens by now gets it.
+    /// Its last byte is on its way: each subscriber of this moment receives it.
     Sent { number: u64, channel: &'static str, except: Option<String> },
     /// It was answered: it comes before what is sent from now on.
     GatherAnswer(u64),
-    /// It was not carried out: nobody gets it.
+    /// It was not carried out: no subscriber receives it.
     Void(u64),
-    /// Nobody knows.
+    /// It is not known.
     Unknown(u64),
 }
 
@@ -345,7 +345,7 @@ impl Backend {
         self.stage = None;
     }
 
-    /// Time has passed, and all is quiet again: nobody whom the server waits for too long is still there.
+    /// Time has passed, and all is quiet again: no client for which the server waited too long is still connected.
     pub(crate) fn check_time(&mut self, wire: &Wire, seconds: u64) {
         if let Some((stage, since)) = self.stage
             && self.stage(wire) == Some(stage)

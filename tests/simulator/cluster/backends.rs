@@ -112,7 +112,7 @@ impl Cluster {
         self.backends.iter().any(|caller| caller.backend.waits())
     }
 
-    /// When nothing moves, and nobody waits for other nodes.
+    /// When nothing moves, and no client waits for other nodes.
     pub(super) fn check_backends(&self) {
         let world = self.world.borrow();
         for Caller { backend, .. } in &self.backends {

@@ -45,7 +45,7 @@ impl Cluster {
         if self.nodes.iter().any(|node| node.stopped) {
             return;
         }
-        // Whoever waits for a node that does not answer waits no longer than this.
+        // A client that waits for a node that does not answer waits no longer than this.
         if self.redis_is_away || self.stirred {
             self.pass(3);
             self.settle();
@@ -115,7 +115,7 @@ impl Cluster {
                 assert_eq!(found.user_count, self.members(channel).len(), "{channel}");
             }
         }
-        // Nobody reports what an app does that is not served.
+        // No webhook reports an app that is not served.
         if self.is_gentle && !self.changes_apps {
             self.check_backend();
         }

@@ -258,7 +258,7 @@ impl Cluster {
                 for (core, redis) in process.redis_connections.iter_mut().enumerate() {
                     let shard = &mut process.cores[core].shard;
                     redis.each_second(now, self.unix_seconds, speaks == Some(core), shard);
-                    // Lines that nobody has moved for long are given up.
+                    // Redis connections on which nothing moved for long are closed.
                     self.stirred |= redis.is_over;
                 }
                 process.advance(1);
@@ -322,7 +322,7 @@ impl Cluster {
 
     fn live_on(&mut self, seconds: u32) {
         for _ in 0..seconds {
-            // Nobody is to be thought silent.
+            // No node may be considered silent.
             for index in 0..self.guests.len() {
                 if !self.guests[index].client.over && self.guests[index].client.socket_id.is_some()
                 {

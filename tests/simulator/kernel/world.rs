@@ -135,7 +135,7 @@ pub(super) struct Backlog {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Bell {
     pub(super) is_watched: bool,
-    /// It rang while nobody watched: the next watch reports it.
+    /// It rang while no watch was armed: the next watch reports it.
     pub(super) has_rung: bool,
 }
 
@@ -327,7 +327,7 @@ impl World {
     pub(super) fn report(&mut self, wire: usize, core: usize, watched: Watched) {
         let end = self.wires[wire].ended || self.wires[wire].reset;
         let token = Token::Readable(watched);
-        // One that nobody has taken yet reports this, too.
+        // One that is not accepted yet reports this, too.
         if let Some(waiting) = self.completions[core].iter_mut().find(|event| event.token == token)
         {
             waiting.end |= end;

@@ -17,7 +17,7 @@ pub(crate) struct FakeRedis {
     own_messages_last: bool,
     /// What it answers to HELLO; it writes nothing then.
     is_replica: bool,
-    /// Connections whose messages reach nobody but these.
+    /// Connections whose messages reach only these.
     partition: BTreeSet<usize>,
 }
 

@@ -1,5 +1,5 @@
 //! One run: clients come and go, speak, read and do not read; what must hold is in `check`, and in what a client
-//! asserts as it hears.
+//! asserts as it receives.
 
 mod change;
 mod check;
@@ -219,7 +219,8 @@ impl Simulation {
         self.answered.insert(number);
     }
 
-    /// What is accepted goes to whoever holds the acknowledgement by now, and stays: behind all that was answered.
+    /// An accepted event is delivered to each client that has its acknowledgement by now and stays, after all that was
+    /// answered.
     pub(crate) fn announce(&mut self, number: u64, channel: &str, sender: Option<usize>) {
         let answered = &self.answered;
         for (index, client) in self.clients.iter_mut().enumerate() {
@@ -360,7 +361,7 @@ impl Simulation {
         client.receive_bytes(&bytes);
         let mut world = self.world.borrow_mut();
         if !client.over && world.wires[client.wire].is_at_end() {
-            // Whoever reads nothing may not even have got the close frame.
+            // A client that reads nothing may not even have received the close frame.
             let may_be = client.has_been_deaf
                 || !client.is_open() && (self.is_crowded || !client.rest.is_empty());
             assert!(may_be, "client {}: its connection ends without a word", client.wire);
@@ -373,7 +374,7 @@ impl Simulation {
         }
     }
 
-    /// Silence: whoever does not answer is pinged, and then closed. Then everybody leaves, and nothing is left.
+    /// Silence: a client that does not answer is pinged, and then closed. Then all clients leave, and no state is left.
     pub(crate) fn finish(&mut self) {
         self.clients.iter_mut().for_each(|client| client.reads = true);
         self.settle_and_check();
