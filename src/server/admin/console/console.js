@@ -231,7 +231,7 @@ export function repeat(view, work, milliseconds) {
       try {
         await work();
       } catch (error) {
-        if (error.name !== "AbortError") view.failed(error);
+        view.failed(error);
       }
     }
     if (!view.signal.aborted) timer = setTimeout(run, milliseconds);
@@ -264,6 +264,8 @@ function show(keepsFocus = false) {
     body,
     signal: ends.signal,
     failed(error) {
+      // The view was left while the server answered.
+      if (error.name === "AbortError") return;
       const needsToken = error.status === 403 && error.message.includes("RINGVERB_ADMIN_TOKEN");
       if (needsToken) {
         body.replaceChildren();
