@@ -48,9 +48,10 @@ pub const READ_BYTES_PER_CLOCK: usize = 8 * 1024;
 /// The least that a read counts as toward `READ_BYTES_PER_CLOCK`. A read that finds the end of a connection has no
 /// bytes, but the connection leaves its channels. So a core processes at most 32 ends between two looks at the clock.
 pub const READ_COST_BYTES_MIN: usize = 256;
-/// Largest value of RINGVERB_SEND_QUEUE_BYTES_MAX. The transfer to a new process moves a whole send queue in one batch
-/// (`worker/transfer/stream.rs`).
-pub const SEND_QUEUE_BYTES_OPTION_MAX: usize = 1 << 31;
+/// Largest value of RINGVERB_SEND_QUEUE_BYTES_MAX. The transfer to a new process moves a whole send queue in one batch,
+/// and the other side waits 5 s for it (`worker/transfer/stream.rs`). On two busy cores a take-over with a queue of
+/// 300 MiB took 3.1 s, and one with a queue of 900 MiB failed.
+pub const SEND_QUEUE_BYTES_OPTION_MAX: usize = 128 << 20;
 /// Largest value of REVERB_APP_MAX_MESSAGE_SIZE.
 pub const MESSAGE_SIZE_OPTION_MAX: usize = 16 << 20;
 /// Bytes handed to the kernel for one connection in one send; the rest waits for the next tick.

@@ -114,7 +114,7 @@ options! {
         Admin "admin" ["RINGVERB_ADMIN"] "127.0.0.1:9601", text("an address with a port, unix:/path, or off"), "where metrics and probes are served";
         AdminToken "admin_token" ["RINGVERB_ADMIN_TOKEN"] "", secret("16 to 256 characters; empty for none"), "bearer token for RINGVERB_ADMIN beyond loopback", live;
         AppsFile "apps_file" ["RINGVERB_APPS_FILE"] "", text("a path; empty for none"), "TOML file of apps that are changed at run time";
-        SendQueueBytesMax "send_queue_bytes_max" ["RINGVERB_SEND_QUEUE_BYTES_MAX"] "1048576", size(4_096, limits::SEND_QUEUE_BYTES_OPTION_MAX as u64), "unsent bytes after which a slow connection is closed";
+        SendQueueBytesMax "send_queue_bytes_max" ["RINGVERB_SEND_QUEUE_BYTES_MAX"] "1048576", size(4_096, limits::SEND_QUEUE_BYTES_OPTION_MAX as u64), "unsent bytes at which a slow connection closes";
         ConnectionBytesMax "connection_bytes_max" ["RINGVERB_CONNECTION_BYTES_MAX"] "", size(1 << 16, SIZE_MAX).note("empty adds 192K"), "all that one connection keeps";
         CacheBytesMax "cache_bytes_max" ["RINGVERB_CACHE_BYTES_MAX"] "134217728", size(1 << 16, 1 << 40), "all remembered events of cache channels";
         ConnectionsPerIpMax "connections_per_ip_max" ["RINGVERB_CONNECTIONS_PER_IP_MAX"] "", number(1, 65_535).note(NO_LIMIT), "open WebSockets of one client address";

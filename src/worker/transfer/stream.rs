@@ -100,11 +100,12 @@ impl<'a> Outgoing<'a> {
         let text = [IoSlice::new(&header)];
         let sent = retry_on_intr(|| {
             rustix::net::sendmsg(&self.stream, &text, &mut ancillary, SendFlags::NOSIGNAL)
-        })?;
+        })
+        .map_err(|error| late(error.into(), "new", "received"))?;
         if sent != header.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        self.stream.write_all(&self.bytes)?;
+        self.stream.write_all(&self.bytes).map_err(|error| late(error, "new", "received"))?;
         self.bytes.clear();
         self.descriptors.clear();
         Ok(())
@@ -176,7 +177,8 @@ impl Incoming {
         let received = retry_on_intr(|| {
             let into = &mut [IoSliceMut::new(&mut header)];
             rustix::net::recvmsg(&self.stream, into, &mut ancillary, flags)
-        })?;
+        })
+        .map_err(|error| late(error.into(), "old", "sent"))?;
         let mut sockets = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -207,7 +209,10 @@ impl Incoming {
         }
         self.bytes.clear();
         self.bytes.reserve(bytes.min(BATCH_BYTES));
-        let read = (&self.stream).take(bytes as u64).read_to_end(&mut self.bytes)?;
+        let read = (&self.stream)
+            .take(bytes as u64)
+            .read_to_end(&mut self.bytes)
+            .map_err(|error| late(error, "old", "sent"))?;
         if read != bytes {
             let why = format!(
                 "the old process closed the stream after {read} of {bytes} bytes of a batch"
@@ -236,6 +241,19 @@ fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
     header[..4].copy_from_slice(&bytes.to_le_bytes());
     header[4..].copy_from_slice(&descriptors.to_le_bytes());
     Ok(header)
+}
+
+/// Names a wait that took longer than `PATIENCE`, which the system reports as "Resource temporarily unavailable".
+fn late(error: io::Error, other: &str, did: &str) -> io::Error {
+    if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return error;
+    }
+    let why = format!(
+        "the {other} process {did} nothing for {} s, which is the limit of a step. Try again when the host has less to \
+         do, or lower RINGVERB_SEND_QUEUE_BYTES_MAX, so that a step has fewer bytes",
+        PATIENCE.as_secs()
+    );
+    io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
 /// `what` the old process has sent against the format.
@@ -336,6 +354,27 @@ mod tests {
         let text = header(BATCH_BYTES_MAX + 1, 1).unwrap_err().to_string();
         assert!(text.contains("has 4294967296 bytes, and 4294967295 is the most."), "{text}");
         assert!(text.contains("Lower RINGVERB_SEND_QUEUE_BYTES_MAX"), "{text}");
+    }
+
+    #[test]
+    fn a_step_that_takes_too_long_is_named_with_its_limit() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut incoming = Incoming::new(theirs).unwrap();
+        incoming.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let error = incoming.receive_all(|_, _| Ok(())).unwrap_err();
+        assert!(error.to_string().starts_with("the old process sent nothing for 5 s, "), "{error}");
+        (&ours).write_all(&header(1, 0).unwrap()).unwrap();
+        let error = incoming.receive_all(|_, _| Ok(())).unwrap_err();
+        assert!(error.to_string().starts_with("the old process sent nothing for 5 s, "), "{error}");
+        let mut outgoing = Outgoing::new(ours).unwrap();
+        outgoing.stream.set_write_timeout(Some(Duration::from_millis(1))).unwrap();
+        let error = outgoing.put(&Record::TicketKeys(vec![vec![0; 4 << 20]]), None).unwrap_err();
+        assert!(
+            error.to_string().starts_with("the new process received nothing for 5 s, "),
+            "{error}"
+        );
+        let gone = late(io::ErrorKind::BrokenPipe.into(), "new", "received");
+        assert_eq!(gone.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]

@@ -90,8 +90,7 @@ fn over_the_memory_limit_connections_are_refused_and_far_over_it_publishes() {
 
 #[test]
 fn slow_consumers_are_closed_first_over_the_memory_limit() {
-    let server =
-        with_room_for(32, || Setup::new().env("RINGVERB_SEND_QUEUE_BYTES_MAX", "1000000000"));
+    let server = with_room_for(32, || Setup::new().env("RINGVERB_SEND_QUEUE_BYTES_MAX", "128M"));
     let mut slow: Vec<Client> = (0..3).map(|_| small_window(&server)).collect();
     slow.iter_mut().for_each(|client| client.subscribe("news"));
     let mut reader = server.connect();
