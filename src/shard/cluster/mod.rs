@@ -261,11 +261,14 @@ impl Cluster {
 
     /// This node needs the topic from here on. Idempotent.
     fn need_topic(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
-        self.unsubscribe_if_idle_and_in_doubt(here, channel);
+        let idle_since = self.unsubscribe_if_idle_and_in_doubt(here, channel);
         if self.topics.contains_key(channel) {
             return;
         }
         let mut topic = TopicState::default();
+        if idle_since.is_some() {
+            topic.details().idle_since = idle_since;
+        }
         if let Some(greeted) = here.home.channels.fetched_by(channel) {
             topic.details().note_greeted(greeted);
         }

@@ -111,21 +111,22 @@ impl Cluster {
     }
 
     /// A topic that stayed subscribed without need is no short cut for a new subscriber if a session was lost after a
-    /// snapshot was received: all snapshots are requested again.
+    /// snapshot was received: all snapshots are requested again. Returns since when the topic was idle, if it is
+    /// dropped: its entry in `idle` stays, and is that of the topic which takes its place.
     pub(super) fn unsubscribe_if_idle_and_in_doubt(
         &mut self,
         here: &mut Here<'_>,
         channel: &ChannelKey,
-    ) {
-        let Some(topic) = self.topics.get(channel) else { return };
+    ) -> Option<u32> {
+        let topic = self.topics.get(channel)?;
+        let since = topic.idle_since?;
         let in_doubt =
             |peer: &PeerSnapshot| peer.received_at != self.received_now(peer.received_at.by);
-        if topic.idle_since.is_some()
-            && topic.peers.iter().any(in_doubt)
-            && self.is_unneeded(here, channel)
-        {
-            self.unsubscribe(here, channel);
+        if !topic.peers.iter().any(in_doubt) || !self.is_unneeded(here, channel) {
+            return None;
         }
+        self.unsubscribe(here, channel);
+        Some(since)
     }
 
     /// Looks at the topics that have not been needed for longest, and unsubscribes from some. Returns from how many.

@@ -2,7 +2,7 @@
 
 use super::super::topics::{CANCELED_MAX, IDLE_MAX, WITHDRAW_SEARCHED_MAX};
 use super::Event::{
-    Down, Leave, PeerUp, Room, Seconds, SnapshotSent, Subscribe, Subscribed, Up, Withdraw,
+    Down, Leave, PeerUp, Room, Seconds, Snapshot, SnapshotSent, Subscribe, Subscribed, Up, Withdraw,
 };
 use super::*;
 
@@ -85,6 +85,29 @@ fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
         events.iter().for_each(|event| node.apply(*event));
         assert_eq!(node.take_effects(), effects, "{events:?}");
     }
+}
+
+/// It is dropped and subscribed to anew, and has one place among the idle topics all the same.
+#[test]
+fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
+    let mut node = Node::with_app(App { subscription_count: true, ..sample() }, IDLE_SECONDS);
+    let answered = |ticket| {
+        [
+            Room(9),
+            Subscribed("a", ticket),
+            SnapshotSent("a", ticket, 2),
+            Snapshot(9, "a", ticket, Some(&[])),
+        ]
+    };
+    let first = [&[Subscribe("a")][..], &answered(0), &[Leave("a"), PeerUp(9)]].concat();
+    first.into_iter().for_each(|event| node.apply(event));
+    node.take_effects();
+    let again = [&[Subscribe("a")][..], &answered(1), &[Leave("a")]].concat();
+    again.into_iter().for_each(|event| node.apply(event));
+    let effects = node.take_effects();
+    assert!(effects.contains("unsubscribe a") && effects.contains("subscribe#1 a"), "{effects}");
+    [Seconds(2), Room(9)].into_iter().for_each(|event| node.apply(event));
+    assert_eq!(node.take_effects().matches("unsubscribe a").count(), 1);
 }
 
 /// `a` is subscribed to, and then nobody is there.
