@@ -55,8 +55,10 @@ pub(super) struct Certificates {
     options: TlsOptions,
     identities: Vec<Identity>,
     link: Arc<AcceptorLink>,
-    /// Of the files that were read last, also if they could not be used.
+    /// Of the files that were read last.
     read: Stamps,
+    /// They could not be used. The reason may be gone without a change of the files: their rights, the time.
+    has_failed: bool,
     rotate_at: u64,
     valid_until: Arc<ValidUntil>,
 }
@@ -77,7 +79,8 @@ impl Certificates {
         let link = link(identities.clone(), keys).map_err(|error| vec![error])?;
         let rotate_at = next_rotation(options, unix_seconds());
         let valid_until = Arc::new(ValidUntil::new(ends(options, &identities)));
-        Ok(Self { options: options.clone(), identities, link, read, rotate_at, valid_until })
+        let (options, has_failed) = (options.clone(), false);
+        Ok(Self { options, identities, link, read, has_failed, rotate_at, valid_until })
     }
 
     pub(super) fn valid_until(&self) -> Arc<ValidUntil> {
@@ -149,10 +152,10 @@ impl Certificates {
         }
     }
 
-    /// After a reload: other files, or the same ones with another content.
+    /// After a reload: other files or another passphrase, the same files with another content, or a second attempt.
     fn read_again(&mut self, options: TlsOptions) {
         let now = stamps(&options);
-        if now != self.read || options.pairs != self.options.pairs {
+        if now != self.read || options != self.options || self.has_failed {
             self.options = options;
             self.read = now;
             self.reload();
@@ -160,7 +163,9 @@ impl Certificates {
     }
 
     fn reload(&mut self) {
-        match identities(&self.options) {
+        let found = identities(&self.options);
+        self.has_failed = found.is_err();
+        match found {
             Ok(identities) => {
                 if self.replace(identities, self.link.ticket_keys.clone()) {
                     tracing::info!(

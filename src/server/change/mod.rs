@@ -274,20 +274,19 @@ impl Changer {
         if let Some(problem) = missing_token(running_place, config.admin.token.is_some()) {
             return Err(vec![problem]);
         }
-        if let Some(tls) = self.tls_to_read(&config)
-            && self.tls.as_ref().is_some_and(|before| before.pairs != tls.pairs)
-        {
-            Certificates::check(tls)?;
+        if let Some(tls) = self.tls_to_read(&config).filter(|tls| self.tls.as_ref() != Some(tls)) {
+            Certificates::check(&tls)?;
         }
         // `build` has limited their number.
         config.apps.truncate(Apps::MAX);
         Ok(Checked { sources, merged, config, file })
     }
 
-    /// The certificates, for the same ports as before.
-    fn tls_to_read<'a>(&self, config: &'a Config) -> Option<&'a TlsOptions> {
+    /// The certificates, for the same ports as before. The secret of the session tickets stays as it was at the start.
+    fn tls_to_read(&self, config: &Config) -> Option<TlsOptions> {
         let (before, now) = (self.tls.as_ref()?, config.tls.as_ref()?);
-        (before.port == now.port).then_some(now)
+        let ticket_secret = before.ticket_secret.clone();
+        (before.port == now.port).then(|| TlsOptions { ticket_secret, ..now.clone() })
     }
 
     /// Applies a configuration on all cores, or on none.
@@ -318,9 +317,7 @@ impl Changer {
         }
         output::set_level(config.log.level);
         let mut keeps = self.tls.is_some() == config.tls.is_some();
-        if let (Some(tls), Some(certificates)) =
-            (self.tls_to_read(&config).cloned(), &self.certificates)
-        {
+        if let (Some(tls), Some(certificates)) = (self.tls_to_read(&config), &self.certificates) {
             keeps = certificates.send(tls.clone()).is_ok();
             self.tls = Some(tls);
         }

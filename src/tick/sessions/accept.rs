@@ -199,6 +199,12 @@ impl<K: Kernel> Reactor<K> {
         input: &[u8],
         secure: Option<Box<SecureState>>,
     ) {
+        let secure = secure.map(SecureSocket::import);
+        if matches!(secure, Some(None)) {
+            // Without its keys it must not continue in plain text.
+            self.closing.push(socket);
+            return;
+        }
         // The other process accepted it, so the limit does not apply here.
         let address_slot = site
             .http
@@ -208,8 +214,7 @@ impl<K: Kernel> Reactor<K> {
             .unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
         let session = Session::of_another_process(peer, address_slot, served, input, rules);
-        let secure = secure.and_then(SecureSocket::import);
-        if let Some(key) = self.keep_session(site, socket, secure, session) {
+        if let Some(key) = self.keep_session(site, socket, secure.flatten(), session) {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }

@@ -275,7 +275,7 @@ impl Kernel for Uring {
     }
 
     /// A cancellation costs more than a second watch: to find a poll, the kernel walks a list that has one in 256 of
-    /// all polls of the ring.
+    /// all polls of a large ring, and one in 32 of a small one.
     fn watch_readable_once(&mut self, socket: &OwnedFd, watched: Watched) {
         self.watch_input(socket.as_fd(), Token::Readable(watched), false);
     }

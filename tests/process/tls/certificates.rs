@@ -1,5 +1,6 @@
 //! Certificates: what a start and `check` say of files that cannot be used, names, and reloading.
 
+use rustix::process::Signal;
 use rustls::pki_types::ServerName;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,6 +56,23 @@ fn an_encrypted_key_is_used_with_its_passphrase_which_is_never_shown() {
          'local_pk' => '{key}', 'passphrase' => 'secret']]]]];"
     );
     let server = Setup::new().file(".env", "A=b").file("config/reverb.php", &php).start();
+    assert!(serves(&server, "localhost"));
+}
+
+/// The files do not change with the second reload: the passphrase does.
+#[test]
+fn a_reload_reads_an_encrypted_key_with_its_corrected_passphrase() {
+    let read = |path: &str| std::fs::read_to_string(path).expect("a file");
+    let [certificate, key] = tls::pair("server");
+    let setup = with(&certificate, "k.pem").file("k.pem", &read(&key));
+    let (environment, path) = (setup.path(".env"), setup.path("k.pem"));
+    let mut server = setup.file(".env", "RINGVERB_TLS_KEY_PASSPHRASE=wrong\n").start();
+    std::fs::write(path, read(&tls::file("encrypted.key.pem"))).expect("a file of the server");
+    let line = server.line_with("certificates not reloaded");
+    assert!(line.contains("RINGVERB_TLS_KEY_PASSPHRASE"), "{line}");
+    std::fs::write(environment, "RINGVERB_TLS_KEY_PASSPHRASE=secret\n").expect("its .env");
+    server.signal(Signal::HUP);
+    server.line_with("certificates reloaded");
     assert!(serves(&server, "localhost"));
 }
 
