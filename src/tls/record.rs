@@ -264,7 +264,7 @@ impl RecordLayer {
         let explicit = self.explicit_nonce_bytes();
         let mut nonce = self.receiving.nonce();
         let Some((given, sealed)) = body.split_at_mut_checked(explicit) else {
-            return Err(Alert::DECODE_ERROR);
+            return Err(Alert::BAD_RECORD_MAC);
         };
         nonce.iter_mut().skip(12 - explicit).zip(given.iter()).for_each(|(to, from)| *to = *from);
         let content_bytes = match self.is_tls13 {
@@ -317,9 +317,9 @@ impl RecordLayer {
         }
         // In TLS 1.3 the type has a byte of its own.
         let least = self.explicit_nonce_bytes() + TAG_BYTES + usize::from(self.is_tls13);
+        // Too short to be opened: no other alert than that of a record which fails to (RFC 5246 section 6.2.3.3).
         match length < least {
-            true if self.is_tls13 => Err(Alert::BAD_RECORD_MAC),
-            true => Err(Alert::DECODE_ERROR),
+            true => Err(Alert::BAD_RECORD_MAC),
             false => Ok(()),
         }
     }

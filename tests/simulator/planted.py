@@ -35,7 +35,7 @@ TIME = 900
 SEEDS = os.environ.get("RINGVERB_SEEDS", "2000")
 NO_FAULT = 1_000_000
 # The simulator uses none of these, and they take half of the time of a build.
-UNUSED_MODULES = ["server", "worker", "webhook", "output"]
+UNUSED_MODULES = ["server", "worker", "webhook", "output", "debug_log"]
 SWITCH = """
 pub mod planted {
     static NUMBER: std::sync::LazyLock<u32> =

@@ -296,7 +296,7 @@ CASES = [
     ("1.2: a changed record", changed(V12, flip), A.bad_record_mac),
     ("1.3: a record of impossible length", changed(V13, lambda data: bytearray([23, 3, 3, 0xff, 0xff])), A.record_overflow),
     ("1.3: a record without a tag", changed(V13, lambda data: bytearray([23, 3, 3, 0, 1, 0])), A.bad_record_mac),
-    ("1.2: a record without a tag", changed(V12, lambda data: bytearray([23, 3, 3, 0, 9, *bytes(9)])), A.decode_error),
+    ("1.2: a record without a tag", changed(V12, lambda data: bytearray([23, 3, 3, 0, 9, *bytes(9)])), A.bad_record_mac),
     ("1.2: a record of another version", changed(V12, lambda data: bytearray([23, 3, 1]) + data[3:]), A.protocol_version),
     ("1.3: plaintext after the handshake", changed(V13, lambda data: bytearray(record(21, [1, 0], V12))), A.unexpected_message),
     ("1.3: ChangeCipherSpec after the handshake", established(V13, (CCS, b"\1")), A.unexpected_message),

@@ -383,11 +383,15 @@ impl Cluster {
     /// A second has passed: publishes the end of the pending leaves whose time is over.
     pub(super) fn end_due_pending_leaves(&mut self, here: &mut Here<'_>) {
         let now = here.context.now_seconds;
-        while let Some((until, channel)) = self.transitions.due.front()
+        // The first entry of a channel ends all of its leaves whose time is over, so the work is linear.
+        let mut looked_at: FastMap<ChannelKey, ()> = FastMap::default();
+        while let Some((until, _)) = self.transitions.due.front()
             && *until <= now
         {
-            let channel = channel.clone();
-            self.transitions.due.pop_front();
+            let Some((_, channel)) = self.transitions.due.pop_front() else { break };
+            if looked_at.insert(channel.clone(), ()).is_some() {
+                continue;
+            }
             let Some(those) = self.transitions.pending_leaves.get_mut(&channel) else { continue };
             let is_due =
                 |found: &PendingLeave| matches!(found, PendingLeave::Until(at) if *at <= now);
