@@ -7,10 +7,11 @@
 //!
 //! Limits: rows for `APPS_COUNTED_MAX` apps; all further apps share one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod values;
 
 use crate::app::AppIndex;
 use crate::counters::Refused;
+pub use values::{Histogram, Observed, PeakGauge, Tally};
 
 /// Apps with rows of their own.
 pub const APPS_COUNTED_MAX: usize = 1_000;
@@ -18,105 +19,6 @@ pub const APPS_COUNTED_MAX: usize = 1_000;
 pub const CHANNEL_TYPES: [&str; 4] = ["public", "private", "presence", "user"];
 /// How long a high-water mark looks back, in seconds: so much to twice as much.
 pub const WINDOW_SECONDS: u32 = 30;
-
-/// A number that one thread writes.
-#[derive(Debug, Default)]
-pub struct Tally(AtomicU64);
-
-impl Tally {
-    #[inline]
-    pub fn add(&self, more: u64) {
-        self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub fn sub(&self, less: u64) {
-        self.0.store(self.get().wrapping_sub(less), Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    #[inline]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// How often a value was at most each of some bounds.
-#[derive(Debug)]
-pub struct Histogram {
-    /// In the unit of the values, ascending.
-    bounds: &'static [u64],
-    /// By bound: values at most this one and above the bound before; the last is for those above all bounds.
-    counts: Box<[Tally]>,
-    sum: Tally,
-}
-
-impl Histogram {
-    fn new(bounds: &'static [u64]) -> Self {
-        let counts = (0..=bounds.len()).map(|_| Tally::default()).collect();
-        Self { bounds, counts, sum: Tally::default() }
-    }
-
-    pub fn observe(&self, value: u64) {
-        let above = self.bounds.len();
-        let index = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(above);
-        if let Some(count) = self.counts.get(index) {
-            count.add(1);
-        }
-        self.sum.add(value);
-    }
-
-    /// The values so far.
-    #[must_use]
-    pub fn read(&self) -> Observed {
-        Observed { counts: self.counts.iter().map(Tally::get).collect(), sum: self.sum.get() }
-    }
-
-    #[must_use]
-    pub fn bounds(&self) -> &'static [u64] {
-        self.bounds
-    }
-}
-
-/// What a histogram has counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// By bound, then those above all bounds.
-    pub counts: Vec<u64>,
-    pub sum: u64,
-}
-
-/// The most of a value in the last `WINDOW_SECONDS` to twice as many.
-#[derive(Debug, Default)]
-pub struct HighWater {
-    now: Tally,
-    before: Tally,
-}
-
-impl HighWater {
-    #[inline]
-    pub fn raise(&self, value: u64) {
-        if value > self.now.get() {
-            self.now.set(value);
-        }
-    }
-
-    /// Begins another window, in which the value is at least `value`.
-    fn turn(&self, value: u64) {
-        self.before.set(self.now.get());
-        self.now.set(value);
-    }
-
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.now.get().max(self.before.get())
-    }
-}
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,32 +106,25 @@ pub struct CoreMetrics {
     /// Sends of frames: one for each connection with frames to send in a tick.
     pub sends: Tally,
     /// Bytes that wait in send queues after the flush.
-    pub send_queue_bytes: Tally,
-    pub send_queue_bytes_max: HighWater,
+    pub send_queue_bytes: PeakGauge,
     pub http_connections: Tally,
     pub mail_sent: Tally,
     pub mail_received: Tally,
     /// Mail that found no room in the overflow queue either.
     pub mail_discarded: Tally,
     /// Mail that the last tick took out of the rings, for which it waited there.
-    pub ring_mail: Tally,
-    pub ring_mail_max: HighWater,
+    pub ring_mail: PeakGauge,
     /// Mail that waits for room in a ring.
-    pub mail_waiting: Tally,
-    pub mail_waiting_max: HighWater,
+    pub mail_waiting: PeakGauge,
     /// Mail that waits for a later horizon, so that it is not ordered before older mail.
-    pub mail_held: Tally,
-    pub mail_held_max: HighWater,
+    pub mail_held: PeakGauge,
     /// Requests of the HTTP API that wait: to publish, until mailboxes are not congested; to be answered, until their
     /// mail is in the rings.
-    pub publishers_waiting: Tally,
-    pub publishers_waiting_max: HighWater,
+    pub publishers_waiting: PeakGauge,
     /// Sockets that are queued to be read, and that a tick left for the next one.
-    pub ready_sockets: Tally,
-    pub ready_sockets_max: HighWater,
+    pub ready_sockets: PeakGauge,
     /// Connections with frames to send that the flush left for the next tick.
-    pub flush_waiting: Tally,
-    pub flush_waiting_max: HighWater,
+    pub flush_waiting: PeakGauge,
     /// Nanoseconds from a publish to the end of the flush: the oldest event of each tick.
     pub publish_to_flush_ns: Histogram,
     /// Milliseconds from a ping to its pong.
@@ -255,8 +150,7 @@ pub struct ClusterMetrics {
     /// Messages that were sent again because Redis had not confirmed them, or another session had missed them.
     pub retransmissions: Tally,
     /// Messages that wait for Redis now, and those that found no room while it was away.
-    pub waiting: Tally,
-    pub waiting_max: HighWater,
+    pub waiting: PeakGauge,
     pub dropped: Tally,
     /// Effects of a tick for the session, and transitions: the most so far, and what was over `CLUSTER_EFFECTS_MAX`.
     pub effects_peak: Tally,
@@ -268,8 +162,7 @@ pub struct ClusterMetrics {
     pub mail_held: Tally,
     pub mail_held_peak: Tally,
     /// Topics that are needed, and wait until the session has room for their subscription.
-    pub topics_waiting: Tally,
-    pub topics_waiting_max: HighWater,
+    pub topics_waiting: PeakGauge,
     /// What other nodes sent over a limit.
     pub refused: Tally,
     pub questions: QuestionMetrics,
@@ -317,24 +210,17 @@ impl CoreMetrics {
             ended: std::array::from_fn(|_| Tally::default()),
             tick_ns: Histogram::new(TICK_BOUNDS_NS),
             sends: Tally::default(),
-            send_queue_bytes: Tally::default(),
-            send_queue_bytes_max: HighWater::default(),
+            send_queue_bytes: PeakGauge::default(),
             http_connections: Tally::default(),
             mail_sent: Tally::default(),
             mail_received: Tally::default(),
             mail_discarded: Tally::default(),
-            ring_mail: Tally::default(),
-            ring_mail_max: HighWater::default(),
-            mail_waiting: Tally::default(),
-            mail_waiting_max: HighWater::default(),
-            mail_held: Tally::default(),
-            mail_held_max: HighWater::default(),
-            publishers_waiting: Tally::default(),
-            publishers_waiting_max: HighWater::default(),
-            ready_sockets: Tally::default(),
-            ready_sockets_max: HighWater::default(),
-            flush_waiting: Tally::default(),
-            flush_waiting_max: HighWater::default(),
+            ring_mail: PeakGauge::default(),
+            mail_waiting: PeakGauge::default(),
+            mail_held: PeakGauge::default(),
+            publishers_waiting: PeakGauge::default(),
+            ready_sockets: PeakGauge::default(),
+            flush_waiting: PeakGauge::default(),
             publish_to_flush_ns: Histogram::new(LATENCY_BOUNDS_NS),
             round_trip_ms: Histogram::new(ROUND_TRIP_BOUNDS_MS),
             lines_left_out: Tally::default(),
@@ -346,8 +232,7 @@ impl CoreMetrics {
                 messages_sent: Tally::default(),
                 messages_received: Tally::default(),
                 retransmissions: Tally::default(),
-                waiting: Tally::default(),
-                waiting_max: HighWater::default(),
+                waiting: PeakGauge::default(),
                 dropped: Tally::default(),
                 effects_peak: Tally::default(),
                 effects_discarded: Tally::default(),
@@ -356,8 +241,7 @@ impl CoreMetrics {
                 transitions_unordered: Tally::default(),
                 mail_held: Tally::default(),
                 mail_held_peak: Tally::default(),
-                topics_waiting: Tally::default(),
-                topics_waiting_max: HighWater::default(),
+                topics_waiting: PeakGauge::default(),
                 refused: Tally::default(),
                 questions: QuestionMetrics {
                     sent: Tally::default(),
@@ -420,16 +304,15 @@ impl CoreMetrics {
     /// Call it in each second that the core runs: high-water marks forget what is long ago.
     pub fn turn(&self, second: u32) {
         if second.is_multiple_of(WINDOW_SECONDS) {
-            self.send_queue_bytes_max.turn(self.send_queue_bytes.get());
-            self.ring_mail_max.turn(self.ring_mail.get());
-            self.mail_waiting_max.turn(self.mail_waiting.get());
-            self.mail_held_max.turn(self.mail_held.get());
-            self.publishers_waiting_max.turn(self.publishers_waiting.get());
-            self.ready_sockets_max.turn(self.ready_sockets.get());
-            self.flush_waiting_max.turn(self.flush_waiting.get());
-            let cluster = &self.cluster;
-            cluster.waiting_max.turn(cluster.waiting.get());
-            cluster.topics_waiting_max.turn(cluster.topics_waiting.get());
+            self.send_queue_bytes.turn();
+            self.ring_mail.turn();
+            self.mail_waiting.turn();
+            self.mail_held.turn();
+            self.publishers_waiting.turn();
+            self.ready_sockets.turn();
+            self.flush_waiting.turn();
+            self.cluster.waiting.turn();
+            self.cluster.topics_waiting.turn();
         }
     }
 }
@@ -449,27 +332,6 @@ mod tests {
         assert_eq!(calls.len(), APPS_COUNTED_MAX + 2);
         assert_eq!((calls[0], calls[999], calls[1_000], calls[1_001]), (1, 1, 2, 5));
         assert_eq!(calls.iter().sum::<u64>(), 9);
-    }
-
-    #[test]
-    fn a_histogram_counts_each_value_once_up_to_its_bound() {
-        let histogram = Histogram::new(&[1, 10]);
-        for value in [0, 1, 2, 10, 11, 1_000] {
-            histogram.observe(value);
-        }
-        assert_eq!(histogram.read(), Observed { counts: vec![2, 2, 2], sum: 1_024 });
-    }
-
-    #[test]
-    fn a_high_water_mark_forgets_after_two_windows() {
-        let mark = HighWater::default();
-        mark.raise(7);
-        mark.raise(3);
-        assert_eq!(mark.get(), 7);
-        mark.turn(2);
-        assert_eq!(mark.get(), 7, "the window before counts");
-        mark.turn(2);
-        assert_eq!(mark.get(), 2);
     }
 
     #[test]

@@ -239,25 +239,14 @@ impl<K: Kernel> Core<K> {
         // The rings themselves are not asked: each has an index that another core writes.
         let taken = carried.received.saturating_sub(metrics.mail_received.get());
         metrics.ring_mail.set(taken);
-        metrics.ring_mail_max.raise(taken);
         metrics.mail_received.set(carried.received);
         metrics.mail_discarded.set(self.mailbox.discarded());
-        let waiting = self.mailbox.waiting() as u64;
-        metrics.mail_waiting.set(waiting);
-        metrics.mail_waiting_max.raise(waiting);
-        let held = self.mailbox.held() as u64;
-        metrics.mail_held.set(held);
-        metrics.mail_held_max.raise(held);
-        let publishers = self.http.publishers_waiting() as u64;
-        metrics.publishers_waiting.set(publishers);
-        metrics.publishers_waiting_max.raise(publishers);
-        let ready = self.reactor.queued() as u64;
-        metrics.ready_sockets.set(ready);
-        metrics.ready_sockets_max.raise(ready);
-        let unflushed = self.flush.waiting().len() as u64;
-        metrics.flush_waiting.set(unflushed);
-        metrics.flush_waiting_max.raise(unflushed);
-        metrics.send_queue_bytes_max.raise(metrics.send_queue_bytes.get());
+        metrics.mail_waiting.set(self.mailbox.waiting() as u64);
+        metrics.mail_held.set(self.mailbox.held() as u64);
+        metrics.publishers_waiting.set(self.http.publishers_waiting() as u64);
+        metrics.ready_sockets.set(self.reactor.queued() as u64);
+        metrics.flush_waiting.set(self.flush.waiting().len() as u64);
+        metrics.send_queue_bytes.note_peak();
         metrics.http_connections.set(self.http_sessions() as u64);
         if self.shard.has_cluster() {
             let (cluster, outbox) = (&metrics.cluster, &self.shard.outbox.cluster);
@@ -270,9 +259,7 @@ impl<K: Kernel> Core<K> {
             let held = self.shard.mail_held() as u64;
             cluster.mail_held.set(held);
             cluster.mail_held_peak.set(cluster.mail_held_peak.get().max(held));
-            let topics = self.shard.topics_waiting() as u64;
-            cluster.topics_waiting.set(topics);
-            cluster.topics_waiting_max.raise(topics);
+            cluster.topics_waiting.set(self.shard.topics_waiting() as u64);
             cluster.refused.set(self.shard.cluster_refused());
         }
     }

@@ -350,9 +350,7 @@ impl<K: HostKernel> Worker<K> {
         connection.note_congestion(connections, &core.shard);
         core.shard.set_cluster_congested(connections.congested.load(Ordering::Relaxed) > 0);
         let metrics = core.shard.metrics();
-        let waiting = connection.session.waiting() as u64;
-        metrics.cluster.waiting.set(waiting);
-        metrics.cluster.waiting_max.raise(waiting);
+        metrics.cluster.waiting.set(connection.session.waiting() as u64);
         metrics.cluster.dropped.set(connection.session.dropped);
         for note in connection.session.notes.drain(..) {
             self.notes.write(&note, metrics);

@@ -124,9 +124,9 @@ fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
         "messages_received": sum(core, |row| row.messages_received.get()),
         "subscriptions": sum(core, |row| row.subscribers.iter().map(|one| one.get()).sum()),
         "queue_bytes": core.send_queue_bytes.get(),
-        "queue_bytes_max": core.send_queue_bytes_max.get(),
+        "queue_bytes_max": core.send_queue_bytes.peak(),
         "mail_waiting": core.mail_waiting.get(),
-        "mail_waiting_max": core.mail_waiting_max.get(),
+        "mail_waiting_max": core.mail_waiting.peak(),
         "http_connections": core.http_connections.get(),
         "cluster": cluster,
     }))

@@ -126,7 +126,7 @@ metrics! {
     "send_queue_bytes" Gauge ["core"] "Bytes that wait in send queues.",
         |scrape, out| scrape.by_core(out, |core| core.send_queue_bytes.get());
     "send_queue_peak_bytes" Gauge ["core"] "Most bytes that waited in send queues after a flush, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_core(out, |core| core.send_queue_bytes_max.get());
+        |scrape, out| scrape.by_core(out, |core| core.send_queue_bytes.peak());
     "http_connections" Gauge ["core"] "Connections that speak HTTP.",
         |scrape, out| scrape.by_core(out, |core| core.http_connections.get());
     "mail_sent_total" Counter ["core"] "Mail to other cores.",
@@ -138,27 +138,27 @@ metrics! {
     "ring_mail" Gauge ["core"] "Mail that the last tick took out of the rings of other cores to this one. A ring has room for 128 to 2,048 mails; mail for a full ring is in mailbox_waiting of its sender.",
         |scrape, out| scrape.by_core(out, |core| core.ring_mail.get());
     "ring_mail_peak" Gauge ["core"] "Most mail that a tick took out of the rings, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_core(out, |core| core.ring_mail_max.get());
+        |scrape, out| scrape.by_core(out, |core| core.ring_mail.peak());
     "mailbox_waiting" Gauge ["core"] "Mail that waits for room in a ring. Over 4,096 the core reads no publishers.",
         |scrape, out| scrape.by_core(out, |core| core.mail_waiting.get());
     "mailbox_waiting_peak" Gauge ["core"] "Most mail that waited for room after a tick, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_core(out, |core| core.mail_waiting_max.get());
+        |scrape, out| scrape.by_core(out, |core| core.mail_waiting.peak());
     "mail_held" Gauge ["core"] "Mail that is in order only later: it waits until its time stamp is over. At most what the rings hold.",
         |scrape, out| scrape.by_core(out, |core| core.mail_held.get());
     "mail_held_peak" Gauge ["core"] "Most mail that waited for its time stamp after a tick, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_core(out, |core| core.mail_held_max.get());
+        |scrape, out| scrape.by_core(out, |core| core.mail_held.peak());
     "publishers_waiting" Gauge ["core"] "Requests to publish that wait for room in mailboxes. They are read slower, and nothing is lost. At most the HTTP connections of the core.",
         |scrape, out| scrape.by_core(out, |core| core.publishers_waiting.get());
     "publishers_waiting_peak" Gauge ["core"] "Most requests to publish that waited after a tick, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_core(out, |core| core.publishers_waiting_max.get());
+        |scrape, out| scrape.by_core(out, |core| core.publishers_waiting.peak());
     "ready_sockets" Gauge ["core"] "Sockets that are readable, and that a tick left for the next one: its time for reads was over, they have more to read, or their connection may not be read now. At most the sockets of the core.",
         |scrape, out| scrape.by_core(out, |core| core.ready_sockets.get());
     "ready_sockets_peak" Gauge ["core"] "Most readable sockets that a tick left for the next one, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_core(out, |core| core.ready_sockets_max.get());
+        |scrape, out| scrape.by_core(out, |core| core.ready_sockets.peak());
     "flush_waiting_connections" Gauge ["core"] "Connections with frames to send that a tick left for the next one. A tick flushes 1,024.",
         |scrape, out| scrape.by_core(out, |core| core.flush_waiting.get());
     "flush_waiting_connections_peak" Gauge ["core"] "Most connections that a tick left for the next one, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_core(out, |core| core.flush_waiting_max.get());
+        |scrape, out| scrape.by_core(out, |core| core.flush_waiting.peak());
     "cluster_up" Gauge ["core"] "1 while the core has a session with Redis. Nothing on a single node.",
         |scrape, out| scrape.by_session(out, |session| session.is_up.get());
     "cluster_sessions_total" Counter ["core"] "Connections to Redis that were established: more than one if it was lost.",
@@ -184,7 +184,7 @@ metrics! {
     "horizontal_transport_queue_depth" Gauge ["core"] "Messages to other nodes that wait for Redis.",
         |scrape, out| scrape.by_session(out, |session| session.waiting.get());
     "horizontal_transport_queue_peak" Gauge ["core"] "Most messages to other nodes that waited for Redis after a tick, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_session(out, |session| session.waiting_max.get());
+        |scrape, out| scrape.by_session(out, |session| session.waiting.peak());
     "horizontal_transport_messages_dropped_total" Counter ["core"] "Messages to other nodes that found no room while Redis was away. Each is a loss.",
         |scrape, out| scrape.by_session(out, |session| session.dropped.get());
     "horizontal_transport_reconnections_total" Counter ["core"] "Connections to Redis that were established after the first.",
@@ -198,7 +198,7 @@ metrics! {
     "cluster_topics_waiting" Gauge ["core"] "Topics that are needed, and wait until the session with Redis has room for their subscription. Over 1,024 the core reads no connection that subscribes.",
         |scrape, out| scrape.by_session(out, |session| session.topics_waiting.get());
     "cluster_topics_waiting_peak" Gauge ["core"] "Most topics that waited for their subscription after a tick, in the last 30 to 60 s.",
-        |scrape, out| scrape.by_session(out, |session| session.topics_waiting_max.get());
+        |scrape, out| scrape.by_session(out, |session| session.topics_waiting.peak());
     "cluster_refused_total" Counter ["core"] "What other nodes sent over a limit of nodes, sessions, memory or questions, and was dropped.",
         |scrape, out| scrape.by_session(out, |session| session.refused.get());
     "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API or of an operator to other nodes to its last answer, or to the end of the wait.",

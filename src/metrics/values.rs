@@ -1,0 +1,179 @@
+//! The kinds of values that a core counts: numbers, distributions, and values with their peak.
+//!
+//! One thread writes a value, and others read it, so no operation is a locked one. Does not know what is counted.
+//! Limit: a histogram has a count for each bound that it is given, and one more.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread writes.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn sub(&self, less: u64) {
+        self.0.store(self.get().wrapping_sub(less), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How often a value was at most each of some bounds.
+#[derive(Debug)]
+pub struct Histogram {
+    /// In the unit of the values, ascending.
+    bounds: &'static [u64],
+    /// By bound: values at most this one and above the bound before; the last is for those above all bounds.
+    counts: Box<[Tally]>,
+    sum: Tally,
+}
+
+impl Histogram {
+    pub(super) fn new(bounds: &'static [u64]) -> Self {
+        let counts = (0..=bounds.len()).map(|_| Tally::default()).collect();
+        Self { bounds, counts, sum: Tally::default() }
+    }
+
+    pub fn observe(&self, value: u64) {
+        let above = self.bounds.len();
+        let index = self.bounds.iter().position(|bound| value <= *bound).unwrap_or(above);
+        if let Some(count) = self.counts.get(index) {
+            count.add(1);
+        }
+        self.sum.add(value);
+    }
+
+    /// The values so far.
+    #[must_use]
+    pub fn read(&self) -> Observed {
+        Observed { counts: self.counts.iter().map(Tally::get).collect(), sum: self.sum.get() }
+    }
+
+    #[must_use]
+    pub fn bounds(&self) -> &'static [u64] {
+        self.bounds
+    }
+}
+
+/// What a histogram has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// By bound, then those above all bounds.
+    pub counts: Vec<u64>,
+    pub sum: u64,
+}
+
+/// The most of a value in the last `metrics::WINDOW_SECONDS` to twice as many.
+#[derive(Debug, Default)]
+struct HighWater {
+    now: Tally,
+    before: Tally,
+}
+
+impl HighWater {
+    #[inline]
+    fn raise(&self, value: u64) {
+        if value > self.now.get() {
+            self.now.set(value);
+        }
+    }
+
+    /// Begins another window, in which the value is at least `value`.
+    fn turn(&self, value: u64) {
+        self.before.set(self.now.get());
+        self.now.set(value);
+    }
+
+    fn get(&self) -> u64 {
+        self.now.get().max(self.before.get())
+    }
+}
+
+/// A value that rises and falls, and its peak.
+#[derive(Debug, Default)]
+pub struct PeakGauge {
+    now: Tally,
+    peak: HighWater,
+}
+
+impl PeakGauge {
+    /// Sets the value, which the peak then includes.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.now.set(value);
+        self.peak.raise(value);
+    }
+
+    /// Does not change the peak: see `note_peak`.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.now.add(count);
+    }
+
+    /// See `add`.
+    #[inline]
+    pub fn sub(&self, count: u64) {
+        self.now.sub(count);
+    }
+
+    /// The peak includes the value as it is now.
+    #[inline]
+    pub fn note_peak(&self) {
+        self.peak.raise(self.now.get());
+    }
+
+    /// Begins another window of the peak.
+    pub(super) fn turn(&self) {
+        self.peak.turn(self.now.get());
+    }
+
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.now.get()
+    }
+
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.peak.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_each_value_once_up_to_its_bound() {
+        let histogram = Histogram::new(&[1, 10]);
+        for value in [0, 1, 2, 10, 11, 1_000] {
+            histogram.observe(value);
+        }
+        assert_eq!(histogram.read(), Observed { counts: vec![2, 2, 2], sum: 1_024 });
+    }
+
+    #[test]
+    fn a_high_water_mark_forgets_after_two_windows() {
+        let mark = HighWater::default();
+        mark.raise(7);
+        mark.raise(3);
+        assert_eq!(mark.get(), 7);
+        mark.turn(2);
+        assert_eq!(mark.get(), 7, "the window before counts");
+        mark.turn(2);
+        assert_eq!(mark.get(), 2);
+    }
+}
