@@ -4,12 +4,13 @@
 //! Reads files below a folder that is /proc, or a copy of it in tests. It changes nothing. The wanted settings are
 //! those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is missing sets no limit.
 //!
-//! Limit: `PROCESSES_MAX` processes are looked at.
+//! Limit: the processes of `doctor/processes.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Diagnosis, Verdict};
+use super::processes::{PROGRAM, ids};
 use crate::limits::DESCRIPTORS_MAX;
 
 /// The settings that a host for many connections should have.
@@ -24,8 +25,6 @@ const USER_BYTES: u64 = 531;
 const TLS_BYTES: u64 = 232;
 /// Memory that the host keeps for everything else.
 const RESERVED_BYTES: u64 = 128 << 20;
-/// Processes that are looked at; the kernel's default maximum of ids is 32,768.
-const PROCESSES_MAX: usize = 40_000;
 
 /// What the server would need.
 #[derive(Clone, Copy, Debug)]
@@ -76,11 +75,9 @@ impl HostFiles {
     /// The limit of descriptors of a server that runs, and its process.
     fn running(&self) -> Option<(u32, u64)> {
         let own = std::process::id();
-        let processes = fs::read_dir(&self.root).ok()?.flatten();
-        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        ids.take(PROCESSES_MAX).filter(|id| *id != own).find_map(|id| {
+        ids(&self.root).filter(|id| *id != own).find_map(|id| {
             let name = self.text(&format!("{id}/comm"))?;
-            if name.trim_end() != "ringverb" {
+            if name.trim_end() != PROGRAM {
                 return None;
             }
             let limits = self.text(&format!("{id}/limits"))?;

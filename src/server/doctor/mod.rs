@@ -9,6 +9,7 @@ mod diagnosis;
 mod finding;
 mod host;
 pub(super) mod port;
+mod processes;
 mod redis;
 mod rights;
 

@@ -3,23 +3,21 @@
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only, and so those of a server, which no other process may trace
 //! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named.
-//! Limit: `PROCESSES_MAX` processes are looked at.
+//! Limit: the processes of `doctor/processes.rs`.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use rustix::process::Pid;
 
 use super::finding::{Finding, Verdict};
+use super::processes::{PROGRAM, ids};
 use crate::server::port;
 use crate::server::probe::StartError;
 use crate::server::takeover::replacement::is_orphan;
 use crate::text::shown;
-
-/// Processes that are looked at; the kernel's default maximum of ids is 32,768.
-const PROCESSES_MAX: usize = 40_000;
-const PROGRAM: &str = "ringverb";
 
 pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
     let finding = |verdict, text: String| Finding::new(verdict, "port", text);
@@ -163,14 +161,9 @@ fn holder(socket: &ListeningSocket) -> Option<Holder> {
             fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == link.as_str())
         })
     };
-    let process = processes().find(holds).or_else(|| only_hidden_server(socket.user))?;
+    let process =
+        ids(Path::new("/proc")).find(holds).or_else(|| only_hidden_server(socket.user))?;
     Some(Holder::of(process))
-}
-
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.take(PROCESSES_MAX)
 }
 
 /// The server of this user whose descriptors the kernel hides. `None` also if there are several: which of them has the
@@ -185,8 +178,8 @@ fn only_hidden_server(user: u32) -> Option<u32> {
         real_user(&status) == Some(user)
     };
     let is_server = |process: &u32| Holder::of(*process).is_server();
-    let mut found =
-        processes().filter(|process| is_server(process) && of_user(process) && is_hidden(process));
+    let mut found = ids(Path::new("/proc"))
+        .filter(|process| is_server(process) && of_user(process) && is_hidden(process));
     found.next().filter(|_| found.next().is_none())
 }
 
