@@ -27,6 +27,8 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use hashbrown::HashSet;
+
 use super::here::{FastMap, Here};
 use super::remote_memory::RemoteMemory;
 use super::topic_state::PeerSnapshot;
@@ -384,12 +386,10 @@ impl Cluster {
     pub(super) fn end_due_pending_leaves(&mut self, here: &mut Here<'_>) {
         let now = here.context.now_seconds;
         // The first entry of a channel ends all of its leaves whose time is over, so the work is linear.
-        let mut looked_at: FastMap<ChannelKey, ()> = FastMap::default();
-        while let Some((until, _)) = self.transitions.due.front()
-            && *until <= now
+        let mut looked_at: HashSet<ChannelKey, foldhash::fast::FixedState> = HashSet::default();
+        while let Some((_, channel)) = self.transitions.due.pop_front_if(|(until, _)| *until <= now)
         {
-            let Some((_, channel)) = self.transitions.due.pop_front() else { break };
-            if looked_at.insert(channel.clone(), ()).is_some() {
+            if !looked_at.insert(channel.clone()) {
                 continue;
             }
             let Some(those) = self.transitions.pending_leaves.get_mut(&channel) else { continue };
