@@ -270,6 +270,12 @@ impl Apps {
         self.list.get(index.0 as usize)
     }
 
+    /// The id of an app; empty where `find` has none.
+    #[must_use]
+    pub fn id_of(&self, index: AppIndex) -> &str {
+        self.find(index).map_or("", |app| &app.id)
+    }
+
     #[must_use]
     pub fn by_key(&self, key: &str) -> Option<AppIndex> {
         self.by_key.get(key).copied()

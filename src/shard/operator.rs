@@ -41,6 +41,13 @@ pub struct OperatorAnswer {
     pub outcome: OperatorOutcome,
 }
 
+impl OperatorAnswer {
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.outcome == OperatorOutcome::Busy
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperatorOutcome {
     Rows(NodeRows),

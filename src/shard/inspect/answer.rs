@@ -59,7 +59,7 @@ impl ConnectionRow {
     pub fn of_node(&self, apps: &Apps) -> NodeConnectionRow {
         NodeConnectionRow {
             socket_id: self.socket_id,
-            app: apps.find(self.app).map_or("", |app| &app.id).into(),
+            app: apps.id_of(self.app).into(),
             user: self.user.clone(),
             channels: self.channels,
             queue_bytes: self.queue_bytes,

@@ -147,7 +147,7 @@ impl AdminState {
     }
 
     fn id_of(&self, app: AppIndex) -> Box<str> {
-        self.apps().find(app).map_or("", |app| &app.id).into()
+        self.apps().id_of(app).into()
     }
 
     /// By channel, in the order of the names. The question of the HTTP API about channels with names, so it is bounded

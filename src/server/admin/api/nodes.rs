@@ -87,8 +87,8 @@ impl NodeAnswers {
 
     /// Whether all nodes that are seen have answered.
     pub(super) fn is_complete(&self) -> bool {
-        let is_busy = |answer: &OperatorAnswer| matches!(answer.outcome, OperatorOutcome::Busy);
-        !self.is_session_down && self.silent.is_empty() && !self.answers.iter().any(is_busy)
+        let is_busy = self.answers.iter().any(OperatorAnswer::is_busy);
+        !self.is_session_down && self.silent.is_empty() && !is_busy
     }
 
     /// The nodes that have answered, this one first, and those that have not.
@@ -96,7 +96,7 @@ impl NodeAnswers {
         let mut nodes = BTreeMap::new();
         for answer in &self.answers {
             let is_busy = nodes.entry(answer.node).or_insert((&answer.host, false));
-            is_busy.1 |= matches!(answer.outcome, OperatorOutcome::Busy);
+            is_busy.1 |= answer.is_busy();
         }
         let own = json!({ "node": node_name(self.own), "host": overview::host(), "own": true });
         let others = nodes.iter().map(|(node, (host, is_busy))| {
@@ -126,11 +126,8 @@ impl NodeAnswers {
         let silent = self.silent.iter().map(|(node, seconds)| {
             format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
         });
-        let busy = self.answers.iter().filter_map(|answer| {
-            let is_busy = matches!(answer.outcome, OperatorOutcome::Busy);
-            is_busy.then(|| {
-                format!("{} on {} (too many questions)", node_name(answer.node), answer.host)
-            })
+        let busy = self.answers.iter().filter(|answer| answer.is_busy()).map(|answer| {
+            format!("{} on {} (too many questions)", node_name(answer.node), answer.host)
         });
         let names: Vec<String> = silent.chain(busy).collect();
         format!("No answer came in time from node {}", names.join(", "))
