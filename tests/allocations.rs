@@ -17,16 +17,12 @@ use ringverb::app::Apps;
 use ringverb::mailbox::{Doorbell, mesh};
 use ringverb::pusher::channel_name::ChannelName;
 use ringverb::tick::Core;
-use ringverb::tick::http::{Http, Rules};
+use ringverb::tick::http::Http;
 use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Watched};
-use ringverb::tls::identity::{Identity, acceptor};
 use ringverb::tls::socket::SecureSocket;
-use ringverb::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
 use ringverb::tls::{RECORD_BYTES_MAX, TlsChannel};
 use ringverb::ws::frame;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ClientConnection, ServerConfig};
 
 /// The system's allocator, how often each thread has asked it for memory, and how much of it the thread has.
 struct Counting;
@@ -130,18 +126,8 @@ impl Kernel for Taking {
 fn core() -> Core<Taking> {
     let config = setup::config();
     let overload = Arc::new(Overload::new(&config, 1));
-    let rules = Rules {
-        request_size_max: config.request_size_max,
-        request_seconds: 10,
-        keepalive_seconds: 75,
-        prefix: String::new(),
-        verbose_errors: false,
-        debug: false,
-        print_events: false,
-        connections_max: 64,
-    };
     let apps = Arc::new(Apps::new(config.apps));
-    let http = Http::new(rules, apps, overload, Box::new(|| 0));
+    let http = Http::new(setup::rules(64), apps, overload, Box::new(|| 0));
     let mailbox = mesh(1).expect("a doorbell").remove(0);
     Core::new(setup::shard(), mailbox, http, Taking::default(), 0)
 }
@@ -200,30 +186,6 @@ const COUNTED: usize = 50;
 /// Over that of a plain connection (docs/decisions/0011).
 const SECURE_BYTES_MAX: usize = 250;
 
-fn server_config() -> Arc<ServerConfig> {
-    let identity = Identity::read(
-        include_bytes!("certificates/server.pem"),
-        include_bytes!("certificates/server.key.pem"),
-        None,
-    );
-    let keys = [TicketKey::of_bytes([7; TICKET_KEY_BYTES])];
-    let random = |bytes: &mut [u8]| getrandom::fill(bytes).is_ok();
-    acceptor(vec![identity.expect("a pair")], &keys, random).expect("a configuration")
-}
-
-fn client_config(version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(include_bytes!("certificates/authority.pem"));
-    roots.add(authority.expect("a certificate")).expect("an authority");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
 /// The server's end of a connection, after the handshake and some content. Reads have at most `piece` bytes.
 fn connect(
     client: &Arc<ClientConfig>,
@@ -269,9 +231,9 @@ fn connect(
 
 #[test]
 fn an_idle_tls_connection_keeps_one_box_in_every_version_and_however_its_handshake_arrived() {
-    let server = server_config();
+    let server = setup::tls::server_config();
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
-        let client = client_config(version);
+        let client = Arc::new(setup::tls::client_config(version));
         for piece in [usize::MAX, 100] {
             // What the first handshake of a thread allocates for all, and the sessions that the client keeps.
             for _ in 0..10 {

@@ -6,22 +6,20 @@
 //! the thread's CPU time, with the end of the connection. Rounds of all kinds alternate, and ratios are those of one
 //! round, so that other work on the machine changes both sides alike.
 
+mod setup;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ringverb::tls::identity::{Identity, acceptor};
 use ringverb::tls::socket::SecureSocket;
-use ringverb::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
 use ringverb::tls::{RECORD_BYTES_MAX, TlsChannel};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::client::Resumption;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
+    ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection,
     SupportedProtocolVersion,
 };
 
@@ -56,32 +54,8 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-fn random(bytes: &mut [u8]) -> bool {
-    use std::io::Read;
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(bytes)).is_ok()
-}
-
-fn server_config() -> Arc<ServerConfig> {
-    let identity = Identity::read(
-        include_bytes!("../../tests/certificates/server.pem"),
-        include_bytes!("../../tests/certificates/server.key.pem"),
-        None,
-    );
-    let keys = [TicketKey::of_bytes([7; TICKET_KEY_BYTES])];
-    acceptor(vec![identity.expect("a pair")], &keys, random).expect("a configuration")
-}
-
 fn client_config(version: &'static SupportedProtocolVersion, resumes: bool) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let authority = include_bytes!("../../tests/certificates/authority.pem");
-    let authority = CertificateDer::from_pem_slice(authority).expect("a certificate");
-    roots.add(authority).expect("an authority");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = setup::tls::client_config(version);
     if !resumes {
         config.resumption = Resumption::disabled();
     }
@@ -292,7 +266,7 @@ fn records(rounds: usize, server: &Arc<ServerConfig>) {
 
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(30);
-    let server = server_config();
+    let server = setup::tls::server_config();
     let kinds = [
         ("1.3 full", &rustls::version::TLS13, false),
         ("1.3 resumed", &rustls::version::TLS13, true),

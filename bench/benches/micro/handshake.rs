@@ -12,12 +12,12 @@ use ringverb::clock::Moment;
 use ringverb::mailbox::{Doorbell, mesh};
 use ringverb::shard::{Settings, Shard};
 use ringverb::tick::Core;
-use ringverb::tick::http::{Http, Rules};
+use ringverb::tick::http::Http;
 use ringverb::tick::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Token, Watched};
 use ringverb::tls::TlsChannel;
 use ringverb::ws::frame;
 
-use crate::setup::{APP, config};
+use crate::setup::{APP, config, rules};
 
 /// As Chrome sends it for pusher-js 8.4.
 const REQUEST: &[u8] = b"GET /app/app-key?protocol=7&client=js&version=8.4.0&flash=false HTTP/1.1\r\n\
@@ -119,17 +119,8 @@ fn core() -> Core<Browsers> {
         entropy = entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
         entropy
     };
-    let rules = Rules {
-        request_size_max: 10_000,
-        request_seconds: 10,
-        keepalive_seconds: 75,
-        prefix: String::new(),
-        verbose_errors: false,
-        debug: false,
-        print_events: false,
-        connections_max: 1_000,
-    };
-    let mut http = Http::new(rules, apps.clone(), Arc::new(Overload::default()), Box::new(random));
+    let mut http =
+        Http::new(rules(1_000), apps.clone(), Arc::new(Overload::default()), Box::new(random));
     http.accepts = true;
     let mailbox = mesh(1).expect("an eventfd").remove(0);
     let mut core =

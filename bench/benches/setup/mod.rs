@@ -1,6 +1,8 @@
 //! A server's configuration and one of its cores, without sockets: what the benchmarks of this folder start from.
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub(crate) mod tls;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use ringverb::config::Config;
 use ringverb::config::validate::{DevelopmentApp, build};
 use ringverb::config::{Sources, merge};
 use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
+use ringverb::tick::http::Rules;
 
 pub(crate) const APP: AppIndex = AppIndex(0);
 
@@ -27,6 +30,20 @@ pub(crate) fn config_with(more: &[(&str, &str)]) -> Config {
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
     build(&merged, &development).expect("a plain configuration")
+}
+
+/// Rules of HTTP for so many connections.
+pub(crate) fn rules(connections_max: usize) -> Rules {
+    Rules {
+        request_size_max: config().request_size_max,
+        request_seconds: 10,
+        keepalive_seconds: 75,
+        prefix: String::new(),
+        verbose_errors: false,
+        debug: false,
+        print_events: false,
+        connections_max,
+    }
 }
 
 /// A lone core.

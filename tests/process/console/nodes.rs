@@ -4,17 +4,22 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{AdminClient, JSON, get, post};
-use crate::support::{APP_ID, Client, Redis, Setup, eventually, json as parse};
+use crate::support::{APP_ID, Client, Redis, Server, Setup, eventually, json as parse};
+
+fn two_nodes(redis: &Redis) -> ([Server; 2], [AdminClient; 2]) {
+    let setup = || {
+        let setup = Setup::new().env("RINGVERB_ADMIN", "127.0.0.1:0");
+        setup.env("RINGVERB_DEVELOPMENT", "true").meeting_in(redis).workers(2)
+    };
+    let mut nodes = [0, 1].map(|_| setup().start());
+    let admins = nodes.each_mut().map(AdminClient::of);
+    (nodes, admins)
+}
 
 #[test]
 fn in_a_cluster_lists_and_actions_reach_all_nodes() {
     let redis = Redis::start();
-    let setup = || {
-        let setup = Setup::new().env("RINGVERB_ADMIN", "127.0.0.1:0");
-        setup.env("RINGVERB_DEVELOPMENT", "true").meeting_in(&redis).workers(2)
-    };
-    let mut nodes = [0, 1].map(|_| setup().start());
-    let admins = nodes.each_mut().map(AdminClient::of);
+    let (nodes, admins) = two_nodes(&redis);
     let mut clients: Vec<Client> = [0, 0, 1].map(|node: usize| nodes[node].connect()).into();
     clients.iter_mut().for_each(|client| client.subscribe("news"));
     clients[2].subscribe("elsewhere");
@@ -72,12 +77,7 @@ fn in_a_cluster_lists_and_actions_reach_all_nodes() {
 #[test]
 fn a_node_that_does_not_answer_an_operator_is_named() {
     let redis = Redis::start();
-    let setup = || {
-        let setup = Setup::new().env("RINGVERB_ADMIN", "127.0.0.1:0");
-        setup.env("RINGVERB_DEVELOPMENT", "true").meeting_in(&redis).workers(2)
-    };
-    let mut nodes = [0, 1].map(|_| setup().start());
-    let admins = nodes.each_mut().map(AdminClient::of);
+    let (nodes, admins) = two_nodes(&redis);
     let mut own = nodes[0].connect();
     let mut theirs = nodes[1].connect();
     own.subscribe("news");
