@@ -87,7 +87,7 @@ fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
     }
 }
 
-/// It is dropped and subscribed to anew, and has one place among the idle topics all the same.
+/// The cluster side drops it and subscribes to it anew. It has one place among the idle topics nevertheless.
 #[test]
 fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
     let mut node = Node::with_app(App { subscription_count: true, ..sample() }, IDLE_SECONDS);
