@@ -13,7 +13,7 @@ use std::time::Duration;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
 use super::admin::{self, ExchangeLimits};
-use super::outcome::{CommandFailure, TIMEOUT, print, shown};
+use super::outcome::{CommandFailure, TIMEOUT, escaped_text, print};
 use crate::config::Config;
 use crate::config::admin::{Admin, AdminPlace};
 use crate::server::cli::TopArguments;
@@ -34,7 +34,7 @@ pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), Comman
         super::super::wait::sleep(INTERVAL);
         let now = peer.overview()?;
         let rates = Rates::between(&first, &now);
-        return print(&screen::plain(&now, rates.as_ref()));
+        return print(&screen::plain_text(&now, rates.as_ref()));
     }
     if !io::stdout().is_terminal() {
         return Err(CommandFailure::Usage(
@@ -121,7 +121,7 @@ impl AdminPeer {
                 "{place} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from the \
                  environment, .env or ringverb.toml"
             ))),
-            _ => Err(strange(&format!("it answers {status}: {}", shown(body.trim())))),
+            _ => Err(strange(&format!("it answers {status}: {}", escaped_text(body.trim())))),
         }
     }
 }

@@ -40,13 +40,13 @@ impl Local {
         let is_first = waiting.replace(payload.into()).is_none();
         // Pongs that wait to be sent are followed by this one; without them, the second has to end.
         if is_first && unsent == 0 {
-            self.pings_late.push(key);
+            self.pongs_due.push(key);
         }
     }
 
     /// The second in which they were over the rate is over.
-    pub(super) fn answer_late_pings(&mut self, context: &Context, out: &mut Outbox) {
-        for key in std::mem::take(&mut self.pings_late) {
+    pub(super) fn answer_due_pings(&mut self, context: &Context, out: &mut Outbox) {
+        for key in std::mem::take(&mut self.pongs_due) {
             if self.get_open(key).is_some() {
                 self.answer_waiting_ping(context, out, key.slot);
             }
@@ -77,7 +77,9 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
     ) {
-        let Some(NotedInput { connection, silent_since }) = self.note_inbound(context, key) else {
+        let Some(NotedInput { connection, ping_sent_after: silent_since }) =
+            self.note_inbound(context, key)
+        else {
             return;
         };
         connection.speaks_control_frames = true;
@@ -167,7 +169,7 @@ impl Local {
         if limit.terminate_on_limit {
             let cause = Cause::MessageRateClosed;
             self.deny(context, out, slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));
-            let why = ConnectionEnd::Refused(cause.counted());
+            let why = ConnectionEnd::Refused(cause.counter());
             return self.close(context, out, slot, error_code::RATE_TERMINATED, why);
         }
         let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);

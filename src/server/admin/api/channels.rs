@@ -35,14 +35,14 @@ struct ChannelSums {
     /// Subscribers on this node.
     subscribers: u32,
     users: u32,
-    elsewhere: u64,
+    on_other_nodes: u64,
     /// Other nodes with subscribers.
     nodes: Vec<u64>,
 }
 
 impl ChannelSums {
-    fn all(&self) -> u64 {
-        u64::from(self.subscribers) + self.elsewhere
+    fn on_all_nodes(&self) -> u64 {
+        u64::from(self.subscribers) + self.on_other_nodes
     }
 }
 
@@ -67,12 +67,12 @@ pub(super) fn page(
         left_out = left_out.saturating_add(rows.left_out);
         subscribers = subscribers.saturating_add(rows.left_out_subscribers);
     }
-    let mut channels = merged(found, others);
-    subscribers += channels.iter().map(|(_, sums)| sums.all()).sum::<u64>();
+    let mut channels = sum_by_channel(found, others);
+    subscribers += channels.iter().map(|(_, sums)| sums.on_all_nodes()).sum::<u64>();
     channels.sort_unstable_by(|(a, of_a), (b, of_b)| {
         let by = match order {
             ChannelOrder::Name => std::cmp::Ordering::Equal,
-            ChannelOrder::Subscribers => of_b.all().cmp(&of_a.all()),
+            ChannelOrder::Subscribers => of_b.on_all_nodes().cmp(&of_a.on_all_nodes()),
             ChannelOrder::Users => of_b.users.cmp(&of_a.users),
         };
         by.then_with(|| a.cmp(b))
@@ -88,7 +88,7 @@ pub(super) fn page(
             let ChannelSums { subscribers, users, .. } = sums;
             let mut row = json!({ "name": &**name, "subscribers": subscribers, "users": users });
             if others.is_some() {
-                row["all_nodes"] = json!(sums.all());
+                row["all_nodes"] = json!(sums.on_all_nodes());
                 row["nodes"] = sums.nodes.iter().map(|node| node_name(*node)).collect();
             }
             row
@@ -107,7 +107,10 @@ pub(super) fn page(
 
 /// Adds up what cores and nodes have. A roster can outlive its last subscriber by a mail: then the channel is not
 /// shown.
-fn merged(found: Vec<Findings>, others: Option<&NodeAnswers>) -> Vec<(Arc<str>, ChannelSums)> {
+fn sum_by_channel(
+    found: Vec<Findings>,
+    others: Option<&NodeAnswers>,
+) -> Vec<(Arc<str>, ChannelSums)> {
     let mut channels: HashMap<Arc<str>, ChannelSums, foldhash::fast::RandomState> =
         HashMap::default();
     for ChannelRow { name, subscribers, users } in found.into_iter().flat_map(|one| one.channels) {
@@ -118,18 +121,18 @@ fn merged(found: Vec<Findings>, others: Option<&NodeAnswers>) -> Vec<(Arc<str>, 
     for (node, rows) in others.into_iter().flat_map(NodeAnswers::rows) {
         for NodeChannelRow { name, subscribers, users } in &rows.channels {
             let sums = channels.entry(Arc::from(&**name)).or_default();
-            sums.elsewhere += u64::from(*subscribers);
+            sums.on_other_nodes += u64::from(*subscribers);
             sums.users = sums.users.max(*users);
             if *subscribers > 0 && !sums.nodes.contains(&node) {
                 sums.nodes.push(node);
             }
         }
     }
-    channels.into_iter().filter(|(_, sums)| sums.all() > 0).collect()
+    channels.into_iter().filter(|(_, sums)| sums.on_all_nodes() > 0).collect()
 }
 
 /// One channel: its members and subscribers. Lists are cut where the workers and nodes cut theirs.
-pub(super) fn inside(
+pub(super) fn channel_details(
     name: &str,
     found: Vec<Findings>,
     apps: &Apps,

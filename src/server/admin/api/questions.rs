@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use monoio::time::sleep;
 
-use crate::desk::{DeskReply, DeskRequest};
 use crate::http1::response::Response;
 use crate::mailbox::Doorbell;
+use crate::operator_requests::{OperatorReply, OperatorRequest};
 use crate::server::admin::ScrapeSources;
 
 /// Questions in progress.
@@ -23,7 +23,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// Counts the questions in progress.
 #[derive(Debug, Default)]
 pub(in crate::server::admin) struct Questions {
-    open: Cell<usize>,
+    open_count: Cell<usize>,
 }
 
 /// One question in progress.
@@ -44,20 +44,20 @@ impl Questions {
         &self,
         sources: &ScrapeSources,
         workers: std::ops::Range<usize>,
-        request: impl Fn() -> DeskRequest,
-    ) -> Result<Vec<(usize, DeskReply)>, Response> {
-        if self.open.get() >= QUESTIONS_MAX {
+        request: impl Fn() -> OperatorRequest,
+    ) -> Result<Vec<(usize, OperatorReply)>, Response> {
+        if self.open_count.get() >= QUESTIONS_MAX {
             let text = format!(
                 "{QUESTIONS_MAX} questions are being answered already, which is the limit. Try again.\n"
             );
             return Err(Response::text(503, &text).with_header("Retry-After", "1"));
         }
-        self.open.set(self.open.get() + 1);
-        let _slot = QuestionSlot(&self.open);
+        self.open_count.set(self.open_count.get() + 1);
+        let _slot = QuestionSlot(&self.open_count);
         let mut tickets = Vec::new();
         for worker in workers {
-            let desk = sources.shared.desks.get(worker);
-            let Some(ticket) = desk.and_then(|desk| desk.ask(request())) else {
+            let desk = sources.shared.operator_queues.get(worker);
+            let Some(ticket) = desk.and_then(|desk| desk.submit(request())) else {
                 let text = format!("Worker {worker} has too many questions waiting. Try again.\n");
                 return Err(Response::text(503, &text).with_header("Retry-After", "1"));
             };
@@ -75,7 +75,7 @@ impl Questions {
                     .filter_map(|(worker, _)| sources.doorbells.get(*worker))
                     .for_each(Doorbell::ring);
             }
-            tickets.retain(|(worker, ticket)| match ticket.take() {
+            tickets.retain(|(worker, ticket)| match ticket.try_receive() {
                 Some(reply) => {
                     replies.push((*worker, reply));
                     false

@@ -82,20 +82,20 @@ impl Screen {
             Constraint::Length(1),
         ];
         let [head, lines, table, rest, foot] = Layout::vertical(parts).areas(frame.area());
-        frame.render_widget(self.head(), head);
+        frame.render_widget(self.header(), head);
         let halves = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(lines);
         let [left, right] = halves;
         let connections = format!(" connections {} ", grouped(self.now.connections));
         draw_line(frame, left, connections, &self.connections, Color::Cyan);
         let sent = self.rates.as_ref().map_or(0.0, |rates| rates.sent);
-        let sent = format!(" messages to clients {}/s ", short(sent));
+        let sent = format!(" messages to clients {}/s ", format_number(sent));
         draw_line(frame, right, sent, &self.sent, Color::Green);
         frame.render_widget(self.cores(), table);
         self.draw_rest(frame, rest);
-        frame.render_widget(self.foot(), foot);
+        frame.render_widget(self.footer(), foot);
     }
 
-    fn head(&self) -> Paragraph<'_> {
+    fn header(&self) -> Paragraph<'_> {
         let now = &self.now;
         let state = match (&self.failure, now.not_ready.is_empty()) {
             (Some(_), _) => " no answer ".black().on_red(),
@@ -107,7 +107,7 @@ impl Screen {
             now.host,
             now.version,
             now.kernel,
-            span(now.uptime_seconds)
+            format_duration(now.uptime_seconds)
         );
         Paragraph::new(Line::from(vec![" ringverb ".bold(), state, Span::from(about)]))
     }
@@ -126,13 +126,14 @@ impl Screen {
         ];
         let rows = self.now.workers.iter().enumerate().map(|(index, worker)| {
             let rates = self.rates.as_ref().and_then(|rates| rates.workers.get(index)).copied();
-            let WorkerRates { load, sent, received, together } = rates.unwrap_or_default();
+            let WorkerRates { load, sent, received, messages_per_send: together } =
+                rates.unwrap_or_default();
             Row::new([
                 Cell::from(worker.core.to_string()),
                 Cell::from(format!("{:>5.1} %", load * 100.0)),
                 Cell::from(bar(load)).style(Style::new().fg(color_of(load))),
-                Cell::from(format!("{:>8}/s", short(sent))),
-                Cell::from(format!("{:>8}/s", short(received))),
+                Cell::from(format!("{:>8}/s", format_number(sent))),
+                Cell::from(format!("{:>8}/s", format_number(received))),
                 Cell::from(together.map_or("-".to_owned(), |number| format!("{number:>6.2}"))),
                 Cell::from(grouped(worker.subscriptions)),
                 Cell::from(bytes(worker.queue_bytes)),
@@ -149,17 +150,18 @@ impl Screen {
         let [totals, memory, refused] = Layout::horizontal(columns).areas(area);
         let rates = self.rates.clone().unwrap_or_default();
         let lines = [
-            format!("published  {}/s", short(rates.published)),
-            format!("API calls  {}/s", short(rates.http_calls)),
+            format!("published  {}/s", format_number(rates.published)),
+            format!("API calls  {}/s", format_number(rates.http_calls)),
             format!("data out   {}/s", bytes(rounded(rates.sent_bytes))),
-            format!("new conn.  {}/s", short(rates.new_connections)),
+            format!("new conn.  {}/s", format_number(rates.new_connections)),
             format!("channels   {}", grouped(self.now.totals.channels)),
             format!("subscr.    {}", grouped(self.now.totals.subscriptions)),
         ];
         let mut lines: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
         let webhooks = &self.now.webhooks;
         if webhooks.failing_seconds > 0 {
-            let text = format!("webhooks   failing for {}", span(webhooks.failing_seconds));
+            let text =
+                format!("webhooks   failing for {}", format_duration(webhooks.failing_seconds));
             lines.push(Line::from(text.red()));
         }
         if webhooks.given_up > 0 {
@@ -191,7 +193,7 @@ impl Screen {
         frame.render_widget(gauge.gauge_style(Style::new().fg(color_of(share))), area);
     }
 
-    fn foot(&self) -> Paragraph<'_> {
+    fn footer(&self) -> Paragraph<'_> {
         match &self.failure {
             Some(why) => Paragraph::new(Span::from(why.as_str()).red()),
             None if !self.now.not_ready.is_empty() => {
@@ -210,7 +212,7 @@ fn draw_line(frame: &mut Frame<'_>, area: Rect, title: String, values: &[u64], c
 }
 
 /// `--once`.
-pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
+pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
     let none = Rates::default();
     let rates = rates.unwrap_or(&none);
     let state = if now.not_ready.is_empty() {
@@ -226,23 +228,23 @@ pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
         now.version,
         now.host,
         now.kernel,
-        span(now.uptime_seconds),
+        format_duration(now.uptime_seconds),
         grouped(now.connections),
-        short(rates.new_connections),
+        format_number(rates.new_connections),
         grouped(now.totals.channels),
         grouped(now.totals.subscriptions),
         bytes(now.resident_bytes),
-        short(rates.sent),
-        short(rates.received),
-        short(rates.published),
-        short(rates.http_calls),
+        format_number(rates.sent),
+        format_number(rates.received),
+        format_number(rates.published),
+        format_number(rates.http_calls),
         bytes(rounded(rates.sent_bytes)),
     );
     let webhooks = &now.webhooks;
     if *webhooks != WebhookCounts::default() {
         let failing = match webhooks.failing_seconds {
             0 => String::new(),
-            seconds => format!(", failing for {}", span(seconds)),
+            seconds => format!(", failing for {}", format_duration(seconds)),
         };
         text.push_str(&format!(
             "webhooks: events delivered {}, waiting {}, given up {}{failing}\n",
@@ -255,15 +257,15 @@ pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
         "core    load   to clients/s  of clients/s  per send  subscriptions      waits  mail\n",
     );
     for (index, worker) in now.workers.iter().enumerate() {
-        let WorkerRates { load, sent, received, together } =
+        let WorkerRates { load, sent, received, messages_per_send: together } =
             rates.workers.get(index).copied().unwrap_or_default();
         let together = together.map_or("-".to_owned(), |number| format!("{number:.2}"));
         text.push_str(&format!(
             "{:>4} {:>5.1} % {:>14} {:>13} {:>9} {:>14} {:>10} {:>5}\n",
             worker.core,
             load * 100.0,
-            short(sent),
-            short(received),
+            format_number(sent),
+            format_number(received),
             together,
             grouped(worker.subscriptions),
             bytes(worker.queue_bytes),
@@ -326,7 +328,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// 12.3k.
-fn short(number: f64) -> String {
+fn format_number(number: f64) -> String {
     match number {
         number if number < 10.0 && number.fract() > 0.0 => format!("{number:.1}"),
         number if number < 10_000.0 => grouped(rounded(number)),
@@ -349,7 +351,7 @@ fn bytes(number: u64) -> String {
     if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") }
 }
 
-fn span(seconds: u64) -> String {
+fn format_duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min", seconds / 60),
@@ -360,16 +362,16 @@ fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::overview::tests::two;
+    use super::super::overview::tests::two_overviews;
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
     #[test]
     fn plain_text_has_a_line_for_each_core() {
-        let (before, now) = two();
+        let (before, now) = two_overviews();
         let rates = Rates::between(&before, &now);
-        let text = plain(&now, rates.as_ref());
+        let text = plain_text(&now, rates.as_ref());
         for part in [
             "ringverb 1.2.3 on box, io_uring, up 1 h 1 min, ready\n",
             "connections 12,345, new 0/s, channels 3, subscriptions 9, memory 70.0 MiB\n",
@@ -382,12 +384,12 @@ mod tests {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         let none = Overview { webhooks: WebhookCounts::default(), ..now };
-        assert!(!plain(&none, None).contains("webhooks"), "no app has any");
+        assert!(!plain_text(&none, None).contains("webhooks"), "no app has any");
     }
 
     #[test]
     fn the_screen_fits_any_size_and_shows_the_server() {
-        let (before, now) = two();
+        let (before, now) = two_overviews();
         let mut screen = Screen::new(before);
         screen.show(now);
         for (width, height) in [(100, 30), (80, 24), (20, 5), (1, 1)] {
@@ -409,11 +411,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn large_numbers_are_shown_with_a_unit() {
         let (shorts, sizes) = ([0.0, 0.5, 9_999.0, 12_345.0, 2.5e6], [0, 1_023, 1_536, 3 << 30]);
-        assert_eq!(shorts.map(short), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
+        assert_eq!(shorts.map(format_number), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
         assert_eq!(sizes.map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
-        assert_eq!([59, 60, 90_000].map(span), ["59 s", "1 min", "1 d 1 h"]);
+        assert_eq!([59, 60, 90_000].map(format_duration), ["59 s", "1 min", "1 d 1 h"]);
         assert_eq!(grouped(1_000_000), "1,000,000");
         assert_eq!(bar(2.0).chars().count(), 20);
     }

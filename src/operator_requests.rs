@@ -2,7 +2,7 @@
 //!
 //! A desk is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The asker keeps a
 //! ticket, and finds the answer there later. An asker that gives up drops its ticket, and the worker drops the task.
-//! Limit: `TASKS_MAX` tasks for each worker.
+//! Limit: `OPERATOR_REQUESTS_MAX` tasks for each worker.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -10,22 +10,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use crate::app::AppIndex;
+use crate::event_log::EventLogEntry;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
-use crate::live::LiveEvent;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
-    AccessEnd, Answer, Findings, Inspection, NodeConnectionInside, OperatorQuestion, Question,
+    AccessEnd, Answer, Findings, Inspection, NodeConnectionDetails, OperatorQuestion, Question,
 };
 
 /// Tasks that wait for one worker.
-pub(crate) const TASKS_MAX: usize = 16;
+pub(crate) const OPERATOR_REQUESTS_MAX: usize = 16;
 
 /// What is wanted of a worker.
 #[derive(Debug)]
-pub(crate) enum DeskRequest {
+pub(crate) enum OperatorRequest {
     /// Something of its own core.
-    Own(OwnRequest),
+    Own(CoreRequest),
     /// A question of the HTTP API, to all cores and all nodes.
     Ask(Question),
     /// A question or an order to all other nodes.
@@ -34,7 +34,7 @@ pub(crate) enum DeskRequest {
 
 /// What is wanted of a worker's own core.
 #[derive(Debug)]
-pub(crate) enum OwnRequest {
+pub(crate) enum CoreRequest {
     Look(Inspection),
     /// The body is that of `POST /apps/{id}/events`.
     Publish {
@@ -54,13 +54,13 @@ pub(crate) enum OwnRequest {
 
 /// What a worker has answered.
 #[derive(Debug)]
-pub(crate) enum DeskReply {
+pub(crate) enum OperatorReply {
     Found(Box<InspectionReply>),
     Published(Response),
     Ended(AccessEnd),
     /// Of all cores, and of the nodes that answered in time.
     Answers(Vec<Answer>),
-    Refused(Vec<LiveEvent>),
+    Refused(Vec<EventLogEntry>),
 }
 
 /// The answer to a question.
@@ -82,7 +82,7 @@ pub(crate) struct SocketFacts {
 
 impl SocketFacts {
     /// Adds them to the inside of the connection.
-    pub(crate) fn add_to(self, inside: &mut NodeConnectionInside) {
+    pub(crate) fn copy_to(self, inside: &mut NodeConnectionDetails) {
         inside.address = self.peer.map(|peer| peer.to_string().into());
         inside.round_trip =
             self.round_trip.map(|found| (found.microseconds, found.retransmissions));
@@ -106,77 +106,77 @@ type Locked<T> = std::sync::Mutex<T>;
 
 /// Where an answer is left.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ReplyPlace(Arc<Locked<Option<DeskReply>>>);
+pub(crate) struct ReplySender(Arc<Locked<Option<OperatorReply>>>);
 
-impl ReplyPlace {
+impl ReplySender {
     /// Leaves the answer. If the asker has given up, it is dropped.
-    pub(crate) fn leave(&self, reply: DeskReply) {
+    pub(crate) fn send(&self, reply: OperatorReply) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
     }
 
     /// The asker has given up.
     #[must_use]
-    pub(crate) fn is_abandoned(&self) -> bool {
+    pub(crate) fn has_no_receiver(&self) -> bool {
         Arc::strong_count(&self.0) < 2
     }
 }
 
 /// The asker's end of a task.
 #[derive(Debug)]
-pub(crate) struct DeskTicket(ReplyPlace);
+pub(crate) struct ReplyReceiver(ReplySender);
 
-impl DeskTicket {
+impl ReplyReceiver {
     /// The answer, once it is there.
     #[must_use]
-    pub(crate) fn take(&self) -> Option<DeskReply> {
+    pub(crate) fn try_receive(&self) -> Option<OperatorReply> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// A task and the place of its answer.
 #[derive(Debug)]
-pub(crate) struct DeskTask {
-    pub(crate) request: DeskRequest,
-    pub(crate) reply: ReplyPlace,
+pub(crate) struct QueuedRequest {
+    pub(crate) request: OperatorRequest,
+    pub(crate) reply: ReplySender,
 }
 
 /// Where a worker is asked.
 #[derive(Debug, Default)]
-pub(crate) struct Desk {
+pub(crate) struct OperatorQueue {
     /// Tasks wait.
-    is_busy: AtomicBool,
-    tasks: Locked<VecDeque<DeskTask>>,
+    has_requests: AtomicBool,
+    tasks: Locked<VecDeque<QueuedRequest>>,
 }
 
-impl Desk {
+impl OperatorQueue {
     /// Asks. The caller rings the worker's doorbell afterwards. `None`: too many ask.
     #[must_use]
-    pub(crate) fn ask(&self, request: DeskRequest) -> Option<DeskTicket> {
+    pub(crate) fn submit(&self, request: OperatorRequest) -> Option<ReplyReceiver> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if tasks.len() >= TASKS_MAX {
+        if tasks.len() >= OPERATOR_REQUESTS_MAX {
             return None;
         }
-        let reply = ReplyPlace::default();
-        tasks.push_back(DeskTask { request, reply: reply.clone() });
-        self.is_busy.store(true, Ordering::Release);
-        Some(DeskTicket(reply))
+        let reply = ReplySender::default();
+        tasks.push_back(QueuedRequest { request, reply: reply.clone() });
+        self.has_requests.store(true, Ordering::Release);
+        Some(ReplyReceiver(reply))
     }
 
     /// Whether a question waits for the worker.
     #[inline]
-    pub(crate) fn is_busy(&self) -> bool {
-        self.is_busy.load(Ordering::Relaxed)
+    pub(crate) fn has_requests(&self) -> bool {
+        self.has_requests.load(Ordering::Relaxed)
     }
 
     /// The next task whose asker still waits. `None` also if an asker has the lock: the next tick tries again.
-    pub(crate) fn next(&self) -> Option<DeskTask> {
+    pub(crate) fn pop(&self) -> Option<QueuedRequest> {
         let mut tasks = self.tasks.try_lock().ok()?;
         while let Some(task) = tasks.pop_front() {
-            if !task.reply.is_abandoned() {
+            if !task.reply.has_no_receiver() {
                 return Some(task);
             }
         }
-        self.is_busy.store(false, Ordering::Relaxed);
+        self.has_requests.store(false, Ordering::Relaxed);
         None
     }
 }
@@ -187,16 +187,16 @@ mod tests {
 
     #[test]
     fn a_desk_has_a_limit_and_forgets_askers_that_gave_up() {
-        let desk = Desk::default();
-        assert!(!desk.is_busy());
-        let ask = || desk.ask(DeskRequest::Own(OwnRequest::Look(Inspection::Nodes)));
+        let desk = OperatorQueue::default();
+        assert!(!desk.has_requests());
+        let ask = || desk.submit(OperatorRequest::Own(CoreRequest::Look(Inspection::Nodes)));
         let tickets: Vec<_> = std::iter::from_fn(ask).collect();
-        assert_eq!(tickets.len(), TASKS_MAX);
-        assert!(desk.is_busy());
-        let first = desk.next().expect("a task");
-        first.reply.leave(DeskReply::Ended(AccessEnd::Done));
-        assert!(matches!(tickets[0].take(), Some(DeskReply::Ended(AccessEnd::Done))));
+        assert_eq!(tickets.len(), OPERATOR_REQUESTS_MAX);
+        assert!(desk.has_requests());
+        let first = desk.pop().expect("a task");
+        first.reply.send(OperatorReply::Ended(AccessEnd::Done));
+        assert!(matches!(tickets[0].try_receive(), Some(OperatorReply::Ended(AccessEnd::Done))));
         drop(tickets);
-        assert!(desk.next().is_none() && !desk.is_busy(), "nobody waits");
+        assert!(desk.pop().is_none() && !desk.has_requests(), "nobody waits");
     }
 }
