@@ -1,8 +1,9 @@
-//! Where the admin thread leaves questions of an operator for one worker, and a few actions (`worker/inspect.rs`).
+//! Requests of the admin thread to one worker: questions of an operator, and a few actions (`worker/inspect.rs`).
 //!
-//! A desk is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The asker keeps a
-//! ticket, and finds the answer there later. An asker that gives up drops its ticket, and the worker drops the task.
-//! Limit: `OPERATOR_REQUESTS_MAX` tasks for each worker.
+//! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The
+//! admin thread keeps a `ReplyReceiver` and polls it. If it gives up, it drops the receiver, and the worker drops the
+//! request. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; over it `submit` refuses. Cost for a tick without
+//! requests: one load of the flag. ARCHITECTURE.md ("Questions of an operator") lists all files on the way.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -18,24 +19,24 @@ use crate::shard::{
     AccessEnd, Answer, Findings, Inspection, NodeConnectionDetails, OperatorQuestion, Question,
 };
 
-/// Tasks that wait for one worker.
+/// Requests that wait for one worker.
 pub(crate) const OPERATOR_REQUESTS_MAX: usize = 16;
 
 /// What is wanted of a worker.
 #[derive(Debug)]
 pub(crate) enum OperatorRequest {
     /// Something of its own core.
-    Own(CoreRequest),
+    ThisCore(CoreRequest),
     /// A question of the HTTP API, to all cores and all nodes.
-    Ask(Question),
+    AllCores(Question),
     /// A question or an order to all other nodes.
-    AskNodes(OperatorQuestion),
+    OtherNodes(OperatorQuestion),
 }
 
 /// What is wanted of a worker's own core.
 #[derive(Debug)]
 pub(crate) enum CoreRequest {
-    Look(Inspection),
+    Inspect(Inspection),
     /// The body is that of `POST /apps/{id}/events`.
     Publish {
         app: AppIndex,
@@ -104,76 +105,76 @@ pub(crate) struct RoundTrip {
 )]
 type Locked<T> = std::sync::Mutex<T>;
 
-/// Where an answer is left.
+/// The worker's end of one reply. `ReplyReceiver` is the other.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReplySender(Arc<Locked<Option<OperatorReply>>>);
 
 impl ReplySender {
-    /// Leaves the answer. If the asker has given up, it is dropped.
+    /// Sends the reply. If the caller has given up, it is dropped.
     pub(crate) fn send(&self, reply: OperatorReply) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
     }
 
-    /// The asker has given up.
+    /// The caller has given up: it has dropped its `ReplyReceiver`.
     #[must_use]
     pub(crate) fn has_no_receiver(&self) -> bool {
         Arc::strong_count(&self.0) < 2
     }
 }
 
-/// The asker's end of a task.
+/// The caller's end of a request.
 #[derive(Debug)]
 pub(crate) struct ReplyReceiver(ReplySender);
 
 impl ReplyReceiver {
-    /// The answer, once it is there.
+    /// The reply, once the worker has sent it.
     #[must_use]
     pub(crate) fn try_receive(&self) -> Option<OperatorReply> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// A task and the place of its answer.
+/// A request, and where its reply goes.
 #[derive(Debug)]
 pub(crate) struct QueuedRequest {
     pub(crate) request: OperatorRequest,
     pub(crate) reply: ReplySender,
 }
 
-/// Where a worker is asked.
+/// The requests that wait for one worker.
 #[derive(Debug, Default)]
 pub(crate) struct OperatorQueue {
-    /// Tasks wait.
+    /// Read at each tick in place of the lock.
     has_requests: AtomicBool,
-    tasks: Locked<VecDeque<QueuedRequest>>,
+    requests: Locked<VecDeque<QueuedRequest>>,
 }
 
 impl OperatorQueue {
-    /// Asks. The caller rings the worker's doorbell afterwards. `None`: too many ask.
+    /// Queues a request. The caller rings the worker's doorbell afterwards. `None`: the queue is full.
     #[must_use]
     pub(crate) fn submit(&self, request: OperatorRequest) -> Option<ReplyReceiver> {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if tasks.len() >= OPERATOR_REQUESTS_MAX {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.len() >= OPERATOR_REQUESTS_MAX {
             return None;
         }
         let reply = ReplySender::default();
-        tasks.push_back(QueuedRequest { request, reply: reply.clone() });
+        requests.push_back(QueuedRequest { request, reply: reply.clone() });
         self.has_requests.store(true, Ordering::Release);
         Some(ReplyReceiver(reply))
     }
 
-    /// Whether a question waits for the worker.
+    /// Whether a request waits for the worker.
     #[inline]
     pub(crate) fn has_requests(&self) -> bool {
         self.has_requests.load(Ordering::Relaxed)
     }
 
-    /// The next task whose asker still waits. `None` also if an asker has the lock: the next tick tries again.
+    /// The next request whose caller still waits. `None` also if a caller has the lock: the next tick tries again.
     pub(crate) fn pop(&self) -> Option<QueuedRequest> {
-        let mut tasks = self.tasks.try_lock().ok()?;
-        while let Some(task) = tasks.pop_front() {
-            if !task.reply.has_no_receiver() {
-                return Some(task);
+        let mut requests = self.requests.try_lock().ok()?;
+        while let Some(queued) = requests.pop_front() {
+            if !queued.reply.has_no_receiver() {
+                return Some(queued);
             }
         }
         self.has_requests.store(false, Ordering::Relaxed);
@@ -186,17 +187,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_desk_has_a_limit_and_forgets_askers_that_gave_up() {
-        let desk = OperatorQueue::default();
-        assert!(!desk.has_requests());
-        let ask = || desk.submit(OperatorRequest::Own(CoreRequest::Look(Inspection::Nodes)));
-        let tickets: Vec<_> = std::iter::from_fn(ask).collect();
+    fn a_queue_has_a_limit_and_drops_requests_whose_caller_gave_up() {
+        let queue = OperatorQueue::default();
+        assert!(!queue.has_requests());
+        let submit =
+            || queue.submit(OperatorRequest::ThisCore(CoreRequest::Inspect(Inspection::Nodes)));
+        let tickets: Vec<_> = std::iter::from_fn(submit).collect();
         assert_eq!(tickets.len(), OPERATOR_REQUESTS_MAX);
-        assert!(desk.has_requests());
-        let first = desk.pop().expect("a task");
+        assert!(queue.has_requests());
+        let first = queue.pop().expect("a request");
         first.reply.send(OperatorReply::Ended(AccessEnd::Done));
         assert!(matches!(tickets[0].try_receive(), Some(OperatorReply::Ended(AccessEnd::Done))));
         drop(tickets);
-        assert!(desk.pop().is_none() && !desk.has_requests(), "nobody waits");
+        assert!(queue.pop().is_none() && !queue.has_requests(), "nobody waits");
     }
 }

@@ -84,7 +84,7 @@ impl<'a> Fields<'a> {
     fn publication(
         &self,
         channel: &ChannelName,
-        except: Option<SocketId>,
+        excluded_socket_id: Option<SocketId>,
         space: &mut Vec<u8>,
     ) -> Publication {
         let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
         space.reserve(self.text_bytes(channel.len()) + frame::HEADER_BYTES_MAX);
         let frame =
             frame::write_text_frame(space, |text| outbound::event(name, data, channel, text));
-        Publication { channel: channel.clone(), frame: frame.into(), excluded_socket_id: except }
+        Publication { channel: channel.clone(), frame: frame.into(), excluded_socket_id }
     }
 }
 
@@ -119,10 +119,10 @@ pub(super) fn event(
     check_payload(&fields, app, request, context)?;
     check_expansion(&fields, names, request.body(), app, context)?;
     let quota = quota::take_publishes(app, names.len(), context)?;
-    let except = fields.socket_id();
+    let excluded_socket_id = fields.socket_id();
     let mut space = context.validator.take_space();
     let publications =
-        names.iter().map(|name| fields.publication(name, except, &mut space)).collect();
+        names.iter().map(|name| fields.publication(name, excluded_socket_id, &mut space)).collect();
     context.validator.put_space(space);
     let (info, reply) = match fields.attributes() {
         None => (None, Reply::Empty),

@@ -45,8 +45,8 @@ impl RequestContext<'_> {
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Denied {
-        let noted = self.lines.note(cause, values, self.verbose_errors);
-        Denied { response, app, log_line: noted }
+        let log_line = self.lines.note(cause, values, self.verbose_errors);
+        Denied { response, app, log_line }
     }
 }
 

@@ -376,12 +376,14 @@ mod tests {
     fn here() -> LossReport {
         Box::new(|losses| {
             let LostLines {
-                lost_to_full_queue: unread,
+                lost_to_full_queue,
                 lost_to_write_errors: unwritten,
                 lost_to_rate_limit: over_rate,
                 ..
             } = losses;
-            Reported::Here(format!("lost {unread} {unwritten} {over_rate}\n").into_bytes())
+            Reported::Here(
+                format!("lost {lost_to_full_queue} {unwritten} {over_rate}\n").into_bytes(),
+            )
         })
     }
 

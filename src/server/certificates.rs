@@ -70,7 +70,7 @@ impl Certificates {
     /// # Errors
     /// One sentence for each pair that cannot be used.
     pub(super) fn load(options: &TlsOptions) -> Result<Self, Vec<String>> {
-        let read = stamps(options);
+        let stamps_of_last_read = stamps(options);
         let identities = identities(options)?;
         let keys = match &options.ticket_secret {
             Some(secret) => shared_keys(secret, unix_seconds()),
@@ -84,7 +84,7 @@ impl Certificates {
             options,
             identities,
             link,
-            stamps_of_last_read: read,
+            stamps_of_last_read,
             has_failed,
             rotate_at,
             valid_until,

@@ -54,7 +54,7 @@ impl Control {
     /// # Errors
     /// When the thread or its runtime cannot be created.
     pub(super) fn start_thread(name: &str) -> io::Result<Self> {
-        let (bell, rung) = UnixStream::pair()?;
+        let (wake_stream, rung) = UnixStream::pair()?;
         rung.set_nonblocking(true)?;
         let (setups, queue) = mpsc::sync_channel(SETUPS_MAX);
         let (started, result) = mpsc::channel();
@@ -84,7 +84,7 @@ impl Control {
         result
             .recv()
             .unwrap_or_else(|_| Err(control_thread_ended()))
-            .map(|()| Self { setups, wake_stream: bell })
+            .map(|()| Self { setups, wake_stream })
     }
 
     /// Calls `setup` on the control thread, and runs what it returns there as a task. Waits for `setup` only.

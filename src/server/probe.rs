@@ -128,7 +128,7 @@ impl KernelFacts {
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(
-                "only {} descriptors are allowed, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
+                "only {} descriptors are limit_bytes, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
                  minfds (Supervisor) or `ulimit -Hn`",
                 self.descriptors,
                 self.descriptors.saturating_sub(64)
@@ -241,8 +241,7 @@ mod tests {
 
     #[test]
     fn too_little_locked_memory_for_all_workers_selects_epoll_with_a_warning() {
-        let memory =
-            |allowed| LockedMemory { raise_limit: allowed, ..LockedMemory::for_workers(9) };
+        let memory = |limit_bytes| LockedMemory { limit_bytes, ..LockedMemory::for_workers(9) };
         let poor = memory(Some(64 << 10));
         let facts = run(Io::Auto, &poor).unwrap();
         assert_eq!(facts.io.to_string(), "epoll (too little locked memory for io_uring)");

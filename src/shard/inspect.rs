@@ -1,10 +1,10 @@
 //! Questions of an operator to one core: its channels, subscribers, connections and nodes. PURE.
 //!
-//! A question is answered in slices, one a tick: a slice looks at `SLICE_ENTRIES_MAX` entries at most, so that a question about all
-//! channels of a large core delays no delivery. Entries that appear or go between two slices may be missed or counted
-//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to twice that while
-//! it is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
-//! What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
+//! A question is answered in slices, one a tick: a slice looks at `SLICE_ENTRIES_MAX` entries at most, so that a
+//! question about all channels of a large core delays no delivery. Entries that appear or go between two slices may be
+//! missed or counted twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to
+//! twice that while it is made. Over the limit, the channels with the most subscribers and the connections with the
+//! longest queues stay. What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
 mod answer;
 
@@ -119,9 +119,9 @@ pub struct Inspector {
 
 impl Inspector {
     #[must_use]
-    pub fn new(asked: Inspection) -> Self {
+    pub fn new(question: Inspection) -> Self {
         Self {
-            question: asked,
+            question,
             next_slot: 0,
             walks_homes: false,
             channels: BestRows::new(CHANNEL_ROWS_MAX),
@@ -166,14 +166,8 @@ struct BestRows<R> {
 }
 
 impl<R> BestRows<R> {
-    fn new(most: usize) -> Self {
-        Self {
-            rows: Vec::new(),
-            rows_max: most,
-            lowest_rank: None,
-            left_out: 0,
-            left_out_rank_sum: 0,
-        }
+    fn new(rows_max: usize) -> Self {
+        Self { rows: Vec::new(), rows_max, lowest_rank: None, left_out: 0, left_out_rank_sum: 0 }
     }
 
     fn add(&mut self, rank: (u64, u32), row: impl FnOnce() -> R) {

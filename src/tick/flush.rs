@@ -177,7 +177,7 @@ impl Flush {
         shard: &Shard,
         reactor: &mut Reactor<K>,
     ) {
-        let kept_before = reactor.input_bytes(key.slot);
+        let backlog_bytes_before = reactor.input_bytes(key.slot);
         let (Some(queue), Some(secure)) =
             (shard.send_queue(key.slot), reactor.secure.get_mut(key.slot))
         else {
@@ -193,7 +193,7 @@ impl Flush {
         let bytes = self.arena.len() - start;
         if bytes > 0 {
             let place = u32::try_from(self.sealed.len()).unwrap_or(u32::MAX);
-            self.sealed.push(Sealed { content, backlog_bytes_before: kept_before });
+            self.sealed.push(Sealed { content, backlog_bytes_before });
             self.items.push(Item { key, source: Source::Sealed(start, place), bytes });
         } else if !queue.is_empty() {
             self.unsealable.push(key);

@@ -28,7 +28,8 @@ const CALLER_QUESTIONS_MAX: usize = 16;
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
     next: u32,
-    /// Sessions whose answers became complete since `next_complete_session` returned them last, with the number of the question.
+    /// Sessions whose answers became complete since `next_complete_session` returned them last, with the number of the
+    /// question.
     complete: VecDeque<(SessionKey, u32)>,
     /// Of `gathers`, questions of other nodes.
     node_question_count: usize,

@@ -49,8 +49,9 @@ pub(super) struct Site<'a> {
 }
 
 impl Site<'_> {
-    /// Moves the shard's mail to the rings, and processes its mail to itself, until there is none. `process_mail_sent_before_now` calls it
-    /// last: mail that other cores sent before is processed before mail of this core to itself.
+    /// Moves the shard's mail to the rings, and processes its mail to itself, until there is none.
+    /// `process_mail_sent_before_now` calls it last: mail that other cores sent before is processed before mail of this
+    /// core to itself.
     pub(super) fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
         loop {

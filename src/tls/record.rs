@@ -112,16 +112,17 @@ impl RecordLayer {
 
     pub(super) fn import(bytes: &[u8]) -> Option<Self> {
         let (head, bytes) = bytes.split_first_chunk::<7>()?;
-        let [suite, idle, key_update_bytes, flags @ ..] = *head;
+        let [suite, empty_records_in_a_row, key_update_bytes, flags @ ..] = *head;
         let (sending, bytes) = Direction::import(bytes)?;
         let (receiving, bytes) = Direction::import(bytes)?;
-        let [is_tls13, owes_key_update, owes_refusal, is_closed] = flags.map(|flag| flag == 1);
+        let [is_tls13, must_send_key_update, must_send_refusal, is_closed] =
+            flags.map(|flag| flag == 1);
         let suite = Suite::of_number(suite)?;
         bytes.is_empty().then(|| Self {
-            empty_records_in_a_row: idle,
+            empty_records_in_a_row,
             key_update_bytes,
-            must_send_key_update: owes_key_update,
-            must_send_refusal: owes_refusal,
+            must_send_key_update,
+            must_send_refusal,
             is_closed,
             ..Self::of(sending, receiving, suite, is_tls13)
         })

@@ -55,17 +55,17 @@ struct Sender {
 /// # Errors
 /// When the system gives no thread.
 pub(super) fn start(
-    common: &Arc<SenderShared>,
+    sender_shared: &Arc<SenderShared>,
     target: &Arc<EndpointTarget>,
     alive: Channel<Infallible>,
 ) -> io::Result<Handle> {
     let (queue, receiver) = channel();
     let load = Arc::new(Load::default());
-    let WebhookSettings { retry_first, retry, queue_events_max, .. } = common.settings;
+    let WebhookSettings { retry_first, retry, queue_events_max, .. } = sender_shared.settings;
     let policy = Policy { first: retry_first, limit: retry };
     let max = Amount { events: queue_events_max, bytes: super::settings::ENDPOINT_BYTES_MAX };
     let sender = Sender {
-        sender_shared: common.clone(),
+        sender_shared: sender_shared.clone(),
         target: target.clone(),
         queue: receiver,
         is_open: true,
@@ -108,19 +108,19 @@ impl Sender {
 
     /// Waits for what is to be posted next; `None` to end.
     fn next_attempt(&mut self) -> Option<Attempt> {
-        let common = self.sender_shared.clone();
+        let sender_shared = self.sender_shared.clone();
         let mut has_waited = false;
-        while !common.must_stop.load(Ordering::Acquire) {
+        while !sender_shared.must_stop.load(Ordering::Acquire) {
             self.drain();
             // It stays while the request is under way, because its events wait until they are accepted.
-            common.counters.set_oldest(self.target.number, self.backlog.oldest_ms());
-            let now = common.clock.now();
+            sender_shared.counters.set_oldest(self.target.number, self.backlog.oldest_ms());
+            let now = sender_shared.clock.now();
             self.report_given_up(now);
             if !self.is_open {
                 self.backlog.make_all_due(now);
             } else if !has_waited && self.backlog.has_partial_batch(now) {
                 // Events come in bursts; one request for a burst costs both sides less.
-                wait_for_more(common.settings.batch_delay);
+                wait_for_more(sender_shared.settings.batch_delay);
                 has_waited = true;
                 continue;
             }
@@ -213,13 +213,13 @@ impl Sender {
     }
 
     fn refused(&mut self, attempt: Attempt, failure: &DeliveryFailure) {
-        let common = self.sender_shared.clone();
-        common.counters.requests_failed.add(1);
+        let sender_shared = self.sender_shared.clone();
+        sender_shared.counters.requests_failed.add(1);
         self.failure = failure.to_string();
-        let now = common.clock.now();
+        let now = sender_shared.clock.now();
         if self.load.failing_since.load(Ordering::Relaxed) == WORKS {
             self.load.failing_since.store(now.0, Ordering::Release);
-            common.counters.set_failing(self.target.number, Some(unix_ms() / 1_000));
+            sender_shared.counters.set_failing(self.target.number, Some(unix_ms() / 1_000));
         }
         // Without random numbers the pauses of endpoints are equal, which is no error.
         let random = getrandom::u64().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A worker answers what an operator asks (`src/operator_requests.rs`), of this node or of another one: questions about its state,
-//! and a few actions.
+//! A worker answers what an operator asks (`src/operator_requests.rs`), of this node or of another one: questions about
+//! its state, and a few actions.
 //!
 //! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
 //! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
@@ -24,8 +24,8 @@ pub(super) type PendingGather = (u32, ReplySender);
 /// A task that a worker has begun and answers in slices.
 pub(super) struct OperatorWork {
     inspector: Inspector,
-    goal: InspectionPurpose,
-    asker: ReplyTarget,
+    purpose: InspectionPurpose,
+    reply_to: ReplyTarget,
 }
 
 /// What is done with what an inspection finds.
@@ -63,7 +63,7 @@ enum ReplyTarget {
 
 impl OperatorWork {
     fn is_abandoned(&self) -> bool {
-        matches!(&self.asker, ReplyTarget::AdminThread(reply) if reply.has_no_receiver())
+        matches!(&self.reply_to, ReplyTarget::AdminThread(reply) if reply.has_no_receiver())
     }
 }
 
@@ -82,59 +82,64 @@ impl<K: HostKernel> Worker<K> {
         });
     }
 
-    /// Begins a task. What needs no slices is answered at once, and leaves the desk free for the next one.
-    fn begin_request(&mut self, task: QueuedRequest) -> Option<OperatorWork> {
-        let QueuedRequest { request, reply } = task;
+    /// Begins a request. What needs no slices is answered at once, and does not block the queue.
+    fn begin_request(&mut self, queued: QueuedRequest) -> Option<OperatorWork> {
+        let QueuedRequest { request, reply } = queued;
         let is_full = !self.core.gathers.has_room_for_caller_question();
-        let (asked, goal) = match request {
+        let (question, purpose) = match request {
             // Over the limit the place of the answer is dropped, and the asker's time ends.
-            OperatorRequest::Ask(_) | OperatorRequest::AskNodes(_) if is_full => return None,
-            OperatorRequest::Ask(question) => {
+            OperatorRequest::AllCores(_) | OperatorRequest::OtherNodes(_) if is_full => {
+                return None;
+            }
+            OperatorRequest::AllCores(question) => {
                 self.pending_gathers.push((self.core.begin_gather(question), reply));
                 return None;
             }
-            OperatorRequest::AskNodes(question) => {
+            OperatorRequest::OtherNodes(question) => {
                 self.pending_gathers.push((self.core.begin_operator_gather(question), reply));
                 return None;
             }
-            OperatorRequest::Own(CoreRequest::Publish { app, request }) => {
+            OperatorRequest::ThisCore(CoreRequest::Publish { app, request }) => {
                 let response = self.core.publish_for_operator(app, &request);
                 reply.send(OperatorReply::Published(response));
                 return None;
             }
-            OperatorRequest::Own(CoreRequest::Refusals { socket_id }) => {
+            OperatorRequest::ThisCore(CoreRequest::Refusals { socket_id }) => {
                 reply.send(OperatorReply::Refused(self.observer.recent_refusals(socket_id)));
                 return None;
             }
-            OperatorRequest::Own(CoreRequest::Look(asked)) => (asked, InspectionPurpose::Show),
-            OperatorRequest::Own(CoreRequest::EndAccess { socket_id, channel }) => (
+            OperatorRequest::ThisCore(CoreRequest::Inspect(question)) => {
+                (question, InspectionPurpose::Show)
+            }
+            OperatorRequest::ThisCore(CoreRequest::EndAccess { socket_id, channel }) => (
                 Inspection::Connection { socket_id },
                 InspectionPurpose::End { socket_id, channel },
             ),
         };
         Some(OperatorWork {
-            inspector: Inspector::new(asked),
-            goal,
-            asker: ReplyTarget::AdminThread(reply),
+            inspector: Inspector::new(question),
+            purpose,
+            reply_to: ReplyTarget::AdminThread(reply),
         })
     }
 
     /// Begins to answer another node. A node that does not have the app has no rows.
     fn begin_order(&mut self, order: OperatorOrder) -> Option<OperatorWork> {
-        let Some(asked) = order.question.inspection(&self.configuration.configuration.apps) else {
+        let Some(question) = order.question.inspection(&self.configuration.configuration.apps)
+        else {
             self.answer_order(&order, OperatorOutcome::Rows(NodeRows::default()));
             return None;
         };
-        let goal = match &*order.question {
+        let purpose = match &*order.question {
             OperatorQuestion::EndAccess { socket_id, channel } => {
                 InspectionPurpose::End { socket_id: *socket_id, channel: channel.clone() }
             }
             _ => InspectionPurpose::Show,
         };
         Some(OperatorWork {
-            inspector: Inspector::new(asked),
-            goal,
-            asker: ReplyTarget::GatheringCore(order),
+            inspector: Inspector::new(question),
+            purpose,
+            reply_to: ReplyTarget::GatheringCore(order),
         })
     }
 
@@ -144,9 +149,9 @@ impl<K: HostKernel> Worker<K> {
     }
 
     fn next_operator_work(&mut self) -> Option<OperatorWork> {
-        let desk = &self.shared.operator_queues[usize::from(self.core.mailbox.core())];
-        if let Some(task) = desk.pop() {
-            return self.begin_request(task);
+        let queue = &self.shared.operator_queues[usize::from(self.core.mailbox.core())];
+        if let Some(queued) = queue.pop() {
+            return self.begin_request(queued);
         }
         let order = self.core.shard.outbox.orders.pop_front()?;
         self.begin_order(order)
@@ -160,7 +165,7 @@ impl<K: HostKernel> Worker<K> {
             self.operator_work = Some(work);
             return;
         };
-        match &work.asker {
+        match &work.reply_to {
             ReplyTarget::AdminThread(place) => place.send(reply.into()),
             ReplyTarget::GatheringCore(order) => {
                 let outcome = self.node_outcome(order, reply);
@@ -171,14 +176,14 @@ impl<K: HostKernel> Worker<K> {
 
     /// Whether a tick is needed for a question.
     pub(super) fn has_operator_work(&self) -> bool {
-        let desk = &self.shared.operator_queues[usize::from(self.core.mailbox.core())];
+        let queue = &self.shared.operator_queues[usize::from(self.core.mailbox.core())];
         let has_orders = !self.core.shard.outbox.orders.is_empty();
         !self.core.is_paused()
-            && (self.operator_work.is_some() || has_orders || desk.has_requests())
+            && (self.operator_work.is_some() || has_orders || queue.has_requests())
     }
 
     fn work_on_slice(&mut self, work: &mut OperatorWork) -> Option<FinishedWork> {
-        match &work.goal {
+        match &work.purpose {
             InspectionPurpose::Show => {
                 if !self.core.shard.inspect(&mut work.inspector) {
                     return None;

@@ -388,15 +388,14 @@ impl Process {
         core: usize,
         channel: &str,
         number: u64,
-        except: Option<SocketId>,
+        excluded_socket_id: Option<SocketId>,
     ) {
         self.tick_while(core, Mailbox::is_congested);
         let mut text = Vec::new();
         outbound::event("\"e\"", &format!("\"{number}\""), channel, &mut text);
         let frame = frame::encode_text(&text).into();
         let channel = ChannelName::parse(channel).expect("a channel name");
-        self.cores[core]
-            .publish(APP, &[Publication { channel, frame, excluded_socket_id: except }]);
+        self.cores[core].publish(APP, &[Publication { channel, frame, excluded_socket_id }]);
         self.tick(core);
         self.tick_while(core, Mailbox::has_overflow);
     }

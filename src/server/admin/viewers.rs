@@ -112,9 +112,9 @@ pub(super) struct Viewers {
 }
 
 impl Viewers {
-    pub(super) fn new(log: Arc<EventLog>, apps: impl Fn() -> Arc<Apps> + 'static) -> Self {
+    pub(super) fn new(event_log: Arc<EventLog>, apps: impl Fn() -> Arc<Apps> + 'static) -> Self {
         let apps = Box::new(apps);
-        Self { event_log: log, apps, queues: RefCell::default(), lost_events: Cell::new(0) }
+        Self { event_log, apps, queues: RefCell::default(), lost_events: Cell::new(0) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -221,9 +221,9 @@ mod tests {
     }
 
     fn viewers() -> (Arc<EventLog>, Rc<Viewers>) {
-        let log = Arc::new(EventLog::new(1));
+        let event_log = Arc::new(EventLog::new(1));
         let apps = Arc::new(Apps::new(vec![sample()]));
-        (log.clone(), Rc::new(Viewers::new(log, move || apps.clone())))
+        (event_log.clone(), Rc::new(Viewers::new(event_log, move || apps.clone())))
     }
 
     fn filter(query: &str) -> ViewFilter {
@@ -236,12 +236,12 @@ mod tests {
 
     #[test]
     fn each_viewer_receives_the_events_that_pass_its_filter() {
-        let (log, viewers) = viewers();
+        let (event_log, viewers) = viewers();
         let all = viewers.add_viewer(filter("")).unwrap();
         let some =
             viewers.add_viewer(filter("kind=refused,subscribed&channel=orders&app=1001")).unwrap();
         let none = viewers.add_viewer(filter("app=other")).unwrap();
-        log.push(
+        event_log.push(
             0,
             &mut vec![
                 event(EventLogKind::Subscribed, "private-orders.1"),
@@ -262,38 +262,38 @@ mod tests {
 
     #[test]
     fn an_event_of_an_app_that_the_list_does_not_have_yet_is_shown_without_its_id() {
-        let (log, viewers) = viewers();
+        let (event_log, viewers) = viewers();
         let all = viewers.add_viewer(filter("")).unwrap();
         let some = viewers.add_viewer(filter("app=1001")).unwrap();
         let newer = EventLogEntry { app: Some(AppIndex(7)), ..event(EventLogKind::Connected, "c") };
-        log.push(0, &mut vec![newer]);
+        event_log.push(0, &mut vec![newer]);
         assert!(text(&all).starts_with("data: {\"at\":7,\"channel\":\"c\",\"kind\":\"connected\""));
         assert_eq!(text(&some), "");
     }
 
     #[test]
     fn the_event_log_is_on_while_there_is_a_viewer() {
-        let (log, viewers) = viewers();
-        assert!(!log.is_watched());
+        let (event_log, viewers) = viewers();
+        assert!(!event_log.is_watched());
         let mut all: Vec<_> = std::iter::from_fn(|| viewers.add_viewer(filter("")).ok()).collect();
         assert_eq!(all.len(), VIEWERS_MAX);
-        assert!(log.is_watched());
+        assert!(event_log.is_watched());
         all.pop();
-        assert!(log.is_watched() && viewers.len() == VIEWERS_MAX - 1);
+        assert!(event_log.is_watched() && viewers.len() == VIEWERS_MAX - 1);
         all.clear();
-        assert!(!log.is_watched());
+        assert!(!event_log.is_watched());
     }
 
     #[test]
     fn a_viewer_that_does_not_read_loses_events_and_is_shown_the_number() {
-        let (log, viewers) = viewers();
+        let (event_log, viewers) = viewers();
         let (slow, quick) =
             (viewers.add_viewer(filter("")).unwrap(), viewers.add_viewer(filter("")).unwrap());
         for _ in 0..3 {
-            log.push(0, &mut vec![event(EventLogKind::ClientEvent, "c"); 1_000]);
+            event_log.push(0, &mut vec![event(EventLogKind::ClientEvent, "c"); 1_000]);
             quick.next_events();
         }
-        log.add_lost(0, 5);
+        event_log.add_lost(0, 5);
         let read = text(&slow);
         assert_eq!(read.matches("client_event").count(), WAITING_MAX);
         assert!(read.ends_with("data: {\"count\":1005,\"kind\":\"lost\"}\n\n"), "1,000 and 5");
@@ -303,13 +303,13 @@ mod tests {
 
     #[test]
     fn the_bytes_that_wait_for_a_viewer_are_limited() {
-        let (log, viewers) = viewers();
+        let (event_log, viewers) = viewers();
         let (slow, quick) =
             (viewers.add_viewer(filter("")).unwrap(), viewers.add_viewer(filter("")).unwrap());
         let mut large = event(EventLogKind::ClientEvent, "c");
         large.text = "\u{1}".repeat(WAITING_BYTES_MAX / 8).into();
         for _ in 0..2 {
-            log.push(0, &mut vec![large.clone(); 6]);
+            event_log.push(0, &mut vec![large.clone(); 6]);
             viewers.distribute();
             assert!(slow.queue.waiting_bytes.get() <= WAITING_BYTES_MAX);
             while !quick.next_events().is_empty() {}

@@ -140,7 +140,7 @@ impl Changer {
         doorbells: Arc<[Doorbell]>,
         webhooks: WebhookChanges,
         certificates: Option<Sender<TlsOptions>>,
-        last: Arc<ConfigurationLink>,
+        last_link: Arc<ConfigurationLink>,
     ) -> Self {
         let Merged { server, apps, .. } = merge(&origin.sources);
         Self {
@@ -153,7 +153,7 @@ impl Changer {
             doorbells,
             webhooks,
             certificates,
-            last_link: last,
+            last_link,
         }
     }
 
@@ -268,7 +268,7 @@ impl Changer {
         let mut config = build_config(&merged, &self.origin.development)?;
         if config.development && !self.is_development {
             return Err(vec![
-                "no app would be left, and a server that runs does not change to development mode: disable the last \
+                "no app would be left, and a server that runs does not change to development mode: disable the last_link \
                  app instead, or stop the server"
                     .to_owned(),
             ]);

@@ -127,10 +127,10 @@ impl Cluster {
         }
     }
 
-    /// Over which sessions a message of `by` is received now.
-    fn received_now(&self, by: SessionId) -> ReceivedAt {
-        let renewals = self.renewals.get(&by).copied().unwrap_or_default();
-        ReceivedAt { sessions: self.sessions, sender: by, sender_generation: renewals }
+    /// Over which sessions a message of `sender` is received now.
+    fn received_now(&self, sender: SessionId) -> ReceivedAt {
+        let sender_generation = self.renewals.get(&sender).copied().unwrap_or_default();
+        ReceivedAt { sessions: self.sessions, sender, sender_generation }
     }
 
     /// The details of a topic, to be changed; `None` where there are none.

@@ -183,14 +183,10 @@ impl TopicState {
     }
 
     /// Begins to wait for so many replies and snapshots.
-    pub(super) fn begin_wait(&mut self, ticket: u32, missing: i64) {
-        let (mails, ordered) = (Vec::new(), HashSet::default());
-        self.details().waiting = Some(TopicWait {
-            ticket,
-            replies_missing: missing,
-            mails,
-            received_transitions: ordered,
-        });
+    pub(super) fn begin_wait(&mut self, ticket: u32, replies_missing: i64) {
+        let (mails, received_transitions) = (Vec::new(), HashSet::default());
+        self.details().waiting =
+            Some(TopicWait { ticket, replies_missing, mails, received_transitions });
     }
 
     /// Notes a transition that was received during the wait; `node`: of a pending leave there only.

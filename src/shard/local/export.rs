@@ -58,16 +58,16 @@ impl Local {
             let name = self.channels[subscription.channel].key.name();
             subscriptions.push((name.into(), subscription.member.as_deref().cloned()));
         }
-        let begun = connection.send_queue.begun_frame_rest().to_vec();
+        let begun_frame = connection.send_queue.begun_frame_rest().to_vec();
         let mut unsent = Vec::with_capacity(connection.send_queue.bytes());
         connection.send_queue.copy_to(&mut unsent, usize::MAX);
-        unsent.drain(..begun.len());
+        unsent.drain(..begun_frame.len());
         let extras = connection.extras.as_deref();
         Ok(ConnectionState {
             app: self.app_of(context, key.slot).id.as_str().into(),
             socket_id: connection.socket_id,
             subscriptions,
-            begun_frame: begun,
+            begun_frame,
             unsent,
             closing: connection.closing,
             last_inbound_seconds: connection.last_inbound_seconds,

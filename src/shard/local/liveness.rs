@@ -49,8 +49,8 @@ impl SecondStarts {
 }
 
 impl Local {
-    /// The pong to a ping has come. `ping_sent_after`: see `NotedInput`. The connection was pinged in the second in which
-    /// `check_connection` found it silent for its whole interval.
+    /// The pong to a ping has come. `ping_sent_after`: see `NotedInput`. The connection was pinged in the second in
+    /// which `check_connection` found it silent for its whole interval.
     pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: u32) {
         let interval = self.app_of(context, slot).ping_interval_seconds;
         let pinged_ms =

@@ -201,7 +201,7 @@ impl Local {
         text: &[u8],
     ) {
         let Some(noted) = self.note_inbound(context, key) else { return };
-        let NotedInput { connection, ping_sent_after: silent_since } = noted;
+        let NotedInput { connection, ping_sent_after } = noted;
         let (app, socket_id) = (connection.app, connection.socket_id);
         self.metrics.app(app).messages_received.add(1);
         if !self.is_within_rate(context, key.slot, app) {
@@ -215,7 +215,7 @@ impl Local {
                 self.enqueue(context, out, key.slot, &self.frames.pong_event.clone())
             }
             Ok(Inbound::Pong) => {
-                if let Some(second) = silent_since {
+                if let Some(second) = ping_sent_after {
                     self.note_pong(context, key.slot, second);
                 }
             }
@@ -251,10 +251,10 @@ impl Local {
         if connection.last_inbound_seconds != now {
             connection.control_frames.begin_second();
         }
-        let silent_since = connection.awaits_pong.then_some(connection.last_inbound_seconds);
+        let ping_sent_after = connection.awaits_pong.then_some(connection.last_inbound_seconds);
         connection.last_inbound_seconds = now;
         connection.awaits_pong = false;
-        Some(NotedInput { connection, ping_sent_after: silent_since })
+        Some(NotedInput { connection, ping_sent_after })
     }
 
     /// What this core may still use of the process's memory.

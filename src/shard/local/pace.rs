@@ -59,16 +59,16 @@ impl PaceTable {
     }
 
     fn add(&mut self, key: ConnectionKey, changes: u32, now: Moment) {
-        let (pace, congested) = (self.pace, self.is_congested.then_some(now));
+        let (pace, congested_at) = (self.pace, self.is_congested.then_some(now));
         let ConnectionKey { slot, generation } = key;
-        let new = Bucket { generation, level: 0, level_at: now, congested_at: congested };
+        let new = Bucket { generation, level: 0, level_at: now, congested_at };
         let bucket = self.buckets.entry(slot).or_insert(new);
         if bucket.generation != generation {
             *bucket = new;
         }
         bucket.level = bucket.level(pace, now).saturating_add(u64::from(changes) * 1_000);
         bucket.level_at = now;
-        bucket.congested_at = congested.or(bucket.congested_at);
+        bucket.congested_at = congested_at.or(bucket.congested_at);
     }
 
     fn must_wait(&self, key: ConnectionKey, now: Moment) -> bool {

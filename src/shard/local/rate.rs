@@ -77,16 +77,15 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
     ) {
-        let Some(NotedInput { connection, ping_sent_after: silent_since }) =
-            self.note_inbound(context, key)
+        let Some(NotedInput { connection, ping_sent_after }) = self.note_inbound(context, key)
         else {
             return;
         };
         connection.speaks_control_frames = true;
         let is_within_rate = connection.control_frames.count();
         self.metrics.count_check(Refused::ControlFrameRate);
-        if !is_within_rate || silent_since.is_some() || out.is_traced() {
-            self.note_answering_pong(context, out, key, is_within_rate, silent_since);
+        if !is_within_rate || ping_sent_after.is_some() || out.is_traced() {
+            self.note_answering_pong(context, out, key, is_within_rate, ping_sent_after);
         }
     }
 
@@ -99,14 +98,14 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
         is_within_rate: bool,
-        silent_since: Option<u32>,
+        ping_sent_after: Option<u32>,
     ) {
         let socket_id = self.connections[key.slot].socket_id;
         out.trace(|| Trace::ControlFrame(socket_id));
         if !is_within_rate {
             self.note_control_frame_rate(context, out, key.slot);
         }
-        if let Some(second) = silent_since {
+        if let Some(second) = ping_sent_after {
             self.note_pong(context, key.slot, second);
         }
     }

@@ -3,8 +3,8 @@
 //! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go to a
 //! boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
 //!
-//! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::try_reserve_queue` before each push. A connection over
-//! it is closed and counted (`slow_consumer`).
+//! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::try_reserve_queue` before each push. A
+//! connection over it is closed and counted (`slow_consumer`).
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,9 @@ pub(super) const FRAME_BYTES: usize = 72;
 
 /// First in, first out. `first_frame_sent` bytes of the first frame are already with the kernel.
 ///
-/// Invariants: `first_frame_sent` is below the length of `first_frame`, and zero without it. `bytes` is the length of all frames
-/// less `first_frame_sent`. It fits 32 bits, because `try_reserve_queue` admits 2^31 bytes at most, or one frame.
+/// Invariants: `first_frame_sent` is below the length of `first_frame`, and zero without it. `bytes` is the length of
+/// all frames less `first_frame_sent`. It fits 32 bits, because `try_reserve_queue` admits 2^31 bytes at most, or one
+/// frame.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     first_frame: Option<Frame>,

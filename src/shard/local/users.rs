@@ -143,15 +143,15 @@ impl Local {
         let most = user.watchlist.len().min(WATCHLIST_MAX);
         let watched = user.watchlist[..most].iter().map(|id| &**id);
         let charge = user_charge(&user.id, user.info.as_str(), watched);
-        let charged = connection.extras.as_ref().map_or(0, |extras| extras.charge);
-        self.check_charge(context, slot, charge.saturating_sub(charged))
+        let charged_bytes = connection.extras.as_ref().map_or(0, |extras| extras.charge);
+        self.check_charge(context, slot, charge.saturating_sub(charged_bytes))
             .map_err(|error| Box::new(self.memory_denial(context, error, SIGN_IN)))?;
         if connection.signed_in().is_some_and(|before| before.key != channel) {
             let values = [Detail::text(&*user.id.text)];
             let cause = Cause::SignedInAlready;
             return Err(Box::new(Denial::new(error_code::SIGNED_IN_ALREADY, cause, values)));
         }
-        Ok(AcceptedUser { user, channel, charge, charged_bytes: charged })
+        Ok(AcceptedUser { user, channel, charge, charged_bytes })
     }
 
     fn sign_in(
@@ -160,14 +160,14 @@ impl Local {
         out: &mut Outbox,
         slot: Slot,
         sign_in: &SignIn,
-        AcceptedUser { user, channel, charge, charged_bytes: charged }: AcceptedUser<'_>,
+        AcceptedUser { user, channel, charge, charged_bytes }: AcceptedUser<'_>,
     ) {
         if self.connections[slot].signed_in().is_some() {
             self.unwatch_all(context, out, slot);
         } else {
             self.add_connection(context, out, channel.clone());
         }
-        self.discharge(slot, charged);
+        self.discharge(slot, charged_bytes);
         self.charge(slot, charge);
         let connection = &mut self.connections[slot];
         connection.authorized = true;

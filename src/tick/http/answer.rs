@@ -37,12 +37,12 @@ impl Session {
         };
         let response = match api::plan(&request, target, &mut http.context()) {
             Plan::Respond(response) => response,
-            Plan::Refuse(Denied { response, app, log_line: noted }) => {
-                self.refused_as(http, About { request: Some(&request), app }, response, noted)
+            Plan::Refuse(Denied { response, app, log_line }) => {
+                self.refused_as(http, About { request: Some(&request), app }, response, log_line)
             }
-            Plan::Unauthenticated(Denied { response, app, log_line: noted }) => {
+            Plan::Unauthenticated(Denied { response, app, log_line }) => {
                 http.overload.admission.count_auth_failure(client, http.unix_seconds);
-                self.refused_as(http, About { request: Some(&request), app }, response, noted)
+                self.refused_as(http, About { request: Some(&request), app }, response, log_line)
             }
             // Over the budget, publishes continue: a server full of quiet connections must still deliver. Far over it,
             // publishes are refused, because they fill the send queues and a backend can retry.

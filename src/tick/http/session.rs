@@ -140,13 +140,12 @@ impl Session {
     pub(in crate::tick) fn of_another_process(
         peer: SessionPeer,
         address_slot: AddressSlot,
-        served: bool,
+        has_answered: bool,
         input: &[u8],
         rules: &super::Rules,
     ) -> Self {
         let SessionPeer { address, is_named } = peer;
-        let mut session =
-            Self { has_answered: served, is_named, ..Self::new(address, address_slot) };
+        let mut session = Self { has_answered, is_named, ..Self::new(address, address_slot) };
         if !input.is_empty() {
             let mut work = Spare::default().take(rules);
             work.input.extend_from_slice(input);

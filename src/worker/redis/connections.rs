@@ -31,22 +31,25 @@ pub(crate) struct RedisConnections {
 impl RedisConnections {
     #[must_use]
     pub(crate) fn new(node: NodeId, scaling: Scaling, workers: usize) -> Self {
-        let up = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        let (congested, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let is_up_by_worker = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let (congested_workers, ended_workers) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self {
             node,
             scaling,
-            is_up_by_worker: up,
+            is_up_by_worker,
             last_logged: AtomicU8::new(LOGGED_NOTHING),
-            congested_workers: congested,
-            ended_workers: ended,
+            congested_workers,
+            ended_workers,
         }
     }
 
     /// A worker's connection is up. Returns whether that is to be logged: it is the last of all.
     pub(super) fn begins_up(&self, worker: usize) -> bool {
         self.is_up_by_worker[worker].store(true, Ordering::SeqCst);
-        let all_are_up = self.is_up_by_worker.iter().all(|up| up.load(Ordering::SeqCst));
+        let all_are_up = self
+            .is_up_by_worker
+            .iter()
+            .all(|is_up_by_worker| is_up_by_worker.load(Ordering::SeqCst));
         all_are_up && self.last_logged.swap(LOGGED_UP, Ordering::SeqCst) != LOGGED_UP
     }
 
@@ -58,6 +61,9 @@ impl RedisConnections {
 
     /// Whether this worker sends the node's heartbeat to all: the first whose connection is up does.
     pub(super) fn sends_heartbeat(&self, worker: usize) -> bool {
-        self.is_up_by_worker.iter().position(|up| up.load(Ordering::Relaxed)) == Some(worker)
+        self.is_up_by_worker
+            .iter()
+            .position(|is_up_by_worker| is_up_by_worker.load(Ordering::Relaxed))
+            == Some(worker)
     }
 }

@@ -49,9 +49,13 @@ fn config(redis: &TcpListener) -> Config {
 fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let mut config = config(redis);
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
-    let current = CurrentConfiguration::new(Arc::new(RunningConfiguration::new(1, apps, &config)));
+    let current_configuration =
+        CurrentConfiguration::new(Arc::new(RunningConfiguration::new(1, apps, &config)));
     let (applied, _) = std::sync::mpsc::channel();
-    let link = ConfigurationLink::new(SentConfiguration { configuration: current.get(), applied });
+    let link = ConfigurationLink::new(SentConfiguration {
+        configuration: current_configuration.get(),
+        applied,
+    });
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {
@@ -60,7 +64,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         operator_queues: [OperatorQueue::default()].into(),
         event_log: Arc::new(EventLog::new(1)),
         metrics: [Arc::new(CoreMetrics::new(1))].into(),
-        current_configuration: current,
+        current_configuration,
         unready: AtomicBool::new(false),
         phase: Phase::default(),
         transfer: Transfer::new(1, None),

@@ -229,8 +229,8 @@ mod tests {
 
     #[test]
     fn mail_under_way_is_not_quiet() {
-        let shown = |carried: &[(u64, u64)], quiet| TransferGauges {
-            mail_totals: carried
+        let shown = |totals: &[(u64, u64)], quiet| TransferGauges {
+            mail_totals: totals
                 .iter()
                 .map(|(sent, received)| MailTotals { sent: *sent, received: *received })
                 .collect(),

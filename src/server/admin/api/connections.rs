@@ -27,29 +27,29 @@ fn connection_row_json(row: &NodeConnectionRow) -> Value {
     })
 }
 
-/// Rows of this node, and then those of others with their nodes.
+/// Rows of this node, and then those of other nodes.
 pub(super) fn rows(
     found: Vec<Findings>,
     apps: &Apps,
-    others: Option<&NodeAnswers>,
+    node_answers: Option<&NodeAnswers>,
 ) -> Vec<(Option<u64>, NodeConnectionRow)> {
     let own = found.into_iter().flat_map(|found| found.connections);
     let own = own.map(|row| (None, row.to_node_answer(apps)));
-    let others = others.into_iter().flat_map(NodeAnswers::rows);
-    let others = others
+    let node_answers = node_answers.into_iter().flat_map(NodeAnswers::rows);
+    let node_answers = node_answers
         .flat_map(|(node, rows)| rows.connections.iter().map(move |row| (Some(node), row.clone())));
-    own.chain(others).collect()
+    own.chain(node_answers).collect()
 }
 
 /// A row as JSON, with its node if that is another one.
 pub(super) fn node_row(
     (node, found): &(Option<u64>, NodeConnectionRow),
-    others: Option<&NodeAnswers>,
+    node_answers: Option<&NodeAnswers>,
 ) -> Value {
     let mut row = connection_row_json(found);
-    if let (Some(node), Some(others)) = (node, others) {
+    if let (Some(node), Some(node_answers)) = (node, node_answers) {
         row["node"] = json!(node_name(*node));
-        row["host"] = json!(others.host(*node));
+        row["host"] = json!(node_answers.host(*node));
     }
     without_nulls(row)
 }
@@ -58,11 +58,12 @@ pub(super) fn node_row(
 pub(super) fn connection_table(
     found: Vec<Findings>,
     apps: &Apps,
-    others: Option<&NodeAnswers>,
+    node_answers: Option<&NodeAnswers>,
 ) -> Value {
     let mut left_out: u64 = found.iter().map(|found| found.left_out).sum();
-    left_out += others.map_or(0, |others| others.rows().map(|(_, rows)| rows.left_out).sum());
-    let mut rows = rows(found, apps, others);
+    left_out += node_answers
+        .map_or(0, |node_answers| node_answers.rows().map(|(_, rows)| rows.left_out).sum());
+    let mut rows = rows(found, apps, node_answers);
     rows.sort_by_key(|(_, row)| {
         let age = row.age_seconds.unwrap_or(0);
         (std::cmp::Reverse(row.queue_bytes), std::cmp::Reverse(age), row.socket_id.to_string())
@@ -70,7 +71,7 @@ pub(super) fn connection_table(
     let total = rows.len() as u64 + left_out;
     rows.truncate(ROWS_MAX);
     let left_out = total - rows.len() as u64;
-    let rows: Vec<_> = rows.iter().map(|row| node_row(row, others)).collect();
+    let rows: Vec<_> = rows.iter().map(|row| node_row(row, node_answers)).collect();
     json!({ "total": total, "left_out": left_out, "connections": rows })
 }
 
@@ -89,8 +90,8 @@ pub(super) fn connection_details(
 }
 
 /// The inside of a connection, if another node has it.
-pub(super) fn connection_details_of_nodes(others: &NodeAnswers) -> Option<Value> {
-    others.answers().iter().find_map(|answer| {
+pub(super) fn connection_details_of_nodes(node_answers: &NodeAnswers) -> Option<Value> {
+    node_answers.answers().iter().find_map(|answer| {
         let OperatorOutcome::Inside(Some(inside)) = &answer.outcome else { return None };
         let mut json = inside_json(answer.core.into(), inside);
         json["node"] = json!(node_name(answer.node));

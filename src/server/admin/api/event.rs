@@ -1,7 +1,7 @@
 //! An event of the console as JSON: for the event log and for lists of refusals.
 //!
-//! Input: a `EventLogEntry` of a worker, with the apps to name its app. Empty members are left out. Payloads are cut where
-//! the event is made (`event_log::TEXT_BYTES_MAX`), so an object here is as long as that.
+//! Input: a `EventLogEntry` of a worker, with the apps to name its app. Empty members are left out. Payloads are cut
+//! where the event is made (`event_log::TEXT_BYTES_MAX`), so an object here is as long as that.
 
 use serde_json::{Value as Json, json};
 

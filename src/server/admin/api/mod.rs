@@ -105,7 +105,7 @@ impl AdminState {
         inspection: &Inspection,
     ) -> ApiOutcome<Vec<(usize, Box<InspectionReply>)>> {
         let workers = 0..self.shared().operator_queues.len();
-        let request = || OperatorRequest::Own(CoreRequest::Look(inspection.clone()));
+        let request = || OperatorRequest::ThisCore(CoreRequest::Inspect(inspection.clone()));
         let replies = self.questions.ask(&self.sources, workers, request).await?;
         let found = replies.into_iter().filter_map(|(worker, reply)| match reply {
             OperatorReply::Found(found) => Some((worker, found)),
@@ -126,12 +126,12 @@ impl AdminState {
         let question =
             OperatorQuestion::Channels { app: self.id_of(app), contains: searched.clone() };
         let found = self.findings(&Inspection::Channels { app, contains }).await?;
-        let others = self.ask_nodes(&question).await?;
-        let page = channels::page(parameters, found, others.as_ref());
+        let node_answers = self.ask_nodes(&question).await?;
+        let page = channels::page(parameters, found, node_answers.as_ref());
         let mut page = page.map_err(|sentence| bad_parameter(&sentence))?;
-        let Some(others) = others else { return Ok(page) };
-        others.add_nodes_to(&mut page);
-        if others.rows().any(|(_, rows)| rows.left_out > 0) {
+        let Some(node_answers) = node_answers else { return Ok(page) };
+        node_answers.add_nodes_to(&mut page);
+        if node_answers.rows().any(|(_, rows)| rows.left_out > 0) {
             // The sums are exact for the rows that are shown, also of nodes that have left these out.
             let rows = page["channels"].as_array().into_iter().flatten();
             let names = rows.filter_map(|row| row["name"].as_str());
@@ -158,7 +158,7 @@ impl AdminState {
         names: Vec<String>,
     ) -> ApiOutcome<Vec<usize>> {
         let mut counts = vec![0_usize; names.len()];
-        let ask = || OperatorRequest::Ask(Question::Describe { app, names: names.clone() });
+        let ask = || OperatorRequest::AllCores(Question::Describe { app, names: names.clone() });
         let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
         let answers = replies.into_iter().filter_map(|(_, reply)| match reply {
             OperatorReply::Answers(answers) => Some(answers),
@@ -178,9 +178,10 @@ impl AdminState {
         let name = parameters.get("name").ok_or_else(|| bad_parameter("name is missing"))?;
         let found = self.findings(&Inspection::Channel { app, name: name.into() }).await?;
         let question = OperatorQuestion::Channel { app: self.id_of(app), name: name.into() };
-        let others = self.ask_nodes(&question).await?;
-        let mut inside = channels::channel_details(name, found, &self.apps(), others.as_ref());
-        others.iter().for_each(|others| others.add_nodes_to(&mut inside));
+        let node_answers = self.ask_nodes(&question).await?;
+        let mut inside =
+            channels::channel_details(name, found, &self.apps(), node_answers.as_ref());
+        node_answers.iter().for_each(|node_answers| node_answers.add_nodes_to(&mut inside));
         Ok(inside)
     }
 
@@ -190,9 +191,9 @@ impl AdminState {
         let id = app.map(|app| self.id_of(app));
         let question = OperatorQuestion::Connections { app: id, contains: contains.clone() };
         let found = self.findings(&Inspection::Connections { app, contains }).await?;
-        let others = self.ask_nodes(&question).await?;
-        let mut table = connections::connection_table(found, &self.apps(), others.as_ref());
-        others.iter().for_each(|others| others.add_nodes_to(&mut table));
+        let node_answers = self.ask_nodes(&question).await?;
+        let mut table = connections::connection_table(found, &self.apps(), node_answers.as_ref());
+        node_answers.iter().for_each(|node_answers| node_answers.add_nodes_to(&mut table));
         Ok(table)
     }
 
@@ -202,16 +203,16 @@ impl AdminState {
         if let Some(inside) = connections::connection_details(found, &self.apps()) {
             return Ok(inside);
         }
-        let others = self.ask_nodes(&OperatorQuestion::Connection { socket_id }).await?;
-        let inside = others.as_ref().and_then(connections::connection_details_of_nodes);
-        inside.ok_or_else(|| not_open(socket_id, others.as_ref()))
+        let node_answers = self.ask_nodes(&OperatorQuestion::Connection { socket_id }).await?;
+        let inside = node_answers.as_ref().and_then(connections::connection_details_of_nodes);
+        inside.ok_or_else(|| not_open(socket_id, node_answers.as_ref()))
     }
 
     async fn refusals(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let id = parameters.get("socket_id");
         let socket_id = id.map(|id| socket_id(Some(id))).transpose()?;
         let workers = 0..self.shared().operator_queues.len();
-        let ask = || OperatorRequest::Own(CoreRequest::Refusals { socket_id });
+        let ask = || OperatorRequest::ThisCore(CoreRequest::Refusals { socket_id });
         let replies = self.questions.ask(&self.sources, workers, ask).await?;
         let lists = replies.into_iter().filter_map(|(_, reply)| match reply {
             OperatorReply::Refused(refused) => Some(refused),
@@ -255,7 +256,7 @@ impl AdminState {
         };
         let ask = || {
             let request = Box::new(request.clone());
-            OperatorRequest::Own(CoreRequest::Publish { app, request })
+            OperatorRequest::ThisCore(CoreRequest::Publish { app, request })
         };
         match self.questions.ask(&self.sources, 0..1, ask).await {
             Err(response) => response,
@@ -288,7 +289,7 @@ impl AdminState {
         let workers = 0..self.shared().operator_queues.len();
         let ask = || {
             let channel = channel.clone();
-            OperatorRequest::Own(CoreRequest::EndAccess { socket_id, channel })
+            OperatorRequest::ThisCore(CoreRequest::EndAccess { socket_id, channel })
         };
         for (_, reply) in self.questions.ask(&self.sources, workers, ask).await? {
             match reply {
@@ -298,8 +299,8 @@ impl AdminState {
             }
         }
         let order = OperatorQuestion::EndAccess { socket_id, channel: channel.clone() };
-        let others = self.ask_nodes(&order).await?;
-        for answer in others.iter().flat_map(NodeAnswers::answers) {
+        let node_answers = self.ask_nodes(&order).await?;
+        for answer in node_answers.iter().flat_map(NodeAnswers::answers) {
             match answer.outcome {
                 OperatorOutcome::Ended => {
                     let node = nodes::node_name(answer.node);
@@ -309,7 +310,7 @@ impl AdminState {
                 _ => {}
             }
         }
-        Err(not_open(socket_id, others.as_ref()))
+        Err(not_open(socket_id, node_answers.as_ref()))
     }
 }
 
@@ -323,19 +324,19 @@ fn socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
     })
 }
 
-/// `others`: what the other nodes of the cluster have answered.
-fn not_open(socket_id: SocketId, others: Option<&NodeAnswers>) -> Response {
-    match others {
+/// `node_answers`: what the other nodes of the cluster have answered.
+fn not_open(socket_id: SocketId, node_answers: Option<&NodeAnswers>) -> Response {
+    match node_answers {
         None => {
             let text = format!("No connection {socket_id} is open on this node: it has ended.\n");
             Response::text(404, &text)
         }
-        Some(others) if others.is_complete() => {
+        Some(node_answers) if node_answers.is_complete() => {
             let text = format!("No connection {socket_id} is open on any node: it has ended.\n");
             Response::text(404, &text)
         }
-        Some(others) => {
-            let missing = others.missing_nodes_text();
+        Some(node_answers) => {
+            let missing = node_answers.missing_nodes_text();
             let text = format!(
                 "No connection {socket_id} is open on the nodes that answered. {missing}: it may have the connection. \
                  Try again, or use the console of that node.\n"

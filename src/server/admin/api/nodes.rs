@@ -43,7 +43,7 @@ impl AdminState {
         question: &OperatorQuestion,
     ) -> Result<Option<NodeAnswers>, Response> {
         let Some(redis) = &self.shared().redis else { return Ok(None) };
-        let ask = || OperatorRequest::AskNodes(question.clone());
+        let ask = || OperatorRequest::OtherNodes(question.clone());
         let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
         let answers = replies.into_iter().filter_map(|(_, reply)| match reply {
             OperatorReply::Answers(answers) => Some(answers),
@@ -57,19 +57,14 @@ impl AdminState {
         let sessions = self.look(&Inspection::Nodes).await?;
         let is_session_down =
             sessions.iter().any(|(worker, found)| *worker == 0 && !found.findings.is_session_up);
-        let mut silent = BTreeMap::new();
+        let mut silent_nodes = BTreeMap::new();
         for (NodeId(node), seconds) in sessions.iter().flat_map(|(_, found)| &found.findings.nodes)
         {
-            let last = silent.entry(*node).or_insert(*seconds);
+            let last = silent_nodes.entry(*node).or_insert(*seconds);
             *last = (*last).min(*seconds);
         }
-        silent.retain(|node, _| !answers.iter().any(|answer| answer.node == *node));
-        Ok(Some(NodeAnswers {
-            own_node: redis.node.0,
-            answers,
-            silent_nodes: silent,
-            is_session_down,
-        }))
+        silent_nodes.retain(|node, _| !answers.iter().any(|answer| answer.node == *node));
+        Ok(Some(NodeAnswers { own_node: redis.node.0, answers, silent_nodes, is_session_down }))
     }
 }
 
@@ -112,12 +107,12 @@ impl NodeAnswers {
             }
             row
         });
-        let silent = self.silent_nodes.iter();
-        let silent = silent.map(
+        let silent_nodes = self.silent_nodes.iter();
+        let silent_nodes = silent_nodes.map(
             |(node, seconds)| json!({ "node": node_name(*node), "seen_seconds_ago": seconds }),
         );
         answer["nodes"] = std::iter::once(own).chain(others).collect();
-        answer["silent_nodes"] = silent.collect();
+        answer["silent_nodes"] = silent_nodes.collect();
         if self.is_session_down {
             answer["session_down"] = json!(true);
         }
@@ -129,13 +124,13 @@ impl NodeAnswers {
             return "The connection of this node to Redis is down, so no other node was asked"
                 .to_owned();
         }
-        let silent = self.silent_nodes.iter().map(|(node, seconds)| {
+        let silent_nodes = self.silent_nodes.iter().map(|(node, seconds)| {
             format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
         });
         let busy = self.answers.iter().filter(|answer| answer.is_busy()).map(|answer| {
             format!("{} on {} (too many questions)", node_name(answer.node), answer.host)
         });
-        let names: Vec<String> = silent.chain(busy).collect();
+        let names: Vec<String> = silent_nodes.chain(busy).collect();
         format!("No answer came in time from node {}", names.join(", "))
     }
 }

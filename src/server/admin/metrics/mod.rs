@@ -17,7 +17,7 @@ pub(in crate::server) use scrape::ScrapeSources;
 use crate::admission::overload::OverloadLevel;
 use crate::counters::{Refused, WebhookCounters};
 use crate::metrics::ConnectionEnd;
-use crate::output::{self, LostLines};
+use crate::output;
 use exposition::Samples;
 pub(super) use spec::{MetricKind, MetricSpec};
 
@@ -242,7 +242,8 @@ metrics! {
         |_, out| out.sample(&[], output::queued_log_bytes().peak);
     "log_lines_lost_total" Counter ["reason"] "Lines that are not in the log. suppressed: their reason had no lines left; over_rate: over the bytes a second; unread: the reader was too slow; unwritten: the stream refused them.",
         |scrape, out| {
-            let LostLines { lost_to_full_queue: unread, lost_to_write_errors: unwritten, lost_to_rate_limit: over_rate, .. } = output::lost_lines();
+            let lost = output::lost_lines();
+            let (unread, unwritten, over_rate) = (lost.lost_to_full_queue, lost.lost_to_write_errors, lost.lost_to_rate_limit);
             let suppressed = scrape.cores().map(|core| core.lines_left_out.get()).sum::<u64>();
             let all = [("suppressed", suppressed), ("over_rate", over_rate), ("unread", unread), ("unwritten", unwritten)];
             all.iter().for_each(|(reason, lines)| out.sample(&[reason], lines));

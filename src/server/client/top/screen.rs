@@ -126,15 +126,16 @@ impl Screen {
         ];
         let rows = self.now.workers.iter().enumerate().map(|(index, worker)| {
             let rates = self.rates.as_ref().and_then(|rates| rates.workers.get(index)).copied();
-            let WorkerRates { load, sent, received, messages_per_send: together } =
-                rates.unwrap_or_default();
+            let WorkerRates { load, sent, received, messages_per_send } = rates.unwrap_or_default();
             Row::new([
                 Cell::from(worker.core.to_string()),
                 Cell::from(format!("{:>5.1} %", load * 100.0)),
                 Cell::from(bar(load)).style(Style::new().fg(color_of(load))),
                 Cell::from(format!("{:>8}/s", format_number(sent))),
                 Cell::from(format!("{:>8}/s", format_number(received))),
-                Cell::from(together.map_or("-".to_owned(), |number| format!("{number:>6.2}"))),
+                Cell::from(
+                    messages_per_send.map_or("-".to_owned(), |number| format!("{number:>6.2}")),
+                ),
                 Cell::from(grouped(worker.subscriptions)),
                 Cell::from(bytes(worker.queue_bytes)),
                 Cell::from(grouped(worker.mail_waiting)),
@@ -257,16 +258,17 @@ pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
         "core    load   to clients/s  of clients/s  per send  subscriptions      waits  mail\n",
     );
     for (index, worker) in now.workers.iter().enumerate() {
-        let WorkerRates { load, sent, received, messages_per_send: together } =
+        let WorkerRates { load, sent, received, messages_per_send } =
             rates.workers.get(index).copied().unwrap_or_default();
-        let together = together.map_or("-".to_owned(), |number| format!("{number:.2}"));
+        let messages_per_send =
+            messages_per_send.map_or("-".to_owned(), |number| format!("{number:.2}"));
         text.push_str(&format!(
             "{:>4} {:>5.1} % {:>14} {:>13} {:>9} {:>14} {:>10} {:>5}\n",
             worker.core,
             load * 100.0,
             format_number(sent),
             format_number(received),
-            together,
+            messages_per_send,
             grouped(worker.subscriptions),
             bytes(worker.queue_bytes),
             grouped(worker.mail_waiting),
