@@ -73,6 +73,10 @@ pub(super) fn start_threads(
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
     }
+    let smaller = LockedMemory::of(workers).warning_of_smaller_rings(shared.smaller_rings());
+    if let Some(warning) = smaller {
+        tracing::warn!(event = "rings_small", "{warning}");
+    }
     watch.start(&control).map_err(StartError::Start)?;
     Ok(Threads { doorbells, webhooks, control })
 }
@@ -105,6 +109,7 @@ pub(super) fn share(
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         io,
+        smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
         desks: (0..workers).map(|_| Desk::default()).collect(),
         live: Arc::new(LiveLog::new(workers)),

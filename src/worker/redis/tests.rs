@@ -55,6 +55,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {
+        smaller_rings: AtomicUsize::new(0),
         io: Choice::Epoll(None),
         overload: Arc::new(Overload::default()),
         desks: [Desk::default()].into(),
