@@ -2,7 +2,7 @@
 //!
 //! A desk is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The asker keeps a
 //! ticket, and finds the answer there later. An asker that gives up drops its ticket, and the worker drops the task.
-//! Limit: `TASKS_MAX` tasks for each worker.
+//! Does not carry out a task. Limit: `TASKS_MAX` tasks for each worker; one more is refused and counted.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use crate::app::AppIndex;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::live::LiveEvent;
+use crate::metrics::Tally;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
     AccessEnd, Answer, Findings, Inspection, NodeConnectionInside, OperatorQuestion, Question,
@@ -60,6 +61,8 @@ pub(crate) enum DeskReply {
     Ended(AccessEnd),
     /// Of all cores, and of the nodes that answered in time.
     Answers(Vec<Answer>),
+    /// The worker is gathering the answers to as many questions as it may.
+    Busy,
     Refused(Vec<LiveEvent>),
 }
 
@@ -146,6 +149,12 @@ pub(crate) struct Desk {
     /// Tasks wait.
     is_busy: AtomicBool,
     tasks: Locked<VecDeque<DeskTask>>,
+    /// The thread that has locked `tasks` writes this and the next two.
+    pub(crate) waiting: Tally,
+    /// The most that have waited.
+    pub(crate) waiting_peak: Tally,
+    /// Tasks that found no room.
+    pub(crate) refused: Tally,
 }
 
 impl Desk {
@@ -154,10 +163,14 @@ impl Desk {
     pub(crate) fn ask(&self, request: DeskRequest) -> Option<DeskTicket> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         if tasks.len() >= TASKS_MAX {
+            self.refused.add(1);
             return None;
         }
         let reply = ReplyPlace::default();
         tasks.push_back(DeskTask { request, reply: reply.clone() });
+        let waiting = tasks.len() as u64;
+        self.waiting.set(waiting);
+        self.waiting_peak.set(self.waiting_peak.get().max(waiting));
         self.is_busy.store(true, Ordering::Release);
         Some(DeskTicket(reply))
     }
@@ -172,6 +185,7 @@ impl Desk {
     pub(crate) fn next(&self) -> Option<DeskTask> {
         let mut tasks = self.tasks.try_lock().ok()?;
         while let Some(task) = tasks.pop_front() {
+            self.waiting.set(tasks.len() as u64);
             if !task.reply.is_abandoned() {
                 return Some(task);
             }
@@ -193,10 +207,12 @@ mod tests {
         let tickets: Vec<_> = std::iter::from_fn(ask).collect();
         assert_eq!(tickets.len(), TASKS_MAX);
         assert!(desk.is_busy());
+        assert_eq!((desk.waiting.get(), desk.refused.get()), (TASKS_MAX as u64, 1));
         let first = desk.next().expect("a task");
         first.reply.leave(DeskReply::Ended(AccessEnd::Done));
         assert!(matches!(tickets[0].take(), Some(DeskReply::Ended(AccessEnd::Done))));
         drop(tickets);
         assert!(desk.next().is_none() && !desk.is_busy(), "nobody waits");
+        assert_eq!((desk.waiting.get(), desk.waiting_peak.get()), (0, TASKS_MAX as u64));
     }
 }

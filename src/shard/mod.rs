@@ -350,7 +350,8 @@ impl Shard {
                 self.outbox.mail_back(from, Mail::Answer { id, answer });
             }
             Mail::Inspect { id, from, question } => {
-                self.take_order(OperatorOrder { from, id, question });
+                let received_at = self.now();
+                self.take_order(OperatorOrder { from, id, received_at, question });
             }
             Mail::Subscribed { channel, connection, ticket, greeting, joined } => {
                 local.on_subscribed(context, out, &channel, (connection, ticket), greeting, joined);

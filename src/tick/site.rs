@@ -198,7 +198,8 @@ impl Site<'_> {
         for to in 0..cores {
             let question = question.clone();
             if to == from {
-                self.shard.take_order(OperatorOrder { from, id, question });
+                let received_at = now;
+                self.shard.take_order(OperatorOrder { from, id, received_at, question });
             } else {
                 self.shard.outbox.mails.push((to, Mail::Inspect { id, from, question }));
             }

@@ -3,8 +3,8 @@
 //!
 //! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
 //! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
-//! ends. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of other nodes, and questions that other cores and nodes are
-//! answering, whose bound is in `tick/gather.rs`.
+//! ends. A task whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
+//! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`.
 
 use super::notes::peer_of;
 use super::{HostKernel, Worker, sys};
@@ -60,12 +60,6 @@ enum DeskAsker {
     Core(OperatorOrder),
 }
 
-impl DeskWork {
-    fn is_abandoned(&self) -> bool {
-        matches!(&self.asker, DeskAsker::Desk(reply) if reply.is_abandoned())
-    }
-}
-
 impl<K: HostKernel> Worker<K> {
     /// Passes complete answers on, and forgets questions whose asker has given up.
     pub(super) fn pass_answers_on(&mut self) {
@@ -84,10 +78,13 @@ impl<K: HostKernel> Worker<K> {
     /// Begins a task. What needs no slices is answered at once, and leaves the desk free for the next one.
     fn begin_task(&mut self, task: DeskTask) -> Option<DeskWork> {
         let DeskTask { request, reply } = task;
-        let is_full = !self.core.gathers.takes_caller_questions();
         let (asked, goal) = match request {
-            // Over the limit the place of the answer is dropped, and the asker's time ends.
-            DeskRequest::Ask(_) | DeskRequest::AskNodes(_) if is_full => return None,
+            DeskRequest::Ask(_) | DeskRequest::AskNodes(_)
+                if !self.core.gathers.takes_caller_questions() =>
+            {
+                reply.leave(DeskReply::Busy);
+                return None;
+            }
             DeskRequest::Ask(question) => {
                 self.desk_asks.push((self.core.begin_gather(question), reply));
                 return None;
@@ -125,7 +122,8 @@ impl<K: HostKernel> Worker<K> {
             }
             _ => DeskGoal::Show,
         };
-        Some(DeskWork { inspector: Inspector::new(asked), goal, asker: DeskAsker::Core(order) })
+        let inspector = Inspector::for_node(asked);
+        Some(DeskWork { inspector, goal, asker: DeskAsker::Core(order) })
     }
 
     fn answer_order(&mut self, order: &OperatorOrder, outcome: OperatorOutcome) {
@@ -138,13 +136,26 @@ impl<K: HostKernel> Worker<K> {
         if let Some(task) = desk.next() {
             return self.begin_task(task);
         }
-        let order = self.core.shard.outbox.orders.pop_front()?;
+        let order = self.core.shard.next_order()?;
         self.begin_order(order)
+    }
+
+    /// The task in progress, if its asker still waits.
+    fn unfinished_work(&mut self) -> Option<DeskWork> {
+        let work = self.desk_work.take()?;
+        match &work.asker {
+            DeskAsker::Desk(reply) if reply.is_abandoned() => None,
+            DeskAsker::Core(order) if order.is_late(self.core.shard.now()) => {
+                self.core.shard.refuse_late_order(order);
+                None
+            }
+            _ => Some(work),
+        }
     }
 
     /// Works on one task for one slice.
     pub(super) fn serve_desk(&mut self) {
-        let work = self.desk_work.take().filter(|work| !work.is_abandoned());
+        let work = self.unfinished_work();
         let Some(mut work) = work.or_else(|| self.next_work()) else { return };
         let Some(reply) = self.carry_out_task(&mut work) else {
             self.desk_work = Some(work);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::exposition::Samples;
 use crate::app::{Apps, WebhookKind};
 use crate::counters::{Refused, WEBHOOK_KINDS, WebhookCounters};
+use crate::desk::Desk;
 use crate::mailbox::Doorbell;
 use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
@@ -108,6 +109,14 @@ impl Scrape<'_> {
         let mut number = itoa::Buffer::new();
         for (index, core) in self.cores().enumerate() {
             out.sample(&[number.format(index)], read(core));
+        }
+    }
+
+    /// What the desk of each core counts.
+    pub(super) fn by_desk(&self, out: &mut Samples, read: impl Fn(&Desk) -> u64) {
+        let mut number = itoa::Buffer::new();
+        for (index, desk) in self.sources.shared.desks.iter().enumerate() {
+            out.sample(&[number.format(index)], read(desk));
         }
     }
 
