@@ -69,6 +69,21 @@ impl LockedMemory {
         }
     }
 
+    /// What the operator should know if so many workers found no room for a large ring.
+    pub(super) fn warning_of_smaller_rings(&self, count: usize) -> Option<String> {
+        (count > 0).then(|| {
+            format!(
+                "{count} of {} workers have rings with {} completions in place of {}, because other processes of this \
+                 user use the locked memory that was to hold larger ones. A close costs more there, where a worker has \
+                 thousands of connections: raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a \
+                 shell)",
+                self.workers,
+                RingSize::Small.completions(),
+                RingSize::Large.completions(),
+            )
+        })
+    }
+
     pub(super) fn is_enough_to_start(&self) -> bool {
         self.limit_bytes.is_none_or(|limit_bytes| self.needed <= limit_bytes)
     }

@@ -202,6 +202,7 @@ impl Site<'_> {
                 self.shard.queue_operator_order(OperatorOrder {
                     gathering_core: from,
                     question_number: id,
+                    received_at: now,
                     question,
                 });
             } else {

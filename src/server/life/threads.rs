@@ -77,6 +77,11 @@ pub(super) fn start_threads(
             error.to_string(),
         ));
     }
+    let smaller =
+        LockedMemory::for_workers(workers).warning_of_smaller_rings(shared.smaller_rings());
+    if let Some(warning) = smaller {
+        tracing::warn!(event = "rings_small", "{warning}");
+    }
     watch.start(&control).map_err(StartError::Start)?;
     Ok(Threads { doorbells, webhooks, control })
 }
@@ -109,6 +114,7 @@ pub(super) fn share(
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         kernel_interface: io,
+        smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
         operator_queues: (0..workers).map(|_| OperatorQueue::default()).collect(),
         event_log: Arc::new(EventLog::new(workers)),

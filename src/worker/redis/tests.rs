@@ -60,6 +60,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {
         kernel_interface: Choice::Epoll(None),
+        smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::default()),
         operator_queues: [OperatorQueue::default()].into(),
         event_log: Arc::new(EventLog::new(1)),
