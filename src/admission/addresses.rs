@@ -252,7 +252,6 @@ impl RateTable {
 }
 
 impl RateTable {
-    /// What was counted for the client in this second.
     pub fn count_in(&self, client: ClientAddress, unix_seconds: u64) -> u32 {
         let (bucket, _) = locate(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];

@@ -48,7 +48,6 @@ pub(super) fn plan(
     Ok(Plan::EndAccess(AccessCommand { app, target, action }))
 }
 
-/// `channel` of the body.
 fn channel(body: &str, problems: &mut Problems) -> Option<Box<str>> {
     let members = json::members(body).into_iter().flatten();
     let given = members.filter(|(name, _)| json::is_name(name, "channel")).map(|(_, span)| span);

@@ -196,7 +196,6 @@ fn environment_file(
 
 const TOML_FILE: &str = "ringverb.toml";
 const ENV_FILE: &str = ".env";
-/// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 fn name_of(named: Option<&Path>, default: &str) -> String {

@@ -179,7 +179,6 @@ mod tests {
             ("redis://only@a", "a", None, Some("only"), None),
             ("redis://u:@a", "a", None, Some("u"), Some("")),
             ("redis://u%3a%40:p%2F%C3%A4:%25@a", "a", None, Some("u:@"), Some("p/ä:%")),
-            // As PHP reads them.
             ("redis://u:p%zz%4@a", "a", None, Some("u"), Some("p%zz%4")),
             ("redis://u:p@ss@a", "a", None, Some("u"), Some("p@ss")),
         ] {

@@ -261,7 +261,6 @@ impl<M> Mailbox<M> {
         self.receive_stamped(from, lane).map(|(_, mail)| mail)
     }
 
-    /// `receive` with the stamp of the mail.
     pub fn receive_stamped(&mut self, from: u16, lane: usize) -> Option<StampedMail<M>> {
         debug_assert!(from < self.cores() && lane < LANES, "a core and a lane of this process");
         let stamped = self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()?;

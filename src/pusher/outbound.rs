@@ -14,7 +14,6 @@ pub const PING: &[u8] = br#"{"event":"pusher:ping"}"#;
 /// `pusher:pong`, without data as Reverb sends it.
 pub const PONG: &[u8] = br#"{"event":"pusher:pong"}"#;
 
-/// `pusher:connection_established`.
 pub fn connection_established(
     socket_id: SocketId,
     activity_timeout_seconds: u32,

@@ -275,7 +275,6 @@ mod tests {
             ("/sys/fs/cgroup/a.slice/cpu.max", "50000 20000\n"),
             ("/sys/fs/cgroup/a.slice/b.scope/memory.max", "1073741824\n"),
             ("/sys/fs/cgroup/a.slice/memory.max", "536870912\n"),
-            // Another group's.
             ("/sys/fs/cgroup/c.slice/memory.max", "1\n"),
             ("/sys/fs/cgroup/a.slice/b.scope/d/cpu.max", "1 100000\n"),
         ];

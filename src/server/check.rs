@@ -217,7 +217,6 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("port = 8080") && text.contains("# default"), "{text}");
-        // As it is served, whatever the spelling was.
         for part in [
             "path = \"/ws\"",
             "debug = true",

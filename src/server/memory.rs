@@ -183,7 +183,6 @@ mod tests {
         ] {
             assert!(first.contains(part), "{first}");
         }
-        // However often it changes.
         let more: Vec<String> =
             (1..200).filter_map(|at| line(250 + at * 50, 80 + at % 40)).collect();
         assert!(more.is_empty(), "{more:#?}");

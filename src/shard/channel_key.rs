@@ -30,7 +30,6 @@ impl ChannelKey {
         &self.name
     }
 
-    /// The name, shared with the key.
     #[must_use]
     pub fn shared_name(&self) -> Arc<str> {
         self.name.clone()

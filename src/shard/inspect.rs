@@ -34,13 +34,23 @@ const _: () = assert!(ROWS_MAX <= SLICE_ENTRIES_MAX as usize, "a roster is one s
 #[derive(Clone, Debug)]
 pub enum Inspection {
     /// Channels of an app whose name contains a text.
-    Channels { app: AppIndex, contains: Box<str> },
+    Channels {
+        app: AppIndex,
+        contains: Box<str>,
+    },
     /// The subscribers of a channel, and its members if this core is its home.
-    Channel { app: AppIndex, name: Box<str> },
+    Channel {
+        app: AppIndex,
+        name: Box<str>,
+    },
     /// Connections whose socket id or user id contains a text; of one app or of all.
-    Connections { app: Option<AppIndex>, contains: Box<str> },
-    /// One connection.
-    Connection { socket_id: SocketId },
+    Connections {
+        app: Option<AppIndex>,
+        contains: Box<str>,
+    },
+    Connection {
+        socket_id: SocketId,
+    },
     /// The nodes that this core's cluster session sees.
     Nodes,
 }

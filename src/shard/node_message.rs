@@ -133,7 +133,6 @@ pub enum ApiMessage {
     },
 }
 
-/// Any message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeMessage {
     Channel(ChannelMessage),

@@ -24,15 +24,28 @@ pub(super) const ORDER_TIME_MS: u64 = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperatorQuestion {
     /// Channels of an app whose name contains a text.
-    Channels { app: Box<str>, contains: Box<str> },
+    Channels {
+        app: Box<str>,
+        contains: Box<str>,
+    },
     /// The members and subscribers of a channel.
-    Channel { app: Box<str>, name: Box<str> },
+    Channel {
+        app: Box<str>,
+        name: Box<str>,
+    },
     /// Connections whose socket id or user id contains a text; of one app or of all.
-    Connections { app: Option<Box<str>>, contains: Box<str> },
-    /// One connection.
-    Connection { socket_id: SocketId },
+    Connections {
+        app: Option<Box<str>>,
+        contains: Box<str>,
+    },
+    Connection {
+        socket_id: SocketId,
+    },
     /// End a connection, or its subscription to a channel.
-    EndAccess { socket_id: SocketId, channel: Option<Box<str>> },
+    EndAccess {
+        socket_id: SocketId,
+        channel: Option<Box<str>>,
+    },
 }
 
 /// What one core of a node answers.

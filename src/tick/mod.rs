@@ -175,7 +175,7 @@ impl<K: Kernel> Core<K> {
         debug_assert!(!self.mailbox.has_held_mail(), "a core with mail does not sleep");
         debug_assert!(!self.mailbox.has_overflow(), "nor one whose mail waits for room");
         if paused {
-            // No time passes.
+            // A paused core ignores time: deadlines of connections must not pass while they move to another process.
             return NextTick::OnReport;
         }
         let now = self.shard.now();

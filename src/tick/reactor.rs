@@ -142,7 +142,6 @@ pub struct Reactor<K: Kernel> {
     pub accounts: Vec<AddressChange>,
 }
 
-/// One listener.
 pub(super) struct ListenerState<L> {
     pub(super) listener: L,
     /// Connections may be waiting.

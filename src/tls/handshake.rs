@@ -50,7 +50,6 @@ const NOTHING_FOLLOWS: HandshakeError = HandshakeError::Failed("the handshake ha
 const CLOSED: HandshakeError = HandshakeError::Failed("it closed during the handshake");
 const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 16,645 bytes");
 
-/// One handshake.
 pub struct Handshake {
     /// `None` after its end.
     connection: Option<UnbufferedServerConnection>,

@@ -13,7 +13,6 @@ use zeroize::Zeroize;
 const TICKET_BYTES_MAX: usize = 1024;
 const NAME_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
-/// Name and key.
 pub const TICKET_KEY_BYTES: usize = NAME_BYTES + KEY_BYTES;
 
 /// A key, and the name that goes with each ticket.

@@ -97,7 +97,6 @@ impl Discarded {
 }
 
 impl EndpointReport {
-    /// Whether a failure is to be reported now.
     pub(super) fn report_failure_now(&mut self, now: Moment) -> bool {
         if self.failing_since.is_some() || now < self.failing_quiet_until {
             return false;

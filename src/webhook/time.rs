@@ -32,13 +32,11 @@ impl WebhookClock {
         Duration::from_millis(moment.0.saturating_sub(self.now().0))
     }
 
-    /// Time since `moment`.
     pub(super) fn since(self, moment: Moment) -> Duration {
         Duration::from_millis(self.now().0.saturating_sub(moment.0))
     }
 }
 
-/// The moment `after` later.
 pub(super) fn later(moment: Moment, after: Duration) -> Moment {
     Moment(moment.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
 }

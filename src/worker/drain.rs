@@ -24,7 +24,6 @@ const ANSWER_MS: u64 = 300;
 /// Shortest time in which a server that is replaced continues to complete handshakes.
 const RETIRING_MS_MIN: u64 = 500;
 
-/// The drain of one worker.
 #[derive(Default)]
 pub(super) struct Drain {
     pub(super) has_begun: bool,

@@ -55,7 +55,6 @@ impl From<FinishedWork> for OperatorReply {
 
 /// The receiver of the answer.
 enum ReplyTarget {
-    /// The thread `admin`.
     AdminThread(ReplySender),
     /// A core that gathers the answers for another node.
     GatheringCore(OperatorOrder),

@@ -65,7 +65,6 @@ pub(crate) trait HostKernel:
 }
 impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd, Channel = TlsChannel>> HostKernel for K {}
 
-/// One worker.
 pub(crate) struct Worker<K: HostKernel> {
     core: Core<K>,
     shared: Arc<Shared>,
@@ -102,7 +101,6 @@ pub(crate) struct Ends {
     pub configuration: Arc<ConfigurationLink>,
 }
 
-/// A listener of one port.
 #[derive(Debug)]
 pub(crate) struct PortListener {
     pub listener: TcpListener,

@@ -218,7 +218,6 @@ mod tests {
     #[test]
     fn a_key_is_base64_of_sixteen_bytes() {
         assert!(is_nonce("AAAAAAAAAAAAAAAAAAAAAA=="));
-        // Fifteen and seventeen bytes, two that are not base64, not ASCII.
         for key in [
             "AAAAAAAAAAAAAAAAAAAA",
             "AAAAAAAAAAAAAAAAAAAAAAA=",

@@ -151,7 +151,6 @@ impl OptionKind {
         (min..=max).contains(&number).then_some(number)
     }
 
-    /// Which of the words a text is.
     #[must_use]
     pub fn word(&self, text: &str) -> Option<usize> {
         match self {

@@ -21,7 +21,6 @@ use crate::limits;
 pub enum Scope {
     /// The process: `[server]` in `ringverb.toml`.
     Server,
-    /// One app: `[[apps]]`.
     App,
     /// One endpoint of an app's backend: `[[apps.webhooks]]`.
     Webhook,
@@ -29,7 +28,6 @@ pub enum Scope {
     Unused,
 }
 
-/// One option.
 #[derive(Debug)]
 pub struct OptionSpec {
     pub id: OptionId,

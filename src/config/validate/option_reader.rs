@@ -71,7 +71,6 @@ impl OptionReader {
         ));
     }
 
-    /// A number of an option with a default.
     pub(super) fn number<T: TryFrom<u64> + Default>(&mut self, values: &Values, id: Id) -> T {
         self.optional_number(values, id).unwrap_or_default()
     }

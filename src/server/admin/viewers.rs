@@ -101,7 +101,6 @@ fn bytes_of(event: &EventLogEntry) -> usize {
         + event.channel.as_ref().map_or(0, |name| name.len())
 }
 
-/// All viewers.
 pub(super) struct Viewers {
     event_log: Arc<EventLog>,
     /// The apps in use.

@@ -17,7 +17,6 @@ use crate::config::options::{OPTIONS, OptionId, OptionKind, Scope, boolean, of_s
 use crate::config::webhook_url;
 use crate::server::generated::generated_credentials;
 
-/// A change of one app.
 pub(in crate::server) struct AppChange {
     /// `None`: a new app that gets an id.
     pub(in crate::server) id: Option<String>,
@@ -47,7 +46,6 @@ pub(super) fn is_named(table: &Table, id: &str) -> bool {
     }
 }
 
-/// Changes one of the tables.
 pub(super) fn edit(
     tables: &mut Vec<Table>,
     change: AppChange,

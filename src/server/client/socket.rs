@@ -54,7 +54,6 @@ impl ClientSocket {
         connection.send(request.as_bytes()).map_err(|error| connection.connection_lost(&error))?;
         let head = connection.head()?;
         if head.status != 101 {
-            // The reason, if there is one.
             let body = escaped_text(String::from_utf8_lossy(&connection.input).trim());
             return Err(connection.unexpected_answer(&format!(
                 "it answers {} instead of opening a WebSocket ({body})",

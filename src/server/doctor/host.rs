@@ -88,7 +88,6 @@ impl HostFiles {
     }
 }
 
-/// All of it.
 pub(in crate::server) fn examine(files: &HostFiles, wanted: HostNeeds) -> Vec<Diagnosis> {
     let mut found = vec![descriptors(files, wanted)];
     found.extend(io_uring(files));

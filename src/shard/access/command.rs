@@ -55,7 +55,6 @@ impl AccessCommand {
         }
     }
 
-    /// Bytes of its texts.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let target = match &self.target {

@@ -363,7 +363,6 @@ impl Cluster {
         here.home.forget_elsewhere(channel);
     }
 
-    /// What this node has of a channel.
     fn snapshot(&self, here: &Here<'_>, channel: &ChannelKey) -> NodeSnapshot {
         NodeSnapshot {
             members: here.home.members_here(channel),

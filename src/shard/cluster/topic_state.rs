@@ -87,7 +87,6 @@ pub(super) struct PeerSnapshot {
 /// Over which sessions a snapshot was received. If one has been lost since, the snapshot is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceivedAt {
-    /// `Cluster::sessions` then.
     pub(super) sessions: u32,
     pub(super) sender: SessionId,
     /// How often the sender's session had come up again.
@@ -165,7 +164,6 @@ impl Deref for TopicState {
 }
 
 impl TopicState {
-    /// The details, if there are any.
     pub(super) fn details_if_any(&mut self) -> Option<&mut Details> {
         self.0.as_deref_mut()
     }

@@ -28,7 +28,6 @@ const MEMBER_BYTES: usize = 128;
 /// Memory of a watched or signed-in user beside the id.
 const USER_BYTES: usize = 192;
 
-/// The charge for a subscription.
 pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) -> u32 {
     let member = member.map_or(0, |(user, info)| {
         // The roster has each text, and so has its encoded form.

@@ -23,7 +23,6 @@ impl Openings {
     pub(super) fn note_second(&mut self, second: u32, sequence: u32) {
         match self.entries.last() {
             Some((_, last)) if *last == sequence => return,
-            // After 2^32 connections.
             Some((_, last)) if *last > sequence => self.entries.clear(),
             _ => {}
         }

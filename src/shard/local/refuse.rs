@@ -235,7 +235,6 @@ impl Local {
             MessageFault::NoEvent
             | MessageFault::SubscribeData
             | MessageFault::SubscribeChannel => Detail::Span(&malformed.value),
-            // Escaped and cut.
             MessageFault::ChannelData => Detail::Own(&malformed.value),
             _ => Detail::text(&*malformed.value),
         };

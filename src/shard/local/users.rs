@@ -322,7 +322,6 @@ impl Local {
                         self.send_watchlist(context, out, slot);
                     }
                 }
-                // The list that is still to come will have it.
                 _ => {}
             }
         }

@@ -186,7 +186,6 @@ impl Http {
         (self.rules.verbose_errors && !cause.is_in_answer()).then_some(line)
     }
 
-    /// The context of the API.
     fn context(&mut self) -> api::RequestContext<'_> {
         api::RequestContext {
             apps: &self.apps,

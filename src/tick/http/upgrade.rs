@@ -220,7 +220,6 @@ fn check_version(version: &str) -> Result<(), ErrorCode> {
     match version.parse::<u32>() {
         Ok(5..=7) => Ok(()),
         Ok(_) => Err(error_code::UNSUPPORTED_VERSION),
-        // A number that does not fit the integer type.
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(error_code::UNSUPPORTED_VERSION)
         }

@@ -88,7 +88,6 @@ impl<K: Kernel> Reactor<K> {
     fn read_queued(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Some(entry) = self.sessions.get(key) else { return };
         if entry.queued == Queued::No {
-            // It was read since it was queued.
             return;
         }
         if entry.read_in_tick == self.tick {

@@ -115,7 +115,6 @@ fn a_redis_connection_that_ended_with_unread_input_is_retried_later() {
     // No call of this loop waits, so a core that wants no wait at all shows.
     let busy = (0..20).filter(|_| worker.tick() == 0).count();
     assert!(busy < 5, "{busy} of 20 ticks ask for another one at once");
-    // The same for a report that nobody has taken.
     worker.core.reactor.cluster.readable = true;
     let busy = (0..20).filter(|_| worker.tick() == 0).count();
     assert!(busy < 5, "{busy} of 20 ticks ask for another one at once, because of a late report");

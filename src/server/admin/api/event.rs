@@ -9,7 +9,6 @@ use crate::app::Apps;
 use crate::cause::Cause;
 use crate::event_log::EventLogEntry;
 
-/// An event of the log as JSON.
 pub(in crate::server::admin) fn event_json(event: &EventLogEntry, apps: &Apps) -> Json {
     fn none_if_empty(text: &str) -> Option<&str> {
         (!text.is_empty()).then_some(text)

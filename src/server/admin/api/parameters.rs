@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use crate::http1::query::parse_query;
 use crate::text::shown;
 
-/// Bytes of a filter.
 pub(super) const FILTER_BYTES_MAX: usize = 200;
 
 /// The query of a request.

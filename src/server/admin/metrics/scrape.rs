@@ -34,7 +34,6 @@ pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) started_unix_seconds: u64,
 }
 
-/// One scrape.
 pub(in crate::server::admin) struct Scrape<'a> {
     pub(in crate::server::admin) sources: &'a ScrapeSources,
     /// Those in use, and those that were.
