@@ -25,7 +25,7 @@ impl Sources {
     /// # Errors
     /// One sentence per mistake in a file.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    pub fn gather(
+    pub fn read_sources(
         flags: HashMap<Id, String>,
         toml_file: Option<&Path>,
         env_file: Option<&Path>,
@@ -35,7 +35,7 @@ impl Sources {
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        let mut files = Files::here();
+        let mut files = Files::of_environment();
         let toml = files.read(toml_file, TOML_FILE).and_then(|bytes| {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
                 .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
@@ -184,7 +184,7 @@ fn environment_file(
     laravel_env: Option<&str>,
     app_env: Option<&String>,
 ) -> Option<PathBuf> {
-    let app_env = app_env.map(|name| dotenv::env(name));
+    let app_env = app_env.map(|name| dotenv::laravel_env_value(name));
     // What PHP takes for true.
     let app_env = app_env.as_deref().filter(|name| !matches!(*name, "" | "0" | "false"));
     // PHP writes true as "1".
@@ -204,7 +204,7 @@ fn name_of(named: Option<&Path>, default: &str) -> String {
 }
 
 impl Files {
-    fn here() -> Self {
+    fn of_environment() -> Self {
         let folder = std::env::current_dir().map(|folder| folder.display().to_string());
         Self { folder: folder.unwrap_or_default(), read: Vec::new() }
     }

@@ -164,7 +164,7 @@ events! {
 pub(super) const UNNAMED: &str = "unnamed";
 
 /// The same name as a static text.
-pub(super) fn known(name: &str) -> &'static str {
+pub(super) fn static_name(name: &str) -> &'static str {
     LOG_EVENTS.iter().find(|event| event.name == name).map_or(UNNAMED, |event| event.name)
 }
 

@@ -28,17 +28,17 @@ pub(super) struct Bounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostLines {
     /// The queue was full: the reader was too slow.
-    pub unread: u64,
+    pub lost_to_full_queue: u64,
     /// The stream refused them, with this error number at last.
-    pub unwritten: u64,
+    pub lost_to_write_errors: u64,
     pub last_error: i32,
     /// The rate limit left them out.
-    pub over_rate: u64,
+    pub lost_to_rate_limit: u64,
 }
 
 impl LostLines {
     pub(super) fn is_none(&self) -> bool {
-        self.unread + self.unwritten + self.over_rate == 0
+        self.lost_to_full_queue + self.lost_to_write_errors + self.lost_to_rate_limit == 0
     }
 }
 
@@ -72,10 +72,10 @@ struct LossCounts {
     queued_bytes: AtomicUsize,
     /// The most bytes that were queued at a time.
     queued_bytes_peak: AtomicUsize,
-    unread: LossCount,
-    unwritten: LossCount,
+    lost_to_full_queue: LossCount,
+    lost_to_write_errors: LossCount,
     last_error: AtomicI32,
-    over_rate: LossCount,
+    lost_to_rate_limit: LossCount,
 }
 
 /// Lines that were lost for one reason.
@@ -83,13 +83,13 @@ struct LossCounts {
 struct LossCount {
     unreported: AtomicU64,
     /// Since the start.
-    all: AtomicU64,
+    since_start: AtomicU64,
 }
 
 impl LossCount {
     fn add(&self, lines: u64) {
         self.unreported.fetch_add(lines, Ordering::Relaxed);
-        self.all.fetch_add(lines, Ordering::Relaxed);
+        self.since_start.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
@@ -131,7 +131,7 @@ impl OutputLane {
         };
         let thread = std::thread::Builder::new().name(name.to_owned());
         // The thread is not joined: a write that never ends must not delay the end of the process.
-        thread.spawn(move || writer.run(&entries))?;
+        thread.spawn(move || writer.write_until_closed(&entries))?;
         Ok(Self { queue, counts, bytes_max: bounds.bytes_max })
     }
 
@@ -146,13 +146,13 @@ impl OutputLane {
             return true;
         }
         self.counts.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.counts.unread.add(lines);
+        self.counts.lost_to_full_queue.add(lines);
         false
     }
 
     /// A line that the rate limit left out.
     pub(super) fn count_over_rate(&self) {
-        self.counts.over_rate.add(1);
+        self.counts.lost_to_rate_limit.add(1);
     }
 
     /// Bytes that wait for the thread, and the most that have waited at a time.
@@ -165,7 +165,7 @@ impl OutputLane {
 
     /// Since the start, reported or not.
     pub(super) fn lost_in_all(&self) -> LostLines {
-        self.counts.losses(|count| &count.all)
+        self.counts.losses(|count| &count.since_start)
     }
 
     pub(super) fn losses(&self) -> LostLines {
@@ -180,11 +180,11 @@ impl OutputLane {
         let mut question = QueueEntry::Flush(done);
         loop {
             match self.queue.try_send(question) {
-                Ok(()) => return is_done.recv_timeout(until(deadline)).is_ok(),
+                Ok(()) => return is_done.recv_timeout(time_until(deadline)).is_ok(),
                 Err(TrySendError::Disconnected(_)) => return false,
                 Err(TrySendError::Full(back)) => question = back,
             }
-            let left = until(deadline);
+            let left = time_until(deadline);
             if left.is_zero() {
                 return false;
             }
@@ -198,17 +198,23 @@ impl LossCounts {
     fn losses(&self, which: fn(&LossCount) -> &AtomicU64) -> LostLines {
         let read = |count| which(count).load(Ordering::Relaxed);
         LostLines {
-            unread: read(&self.unread),
-            unwritten: read(&self.unwritten),
+            lost_to_full_queue: read(&self.lost_to_full_queue),
+            lost_to_write_errors: read(&self.lost_to_write_errors),
             last_error: self.last_error.load(Ordering::Relaxed),
-            over_rate: read(&self.over_rate),
+            lost_to_rate_limit: read(&self.lost_to_rate_limit),
         }
     }
 
-    fn forget(&self, reported: LostLines) {
-        self.unread.unreported.fetch_sub(reported.unread, Ordering::Relaxed);
-        self.unwritten.unreported.fetch_sub(reported.unwritten, Ordering::Relaxed);
-        self.over_rate.unreported.fetch_sub(reported.over_rate, Ordering::Relaxed);
+    fn subtract_reported(&self, reported: LostLines) {
+        self.lost_to_full_queue
+            .unreported
+            .fetch_sub(reported.lost_to_full_queue, Ordering::Relaxed);
+        self.lost_to_write_errors
+            .unreported
+            .fetch_sub(reported.lost_to_write_errors, Ordering::Relaxed);
+        self.lost_to_rate_limit
+            .unreported
+            .fetch_sub(reported.lost_to_rate_limit, Ordering::Relaxed);
     }
 }
 
@@ -225,10 +231,10 @@ struct Writer<S> {
 
 impl<S: AsFd> Writer<S> {
     /// Ends with the process, or when all senders were dropped.
-    fn run(&mut self, entries: &Receiver<QueueEntry>) {
+    fn write_until_closed(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
-            let flushed = self.collect(first, entries);
-            if self.counts.losses(|count| &count.unreported).unwritten > 0 {
+            let flushed = self.collect_batch(first, entries);
+            if self.counts.losses(|count| &count.unreported).lost_to_write_errors > 0 {
                 self.report_losses(flushed.is_some());
             }
             self.write_batch();
@@ -244,7 +250,7 @@ impl<S: AsFd> Writer<S> {
     }
 
     /// Puts what waits together, up to a flush.
-    fn collect(
+    fn collect_batch(
         &mut self,
         first: QueueEntry,
         entries: &Receiver<QueueEntry>,
@@ -268,7 +274,7 @@ impl<S: AsFd> Writer<S> {
         let batch = std::mem::take(&mut self.batch);
         let result = self.write(&batch);
         if let Err((written, error)) = result {
-            self.counts.unwritten.add(count_lines(&batch[written..]));
+            self.counts.lost_to_write_errors.add(count_lines(&batch[written..]));
             self.counts.last_error.store(error.raw_os_error(), Ordering::Relaxed);
         }
         self.counts.queued_bytes.fetch_sub(batch.len(), Ordering::AcqRel);
@@ -321,7 +327,7 @@ impl<S: AsFd> Writer<S> {
             return;
         }
         let now = now();
-        let of_rate_alone = losses.unread + losses.unwritten == 0;
+        let of_rate_alone = losses.lost_to_full_queue + losses.lost_to_write_errors == 0;
         let every = if of_rate_alone { REPORT_RATE_EVERY } else { REPORT_EVERY };
         if !is_end && self.reported_at.is_some_and(|at| now.duration_since(at) < every) {
             return;
@@ -333,7 +339,7 @@ impl<S: AsFd> Writer<S> {
             Reported::NotYet => false,
         };
         if is_reported {
-            self.counts.forget(losses);
+            self.counts.subtract_reported(losses);
         }
     }
 }
@@ -342,7 +348,7 @@ fn count_lines(text: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', text).count().max(usize::from(!text.is_empty())) as u64
 }
 
-fn until(deadline: Instant) -> Duration {
+fn time_until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(now())
 }
 
@@ -369,8 +375,15 @@ mod tests {
 
     fn here() -> LossReport {
         Box::new(|losses| {
-            let LostLines { unread, unwritten, over_rate, .. } = losses;
-            Reported::Here(format!("lost {unread} {unwritten} {over_rate}\n").into_bytes())
+            let LostLines {
+                lost_to_full_queue,
+                lost_to_write_errors: unwritten,
+                lost_to_rate_limit: over_rate,
+                ..
+            } = losses;
+            Reported::Here(
+                format!("lost {lost_to_full_queue} {unwritten} {over_rate}\n").into_bytes(),
+            )
         })
     }
 
@@ -395,7 +408,7 @@ mod tests {
         });
         for number in 0..1_000 {
             while !lane.push(line(number)) {
-                lane.counts.unread.unreported.store(0, Ordering::Relaxed);
+                lane.counts.lost_to_full_queue.unreported.store(0, Ordering::Relaxed);
                 lane.flush(soon(10_000));
             }
         }
@@ -418,7 +431,7 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         // A pipe, a batch, the queue.
         assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
-        assert_eq!(lane.losses().unread, lost);
+        assert_eq!(lane.losses().lost_to_full_queue, lost);
         assert_eq!(lane.lost_in_all(), lane.losses());
         let queued = lane.queued_bytes();
         assert!(queued.now <= queued.peak && queued.peak <= BOUNDS.bytes_max, "{queued:?}");
@@ -442,12 +455,15 @@ mod tests {
             assert!(lane.flush(soon(10_000)));
         }
         let losses = lane.losses();
-        assert_eq!((losses.unwritten, losses.last_error), (10, libc::ENOSPC));
+        assert_eq!((losses.lost_to_write_errors, losses.last_error), (10, libc::ENOSPC));
         let (reader, writer) = pipe();
         drop(reader);
         let lane = super::tests::lane(writer);
         assert!(lane.push(b"a\nb\nc\n".to_vec()) && lane.flush(soon(10_000)));
-        assert_eq!((lane.losses().unwritten, lane.losses().last_error), (3, libc::EPIPE));
+        assert_eq!(
+            (lane.losses().lost_to_write_errors, lane.losses().last_error),
+            (3, libc::EPIPE)
+        );
     }
 
     /// Another process may have set O_NONBLOCK on a terminal or pipe it shares with us.

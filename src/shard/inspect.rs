@@ -1,10 +1,10 @@
 //! Questions of an operator to one core: its channels, subscribers, connections and nodes. PURE.
 //!
-//! A question is answered in slices, one a tick: a slice looks at `SLICE` entries at most, so that a question about all
-//! channels of a large core delays no delivery. Entries that appear or go between two slices may be missed or counted
-//! twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to twice that while
-//! it is made. Over the limit, the channels with the most subscribers and the connections with the longest queues stay.
-//! What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
+//! A question is answered in slices, one a tick: a slice looks at `SLICE_ENTRIES_MAX` entries at most, so that a
+//! question about all channels of a large core delays no delivery. Entries that appear or go between two slices may be
+//! missed or counted twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to
+//! twice that while it is made. Over the limit, the channels with the most subscribers and the connections with the
+//! longest queues stay. What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
 
 mod answer;
 
@@ -17,7 +17,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::slot::Slot;
 
 /// Entries that a slice looks at.
-pub(super) const SLICE: u32 = 1_024;
+pub(super) const SLICE_ENTRIES_MAX: u32 = 1_024;
 /// Channels of an answer.
 pub(super) const CHANNEL_ROWS_MAX: usize = 20_000;
 /// Other rows of an answer.
@@ -66,8 +66,8 @@ pub struct ConnectionRow {
 
 /// The inside of one connection.
 #[derive(Clone, Debug)]
-pub struct ConnectionInside {
-    pub row: ConnectionRow,
+pub struct ConnectionDetails {
+    pub connection_row: ConnectionRow,
     /// Names of the channels, `ROWS_MAX` at most.
     pub channels: Vec<Arc<str>>,
     /// Bytes that it makes the server keep.
@@ -85,13 +85,13 @@ pub struct ConnectionInside {
 pub struct Findings {
     pub channels: Vec<ChannelRow>,
     pub connections: Vec<ConnectionRow>,
-    pub inside: Option<Box<ConnectionInside>>,
+    pub details: Option<Box<ConnectionDetails>>,
     /// Members of a presence channel: user id, and `user_info` as JSON.
     pub members: Vec<(Box<str>, Box<str>)>,
     /// Other nodes, and the seconds since each was seen.
     pub nodes: Vec<(NodeId, u32)>,
     /// The cluster session is up.
-    pub is_up: bool,
+    pub is_session_up: bool,
     /// Rows that are left out. A roster that is left out is not counted: its channel is.
     pub left_out: u64,
     /// Members of a presence channel that are left out.
@@ -103,11 +103,11 @@ pub struct Findings {
 /// A question in progress.
 #[derive(Debug)]
 pub struct Inspector {
-    asked: Inspection,
+    question: Inspection,
     /// The next entry of the table that it walks over.
-    place: u32,
+    next_slot: u32,
     /// The local table is done.
-    is_at_home: bool,
+    walks_homes: bool,
     /// By subscribers.
     channels: BestRows<ChannelRow>,
     /// Channels whose home is this core, by users.
@@ -119,11 +119,11 @@ pub struct Inspector {
 
 impl Inspector {
     #[must_use]
-    pub fn new(asked: Inspection) -> Self {
+    pub fn new(question: Inspection) -> Self {
         Self {
-            asked,
-            place: 0,
-            is_at_home: false,
+            question,
+            next_slot: 0,
+            walks_homes: false,
             channels: BestRows::new(CHANNEL_ROWS_MAX),
             rosters: BestRows::new(CHANNEL_ROWS_MAX),
             connections: BestRows::new(ROWS_MAX),
@@ -132,10 +132,10 @@ impl Inspector {
     }
 
     /// The next entries, if the table has any left.
-    fn slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
-        let from = self.place;
-        self.place = from.saturating_add(SLICE).min(end);
-        (from < end).then_some(from..self.place)
+    fn next_slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
+        let from = self.next_slot;
+        self.next_slot = from.saturating_add(SLICE_ENTRIES_MAX).min(end);
+        (from < end).then_some(from..self.next_slot)
     }
 
     /// Moves the rows of tables to the findings.
@@ -148,7 +148,7 @@ impl Inspector {
         connections.drop_lower();
         findings.connections.extend(connections.rows.drain(..).map(|(_, row)| row));
         findings.left_out += channels.left_out + connections.left_out;
-        findings.left_out_subscribers += channels.left_out_sum;
+        findings.left_out_subscribers += channels.left_out_rank_sum;
     }
 }
 
@@ -157,41 +157,42 @@ impl Inspector {
 #[derive(Debug)]
 struct BestRows<R> {
     rows: Vec<((u64, u32), R)>,
-    most: usize,
+    rows_max: usize,
     /// No row of this rank or a lower one can be among the highest.
-    floor: Option<(u64, u32)>,
+    lowest_rank: Option<(u64, u32)>,
     left_out: u64,
     /// The first numbers of the ranks of what is left out.
-    left_out_sum: u64,
+    left_out_rank_sum: u64,
 }
 
 impl<R> BestRows<R> {
-    fn new(most: usize) -> Self {
-        Self { rows: Vec::new(), most, floor: None, left_out: 0, left_out_sum: 0 }
+    fn new(rows_max: usize) -> Self {
+        Self { rows: Vec::new(), rows_max, lowest_rank: None, left_out: 0, left_out_rank_sum: 0 }
     }
 
     fn add(&mut self, rank: (u64, u32), row: impl FnOnce() -> R) {
-        if self.floor.is_some_and(|floor| rank <= floor) {
+        if self.lowest_rank.is_some_and(|floor| rank <= floor) {
             self.left_out += 1;
-            self.left_out_sum += rank.0;
+            self.left_out_rank_sum += rank.0;
             return;
         }
         self.rows.push((rank, row()));
-        if self.rows.len() >= 2 * self.most {
+        if self.rows.len() >= 2 * self.rows_max {
             self.drop_lower();
         }
     }
 
     fn drop_lower(&mut self) {
-        if self.rows.len() <= self.most {
+        if self.rows.len() <= self.rows_max {
             return;
         }
-        self.rows.select_nth_unstable_by_key(self.most - 1, |(rank, _)| std::cmp::Reverse(*rank));
-        for ((number, _), _) in self.rows.drain(self.most..) {
+        self.rows
+            .select_nth_unstable_by_key(self.rows_max - 1, |(rank, _)| std::cmp::Reverse(*rank));
+        for ((number, _), _) in self.rows.drain(self.rows_max..) {
             self.left_out += 1;
-            self.left_out_sum += number;
+            self.left_out_rank_sum += number;
         }
-        self.floor = self.rows.last().map(|(rank, _)| *rank);
+        self.lowest_rank = self.rows.last().map(|(rank, _)| *rank);
     }
 }
 
@@ -206,13 +207,13 @@ impl Shard {
     }
 
     fn inspect_slice(&self, inspector: &mut Inspector) -> bool {
-        match inspector.asked.clone() {
-            Inspection::Channels { app, contains } if inspector.is_at_home => {
+        match inspector.question.clone() {
+            Inspection::Channels { app, contains } if inspector.walks_homes => {
                 self.inspect_homes(inspector, app, &contains)
             }
             Inspection::Channels { app, contains } => {
-                inspector.is_at_home = self.inspect_channels(inspector, app, &contains);
-                inspector.place *= u32::from(!inspector.is_at_home);
+                inspector.walks_homes = self.inspect_channels(inspector, app, &contains);
+                inspector.next_slot *= u32::from(!inspector.walks_homes);
                 false
             }
             Inspection::Channel { app, name } => self.inspect_channel(inspector, app, &name),
@@ -220,15 +221,15 @@ impl Shard {
                 self.inspect_connections(inspector, app, &contains)
             }
             Inspection::Connection { socket_id } => {
-                let found = self.find_slice(inspector, socket_id);
+                let found = self.find_in_slice(inspector, socket_id);
                 if let Some(key) = found.and_then(Result::ok) {
-                    inspector.findings.inside = self.inside(key).map(Box::new);
+                    inspector.findings.details = self.details(key).map(Box::new);
                 }
                 found.is_some()
             }
             Inspection::Nodes => {
                 if let Some(cluster) = &self.cluster {
-                    inspector.findings.is_up = cluster.is_up;
+                    inspector.findings.is_session_up = cluster.is_up;
                     inspector.findings.nodes = cluster.seen_nodes();
                 }
                 true
@@ -238,7 +239,7 @@ impl Shard {
 
     fn inspect_channels(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         let table = &self.local.channels;
-        let Some(slice) = inspector.slice(table.end().number()) else { return true };
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         for channel in slice.filter_map(|slot| table.get(ChannelSlot::new(slot))) {
             let key = &channel.key;
             let is_asked = key.app() == app && !channel.subscribers.is_empty();
@@ -253,8 +254,8 @@ impl Shard {
 
     fn inspect_homes(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         let table = &self.home.channels;
-        let Some(slice) = inspector.slice(table.end().number()) else { return true };
-        for home in slice.filter_map(|slot| table.find_at(ChannelSlot::new(slot))) {
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
+        for home in slice.filter_map(|slot| table.get_if_used(ChannelSlot::new(slot))) {
             let (key, users) = (home.key(), home.user_count());
             if users > 0 && key.app() == app && key.name().contains(contains) {
                 let users = u32::try_from(users).unwrap_or(u32::MAX);
@@ -271,7 +272,7 @@ impl Shard {
         if let Some(roster) = self.home.channels.find(&key).and_then(|home| home.roster.as_ref()) {
             let each = roster.iter().take(ROWS_MAX);
             findings.members =
-                each.map(|(id, member)| (id.clone(), member.info().into())).collect();
+                each.map(|(id, member)| (id.clone(), member.user_info().into())).collect();
             findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
         }
         if let Some(slot) = self.local.channels.find_key(&key) {
@@ -284,7 +285,7 @@ impl Shard {
                 let at = subscriber.subscription_index as usize;
                 let member = found.subscriptions.get(at).and_then(|one| one.member.as_deref());
                 let user = member.map(|user| user.text.clone());
-                let row = self.row(subscriber.slot, found);
+                let row = self.connection_row(subscriber.slot, found);
                 findings.connections.push(ConnectionRow { user: user.or(row.user), ..row });
             }
             findings.left_out += subscribers.len().saturating_sub(ROWS_MAX) as u64;
@@ -299,73 +300,76 @@ impl Shard {
         contains: &str,
     ) -> bool {
         let table = &self.local.connections;
-        let Some(slice) = inspector.slice(table.end().number()) else { return true };
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         for (slot, found) in slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)))
         {
             if !found.is_counted() || app.is_some_and(|app| app != found.app) {
                 continue;
             }
             let is_asked = contains.is_empty()
-                || user_of(found).is_some_and(|user| user.contains(contains))
+                || user_id_of(found).is_some_and(|user| user.contains(contains))
                 || found.socket_id.to_string().contains(contains);
             if is_asked {
-                let rank = (found.send_queue.bytes() as u64, self.age(found).unwrap_or(0));
-                inspector.connections.add(rank, || self.row(slot, found));
+                let rank =
+                    (found.send_queue.bytes() as u64, self.age_seconds_of(found).unwrap_or(0));
+                inspector.connections.add(rank, || self.connection_row(slot, found));
             }
         }
         false
     }
 
     /// Looks for a connection in one slice: `None` if it may be in a later one, `Err` if there is none.
-    pub fn find_slice(
+    pub fn find_in_slice(
         &self,
         inspector: &mut Inspector,
         socket_id: SocketId,
     ) -> Option<Result<ConnectionKey, ()>> {
         let table = &self.local.connections;
-        let Some(slice) = inspector.slice(table.end().number()) else { return Some(Err(())) };
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else {
+            return Some(Err(()));
+        };
         let mut each = slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)));
         let (slot, found) = each.find(|(_, one)| one.is_counted() && one.socket_id == socket_id)?;
         Some(Ok(ConnectionKey { slot, generation: found.generation }))
     }
 
-    fn inside(&self, key: ConnectionKey) -> Option<ConnectionInside> {
+    fn details(&self, key: ConnectionKey) -> Option<ConnectionDetails> {
         let found = self.local.get(key)?;
         let channels = found.subscriptions.iter().take(ROWS_MAX);
         let channels = channels.filter_map(|one| self.local.channels.get(one.channel));
-        Some(ConnectionInside {
-            row: self.row(key.slot, found),
+        Some(ConnectionDetails {
+            connection_row: self.connection_row(key.slot, found),
             channels: channels.map(|channel| channel.key.shared_name()).collect(),
             kept_bytes: self.kept_bytes(key) as u64,
             is_closing: found.closing,
             is_blocked: found.blocked,
-            is_pinged: found.pinged,
+            is_pinged: found.awaits_pong,
             has_signed_in: found.signed_in().is_some(),
         })
     }
 
     /// In seconds.
-    fn age(&self, found: &Connection) -> Option<u32> {
-        let opened = self.local.openings.opened(found.generation)?;
+    fn age_seconds_of(&self, found: &Connection) -> Option<u32> {
+        let opened = self.local.openings.opened_second(found.generation)?;
         Some(self.context.now_seconds.saturating_sub(opened))
     }
 
-    fn row(&self, slot: Slot, found: &Connection) -> ConnectionRow {
+    fn connection_row(&self, slot: Slot, found: &Connection) -> ConnectionRow {
         let now = self.context.now_seconds;
         ConnectionRow {
             key: ConnectionKey { slot, generation: found.generation },
             app: found.app,
             socket_id: found.socket_id,
-            user: user_of(found).map(Into::into),
+            user: user_id_of(found).map(Into::into),
             channels: u32::try_from(found.subscriptions.len()).unwrap_or(u32::MAX),
             queue_bytes: found.send_queue.bytes() as u64,
-            age_seconds: self.age(found),
+            age_seconds: self.age_seconds_of(found),
             silent_seconds: now.saturating_sub(found.last_inbound_seconds),
         }
     }
 }
 
-fn user_of(connection: &Connection) -> Option<&str> {
+fn user_id_of(connection: &Connection) -> Option<&str> {
     let signed_in = connection.signed_in().map(|signed_in| &*signed_in.user.text);
     let mut members = connection.subscriptions.iter().filter_map(|one| one.member.as_deref());
     signed_in.or_else(|| members.next().map(|user| &*user.text))

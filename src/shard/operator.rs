@@ -52,7 +52,7 @@ impl OperatorAnswer {
 pub enum OperatorOutcome {
     Rows(NodeRows),
     /// The connection, if this core has it.
-    Inside(Option<Box<NodeConnectionInside>>),
+    Inside(Option<Box<NodeConnectionDetails>>),
     Ended,
     /// The connection is open, but not in the channel.
     NotSubscribed,
@@ -98,7 +98,7 @@ pub struct NodeConnectionRow {
 
 /// The inside of one connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeConnectionInside {
+pub struct NodeConnectionDetails {
     pub row: NodeConnectionRow,
     /// Names of the channels, as many as fit.
     pub channel_names: Vec<Box<str>>,
@@ -117,8 +117,8 @@ pub struct NodeConnectionInside {
 #[derive(Clone, Debug)]
 pub struct OperatorOrder {
     /// The core that gathers the answers of this node, and the number of the question there.
-    pub from: u16,
-    pub id: u32,
+    pub gathering_core: u16,
+    pub question_number: u32,
     pub question: std::sync::Arc<OperatorQuestion>,
 }
 

@@ -21,19 +21,20 @@ const NODES_TIME_MS: u64 = 1_500;
 /// this one.
 const NODE_QUESTIONS_MAX: usize = 1_024;
 
-/// Questions of callers in progress at a time. A caller checks `takes_caller_questions` first.
+/// Questions of callers in progress at a time. A caller checks `has_room_for_caller_question` first.
 const CALLER_QUESTIONS_MAX: usize = 16;
 
 /// Questions by number. Each question has a new number, so that a late answer does not count for a later question.
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
     next: u32,
-    /// Sessions whose answers became complete since `take_whole` returned them last, with the number of the question.
-    whole: VecDeque<(SessionKey, u32)>,
+    /// Sessions whose answers became complete since `next_complete_session` returned them last, with the number of the
+    /// question.
+    complete: VecDeque<(SessionKey, u32)>,
     /// Of `gathers`, questions of other nodes.
-    of_nodes: usize,
+    node_question_count: usize,
     /// Of `gathers`, questions of callers.
-    of_callers: usize,
+    caller_question_count: usize,
     metrics: Arc<CoreMetrics>,
     now: Moment,
 }
@@ -53,7 +54,7 @@ struct Gather {
 /// The asker of a question.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asker {
-    /// A session of this core; `take_whole` returns it.
+    /// A session of this core; `next_complete_session` returns it.
     Session(SessionKey),
     /// A session of another node, and the number of the question there.
     Node(SessionId, u32),
@@ -62,7 +63,7 @@ pub(super) enum Asker {
 }
 
 impl Gather {
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.missing == 0 && self.missing_nodes <= 0
     }
 }
@@ -73,22 +74,22 @@ impl Gathers {
         Self {
             gathers: HashMap::default(),
             next: 0,
-            whole: VecDeque::new(),
-            of_nodes: 0,
-            of_callers: 0,
+            complete: VecDeque::new(),
+            node_question_count: 0,
+            caller_question_count: 0,
             metrics,
             now: Moment::default(),
         }
     }
 
-    pub(super) fn takes_node_questions(&self) -> bool {
-        self.of_nodes < NODE_QUESTIONS_MAX
+    pub(super) fn has_room_for_node_question(&self) -> bool {
+        self.node_question_count < NODE_QUESTIONS_MAX
     }
 
     /// Whether there is room for one more question of a caller.
     #[must_use]
-    pub fn takes_caller_questions(&self) -> bool {
-        self.of_callers < CALLER_QUESTIONS_MAX
+    pub fn has_room_for_caller_question(&self) -> bool {
+        self.caller_question_count < CALLER_QUESTIONS_MAX
     }
 
     pub(super) fn begin(
@@ -102,8 +103,8 @@ impl Gathers {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         let is_of_node = matches!(asker, Asker::Node(..));
-        self.of_nodes += usize::from(is_of_node);
-        self.of_callers += usize::from(matches!(asker, Asker::Caller));
+        self.node_question_count += usize::from(is_of_node);
+        self.caller_question_count += usize::from(matches!(asker, Asker::Caller));
         let questions = &self.metrics.cluster.questions;
         let is_to_nodes = nodes > 0 && !is_of_node;
         questions.received.add(u64::from(is_of_node));
@@ -113,8 +114,14 @@ impl Gathers {
         let missing_nodes = nodes;
         let gather = Gather { asker, since, missing, missing_nodes, is_to_nodes, answers };
         debug_assert!(!self.gathers.contains_key(&id), "numbers repeat after 2^32 questions");
-        debug_assert!(self.of_nodes <= NODE_QUESTIONS_MAX, "`takes_node_questions` was asked");
-        debug_assert!(self.of_callers <= CALLER_QUESTIONS_MAX, "callers ask whether there is room");
+        debug_assert!(
+            self.node_question_count <= NODE_QUESTIONS_MAX,
+            "`takes_node_questions` was asked"
+        );
+        debug_assert!(
+            self.caller_question_count <= CALLER_QUESTIONS_MAX,
+            "callers ask whether there is room"
+        );
         self.gathers.insert(id, gather);
         if let Asker::Session(_) = asker {
             // With one core the answers are complete at once.
@@ -165,11 +172,11 @@ impl Gathers {
     /// If the answers are complete, notes that for the session, or sends them to the node that asked.
     pub(super) fn finish(&mut self, id: u32, out: &mut ClusterOutbox) {
         self.count_answered_by_nodes(id);
-        let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_whole()) else {
+        let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_complete()) else {
             return;
         };
         match &gather.asker {
-            Asker::Session(key) => self.whole.push_back((*key, id)),
+            Asker::Session(key) => self.complete.push_back((*key, id)),
             Asker::Caller => {}
             Asker::Node(session, number) => {
                 let answers = gather.answers.drain(..).map(Into::into).collect();
@@ -222,18 +229,18 @@ impl Gathers {
     }
 
     /// The next session whose answers are complete, with the number of its question.
-    pub(super) fn take_whole(&mut self) -> Option<(SessionKey, u32)> {
-        self.whole.pop_front()
+    pub(super) fn next_complete_session(&mut self) -> Option<(SessionKey, u32)> {
+        self.complete.pop_front()
     }
 
     /// Sessions with complete answers are waiting.
-    pub(super) fn has_whole(&self) -> bool {
-        !self.whole.is_empty()
+    pub(super) fn has_complete_sessions(&self) -> bool {
+        !self.complete.is_empty()
     }
 
     /// All answers if none is missing. That ends the question.
-    pub fn take(&mut self, id: u32) -> Option<Vec<Answer>> {
-        self.gathers.get(&id).filter(|gather| gather.is_whole())?;
+    pub fn take_answers(&mut self, id: u32) -> Option<Vec<Answer>> {
+        self.gathers.get(&id).filter(|gather| gather.is_complete())?;
         self.end(id)
     }
 
@@ -244,12 +251,12 @@ impl Gathers {
         self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));
         match gather.asker {
             Asker::Node(..) => {
-                debug_assert!(self.of_nodes > 0, "`begin` has counted it");
-                self.of_nodes = self.of_nodes.saturating_sub(1);
+                debug_assert!(self.node_question_count > 0, "`begin` has counted it");
+                self.node_question_count = self.node_question_count.saturating_sub(1);
             }
             Asker::Caller => {
-                debug_assert!(self.of_callers > 0, "`begin` has counted it");
-                self.of_callers = self.of_callers.saturating_sub(1);
+                debug_assert!(self.caller_question_count > 0, "`begin` has counted it");
+                self.caller_question_count = self.caller_question_count.saturating_sub(1);
             }
             Asker::Session(_) => {}
         }
@@ -265,17 +272,17 @@ mod tests {
     fn questions_of_callers_have_a_bound_and_an_ended_one_makes_room() {
         let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
         let begin = |gathers: &mut Gathers| {
-            assert!(gathers.takes_caller_questions());
+            assert!(gathers.has_room_for_caller_question());
             gathers.begin(Asker::Caller, Moment::default(), None, 1, 0)
         };
         let ids: Vec<u32> = (0..CALLER_QUESTIONS_MAX).map(|_| begin(&mut gathers)).collect();
-        assert!(!gathers.takes_caller_questions());
-        assert!(gathers.takes_node_questions(), "callers do not use the room of nodes");
+        assert!(!gathers.has_room_for_caller_question());
+        assert!(gathers.has_room_for_node_question(), "callers do not use the room of nodes");
         for id in ids {
             gathers.end(id);
             assert!(gathers.end(id).is_none(), "it counts once");
         }
-        assert_eq!(gathers.of_callers, 0);
+        assert_eq!(gathers.caller_question_count, 0);
         begin(&mut gathers);
     }
 }

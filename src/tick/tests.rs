@@ -101,12 +101,12 @@ fn core_of(app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
 
 fn core_with(mailbox: Mailbox<Mail>, app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
     let apps = Arc::new(Apps::new(vec![app]));
-    assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
+    assert!(apps.get(AppIndex(0)).try_count_connection(), "each test opens one connection");
     let overload = Arc::new(Overload::default());
     let source = |_: &mut [u8]| Received::Nothing;
     let kernel = Scripted { sent, source, seen: |_| {}, waiting: 0, now: 0, read_ns: 0 };
     let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
-    Core::new(Shard::new(Settings::alone(apps)), mailbox, http, kernel, 0)
+    Core::new(Shard::new(Settings::single_core(apps)), mailbox, http, kernel, 0)
 }
 
 fn open(core: &mut Core<Scripted>) -> ConnectionKey {
@@ -172,7 +172,7 @@ fn connections_that_end_at_once_are_closed_in_several_ticks_of_bounded_time() {
     const CONNECTIONS: usize = 1_000;
     const READ_NS: u64 = 10_000;
     let app = sample();
-    assert!((1..CONNECTIONS).all(|_| app.admit()));
+    assert!((1..CONNECTIONS).all(|_| app.try_count_connection()));
     let mut core = core_of(app, |_| Sent::Whole);
     let keys: Vec<_> = (0..CONNECTIONS).map(|_| open(&mut core)).collect();
     tick(&mut core);
@@ -259,8 +259,8 @@ fn a_close_for_a_full_send_queue_keeps_the_answers_before_the_handshake() {
     const BYTES_MAX: usize = 4_096;
     const PINGS: usize = 100;
     let apps = Arc::new(Apps::new(vec![sample()]));
-    assert!(apps.get(AppIndex(0)).admit());
-    let mut settings = Settings::alone(apps);
+    assert!(apps.get(AppIndex(0)).try_count_connection());
+    let mut settings = Settings::single_core(apps);
     settings.memory.send_queue_bytes_max = BYTES_MAX;
     let mut core = core_of(sample(), |_| Sent::Whole);
     core.shard = Shard::new(settings);

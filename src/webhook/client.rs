@@ -97,8 +97,14 @@ impl EndpointClient {
             .post(url)
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("ringverb/", env!("CARGO_PKG_VERSION")))
-            .header("X-Pusher-Key", HeaderValue::from_bytes(app.key.as_bytes()).map_err(other)?)
-            .header("X-Pusher-Signature", HeaderValue::from_bytes(&signature).map_err(other)?)
+            .header(
+                "X-Pusher-Key",
+                HeaderValue::from_bytes(app.key.as_bytes()).map_err(unspecified_failure)?,
+            )
+            .header(
+                "X-Pusher-Signature",
+                HeaderValue::from_bytes(&signature).map_err(unspecified_failure)?,
+            )
             .send(body)
             .map_err(|error| DeliveryFailure::from(&error))?;
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
@@ -118,7 +124,7 @@ impl EndpointClient {
     ///
     /// # Errors
     /// When there is no answer, or its TLS is not trusted.
-    pub(super) fn head(&self, url: &str) -> Result<Option<String>, DeliveryFailure> {
+    pub(super) fn probe_with_head(&self, url: &str) -> Result<Option<String>, DeliveryFailure> {
         let answer =
             self.agent().head(url).call().map_err(|error| DeliveryFailure::from(&error))?;
         let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
@@ -126,12 +132,12 @@ impl EndpointClient {
     }
 
     /// Ends requests of other threads, and lets no new one begin.
-    pub(super) fn shut(&self) {
+    pub(super) fn close_for_all(&self) {
         self.agent().clone().shutdown();
     }
 }
 
-fn other(error: impl fmt::Display) -> DeliveryFailure {
+fn unspecified_failure(error: impl fmt::Display) -> DeliveryFailure {
     DeliveryFailure::Connection(error.to_string())
 }
 
@@ -210,7 +216,7 @@ impl fmt::Display for DeliveryFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status, _) => {
-                write!(formatter, "answered with HTTP {status}; {}", advice(*status))
+                write!(formatter, "answered with HTTP {status}; {}", advice_for_status(*status))
             }
             Self::Timeout => formatter.write_str(
                 "gave no answer in time; let the backend answer first and work in a queue, or raise \
@@ -219,7 +225,7 @@ impl fmt::Display for DeliveryFailure {
             Self::Connection(why) => write!(
                 formatter,
                 "could not be reached: {}; check that the backend runs and can be reached from this host",
-                plain(why)
+                error_without_number(why)
             ),
             Self::HungUp(why) => write!(
                 formatter,
@@ -237,7 +243,7 @@ impl fmt::Display for DeliveryFailure {
 }
 
 /// The system's text of an error, without the number and the name that ureq adds.
-fn plain(why: &str) -> String {
+fn error_without_number(why: &str) -> String {
     let why = why.strip_prefix("io: ").unwrap_or(why);
     let why = why.rsplit_once(" (os error").map_or(why, |(why, _)| why);
     let mut text = String::new();
@@ -248,7 +254,7 @@ fn plain(why: &str) -> String {
     text
 }
 
-fn advice(status: u16) -> &'static str {
+fn advice_for_status(status: u16) -> &'static str {
     match status {
         300..=399 => "redirects are not followed: configure the URL that it leads to",
         401 | 403 => {

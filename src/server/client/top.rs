@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use super::admin::{self, ExchangeLimits};
-use super::outcome::{CommandFailure, TIMEOUT, print, shown};
+use super::outcome::{CommandFailure, TIMEOUT, escaped_text, print};
 use crate::config::Config;
 use crate::config::admin::{Admin, AdminPlace};
 use crate::server::cli::TopArguments;
@@ -36,7 +36,7 @@ pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), Comman
         super::super::wait::sleep(INTERVAL);
         let now = peer.overview()?;
         let rates = Rates::between(&first, &now);
-        return print(&screen::plain(&now, rates.as_ref()));
+        return print(&screen::plain_text(&now, rates.as_ref()));
     }
     if !io::stdout().is_terminal() {
         return Err(CommandFailure::Usage(
@@ -106,7 +106,7 @@ impl AdminPeer {
                 "{place} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from the \
                  environment, .env or ringverb.toml"
             ))),
-            _ => Err(strange(&format!("it answers {status}: {}", shown(body.trim())))),
+            _ => Err(strange(&format!("it answers {status}: {}", escaped_text(body.trim())))),
         }
     }
 }

@@ -1,31 +1,31 @@
 //! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE.
 //!
-//! Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionInside`, by mail to the core that gathers
+//! Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionDetails`, by mail to the core that gathers
 //! the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, `ANSWER_BYTES_MAX` for an answer. Rows over it are
 //! left out and counted: the channels with the fewest subscribers, and the connections with the shortest queues.
 
 use std::cmp::Reverse;
 
-use super::{ChannelRow, ConnectionInside, ConnectionRow, Findings, Inspection};
+use super::{ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection};
 use crate::app::Apps;
 use crate::shard::Shard;
 use crate::shard::mail::Mail;
 use crate::shard::operator::{
-    ANSWER_BYTES_MAX, NodeChannelRow, NodeConnectionInside, NodeConnectionRow, NodeRows,
+    ANSWER_BYTES_MAX, NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows,
     OPERATOR_ORDERS_MAX, OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
 };
 use crate::shard::outbox::GatherAnswer;
 use crate::shard::query::Answer;
 
 /// Bytes of the numbers of a row, at most.
-const ROW_NUMBERS: usize = 48;
+const ROW_NUMBERS_BYTES: usize = 48;
 
 /// The room that is left for rows.
-struct Room(usize);
+struct AnswerRoom(usize);
 
-impl Room {
-    fn takes(&mut self, texts: usize) -> bool {
-        let left = self.0.checked_sub(texts + ROW_NUMBERS);
+impl AnswerRoom {
+    fn reserve(&mut self, texts: usize) -> bool {
+        let left = self.0.checked_sub(texts + ROW_NUMBERS_BYTES);
         self.0 = left.unwrap_or(0);
         left.is_some()
     }
@@ -56,7 +56,7 @@ impl OperatorQuestion {
 impl ConnectionRow {
     /// The row as other nodes read it.
     #[must_use]
-    pub fn of_node(&self, apps: &Apps) -> NodeConnectionRow {
+    pub fn to_node_answer(&self, apps: &Apps) -> NodeConnectionRow {
         NodeConnectionRow {
             socket_id: self.socket_id,
             app: apps.id_of(self.app).into(),
@@ -69,14 +69,14 @@ impl ConnectionRow {
     }
 }
 
-impl ConnectionInside {
+impl ConnectionDetails {
     /// The inside as other nodes read it, without what only the kernel knows.
     #[must_use]
-    pub fn of_node(self, apps: &Apps) -> NodeConnectionInside {
-        let row = self.row.of_node(apps);
-        let mut room = Room(ANSWER_BYTES_MAX);
-        let names = self.channels.iter().take_while(|name| room.takes(name.len()));
-        NodeConnectionInside {
+    pub fn to_node_answer(self, apps: &Apps) -> NodeConnectionDetails {
+        let row = self.connection_row.to_node_answer(apps);
+        let mut room = AnswerRoom(ANSWER_BYTES_MAX);
+        let names = self.channels.iter().take_while(|name| room.reserve(name.len()));
+        NodeConnectionDetails {
             row,
             channel_names: names.map(|name| (&**name).into()).collect(),
             address: None,
@@ -94,7 +94,7 @@ impl ConnectionInside {
 impl Findings {
     /// The rows as other nodes read them, as many as fit.
     #[must_use]
-    pub fn of_node(mut self, apps: &Apps) -> NodeRows {
+    pub fn to_node_answer(mut self, apps: &Apps) -> NodeRows {
         let mut rows = NodeRows {
             left_out: self.left_out,
             left_out_members: self.left_out_members,
@@ -102,18 +102,18 @@ impl Findings {
             ..NodeRows::default()
         };
         // A third each at most, if there are several kinds.
-        let mut room = Room(ANSWER_BYTES_MAX / 3);
+        let mut room = AnswerRoom(ANSWER_BYTES_MAX / 3);
         for (id, info) in self.members {
-            if room.takes(id.len() + info.len()) {
+            if room.reserve(id.len() + info.len()) {
                 rows.members.push((id, info));
             } else {
                 rows.left_out_members += 1;
             }
         }
-        room = Room(room.0 + ANSWER_BYTES_MAX / 3);
+        room = AnswerRoom(room.0 + ANSWER_BYTES_MAX / 3);
         self.channels.sort_by_key(|row| Reverse((row.subscribers, row.users)));
         for ChannelRow { name, subscribers, users } in self.channels {
-            if room.takes(name.len()) {
+            if room.reserve(name.len()) {
                 rows.channels.push(NodeChannelRow { name: (&*name).into(), subscribers, users });
             } else if subscribers > 0 {
                 // A roster is no row of its own: its channel is.
@@ -121,11 +121,11 @@ impl Findings {
                 rows.left_out_subscribers += u64::from(subscribers);
             }
         }
-        room = Room(room.0 + ANSWER_BYTES_MAX / 3);
+        room = AnswerRoom(room.0 + ANSWER_BYTES_MAX / 3);
         self.connections.sort_by_key(|row| Reverse((row.queue_bytes, row.age_seconds)));
         for connection in self.connections {
-            let row = connection.of_node(apps);
-            if room.takes(row.app.len() + row.user.as_ref().map_or(0, |user| user.len())) {
+            let row = connection.to_node_answer(apps);
+            if room.reserve(row.app.len() + row.user.as_ref().map_or(0, |user| user.len())) {
                 rows.connections.push(row);
             } else {
                 rows.left_out += 1;
@@ -137,7 +137,7 @@ impl Findings {
 
 impl Shard {
     /// A question of another node's operator, for the worker. Over the limit it is answered at once.
-    pub fn take_order(&mut self, order: OperatorOrder) {
+    pub fn queue_operator_order(&mut self, order: OperatorOrder) {
         if self.outbox.orders.len() < OPERATOR_ORDERS_MAX {
             return self.outbox.orders.push_back(order);
         }
@@ -147,19 +147,26 @@ impl Shard {
             );
             cluster.note_refused(&mut here, &why);
         }
-        self.answer_order(&order, "", OperatorOutcome::Busy);
+        self.answer_operator_order(&order, "", OperatorOutcome::Busy);
     }
 
     /// Sends this core's answer to the core that gathers them.
-    pub fn answer_order(&mut self, order: &OperatorOrder, host: &str, outcome: OperatorOutcome) {
+    pub fn answer_operator_order(
+        &mut self,
+        order: &OperatorOrder,
+        host: &str,
+        outcome: OperatorOutcome,
+    ) {
         let core = self.context.core();
         let node = self.context.settings.node.map_or(0, |node| node.0);
         let answer = OperatorAnswer { node, host: host.into(), core, outcome };
         let answer = Answer::Operator(Box::new(answer));
-        if order.from == core {
-            self.outbox.answered.push(GatherAnswer::Core { id: order.id, answer });
+        if order.gathering_core == core {
+            self.outbox.answered.push(GatherAnswer::Core { id: order.question_number, answer });
         } else {
-            self.outbox.mails.push((order.from, Mail::Answer { id: order.id, answer }));
+            self.outbox
+                .mails
+                .push((order.gathering_core, Mail::Answer { id: order.question_number, answer }));
         }
     }
 }

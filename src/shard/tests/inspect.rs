@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::net::{APP, Client, Net};
 use crate::app::{App, sample};
-use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE};
+use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE_ENTRIES_MAX};
 use crate::shard::{AccessEnd, Findings, Inspection, Inspector, Observation};
 
 /// The answers of all cores, and the slices of the longest.
@@ -35,9 +35,9 @@ fn channels(net: &Net, contains: &str) -> BTreeMap<String, (u32, u32)> {
     sums
 }
 
-fn inside(net: &Net, client: Client) -> Option<Box<crate::shard::ConnectionInside>> {
+fn inside(net: &Net, client: Client) -> Option<Box<crate::shard::ConnectionDetails>> {
     let (findings, _) = ask(net, &Inspection::Connection { socket_id: client.socket_id });
-    findings.into_iter().find_map(|one| one.inside)
+    findings.into_iter().find_map(|one| one.details)
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
     assert_eq!(found.left_out_subscribers, 7);
     let most = found.channels.iter().max_by_key(|row| row.subscribers);
     assert_eq!(most.map(|row| (&*row.name, row.subscribers)), Some((&*last, 2)));
-    assert!(slices > count / SLICE as usize, "{slices} slices");
+    assert!(slices > count / SLICE_ENTRIES_MAX as usize, "{slices} slices");
     let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
     assert_eq!(ask(&net, &one).0[0].channels.len(), 1);
     assert_eq!(inside(&net, clients[0]).expect("open").channels.len(), ROWS_MAX);
@@ -132,12 +132,12 @@ fn connections_are_found_by_user_and_socket_id_until_a_disconnect() {
     assert_eq!((found(&net, ""), found(&net, "ad"), found(&net, "bob")), (2, 1, 0));
     assert_eq!(found(&net, &other.socket_id.to_string()), 1);
     let seen = inside(&net, one).expect("open");
-    assert_eq!(seen.row.user.as_deref(), Some("ada"));
+    assert_eq!(seen.connection_row.user.as_deref(), Some("ada"));
     assert!(seen.has_signed_in && !seen.is_closing && seen.kept_bytes > 0);
     assert_eq!(seen.channels.iter().map(|name| &**name).collect::<Vec<_>>(), ["news"]);
-    assert_eq!(seen.row.age_seconds, None, "it was opened in this second");
+    assert_eq!(seen.connection_row.age_seconds, None, "it was opened in this second");
     net.advance(5);
-    assert_eq!(inside(&net, one).expect("open").row.age_seconds, Some(5));
+    assert_eq!(inside(&net, one).expect("open").connection_row.age_seconds, Some(5));
     let shard = &mut net.shards[0];
     assert_eq!(shard.end_for_operator(one.key, Some("other")), AccessEnd::NotSubscribed);
     assert_eq!(shard.end_for_operator(one.key, Some("news")), AccessEnd::Done);

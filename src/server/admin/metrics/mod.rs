@@ -17,7 +17,7 @@ pub(in crate::server) use scrape::ScrapeSources;
 use crate::admission::overload::OverloadLevel;
 use crate::counters::{Refused, WebhookCounters};
 use crate::metrics::ConnectionEnd;
-use crate::output::{self, LostLines};
+use crate::output;
 use exposition::Samples;
 pub(super) use spec::{MetricKind, MetricSpec};
 
@@ -73,7 +73,7 @@ metrics! {
     "disconnections_by_cause_total" Counter ["by", "reason"] "WebSocket connections that ended: by the client, the network or the server, and why.",
         |scrape, out| ConnectionEnd::all().for_each(|how| {
             let (by, reason) = how.names();
-            out.sample(&[by, reason], scrape.cores().map(|core| core.ended(how)).sum::<u64>());
+            out.sample(&[by, reason], scrape.cores().map(|core| core.ends(how)).sum::<u64>());
         });
     "refusals_total" Counter ["reason"] "What the server refused, and connections that it closed, by reason. The log uses the same names.",
         |scrape, out| scrape.refusals(out, &Refused::ALL);
@@ -242,7 +242,8 @@ metrics! {
         |_, out| out.sample(&[], output::queued_log_bytes().peak);
     "log_lines_lost_total" Counter ["reason"] "Lines that are not in the log. suppressed: their reason had no lines left; over_rate: over the bytes a second; unread: the reader was too slow; unwritten: the stream refused them.",
         |scrape, out| {
-            let LostLines { unread, unwritten, over_rate, .. } = output::lost_lines();
+            let lost = output::lost_lines();
+            let (unread, unwritten, over_rate) = (lost.lost_to_full_queue, lost.lost_to_write_errors, lost.lost_to_rate_limit);
             let suppressed = scrape.cores().map(|core| core.lines_left_out.get()).sum::<u64>();
             let all = [("suppressed", suppressed), ("over_rate", over_rate), ("unread", unread), ("unwritten", unwritten)];
             all.iter().for_each(|(reason, lines)| out.sample(&[reason], lines));
@@ -323,14 +324,14 @@ format, or in OpenMetrics if `Accept` asks for it. This file is generated from t
 `ringverb_refusals_total`:
 {}.
 ",
-        wrapped(&reasons)
+        wrap_words(&reasons)
     ));
     text
 }
 
 /// Words separated by commas, in lines of at most 120 columns.
 #[cfg(test)]
-fn wrapped(words: &[String]) -> String {
+fn wrap_words(words: &[String]) -> String {
     let (mut text, mut column) = (String::new(), 0);
     for (number, word) in words.iter().enumerate() {
         let separator = if number == 0 { "" } else { ", " };

@@ -51,14 +51,14 @@ impl Scrape<'_> {
 
     /// Ids of the apps with rows of their own, by row; then the row of all others, if there are any.
     fn app_labels(&self) -> impl Iterator<Item = (usize, &str)> {
-        let rows = self.own_rows();
+        let rows = self.rows_of_apps();
         let own = self.apps.iter().take(rows).map(|app| app.id.as_str()).enumerate();
         let has_others = self.apps.iter().len() > rows;
         own.chain(has_others.then_some((rows, OTHER_APPS)))
     }
 
     /// Apps that have a row of their own; see `CoreMetrics::new`.
-    fn own_rows(&self) -> usize {
+    fn rows_of_apps(&self) -> usize {
         self.cores().next().map_or(0, |core| core.rows().len().saturating_sub(2))
     }
 
@@ -93,7 +93,7 @@ impl Scrape<'_> {
 
     /// The apps count their own open connections, because they may be limited.
     pub(super) fn connections(&self, out: &mut Samples) {
-        let (apps, rows) = (self.apps, self.own_rows());
+        let (apps, rows) = (self.apps, self.rows_of_apps());
         let open = |app: &crate::app::App| app.connections_open.load(Ordering::Relaxed);
         for app in apps.iter().take(rows) {
             out.sample(&[&app.id], open(app));
@@ -125,7 +125,7 @@ impl Scrape<'_> {
     }
 
     pub(super) fn console_events_lost(&self) -> u64 {
-        self.sources.shared.live.lost()
+        self.sources.shared.event_log.lost_count()
     }
 
     pub(super) fn has_cluster(&self) -> bool {

@@ -72,7 +72,7 @@ impl Screen {
 
     /// The lines of a frame that is so wide and so high. The last one is always the foot, which names failures.
     pub(super) fn lines(&self, size: ScreenSize) -> Vec<StyledLine> {
-        let mut lines = vec![self.head(), StyledLine::default()];
+        let mut lines = vec![self.header(), StyledLine::default()];
         lines.extend(self.curves(size.columns));
         lines.push(StyledLine::default());
         lines.extend(self.cores());
@@ -80,11 +80,11 @@ impl Screen {
         lines.extend(beside(vec![self.traffic(), self.memory(), self.refused()], size.columns));
         lines.push(StyledLine::default());
         lines.truncate(size.rows.saturating_sub(1));
-        lines.push(self.foot());
+        lines.push(self.footer());
         lines
     }
 
-    fn head(&self) -> StyledLine {
+    fn header(&self) -> StyledLine {
         let now = &self.now;
         let (style, state) = match (&self.failure, now.not_ready.is_empty()) {
             (Some(_), _) => (TextStyle::BlackOnRed, " no answer "),
@@ -96,7 +96,7 @@ impl Screen {
             now.host,
             now.version,
             now.kernel,
-            span(now.uptime_seconds)
+            format_duration(now.uptime_seconds)
         );
         StyledLine::styled(TextStyle::Bold, " ringverb ")
             .and(style, state)
@@ -111,7 +111,7 @@ impl Screen {
             lines
         };
         let connections = format!("connections {}", grouped(self.now.connections));
-        let sent = format!("messages to clients {}/s", short(sent));
+        let sent = format!("messages to clients {}/s", format_number(sent));
         let blocks = vec![
             block(connections, &self.connections, TextStyle::Cyan),
             block(sent, &self.sent, TextStyle::Green),
@@ -133,11 +133,11 @@ impl Screen {
         let mut lines = vec![StyledLine::styled(TextStyle::Dim, head)];
         for (index, worker) in self.now.workers.iter().enumerate() {
             let rates = self.rates.as_ref().and_then(|rates| rates.workers.get(index)).copied();
-            let WorkerRates { load, sent, received, together } = rates.unwrap_or_default();
+            let WorkerRates { load, sent, received, messages_per_send } = rates.unwrap_or_default();
             let texts = [
-                format!("{}/s", short(sent)),
-                format!("{}/s", short(received)),
-                together.map_or("-".to_owned(), |number| format!("{number:.2}")),
+                format!("{}/s", format_number(sent)),
+                format!("{}/s", format_number(received)),
+                messages_per_send.map_or("-".to_owned(), |number| format!("{number:.2}")),
                 grouped(worker.subscriptions),
                 bytes(worker.queue_bytes),
                 grouped(worker.mail_waiting),
@@ -155,10 +155,10 @@ impl Screen {
     fn traffic(&self) -> Vec<StyledLine> {
         let rates = self.rates.clone().unwrap_or_default();
         let rows = [
-            format!("published  {}/s", short(rates.published)),
-            format!("API calls  {}/s", short(rates.http_calls)),
+            format!("published  {}/s", format_number(rates.published)),
+            format!("API calls  {}/s", format_number(rates.http_calls)),
             format!("data out   {}/s", bytes(rounded(rates.sent_bytes))),
-            format!("new conn.  {}/s", short(rates.new_connections)),
+            format!("new conn.  {}/s", format_number(rates.new_connections)),
             format!("channels   {}", grouped(self.now.totals.channels)),
             format!("subscr.    {}", grouped(self.now.totals.subscriptions)),
         ];
@@ -166,7 +166,8 @@ impl Screen {
         lines.extend(rows.map(StyledLine::plain));
         let webhooks = &self.now.webhooks;
         if webhooks.failing_seconds > 0 {
-            let text = format!("webhooks   failing for {}", span(webhooks.failing_seconds));
+            let text =
+                format!("webhooks   failing for {}", format_duration(webhooks.failing_seconds));
             lines.push(StyledLine::styled(TextStyle::Red, text));
         }
         if webhooks.given_up > 0 {
@@ -198,7 +199,7 @@ impl Screen {
         lines
     }
 
-    fn foot(&self) -> StyledLine {
+    fn footer(&self) -> StyledLine {
         match &self.failure {
             Some(why) => StyledLine::styled(TextStyle::Red, why.as_str()),
             None if !self.now.not_ready.is_empty() => {
@@ -210,7 +211,7 @@ impl Screen {
 }
 
 /// `--once`.
-pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
+pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
     let none = Rates::default();
     let rates = rates.unwrap_or(&none);
     let state = if now.not_ready.is_empty() {
@@ -226,23 +227,23 @@ pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
         now.version,
         now.host,
         now.kernel,
-        span(now.uptime_seconds),
+        format_duration(now.uptime_seconds),
         grouped(now.connections),
-        short(rates.new_connections),
+        format_number(rates.new_connections),
         grouped(now.totals.channels),
         grouped(now.totals.subscriptions),
         bytes(now.resident_bytes),
-        short(rates.sent),
-        short(rates.received),
-        short(rates.published),
-        short(rates.http_calls),
+        format_number(rates.sent),
+        format_number(rates.received),
+        format_number(rates.published),
+        format_number(rates.http_calls),
         bytes(rounded(rates.sent_bytes)),
     );
     let webhooks = &now.webhooks;
     if *webhooks != WebhookCounts::default() {
         let failing = match webhooks.failing_seconds {
             0 => String::new(),
-            seconds => format!(", failing for {}", span(seconds)),
+            seconds => format!(", failing for {}", format_duration(seconds)),
         };
         text.push_str(&format!(
             "webhooks: events delivered {}, waiting {}, given up {}{failing}\n",
@@ -255,16 +256,17 @@ pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
         "core    load   to clients/s  of clients/s  per send  subscriptions      waits  mail\n",
     );
     for (index, worker) in now.workers.iter().enumerate() {
-        let WorkerRates { load, sent, received, together } =
+        let WorkerRates { load, sent, received, messages_per_send } =
             rates.workers.get(index).copied().unwrap_or_default();
-        let together = together.map_or("-".to_owned(), |number| format!("{number:.2}"));
+        let messages_per_send =
+            messages_per_send.map_or("-".to_owned(), |number| format!("{number:.2}"));
         text.push_str(&format!(
             "{:>4} {:>5.1} % {:>14} {:>13} {:>9} {:>14} {:>10} {:>5}\n",
             worker.core,
             load * 100.0,
-            short(sent),
-            short(received),
-            together,
+            format_number(sent),
+            format_number(received),
+            messages_per_send,
             grouped(worker.subscriptions),
             bytes(worker.queue_bytes),
             grouped(worker.mail_waiting),
@@ -319,7 +321,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// 12.3k.
-fn short(number: f64) -> String {
+fn format_number(number: f64) -> String {
     match number {
         number if number < 10.0 && number.fract() > 0.0 => format!("{number:.1}"),
         number if number < 10_000.0 => grouped(rounded(number)),
@@ -342,7 +344,7 @@ fn bytes(number: u64) -> String {
     if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") }
 }
 
-fn span(seconds: u64) -> String {
+fn format_duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min", seconds / 60),
@@ -353,15 +355,15 @@ fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::overview::tests::two;
+    use super::super::overview::tests::two_overviews;
     use super::super::styled::frame;
     use super::*;
 
     #[test]
     fn plain_text_has_a_line_for_each_core() {
-        let (before, now) = two();
+        let (before, now) = two_overviews();
         let rates = Rates::between(&before, &now);
-        let text = plain(&now, rates.as_ref());
+        let text = plain_text(&now, rates.as_ref());
         for part in [
             "ringverb 1.2.3 on box, io_uring, up 1 h 1 min, ready\n",
             "connections 12,345, new 0/s, channels 3, subscriptions 9, memory 70.0 MiB\n",
@@ -374,7 +376,7 @@ mod tests {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         let none = Overview { webhooks: WebhookCounts::default(), ..now };
-        assert!(!plain(&none, None).contains("webhooks"), "no app has any");
+        assert!(!plain_text(&none, None).contains("webhooks"), "no app has any");
     }
 
     /// The characters of a frame, without its control sequences.
@@ -395,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_screen_fits_any_size_and_shows_the_server() {
-        let (before, now) = two();
+        let (before, now) = two_overviews();
         let mut screen = Screen::new(before);
         screen.show(now);
         for (columns, rows) in [(100, 30), (80, 24), (20, 5), (1, 1)] {
@@ -418,11 +420,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn large_numbers_are_shown_with_a_unit() {
         let (shorts, sizes) = ([0.0, 0.5, 9_999.0, 12_345.0, 2.5e6], [0, 1_023, 1_536, 3 << 30]);
-        assert_eq!(shorts.map(short), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
+        assert_eq!(shorts.map(format_number), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
         assert_eq!(sizes.map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
-        assert_eq!([59, 60, 90_000].map(span), ["59 s", "1 min", "1 d 1 h"]);
+        assert_eq!([59, 60, 90_000].map(format_duration), ["59 s", "1 min", "1 d 1 h"]);
         assert_eq!(grouped(1_000_000), "1,000,000");
     }
 }
