@@ -16,14 +16,16 @@ import unittest
 
 PREFIX = pathlib.Path(sys.argv[1]).resolve()
 SECONDS = 60
+PROMPT = "<=> "
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|[\x00-\x09\x0b-\x1f]")
 # What is typed, and what a shell makes of it.
 OFFERED = [
     ("ringverb pub", "ringverb publish"),
     ("ringverb publish --sock", "ringverb publish --socket-id"),
     ("ringverb doctor --conn", "ringverb doctor --connections"),
-    ("ringverb completions fi", "ringverb completions fish"),
 ]
+# clap's completions for fish have no values of arguments.
+VALUES = [("ringverb completions fi", "ringverb completions fish")]
 
 
 class Terminal:
@@ -54,8 +56,10 @@ class Terminal:
         self.text = ""
         self.type(typed + "\t")
         self.until(expected)
-        # The line is discarded.
+        # The line is discarded. Before the next prompt the shell would not see the key.
+        self.text = ""
         self.type("\x03")
+        self.until(PROMPT)
 
     def close(self):
         os.kill(self.process, 9)
@@ -66,9 +70,9 @@ class Terminal:
 class Completions(unittest.TestCase):
     def completes_in(self, terminal, setup):
         try:
-            terminal.type(f"{setup}; echo rea''dy\n")
-            terminal.until("ready")
-            for typed, expected in OFFERED:
+            terminal.type(f"{setup}; PS1='<''=> '\n")
+            terminal.until(PROMPT)
+            for typed, expected in OFFERED + VALUES:
                 with self.subTest(typed):
                     terminal.completes(typed, expected)
         finally:

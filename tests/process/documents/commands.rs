@@ -54,7 +54,7 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("packaging/release", NotRun(MINUTES)),
     ("packaging/package", NotRun(MINUTES)),
     ("sh packaging/install.sh --from target/packages", GOOD),
-    ("helm install", By("tests/helm/check.py", "helm.Chart.load")),
+    ("helm install", By("tests/helm/check.py", "of_helm(\"install\"")),
     ("docker compose up --detach", By("tests/compose/run", "compose -f compose.yaml up --detach")),
     (
         "docker compose -f cluster.yaml",
