@@ -71,6 +71,8 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("RINGVERB_SECONDS=60 cargo test", NotRun(MINUTES)),
     (".ci/run", NotRun(MINUTES)),
     ("sudo tests/", NotRun(MINUTES)),
+    ("sudo tests/container/run", By("tests/run", "section \"the image in containers")),
+    ("sudo tests/compose/run", By("tests/run", "section \"the compose files")),
     ("tests/helm/run", By("tests/run", "section \"the Helm chart")),
     ("tests/shells/run", By("tests/run", "section \"completions")),
     ("tests/site/run", By("tests/run", "section \"the documents")),
