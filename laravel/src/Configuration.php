@@ -10,6 +10,7 @@ use Illuminate\Contracts\Container\Container;
 use JsonException;
 use Ringverb\Laravel\Exceptions\ConfigurationException;
 use Stringable;
+use Throwable;
 
 /**
  * The effective config('reverb') and the apps of Reverb's ApplicationProvider, as `ringverb start --laravel-config`
@@ -61,6 +62,8 @@ final class Configuration
      * How PHP reaches the server for each app, as `BroadcastManager::pusher()` takes it.
      *
      * @return list<array{app_id: string, key: string, secret: string, options: array<string, mixed>}>
+     *
+     * @throws ConfigurationException
      */
     public function clients(): array
     {
@@ -86,7 +89,11 @@ final class Configuration
         return (string) $this->config->get('reverb.servers.reverb.host', '0.0.0.0');
     }
 
-    /** @return list<array<string, mixed>> apps with an id, and with all of their options */
+    /**
+     * @return list<array<string, mixed>> apps with an id, and with all of their options
+     *
+     * @throws ConfigurationException
+     */
     private function known(): array
     {
         $configured = array_values(array_filter((array) $this->config->get('reverb.apps.apps', []), 'is_array'));
@@ -103,6 +110,8 @@ final class Configuration
      *
      * @param  list<array<string, mixed>>  $configured
      * @return list<array<string, mixed>>
+     *
+     * @throws ConfigurationException
      */
     private function provided(array $configured): array
     {
@@ -119,7 +128,7 @@ final class Configuration
         }
         $extras = array_column($configured, null, 'app_id');
         $apps = [];
-        foreach ($this->container->make(self::PROVIDER)->all() as $app) {
+        foreach ($this->fromProvider() as $app) {
             $values = [
                 'app_id' => $app->id(),
                 'key' => $app->key(),
@@ -147,6 +156,25 @@ final class Configuration
         }
 
         return $apps;
+    }
+
+    /**
+     * @return iterable<object>
+     *
+     * @throws ConfigurationException
+     */
+    private function fromProvider(): iterable
+    {
+        try {
+            return $this->container->make(self::PROVIDER)->all();
+        } catch (Throwable $exception) {
+            $name = (string) $this->config->get('reverb.apps.provider', 'config');
+            throw new ConfigurationException(
+                "The ApplicationProvider \"{$name}\" (config/reverb.php, apps.provider) failed: " .
+                    "{$exception->getMessage()}",
+                previous: $exception,
+            );
+        }
     }
 
     /**

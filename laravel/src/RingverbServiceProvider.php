@@ -47,7 +47,8 @@ final class RingverbServiceProvider extends ServiceProvider
             (string) $app->make('config')->get('ringverb.state'),
             '/',
         );
-        $this->app->singleton(
+        // These hold the application or its configuration, which Octane copies for each request.
+        $this->app->bind(
             Configuration::class,
             static fn(Application $app): Configuration => new Configuration($app, $app->make('config')),
         );
@@ -67,7 +68,7 @@ final class RingverbServiceProvider extends ServiceProvider
             Replacement::class,
             static fn(Application $app): Replacement => new Replacement($app->make(ProcessTable::class)),
         );
-        $this->app->singleton(AdminListener::class, static function (Application $app): AdminListener {
+        $this->app->bind(AdminListener::class, static function (Application $app): AdminListener {
             $config = $app->make('config');
             $server = (array) $config->get('reverb.servers.reverb', []);
 

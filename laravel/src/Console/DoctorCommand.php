@@ -59,7 +59,8 @@ final class DoctorCommand extends Command
 
     private function extensions(): void
     {
-        foreach (['pcntl_exec' => 'reverb:start', 'posix_kill' => 'reverb:restart'] as $function => $command) {
+        $needed = ['pcntl_exec' => 'reverb:start', 'posix_kill' => 'reverb:restart', 'proc_open' => 'reverb:restart'];
+        foreach ($needed as $function => $command) {
             $this->report(
                 function_exists($function),
                 $function,

@@ -45,6 +45,14 @@ final class RestartCommand extends Command
         $servers = $files->running($processes);
         if ($servers === []) {
             $this->info('No server of this application runs on this host.');
+            $elsewhere = $files->elsewhere($processes);
+            if ($elsewhere !== []) {
+                $this->warn(
+                    'The state folder names a server of another host, container or boot (' .
+                        implode(', ', $elsewhere) .
+                        '): run this command there.',
+                );
+            }
 
             return self::SUCCESS;
         }
