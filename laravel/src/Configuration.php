@@ -48,6 +48,12 @@ final class Configuration
     public function apps(): array
     {
         $apps = array_map(fn(array $app): array => $this->plain($this->withOwnOptions($app)), $this->known());
+        $provider = $this->provider();
+        if ($apps === [] && $provider !== 'config') {
+            throw new ConfigurationException(
+                "The ApplicationProvider \"{$provider}\" (config/reverb.php, apps.provider) has no app: add one.",
+            );
+        }
         if ($apps === []) {
             throw new ConfigurationException(
                 'No app is configured: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env ' .
@@ -76,6 +82,11 @@ final class Configuration
             ],
             $this->known(),
         );
+    }
+
+    private function provider(): string
+    {
+        return (string) $this->config->get('reverb.apps.provider', 'config');
     }
 
     /** The port of a start without options. */
@@ -121,7 +132,7 @@ final class Configuration
             array_keys(array_filter($app, static fn(mixed $value): bool => $value !== null && $value !== '')),
         ) !== [];
         if (
-            $this->config->get('reverb.apps.provider', 'config') === 'config' &&
+            $this->provider() === 'config' &&
             array_filter($configured, $incomplete) !== []
         ) {
             return array_values(array_filter($configured, static fn(array $app): bool => !$incomplete($app)));
@@ -168,9 +179,8 @@ final class Configuration
         try {
             return $this->container->make(self::PROVIDER)->all();
         } catch (Throwable $exception) {
-            $name = (string) $this->config->get('reverb.apps.provider', 'config');
             throw new ConfigurationException(
-                "The ApplicationProvider \"{$name}\" (config/reverb.php, apps.provider) failed: " .
+                "The ApplicationProvider \"{$this->provider()}\" (config/reverb.php, apps.provider) failed: " .
                     "{$exception->getMessage()}",
                 previous: $exception,
             );

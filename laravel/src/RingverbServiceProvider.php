@@ -28,6 +28,7 @@ use Ringverb\Laravel\Server\Replacement;
 use Ringverb\Laravel\Server\ServerFiles;
 use Ringverb\Laravel\Webhooks\WebhookController;
 use Ringverb\Laravel\Webhooks\WebhookVerifier;
+use RuntimeException;
 
 final class RingverbServiceProvider extends ServiceProvider
 {
@@ -169,11 +170,15 @@ final class RingverbServiceProvider extends ServiceProvider
     {
         $binary = $this->app->make(Binary::class);
         $path = $binary->find();
-        $servers = $this->app->make(ServerFiles::class)->running($this->app->make(ProcessTable::class));
-        $shown = array_map(
-            static fn($server): string => basename($server->configuration, '.json') . " (process {$server->pid})",
-            $servers,
-        );
+        try {
+            $servers = $this->app->make(ServerFiles::class)->running($this->app->make(ProcessTable::class));
+            $shown = array_map(
+                static fn($server): string => basename($server->configuration, '.json') . " (process {$server->pid})",
+                $servers,
+            );
+        } catch (RuntimeException $exception) {
+            $shown = [$exception->getMessage()];
+        }
 
         return [
             'Program' => $path ?? 'not installed',

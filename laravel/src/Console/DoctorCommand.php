@@ -36,7 +36,13 @@ final class DoctorCommand extends Command
     ): int {
         $this->extensions();
         $this->application($config, $router);
-        $servers = $files->running($processes);
+        try {
+            $servers = $files->running($processes);
+        } catch (RuntimeException $exception) {
+            $this->report(false, 'server of this application on this host', $exception->getMessage());
+
+            return self::FAILURE;
+        }
         $shown = array_map(static fn($server): string => "{$server->pid}", $servers);
         $this->report(
             $servers !== [],

@@ -86,7 +86,8 @@ final class InstallCommand extends Command
         if ($added !== [] && $this->laravel->configurationIsCached()) {
             $this->warn('The configuration is cached, so .env is not read: php artisan config:clear');
         }
-        $this->info("{$path} is version {$version}. Start it: php artisan reverb:start");
+        $this->info("{$path} is version {$version}. Start it with php artisan reverb:start; " .
+            'php artisan reverb:restart gives it to a server that runs.');
 
         return self::SUCCESS;
     }

@@ -70,6 +70,8 @@ final class ServerFiles
      * shares the folder wrote it: its process ids mean nothing here.
      *
      * @return list<RunningServer>
+     *
+     * @throws RuntimeException if another user has the folder
      */
     public function running(ProcessTable $processes): array
     {
@@ -126,8 +128,15 @@ final class ServerFiles
     {
         $claims = [];
         $folder = $this->state . '/servers';
-        // glob() would take [ and ? in the path for a pattern.
-        foreach (is_dir($folder) ? scandir($folder) ?: [] : [] as $name) {
+        if (!is_dir($folder)) {
+            return [];
+        }
+        // glob() would take [ and ? in the path for a pattern, and an unreadable folder for an empty one.
+        $names = @scandir($folder);
+        if ($names === false) {
+            throw new RuntimeException("Cannot read {$folder}: run this command as the user of the server.");
+        }
+        foreach ($names as $name) {
             if (!str_ends_with($name, '.pid')) {
                 continue;
             }
