@@ -89,11 +89,10 @@ final class RestartCommand extends Command
         try {
             // The server executes the file at its own path again, wherever ringverb:install puts another one.
             $program = $processes->program($server->pid) ?? $binary->path();
-            if ($binary->version($program) === null) {
-                $this->error(
-                    "Process {$server->pid} was not restarted, because {$program} does not run on this machine: " .
-                        'php artisan ringverb:install with another archive.',
-                );
+            [$code, $output] = Binary::run([$program, '--version']);
+            if ($code !== 0) {
+                $this->error("Process {$server->pid} was not restarted, because {$program} does not run here:");
+                $this->line(trim($output));
 
                 return false;
             }
