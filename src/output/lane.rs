@@ -28,17 +28,17 @@ pub(super) struct Bounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostLines {
     /// The queue was full: the reader was too slow.
-    pub lost_to_full_queue: u64,
+    pub queue_full: u64,
     /// The stream refused them, with this error number at last.
-    pub lost_to_write_errors: u64,
+    pub write_failed: u64,
     pub last_error: i32,
     /// The rate limit left them out.
-    pub lost_to_rate_limit: u64,
+    pub over_rate: u64,
 }
 
 impl LostLines {
     pub(super) fn is_none(&self) -> bool {
-        self.lost_to_full_queue + self.lost_to_write_errors + self.lost_to_rate_limit == 0
+        self.queue_full + self.write_failed + self.over_rate == 0
     }
 }
 
@@ -72,10 +72,10 @@ struct LossCounts {
     queued_bytes: AtomicUsize,
     /// The most bytes that were queued at a time.
     queued_bytes_peak: AtomicUsize,
-    lost_to_full_queue: LossCount,
-    lost_to_write_errors: LossCount,
+    queue_full: LossCount,
+    write_failed: LossCount,
     last_error: AtomicI32,
-    lost_to_rate_limit: LossCount,
+    over_rate: LossCount,
 }
 
 /// Lines that were lost for one reason.
@@ -146,13 +146,13 @@ impl OutputLane {
             return true;
         }
         self.counts.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.counts.lost_to_full_queue.add(lines);
+        self.counts.queue_full.add(lines);
         false
     }
 
     /// A line that the rate limit left out.
     pub(super) fn count_over_rate(&self) {
-        self.counts.lost_to_rate_limit.add(1);
+        self.counts.over_rate.add(1);
     }
 
     /// Bytes that wait for the thread, and the most that have waited at a time.
@@ -198,23 +198,17 @@ impl LossCounts {
     fn losses(&self, which: fn(&LossCount) -> &AtomicU64) -> LostLines {
         let read = |count| which(count).load(Ordering::Relaxed);
         LostLines {
-            lost_to_full_queue: read(&self.lost_to_full_queue),
-            lost_to_write_errors: read(&self.lost_to_write_errors),
+            queue_full: read(&self.queue_full),
+            write_failed: read(&self.write_failed),
             last_error: self.last_error.load(Ordering::Relaxed),
-            lost_to_rate_limit: read(&self.lost_to_rate_limit),
+            over_rate: read(&self.over_rate),
         }
     }
 
     fn subtract_reported(&self, reported: LostLines) {
-        self.lost_to_full_queue
-            .unreported
-            .fetch_sub(reported.lost_to_full_queue, Ordering::Relaxed);
-        self.lost_to_write_errors
-            .unreported
-            .fetch_sub(reported.lost_to_write_errors, Ordering::Relaxed);
-        self.lost_to_rate_limit
-            .unreported
-            .fetch_sub(reported.lost_to_rate_limit, Ordering::Relaxed);
+        self.queue_full.unreported.fetch_sub(reported.queue_full, Ordering::Relaxed);
+        self.write_failed.unreported.fetch_sub(reported.write_failed, Ordering::Relaxed);
+        self.over_rate.unreported.fetch_sub(reported.over_rate, Ordering::Relaxed);
     }
 }
 
@@ -234,7 +228,7 @@ impl<S: AsFd> Writer<S> {
     fn write_until_closed(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
             let flushed = self.collect_batch(first, entries);
-            if self.counts.losses(|count| &count.unreported).lost_to_write_errors > 0 {
+            if self.counts.losses(|count| &count.unreported).write_failed > 0 {
                 self.report_losses(flushed.is_some());
             }
             self.write_batch();
@@ -274,7 +268,7 @@ impl<S: AsFd> Writer<S> {
         let batch = std::mem::take(&mut self.batch);
         let result = self.write(&batch);
         if let Err((written, error)) = result {
-            self.counts.lost_to_write_errors.add(count_lines(&batch[written..]));
+            self.counts.write_failed.add(count_lines(&batch[written..]));
             self.counts.last_error.store(error.raw_os_error(), Ordering::Relaxed);
         }
         self.counts.queued_bytes.fetch_sub(batch.len(), Ordering::AcqRel);
@@ -327,7 +321,7 @@ impl<S: AsFd> Writer<S> {
             return;
         }
         let now = now();
-        let of_rate_alone = losses.lost_to_full_queue + losses.lost_to_write_errors == 0;
+        let of_rate_alone = losses.queue_full + losses.write_failed == 0;
         let every = if of_rate_alone { REPORT_RATE_EVERY } else { REPORT_EVERY };
         if !is_end && self.reported_at.is_some_and(|at| now.duration_since(at) < every) {
             return;
@@ -375,15 +369,8 @@ mod tests {
 
     fn here() -> LossReport {
         Box::new(|losses| {
-            let LostLines {
-                lost_to_full_queue,
-                lost_to_write_errors: unwritten,
-                lost_to_rate_limit: over_rate,
-                ..
-            } = losses;
-            Reported::Here(
-                format!("lost {lost_to_full_queue} {unwritten} {over_rate}\n").into_bytes(),
-            )
+            let LostLines { queue_full, write_failed: unwritten, over_rate, .. } = losses;
+            Reported::Here(format!("lost {queue_full} {unwritten} {over_rate}\n").into_bytes())
         })
     }
 
@@ -408,7 +395,7 @@ mod tests {
         });
         for number in 0..1_000 {
             while !lane.push(line(number)) {
-                lane.counts.lost_to_full_queue.unreported.store(0, Ordering::Relaxed);
+                lane.counts.queue_full.unreported.store(0, Ordering::Relaxed);
                 lane.flush(soon(10_000));
             }
         }
@@ -431,7 +418,7 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         // A pipe, a batch, the queue.
         assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
-        assert_eq!(lane.losses().lost_to_full_queue, lost);
+        assert_eq!(lane.losses().queue_full, lost);
         assert_eq!(lane.lost_in_all(), lane.losses());
         let queued = lane.queued_bytes();
         assert!(queued.now <= queued.peak && queued.peak <= BOUNDS.bytes_max, "{queued:?}");
@@ -455,15 +442,12 @@ mod tests {
             assert!(lane.flush(soon(10_000)));
         }
         let losses = lane.losses();
-        assert_eq!((losses.lost_to_write_errors, losses.last_error), (10, libc::ENOSPC));
+        assert_eq!((losses.write_failed, losses.last_error), (10, libc::ENOSPC));
         let (reader, writer) = pipe();
         drop(reader);
         let lane = super::tests::lane(writer);
         assert!(lane.push(b"a\nb\nc\n".to_vec()) && lane.flush(soon(10_000)));
-        assert_eq!(
-            (lane.losses().lost_to_write_errors, lane.losses().last_error),
-            (3, libc::EPIPE)
-        );
+        assert_eq!((lane.losses().write_failed, lane.losses().last_error), (3, libc::EPIPE));
     }
 
     /// Another process may have set O_NONBLOCK on a terminal or pipe it shares with us.

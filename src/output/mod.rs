@@ -257,7 +257,7 @@ pub(crate) fn finish() {
     let deadline = lane::now() + FINISH_TIME;
     output.stdout.flush(deadline);
     let losses = output.stdout.losses();
-    if !output.prints_events && losses.lost_to_write_errors > 0 {
+    if !output.prints_events && losses.write_failed > 0 {
         let format = format::LineFormat { color: false, is_json: output.is_json, zone: None };
         let line = match output.is_json {
             true => loss_line(format, "log lines", losses),
@@ -289,12 +289,7 @@ fn loss_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u
     if !format.is_json {
         return format::line_without_event(Level::WARN, format, &text);
     }
-    let LostLines {
-        lost_to_full_queue: unread,
-        lost_to_write_errors: unwritten,
-        lost_to_rate_limit: over_rate,
-        ..
-    } = losses;
+    let LostLines { queue_full: unread, write_failed: unwritten, over_rate, .. } = losses;
     let members =
         format!(",\"unread\":{unread},\"unwritten\":{unwritten},\"over_rate\":{over_rate}");
     json::object("lines_lost", Level::WARN, members.as_bytes(), &text, false)
@@ -312,12 +307,7 @@ fn report_in_log(format: format::LineFormat) -> LossReport {
 }
 
 fn loss_sentence(what: &str, losses: LostLines) -> String {
-    let LostLines {
-        lost_to_full_queue: unread,
-        lost_to_write_errors: unwritten,
-        last_error,
-        lost_to_rate_limit: over_rate,
-    } = losses;
+    let LostLines { queue_full: unread, write_failed: unwritten, last_error, over_rate } = losses;
     let mut text = format!("{what} were lost:");
     if unread > 0 {
         text += &format!(" unread={unread}");

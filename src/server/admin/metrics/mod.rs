@@ -243,9 +243,9 @@ metrics! {
     "log_lines_lost_total" Counter ["reason"] "Lines that are not in the log. suppressed: their reason had no lines left; over_rate: over the bytes a second; unread: the reader was too slow; unwritten: the stream refused them.",
         |scrape, out| {
             let lost = output::lost_lines();
-            let (unread, unwritten, over_rate) = (lost.lost_to_full_queue, lost.lost_to_write_errors, lost.lost_to_rate_limit);
+            let (unread, unwritten) = (lost.queue_full, lost.write_failed);
             let suppressed = scrape.cores().map(|core| core.lines_left_out.get()).sum::<u64>();
-            let all = [("suppressed", suppressed), ("over_rate", over_rate), ("unread", unread), ("unwritten", unwritten)];
+            let all = [("suppressed", suppressed), ("over_rate", lost.over_rate), ("unread", unread), ("unwritten", unwritten)];
             all.iter().for_each(|(reason, lines)| out.sample(&[reason], lines));
         };
     "memory_resident_bytes" Gauge [] "Resident memory of the process.",
