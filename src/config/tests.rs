@@ -230,6 +230,16 @@ fn unknown_own_names_are_warned_of() {
 }
 
 #[test]
+fn a_configuration_of_the_service_that_may_not_be_read_is_warned_of() {
+    let mut sources = Sources::default();
+    sources.files.unreadable = Some("/etc/ringverb/ringverb.toml".to_owned());
+    let warnings = merge(&sources).warnings;
+    let parts = ["/etc/ringverb/ringverb.toml, ", "this user may not read it: ", "use sudo"];
+    assert!(parts.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    assert_eq!(merge(&Sources::default()).warnings, [""; 0]);
+}
+
+#[test]
 fn paths_and_booleans_in_every_spelling() {
     for (given, served) in [("", ""), ("/", ""), ("ws", "/ws"), ("/ws/", "/ws"), ("/a/b", "/a/b")] {
         let config = load(&with_environment(&[("REVERB_SERVER_PATH", given)])).unwrap();

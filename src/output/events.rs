@@ -143,6 +143,8 @@ events! {
         "No new process can take over from this server.";
     "unnamed"
         "An event without a name, of a library.";
+    "webhook_authorities"
+        "Certificate authorities of the host that cannot be read.";
     "webhook_events_discarded"
         "Events that were not delivered at the end of the server.";
     "webhook_events_dropped"

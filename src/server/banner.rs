@@ -165,7 +165,7 @@ pub(super) fn render(
     let paint = |paint: &'static str| if invocation.color { (paint, PLAIN) } else { ("", "") };
     let (bold, plain) = paint(BOLD);
     let mut text = format!("{bold}ringverb {}{plain}\n", env!("CARGO_PKG_VERSION"));
-    let Files { folder, read } = &summary.files;
+    let Files { folder, read, .. } = &summary.files;
     if read.is_empty() {
         text.push_str(&format!("No .env and no ringverb.toml in {folder}\n"));
     }
@@ -399,6 +399,7 @@ mod tests {
         let files = |read: &[&str]| Files {
             folder: "/srv/app".to_owned(),
             read: read.iter().map(|name| (*name).to_owned()).collect(),
+            unreadable: None,
         };
         let text = rendered(&Sources { files: files(&[]), ..Sources::default() });
         assert_eq!(text.lines().nth(1), Some("No .env and no ringverb.toml in /srv/app"));

@@ -36,6 +36,7 @@ mod takeover;
 mod wait;
 mod watch;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,8 +45,7 @@ use signal_hook::consts::SIGHUP;
 
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build_config};
-use crate::config::{Config, LogFormat};
-use crate::config::{Merged, Sources, merge};
+use crate::config::{Config, LogFormat, Merged, SERVICE_FILE, Sources, merge};
 use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::hold_signals;
@@ -155,6 +155,7 @@ fn read_configuration(arguments: &Arguments) -> Result<(Sources, Merged), Vec<St
         files.config.as_deref(),
         files.env_file.as_deref(),
         files.env.as_deref(),
+        Some(Path::new(SERVICE_FILE)),
     );
     sources.map(|sources| {
         let merged = merge(&sources);

@@ -262,11 +262,14 @@ pub fn document() -> String {
         "# Options
 
 Each option can be given in the environment, in `.env` and in `ringverb.toml`. A flag wins over the environment, the
-environment over `.env`, `.env` over `ringverb.toml`. With `--laravel-config`, `REVERB_*` and `REDIS_*` names are not
-read from the environment and `.env`, because PHP has read them: its values win over `ringverb.toml`, and `RINGVERB_*`
-names over its values. `ringverb check` shows the values that count and where they come from. In the column `change`,
-`reload` means that a running server applies another value (`ringverb reload`, SIGHUP), and `restart` that it needs a
-new start or a take-over. This file is generated from the table in `src/config/options/mod.rs`; a test compares them.
+environment over `.env`, `.env` over `ringverb.toml`. Both files are those of the working directory. Where it has
+neither, and neither `--config`, `--env-file` nor the environment names an app, the configuration of the host's service
+is read: `/etc/ringverb/ringverb.toml`, which packages install. With `--laravel-config`, `REVERB_*` and `REDIS_*` names
+are not read from the environment and `.env`, because PHP has read them: its values win over `ringverb.toml`, and
+`RINGVERB_*` names over its values. `ringverb check` shows the values that count and where they come from. In the column
+`change`, `reload` means that a running server applies another value (`ringverb reload`, SIGHUP), and `restart` that it
+needs a new start or a take-over. This file is generated from the table in `src/config/options/mod.rs`; a test compares
+them.
 ",
     );
     for (scope, title, place) in TITLES {

@@ -12,7 +12,7 @@ mod apps_file;
 mod credentials;
 mod outcome;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,9 @@ use crate::app::Apps;
 use crate::config::admin::AdminPlace;
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build_config};
-use crate::config::{Config, Merged, Sources, TlsOptions, Values, is_read_once, merge};
+use crate::config::{
+    Config, Merged, SERVICE_FILE, Sources, TlsOptions, Values, is_read_once, merge,
+};
 use crate::mailbox::Doorbell;
 use crate::output;
 use crate::running_configuration::{ConfigurationLink, RunningConfiguration, SentConfiguration};
@@ -184,8 +186,16 @@ impl Changer {
             )]);
         }
         let flags = sources.flags.clone();
-        let gathered =
-            Sources::read_sources(flags, config.as_deref(), env_file.as_deref(), env.as_deref());
+        // The file of the service counts only if it did at the start: a file that vanishes for a moment must not put
+        // another one in its place.
+        let of_host = Some(Path::new(SERVICE_FILE)).filter(|_| sources.is_of_host);
+        let gathered = Sources::read_sources(
+            flags,
+            config.as_deref(),
+            env_file.as_deref(),
+            env.as_deref(),
+            of_host,
+        );
         let checked = gathered.and_then(|sources| {
             apps_file::check_presence(self.origin.sources.apps_file.as_ref(), &sources)?;
             self.check_new_configuration(sources, None)
