@@ -73,8 +73,8 @@ pub(super) fn start_threads(
     if let Some(error) = shared.unstartable.get() {
         return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
     }
-    let smaller = LockedMemory::of(workers).warning_of_smaller_rings(shared.smaller_rings());
-    if let Some(warning) = smaller {
+    let memory = LockedMemory::of(workers);
+    if let Some(warning) = memory.warning_of_smaller_rings(&shared.io, shared.smaller_rings()) {
         tracing::warn!(event = "rings_small", "{warning}");
     }
     watch.start(&control).map_err(StartError::Start)?;
