@@ -2,7 +2,8 @@
 //!
 //! A limit that concerns one file only is in that file. Configurable limits are in `config`, and SECURITY.md lists all
 //! that a peer can reach, with the answer when it is reached. Assertions below check what must hold between limits.
-//! Owns constants only, and knows no option. The file that enforces a limit counts what is over it.
+//! Owns constants only, and knows no option. The file that enforces a limit counts what is over it. Limits: the
+//! constants of this file.
 
 /// Longest request head in bytes; `request_size_max` covers head and body together and may be smaller.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -69,8 +70,8 @@ pub const RING_ENTRIES: u32 = 128;
 /// workers of two processes fit.
 ///
 /// With DEFER_TASKRUN (Linux 6.1) the kernel posts completions only while the worker is inside `io_uring_enter`, newer
-/// kernels about 20 a call, and the worker takes them out after each call. Where more fall due at once, their watches
-/// end and the worker arms them again.
+/// kernels about 20 a call. The worker calls until half of a small ring is full, then takes all out. Where more fall
+/// due at once, their watches end and the worker arms them again.
 pub const RING_COMPLETIONS: u32 = 1024;
 /// Entries of a large ring's completion queue. The kernel finds the watch of a closed connection in one of
 /// `completions / 32` lists, at most 256. So more completions than these gain nothing (docs/decisions/0005).

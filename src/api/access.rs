@@ -1,8 +1,8 @@
 //! Requests that take access back: of a user or of one connection (docs/PROTOCOL.md C25).
 //!
 //! Turns a request into an `AccessCommand`. Nothing here knows whether the user, the connection or the subscription
-//! exists: it may be on another node, so such a request is answered like one that ended something.
-//! Limits: those of an API request; a channel name is one that a client could subscribe to.
+//! exists: it may be on another node, so such a request is answered like one that ended something. Limits: those of an
+//! API request; a channel name is one that a client could subscribe to. Does not carry the command out: the tick does.
 
 use super::events::{channel_text, object};
 use super::routes::{HowAccessEnds, Whose};

@@ -1,7 +1,7 @@
 //! The address of Redis in `REDIS_URL` or `REDIS_HOST`: what is accepted, and how it is shown. PURE.
 //!
 //! A URL holds a password, and a bad one may hold it anywhere: it is shown without credentials, or not at all. Each
-//! refusal says which option to set instead. Limit: `HOST_BYTES_MAX`.
+//! refusal says which option to set instead. Limit: `HOST_BYTES_MAX` for a host.
 
 use std::net::Ipv6Addr;
 

@@ -4,7 +4,8 @@
 //! without a reader, a terminal that Ctrl-S has stopped, a slow disk. Text that finds the queue full is discarded and
 //! counted, and so is text that cannot be written. One line reports the losses when the stream accepts text again.
 //!
-//! Limits: those of `Bounds`. Text over them is discarded and counted.
+//! Limits: those of `Bounds`. Text over them is discarded and counted. Owns one queue and one thread; knows nothing of
+//! levels and formats.
 
 use std::io;
 use std::os::fd::AsFd;

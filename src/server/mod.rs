@@ -4,7 +4,7 @@
 //! This file chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options, `life.rs` starts
 //! the threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server. Everything here may
 //! block, because the workers have threads of their own. An error of the operator is a sentence with exit code 1; all
-//! problems of a configuration are reported at once. No limits of its own.
+//! problems of a configuration are reported at once. Owns no state. No limits: each command has its own.
 
 mod admin;
 mod banner;

@@ -5,7 +5,7 @@
 //! in slices, like a question of its own operator (`inspect.rs`); `inspect/answer.rs` makes the answer. Limits:
 //! `ANSWER_BYTES_MAX` for the texts of one core's answer, so that the answer of a node with `WORKERS_MAX` cores fits
 //! into a message; `OPERATOR_ORDERS_MAX` questions that wait for a core, above which it answers `Busy`, and
-//! `ORDER_TIME_MS` for each.
+//! `ORDER_TIME_MS` for each. Cost: only while an operator asks. A copy of a row copies its texts.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //!
 //! The server keeps no state for them. Keys come from outside, so that all workers, the next process and other nodes
 //! open each other's tickets. Nodes derive them from a secret that they share. The first key of a list seals, all open.
-//! PURE but for the random nonces. Limit: `TICKET_BYTES_MAX`.
+//! PURE but for the random nonces. Limit: `TICKET_BYTES_MAX` for a ticket.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};

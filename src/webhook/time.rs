@@ -1,8 +1,8 @@
 //! The clocks of the webhooks: monotonic for deadlines, wall clock for `time_ms`.
 //!
 //! The dispatcher and the senders have no tick from which they could take the time, so they read the clock themselves.
-//! A deadline is a `Moment` of the monotonic clock. No limits, no state except the start. Does not wait: the caller
-//! does.
+//! A deadline is a `Moment` of the monotonic clock. No limits: its only state is the time of the start. Does not wait:
+//! the caller does.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

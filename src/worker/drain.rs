@@ -4,7 +4,7 @@
 //! If a new process accepts on the port, or the shutdown has a delay, clients reconnect at once, so the closes are
 //! spread over half of the grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no
 //! process listens then. So the worker closes all of them within `RESTART_CLOSES_MS`, and does not wait for those that
-//! do not answer. Limits: `Config::shutdown_grace_seconds`.
+//! do not answer. Limits: `Config::shutdown_grace_seconds` for the whole drain.
 
 use std::sync::atomic::Ordering;
 

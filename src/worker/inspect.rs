@@ -4,7 +4,8 @@
 //! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
 //! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
 //! ends. A task whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
-//! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`.
+//! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`. Does not
+//! read the state of the core itself: `shard/inspect.rs` does.
 
 use super::notes::peer_of;
 use super::{HostKernel, Worker, sys};

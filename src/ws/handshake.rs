@@ -2,8 +2,8 @@
 //! answer that accepts it. Takes plain header values, so it depends on no HTTP parser. No extension
 //! and no subprotocol is ever negotiated.
 //!
-//! Output: an `AcceptKey` or the refusal. PURE. No limits of its own: `http1` bounds the head. Cost: one SHA-1 of 60
-//! bytes a handshake.
+//! Output: an `AcceptKey` or the refusal. PURE. Cost: one SHA-1 of 60 bytes a handshake. Limits: the head of the
+//! request (`http1`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -3,7 +3,7 @@
 //! The first viewer switches the log on, and the last one switches it off (`live`). Whichever viewer comes first takes
 //! the events of all threads and gives each viewer those that its filter passes. A viewer that reads too slowly loses
 //! events: they are counted, and the number is in its stream. Limits: `VIEWERS_MAX`; for each, `WAITING_MAX` events and
-//! `WAITING_BYTES_MAX` bytes.
+//! `WAITING_BYTES_MAX` bytes. Does not format an event (`api/event.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -2,7 +2,8 @@
 //!
 //! A table has what was given, as text, numbers, booleans, lists and tables of `ringverb.toml`. Names and values are
 //! checked where the whole configuration is (`config`), so there is one set of rules. Secrets are shown once, in the
-//! answer that creates them. Limits: those of a request of the admin listener.
+//! answer that creates them. Limits: those of a request of the admin listener. Does not read or write the file
+//! (`apps_file.rs`).
 
 use std::sync::atomic::Ordering;
 

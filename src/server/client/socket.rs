@@ -1,7 +1,8 @@
 //! The client's side of a WebSocket (RFC 6455): handshake, masked frames out, whole messages in.
 //!
 //! Written apart from `ws`, which has the server's side: it masks what it sends, refuses masked frames, and checks the
-//! accept key. Pings are answered. Limit: `MESSAGE_MAX` bytes of a message, over which the connection is an error.
+//! accept key. Pings are answered. Limit: `MESSAGE_MAX` bytes of a message, over which the connection is an error. Owns
+//! one connection.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

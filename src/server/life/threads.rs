@@ -4,7 +4,8 @@
 //! without it memory has no limit; then the webhooks and one pinned worker per core. Returns once each worker can
 //! serve. No thread joins a worker: the process ends when the main thread does.
 //!
-//! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers.
+//! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers. Input: a checked configuration and bound
+//! listeners. Output: the handles that the main thread needs.
 
 use std::io;
 use std::net::TcpListener;
@@ -77,9 +78,10 @@ pub(super) fn start_threads(
             error.to_string(),
         ));
     }
-    let smaller =
-        LockedMemory::for_workers(workers).warning_of_smaller_rings(shared.smaller_rings());
-    if let Some(warning) = smaller {
+    let memory = LockedMemory::for_workers(workers);
+    if let Some(warning) =
+        memory.warning_of_smaller_rings(&shared.kernel_interface, shared.smaller_rings())
+    {
         tracing::warn!(event = "rings_small", "{warning}");
     }
     watch.start(&control).map_err(StartError::Start)?;

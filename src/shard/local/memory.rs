@@ -8,6 +8,7 @@
 //! may use until the next measurement.
 //!
 //! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::MemorySubscription` and `Refused::ConnectionMemory`.
+//! Cost: a charge or a discharge is a few additions, no allocation and no atomic operation.
 
 use super::Local;
 use super::connection::ConnectionKey;

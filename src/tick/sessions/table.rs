@@ -2,7 +2,8 @@
 //! PURE.
 //!
 //! Owns no socket operations. Stale entries of queues are skipped and dropped in bulk, so each operation is constant on
-//! average. Limit: one entry for each descriptor.
+//! average. Limit: one entry for each descriptor. Cost: an index for a look-up and a few steps for each change of a
+//! queue; a new session is one entry, reused after its end.
 
 use std::collections::VecDeque;
 

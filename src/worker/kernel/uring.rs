@@ -17,7 +17,8 @@
 //! Limits: `limits::RING_ENTRIES` submissions; `limits::RING_COMPLETIONS_LARGE` completions, or
 //! `limits::RING_COMPLETIONS` where locked memory is short. A full submission queue is submitted at once. `early` has
 //! completions that were taken out before `reap`, to make room in the ring; a watch that ended has one, and is not
-//! armed again before `reap`.
+//! armed again before `reap`. Owns the ring. Cost: an entry of the submission queue for each request, and one system
+//! call for all that wait; one for a batch of up to 64 sends.
 #![allow(
     unsafe_code,
     reason = "requests of the ring refer to memory and descriptors by raw values"
@@ -85,8 +86,9 @@ const TRIES: u32 = 8;
 /// long cannot serve anyway.
 const TRIES_MAX: u32 = 1_000;
 const PAUSE_MS: u64 = 1;
-/// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong in one
-/// tick, so that each connection is sent to once.
+/// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call, so these fetch half of a small
+/// ring, also into a large one. What is due belongs in one tick, so that each connection is sent to once. More than
+/// that comes in the next tick.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
 
 impl Uring {

@@ -1,6 +1,7 @@
 //! Parameters of a query, and the event log as JSON.
 //!
-//! Limit: `FILTER_BYTES_MAX` for the text of a filter.
+//! Limit: `FILTER_BYTES_MAX` for the text of a filter. Input: the query of a request. Output: values, or a sentence
+//! about a wrong one.
 
 use std::borrow::Cow;
 

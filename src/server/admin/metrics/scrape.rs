@@ -1,7 +1,7 @@
 //! What a scrape reads: the values of all cores, summed by app or listed by core.
 //!
 //! Reads what workers have published and asks them nothing. Cost: linear in cores and apps. Limit: the rows of
-//! `CoreMetrics`.
+//! `CoreMetrics`. Does not name the metrics (`metrics/mod.rs`) and does not write text.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
