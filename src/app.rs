@@ -116,7 +116,8 @@ pub struct App {
     pub over_quota_retries: bool,
     /// Send a failed subscription on its channel too, as `pusher:subscription_error` (docs/PROTOCOL.md rule 24).
     pub subscription_errors: bool,
-    /// Open connections of this app over all cores; changed by `admit`, `count_moved` and `release` alone.
+    /// Open connections of this app over all cores; changed by `try_count_connection`,
+    /// `count_transferred_connection` and `release_connection` alone.
     pub connections_open: Arc<AtomicU32>,
     /// Published events times their channels.
     pub published: Arc<PerSecond>,
@@ -137,7 +138,7 @@ impl App {
     /// Counts one more open connection, unless that would exceed `connections_max` (docs/PROTOCOL.md rule 104: all open
     /// sockets count). `false` means refused and not counted.
     #[must_use]
-    pub fn admit(&self) -> bool {
+    pub fn try_count_connection(&self) -> bool {
         let max = self.connections_max.unwrap_or(u32::MAX);
         self.connections_open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
@@ -147,7 +148,7 @@ impl App {
     }
 
     /// Counts a connection that another process admitted, even over the limit of this one.
-    pub fn count_moved(&self) {
+    pub fn count_transferred_connection(&self) {
         self.connections_open.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -169,9 +170,10 @@ impl App {
         self.subscription_count || self.webhooks.iter().any(|webhook| webhook.kinds.contains(&kind))
     }
 
-    /// Counts one open connection less, once for each successful `admit` and each `count_moved`. Stops at zero, because
+    /// Counts one open connection less, once for each successful `try_count_connection` and each
+    /// `count_transferred_connection`. Stops at zero, because
     /// a count that is wrong by one must not end the process.
-    pub fn release(&self) {
+    pub fn release_connection(&self) {
         let less = |open: u32| open.checked_sub(1);
         let released =
             self.connections_open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
@@ -195,12 +197,12 @@ pub struct AppIndex(pub u16);
 
 /// The lists of apps that lead from one configuration to the next.
 #[derive(Debug)]
-pub struct ChangedApps {
+pub struct AppListSteps {
     /// The apps as they are, and new ones that no look-up finds yet. A core must have it before another core sends it
     /// mail of a new app.
-    pub prepared: Apps,
+    pub with_new_apps: Apps,
     /// The apps as they are wanted.
-    pub wanted: Apps,
+    pub without_removed_apps: Apps,
 }
 
 /// A process has had more apps than an index can name.
@@ -230,7 +232,7 @@ impl Apps {
     ///
     /// # Errors
     /// When no index is left for a new app.
-    pub fn changed(&self, wanted: Vec<App>) -> Result<ChangedApps, TooManyApps> {
+    pub fn change_steps(&self, wanted: Vec<App>) -> Result<AppListSteps, TooManyApps> {
         let slots: HashMap<&str, usize> =
             self.list.iter().enumerate().map(|(slot, app)| (app.id.as_str(), slot)).collect();
         let kept: HashSet<&str> = wanted.iter().map(|app| app.id.as_str()).collect();
@@ -252,7 +254,10 @@ impl Apps {
                 next.push(app);
             }
         }
-        Ok(ChangedApps { prepared: Self::new(prepared), wanted: Self::new(next) })
+        Ok(AppListSteps {
+            with_new_apps: Self::new(prepared),
+            without_removed_apps: Self::new(next),
+        })
     }
 
     /// For a shard and what runs on its thread: a core has an app before anything names its index there.

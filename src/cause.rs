@@ -33,7 +33,7 @@ macro_rules! causes {
 
             /// The counter that it belongs to.
             #[must_use]
-            pub fn counted(self) -> Refused {
+            pub fn counter(self) -> Refused {
                 match self { $(Self::$cause => Refused::$counted),* }
             }
 
@@ -384,7 +384,7 @@ const LINES_PER_SECOND: u8 = 1;
 /// The number of lines that each cause may still have.
 #[derive(Debug)]
 pub struct LineBudget {
-    left: [u8; Cause::ALL.len()],
+    lines_left: [u8; Cause::ALL.len()],
     left_out: [u32; Cause::ALL.len()],
     /// With `--debug`: no line is left out.
     is_unlimited: bool,
@@ -393,7 +393,7 @@ pub struct LineBudget {
 impl Default for LineBudget {
     fn default() -> Self {
         Self {
-            left: [LINES_AT_ONCE; Cause::ALL.len()],
+            lines_left: [LINES_AT_ONCE; Cause::ALL.len()],
             left_out: [0; Cause::ALL.len()],
             is_unlimited: false,
         }
@@ -414,7 +414,7 @@ impl LineBudget {
             return Some(0);
         }
         let (left, left_out) =
-            (self.left.get_mut(cause as usize)?, self.left_out.get_mut(cause as usize)?);
+            (self.lines_left.get_mut(cause as usize)?, self.left_out.get_mut(cause as usize)?);
         if let Some(fewer) = left.checked_sub(1) {
             *left = fewer;
             Some(std::mem::take(left_out))
@@ -434,7 +434,7 @@ impl LineBudget {
 
     /// Call it once a second.
     pub fn refill(&mut self) {
-        for left in &mut self.left {
+        for left in &mut self.lines_left {
             *left = (*left + LINES_PER_SECOND).min(LINES_AT_ONCE);
         }
     }

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn names_differ() {
+    fn each_reason_of_refusal_has_its_own_name() {
         let names: std::collections::BTreeSet<_> = Refused::ALL.map(Refused::name).into();
         assert_eq!(names.len(), Refused::ALL.len());
     }

@@ -14,13 +14,13 @@
 //! | 5 | `tick` | PURE: one core's tick over a kernel interface that is a parameter: sockets, HTTP, mail, flush |
 //! | 4 | `cluster` | PURE: one core's cluster session over Redis: bytes in, bytes out |
 //! | 4 | `api` `webhook` | HTTP API: requests to plans; events to the apps' backends, on threads of their own |
-//! | 4 | `desk` | questions of operators on their way to a worker, and the answers |
+//! | 4 | `operator_requests` | questions of operators on their way to a worker, and the answers |
 //! | 4 | `debug_log` | the output of `--debug` |
 //! | 3 | `mailbox` | rings and doorbells between cores |
 //! | 3 | `admission` | limits of client addresses, and the overload level of the process |
-//! | 3 | `live` | events on their way to the console |
+//! | 3 | `event_log` | events on their way to the console |
 //! | 3 | `output` | standard output and standard error: a bounded queue and a thread for each |
-//! | 2 | `running` | the configuration in use on its way to workers |
+//! | 2 | `running_configuration` | the configuration in use on its way to workers |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `proxy_header` | PURE: the header of the PROXY protocol |
 //! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
@@ -28,19 +28,20 @@
 //! | 1 | `wheel` | PURE: deadlines by the second |
 //! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
 //! | 1 | `metrics` | what one core counts: values that one thread writes and others read |
-//! | 0 | `app` `buffer` `clock` `counters` `latest` `limits` `listed` `phase` `slot` `text` | values |
+//! | 0 | `app` `buffer` `clock` `counters` `latest_value` `limits` `phase` `slot` `text` | values |
+//! | 0 | `listed_enum` | the macro for enums with the list of their variants |
 #![deny(unsafe_code)]
 // Tests unwrap what they have just made.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::let_underscore_must_use))]
 
 #[macro_use]
-mod listed;
+mod listed_enum;
 
 pub mod app;
 pub mod buffer;
 pub mod clock;
 mod counters;
-mod latest;
+mod latest_value;
 pub mod limits;
 mod phase;
 pub mod slot;
@@ -57,18 +58,18 @@ pub mod tls;
 mod wheel;
 pub mod ws;
 
-mod running;
+mod running_configuration;
 pub mod shard;
 
 pub mod admission;
-mod live;
+mod event_log;
 pub mod mailbox;
 mod output;
 
 pub mod api;
 pub mod cluster;
 mod debug_log;
-mod desk;
+mod operator_requests;
 pub mod tick;
 mod webhook;
 

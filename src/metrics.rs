@@ -100,7 +100,7 @@ pub struct AppMetrics {
 pub struct CoreMetrics {
     /// One row for each app with a row of its own, one for all others, one for requests without an app.
     apps: Box<[AppMetrics]>,
-    ended: [Tally; ConnectionEnd::COUNT],
+    ends: [Tally; ConnectionEnd::COUNT],
     /// Nanoseconds of one tick, the wait after it left out.
     pub tick_ns: Histogram,
     /// Sends of frames: one for each connection with frames to send in a tick.
@@ -217,7 +217,7 @@ impl CoreMetrics {
         let rows = apps.min(APPS_COUNTED_MAX) + 2;
         Self {
             apps: (0..rows).map(|_| AppMetrics::default()).collect(),
-            ended: std::array::from_fn(|_| Tally::default()),
+            ends: std::array::from_fn(|_| Tally::default()),
             tick_ns: Histogram::new(TICK_BOUNDS_NS),
             sends: Tally::default(),
             send_queue_bytes: PeakGauge::default(),
@@ -275,17 +275,17 @@ impl CoreMetrics {
     #[inline]
     #[must_use]
     pub fn app(&self, app: AppIndex) -> &AppMetrics {
-        &self.apps[usize::from(app.0).min(self.others())]
+        &self.apps[usize::from(app.0).min(self.row_of_others())]
     }
 
     /// The row of the app that a request names, if it names one.
     #[must_use]
     pub fn app_or_none(&self, app: Option<AppIndex>) -> &AppMetrics {
-        app.map_or(&self.apps[self.others() + 1], |app| self.app(app))
+        app.map_or(&self.apps[self.row_of_others() + 1], |app| self.app(app))
     }
 
     /// The row that all apps without one share. `new` makes two rows more than there are such apps.
-    fn others(&self) -> usize {
+    fn row_of_others(&self) -> usize {
         self.apps.len().saturating_sub(2)
     }
 
@@ -307,31 +307,31 @@ impl CoreMetrics {
     }
 
     pub fn count_end(&self, how: ConnectionEnd) {
-        if let Some(count) = self.ended.get(how.index()) {
+        if let Some(count) = self.ends.get(how.index()) {
             count.add(1);
         }
     }
 
     #[must_use]
-    pub fn ended(&self, how: ConnectionEnd) -> u64 {
-        self.ended.get(how.index()).map_or(0, Tally::get)
+    pub fn ends(&self, how: ConnectionEnd) -> u64 {
+        self.ends.get(how.index()).map_or(0, Tally::get)
     }
 
     /// Call it in each second that the core runs: high-water marks forget what is long ago.
-    pub fn turn(&self, second: u32) {
+    pub fn begin_second(&self, second: u32) {
         if second.is_multiple_of(WINDOW_SECONDS) {
-            self.send_queue_bytes.turn();
-            self.ring_mail.turn();
-            self.mail_waiting.turn();
-            self.mail_held.turn();
-            self.publishers_waiting.turn();
-            self.ready_sockets.turn();
-            self.flush_waiting.turn();
-            self.operator_orders.turn();
-            self.gathers.turn();
-            self.gathered_bytes.turn();
-            self.cluster.waiting.turn();
-            self.cluster.topics_waiting.turn();
+            self.send_queue_bytes.begin_window();
+            self.ring_mail.begin_window();
+            self.mail_waiting.begin_window();
+            self.mail_held.begin_window();
+            self.publishers_waiting.begin_window();
+            self.ready_sockets.begin_window();
+            self.flush_waiting.begin_window();
+            self.operator_orders.begin_window();
+            self.gathers.begin_window();
+            self.gathered_bytes.begin_window();
+            self.cluster.waiting.begin_window();
+            self.cluster.topics_waiting.begin_window();
         }
     }
 }
@@ -359,7 +359,7 @@ mod tests {
         for (times, how) in ConnectionEnd::all().enumerate() {
             (0..times).for_each(|_| metrics.count_end(how));
         }
-        let counts: Vec<u64> = ConnectionEnd::all().map(|how| metrics.ended(how)).collect();
+        let counts: Vec<u64> = ConnectionEnd::all().map(|how| metrics.ends(how)).collect();
         let expected: Vec<u64> = (0..).take(ConnectionEnd::COUNT).collect();
         assert_eq!(counts, expected);
         let names: std::collections::BTreeSet<_> =

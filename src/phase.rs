@@ -29,7 +29,7 @@ impl Phase {
     }
 
     /// The word itself, to detect a change.
-    pub(crate) fn stage(&self) -> u8 {
+    pub(crate) fn as_u8(&self) -> u8 {
         self.0.load(Ordering::Acquire)
     }
 
@@ -64,26 +64,26 @@ impl Phase {
     }
 
     pub(crate) fn is_retiring(&self) -> bool {
-        self.stage() == Self::RETIRING
+        self.as_u8() == Self::RETIRING
     }
 
     /// A transfer to or from another process is in progress.
     pub(crate) fn is_transferring(&self) -> bool {
-        matches!(self.stage(), Self::WAITING | Self::PAUSED | Self::LEAVING)
+        matches!(self.as_u8(), Self::WAITING | Self::PAUSED | Self::LEAVING)
     }
 
     /// Only mail may change the state.
     pub(crate) fn is_paused(&self) -> bool {
-        matches!(self.stage(), Self::PAUSED | Self::LEAVING)
+        matches!(self.as_u8(), Self::PAUSED | Self::LEAVING)
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
-        self.stage() == Self::LEAVING
+        self.as_u8() == Self::LEAVING
     }
 
     /// Connections are being closed, or have been.
     pub(crate) fn is_ending(&self) -> bool {
-        matches!(self.stage(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
+        matches!(self.as_u8(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
     }
 
     /// Leave the thread.
@@ -92,10 +92,10 @@ impl Phase {
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        self.stage() == Self::RUNNING
+        self.as_u8() == Self::RUNNING
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stage() == Self::STOPPED
+        self.as_u8() == Self::STOPPED
     }
 }

@@ -39,7 +39,7 @@ impl<K> Wheel<K> {
     }
 
     /// Takes the entries of this second's bucket. Some may be due in a later round.
-    pub(crate) fn take(&mut self, second: u32) -> Vec<WheelEntry<K>> {
+    pub(crate) fn take_bucket(&mut self, second: u32) -> Vec<WheelEntry<K>> {
         std::mem::take(&mut self.buckets[(second % WHEEL_SECONDS) as usize])
     }
 }

@@ -157,7 +157,7 @@ fn tick(core: &mut Core<Taking>) {
 fn publication() -> Publication {
     let channel = ChannelName::parse("news").expect("a name");
     let frame = frame::encode_text(br#"{"event":"e","data":"1","channel":"news"}"#).into();
-    Publication { channel, frame, except: None }
+    Publication { channel, frame, excluded_socket_id: None }
 }
 
 /// The allocations of one publish with all its deliveries and sends, and how many sends there were.

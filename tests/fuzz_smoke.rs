@@ -71,7 +71,7 @@ const DICTIONARY: &[&[u8]] = &[
 ];
 
 #[test]
-fn seeds_pass() {
+fn every_seed_of_the_corpus_passes() {
     for (name, body) in TARGETS {
         for (file, seed) in corpus(name) {
             assert!(passes(*body, &seed), "{name}: {} fails", file.display());
@@ -80,7 +80,7 @@ fn seeds_pass() {
 }
 
 #[test]
-fn mutated_seeds_pass() {
+fn mutations_of_all_seeds_pass() {
     for (name, body) in TARGETS {
         let seeds: Vec<_> = corpus(name).into_iter().map(|(_, seed)| seed).collect();
         if let Some(input) = find_failure(*body, &seeds, mutations_of(name)) {
@@ -91,7 +91,7 @@ fn mutated_seeds_pass() {
 
 /// A harness that cannot fail proves nothing: this body is broken in a way that only a mutation of the seed shows.
 #[test]
-fn canary_dies() {
+fn a_broken_target_is_found_by_mutation() {
     fn canary(data: &[u8]) {
         assert!(!data.windows(2).any(|pair| pair == b"{{"), "gas");
     }

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contenders() {
+    fn a_contender_is_a_name_a_url_and_perhaps_a_command() {
         let plain = parse_contender("a=ws://127.0.0.1:1").unwrap();
         assert_eq!((plain.name.as_str(), plain.command), ("a", None));
         let started = parse_contender("b=ws://127.0.0.1:2/x env A=b server --flag").unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_and_spreads() {
+    fn a_spread_has_median_least_and_greatest() {
         let all = spread(&[3.0, 1.0, 2.0]).unwrap();
         assert_eq!(all, Spread { median: 2.0, least: 1.0, greatest: 3.0 });
         assert_eq!(spread(&[4.0, 1.0]).unwrap().median, 2.5);

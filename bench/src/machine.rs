@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates() {
+    fn seconds_since_1970_are_shown_as_a_date() {
         assert_eq!(date_of(0), "1970-01-01 00:00:00");
         assert_eq!(date_of(951_782_400), "2000-02-29 00:00:00");
         assert_eq!(date_of(1_795_482_123), "2026-11-24 01:02:03");

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rosters_and_members() {
+    fn users_are_read_from_rosters_and_member_data() {
         let data = r#"{"presence":{"ids":["u1","u22"],"hash":{},"count":2}}"#;
         assert_eq!(roster(&json!({ "data": data })), BTreeSet::from([1, 22]));
         assert_eq!(roster(&json!({ "data": "" })), BTreeSet::new());

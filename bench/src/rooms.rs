@@ -26,7 +26,7 @@ pub(crate) fn channel_of(room: usize) -> String {
     format!("private-room-{room}")
 }
 
-struct Room {
+struct AnswerRoom {
     slots: Vec<Slot>,
     /// Next number due, by member and slot.
     due: Vec<u32>,
@@ -67,7 +67,7 @@ impl Turns {
     }
 }
 
-impl Room {
+impl AnswerRoom {
     fn new(turns: Turns, slots: usize) -> Self {
         let slot = Slot { next: 0, missing: 0, scheduled: Instant::now() };
         let mut due = vec![0; turns.members * slots];
@@ -107,7 +107,7 @@ impl Room {
 pub(crate) struct Rooms<'a> {
     pub(crate) crowd: &'a mut Subscribers,
     turns: Turns,
-    rooms: Vec<Room>,
+    rooms: Vec<AnswerRoom>,
     finder: Finder,
     schedule: Option<Schedule>,
     next_room: usize,
@@ -140,7 +140,7 @@ impl<'a> Rooms<'a> {
         Self {
             crowd,
             turns,
-            rooms: (0..count).map(|_| Room::new(turns, shape.slots)).collect(),
+            rooms: (0..count).map(|_| AnswerRoom::new(turns, shape.slots)).collect(),
             finder: Finder::new(shape.payload_bytes),
             schedule: shape.rate.map(|rate| Schedule::new(Instant::now(), rate)),
             next_room: 0,
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     /// Puts an event into a slot; says who must get it.
-    fn send(room: &mut Room, turns: Turns, slot: usize) -> (u64, Vec<usize>) {
+    fn send(room: &mut AnswerRoom, turns: Turns, slot: usize) -> (u64, Vec<usize>) {
         let state = &mut room.slots[slot];
         let number = state.next;
         *state = Slot { next: number + 1, missing: turns.members - 1, scheduled: Instant::now() };
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn every_client_but_the_sender_receives_each_event_once() {
         let turns = Turns::new(5);
-        let mut room = Room::new(turns, 2);
+        let mut room = AnswerRoom::new(turns, 2);
         for _ in 0..20 {
             for slot in 0..2 {
                 let (number, receivers) = send(&mut room, turns, slot);
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_sender_must_not_get_its_own() {
         let turns = Turns::new(2);
-        let mut room = Room::new(turns, 1);
+        let mut room = AnswerRoom::new(turns, 1);
         let (number, _) = send(&mut room, turns, 0);
         assert!(matches!(room.take(turns, 0, 0, number), Taken::Wrong(_)));
         assert_eq!(room.take(turns, 1, 0, number), Taken::Delivered { complete: true });
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_gap_is_a_loss_and_listeners_must_agree() {
         let turns = Turns::new(4);
-        let mut room = Room::new(turns, 2);
+        let mut room = AnswerRoom::new(turns, 2);
         assert!(
             matches!(room.take(turns, 3, 0, 1), Taken::Wrong(text) if text.starts_with("loss"))
         );

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn rates() {
+    fn a_rate_is_a_positive_finite_number() {
         assert_eq!(parse_rate("2000"), Ok(2000.0));
         assert!(parse_rate("0").is_err() && parse_rate("-1").is_err() && parse_rate("x").is_err());
         assert!(parse_rate("nan").is_err() && parse_rate("inf").is_err());

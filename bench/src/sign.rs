@@ -67,7 +67,7 @@ mod tests {
     const SECRET: &str = "7ad3773142a6692b25b8";
 
     #[test]
-    fn a_private_channel() {
+    fn the_auth_of_a_private_channel_is_that_of_the_pusher_docs() {
         assert_eq!(
             channel_auth(KEY, SECRET, "1234.1234", "private-foobar", None),
             "278d425bdf160c739803:\
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_presence_channel() {
+    fn the_auth_of_a_presence_channel_is_that_of_the_pusher_docs() {
         let channel_data = r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#;
         assert_eq!(
             channel_auth(KEY, SECRET, "1234.1234", "presence-foobar", Some(channel_data)),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publish_request() {
+    fn a_signed_publish_is_that_of_the_pusher_docs() {
         let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
         let target = api_target((KEY, SECRET), "POST", "/apps/3/events", &[], body, 1_353_088_179);
         assert_eq!(

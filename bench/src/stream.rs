@@ -209,19 +209,24 @@ impl ServerCertVerifier for AnyCertificate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
     use std::net::TcpListener;
 
     /// An echo over TLS, and a client that meets it with a non-blocking socket and more bytes than any buffer holds.
     #[test]
     fn bytes_come_back_over_tls() {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let certificate = include_bytes!("../../tests/certificates/server.pem");
+        let certificates = CertificateDer::pem_slice_iter(certificate);
+        let certificates = certificates.collect::<Result<Vec<_>, _>>().unwrap();
+        let key = include_bytes!("../../tests/certificates/server.key.pem");
+        let key = PrivateKeyDer::from_pem_slice(key).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(certificates, key)
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls() {
+    fn a_url_names_address_prefix_and_tls() {
         let address = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
         let place = |port, prefix: &str, tls| {
             Ok(Place { address: address(port), prefix: prefix.to_owned(), tls })

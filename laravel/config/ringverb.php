@@ -7,7 +7,8 @@ return [
     'binary' => env('RINGVERB_BINARY'),
 
     // The folder with the configuration of running servers and their process ids. Deploys with a folder for each
-    // release need a folder that all releases share, as storage usually is.
+    // release need a folder that all releases share, as storage usually is. Hosts must not share it if their servers
+    // have the same address.
     'state' => env('RINGVERB_STATE', storage_path('ringverb')),
 
     'webhooks' => [

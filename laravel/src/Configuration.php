@@ -10,6 +10,7 @@ use Illuminate\Contracts\Container\Container;
 use JsonException;
 use Ringverb\Laravel\Exceptions\ConfigurationException;
 use Stringable;
+use Throwable;
 
 /**
  * The effective config('reverb') and the apps of Reverb's ApplicationProvider, as `ringverb start --laravel-config`
@@ -47,6 +48,12 @@ final class Configuration
     public function apps(): array
     {
         $apps = array_map(fn(array $app): array => $this->plain($this->withOwnOptions($app)), $this->known());
+        $provider = $this->provider();
+        if ($apps === [] && $provider !== 'config') {
+            throw new ConfigurationException(
+                "The ApplicationProvider \"{$provider}\" (config/reverb.php, apps.provider) has no app: add one.",
+            );
+        }
         if ($apps === []) {
             throw new ConfigurationException(
                 'No app is configured: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env ' .
@@ -61,6 +68,8 @@ final class Configuration
      * How PHP reaches the server for each app, as `BroadcastManager::pusher()` takes it.
      *
      * @return list<array{app_id: string, key: string, secret: string, options: array<string, mixed>}>
+     *
+     * @throws ConfigurationException
      */
     public function clients(): array
     {
@@ -75,6 +84,11 @@ final class Configuration
         );
     }
 
+    private function provider(): string
+    {
+        return (string) $this->config->get('reverb.apps.provider', 'config');
+    }
+
     /** The port of a start without options. */
     public function port(): int
     {
@@ -86,7 +100,11 @@ final class Configuration
         return (string) $this->config->get('reverb.servers.reverb.host', '0.0.0.0');
     }
 
-    /** @return list<array<string, mixed>> apps with an id, and with all of their options */
+    /**
+     * @return list<array<string, mixed>> apps with an id, and with all of their options
+     *
+     * @throws ConfigurationException
+     */
     private function known(): array
     {
         $configured = array_values(array_filter((array) $this->config->get('reverb.apps.apps', []), 'is_array'));
@@ -103,6 +121,8 @@ final class Configuration
      *
      * @param  list<array<string, mixed>>  $configured
      * @return list<array<string, mixed>>
+     *
+     * @throws ConfigurationException
      */
     private function provided(array $configured): array
     {
@@ -112,14 +132,14 @@ final class Configuration
             array_keys(array_filter($app, static fn(mixed $value): bool => $value !== null && $value !== '')),
         ) !== [];
         if (
-            $this->config->get('reverb.apps.provider', 'config') === 'config' &&
+            $this->provider() === 'config' &&
             array_filter($configured, $incomplete) !== []
         ) {
             return array_values(array_filter($configured, static fn(array $app): bool => !$incomplete($app)));
         }
         $extras = array_column($configured, null, 'app_id');
         $apps = [];
-        foreach ($this->container->make(self::PROVIDER)->all() as $app) {
+        foreach ($this->fromProvider() as $app) {
             $values = [
                 'app_id' => $app->id(),
                 'key' => $app->key(),
@@ -147,6 +167,24 @@ final class Configuration
         }
 
         return $apps;
+    }
+
+    /**
+     * @return iterable<object>
+     *
+     * @throws ConfigurationException
+     */
+    private function fromProvider(): iterable
+    {
+        try {
+            return $this->container->make(self::PROVIDER)->all();
+        } catch (Throwable $exception) {
+            throw new ConfigurationException(
+                "The ApplicationProvider \"{$this->provider()}\" (config/reverb.php, apps.provider) failed: " .
+                    "{$exception->getMessage()}",
+                previous: $exception,
+            );
+        }
     }
 
     /**

@@ -28,6 +28,7 @@ use Ringverb\Laravel\Server\Replacement;
 use Ringverb\Laravel\Server\ServerFiles;
 use Ringverb\Laravel\Webhooks\WebhookController;
 use Ringverb\Laravel\Webhooks\WebhookVerifier;
+use RuntimeException;
 
 final class RingverbServiceProvider extends ServiceProvider
 {
@@ -47,7 +48,8 @@ final class RingverbServiceProvider extends ServiceProvider
             (string) $app->make('config')->get('ringverb.state'),
             '/',
         );
-        $this->app->singleton(
+        // These hold the application or its configuration, which Octane copies for each request.
+        $this->app->bind(
             Configuration::class,
             static fn(Application $app): Configuration => new Configuration($app, $app->make('config')),
         );
@@ -67,7 +69,7 @@ final class RingverbServiceProvider extends ServiceProvider
             Replacement::class,
             static fn(Application $app): Replacement => new Replacement($app->make(ProcessTable::class)),
         );
-        $this->app->singleton(AdminListener::class, static function (Application $app): AdminListener {
+        $this->app->bind(AdminListener::class, static function (Application $app): AdminListener {
             $config = $app->make('config');
             $server = (array) $config->get('reverb.servers.reverb', []);
 
@@ -168,11 +170,15 @@ final class RingverbServiceProvider extends ServiceProvider
     {
         $binary = $this->app->make(Binary::class);
         $path = $binary->find();
-        $servers = $this->app->make(ServerFiles::class)->running($this->app->make(ProcessTable::class));
-        $shown = array_map(
-            static fn($server): string => basename($server->configuration, '.json') . " (process {$server->pid})",
-            $servers,
-        );
+        try {
+            $servers = $this->app->make(ServerFiles::class)->running($this->app->make(ProcessTable::class));
+            $shown = array_map(
+                static fn($server): string => basename($server->configuration, '.json') . " (process {$server->pid})",
+                $servers,
+            );
+        } catch (RuntimeException $exception) {
+            $shown = [$exception->getMessage()];
+        }
 
         return [
             'Program' => $path ?? 'not installed',

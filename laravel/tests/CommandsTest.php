@@ -56,7 +56,16 @@ final class CommandsTest extends TestCase
     /** @return list<string> */
     private function command(string ...$arguments): array
     {
-        return [PHP_BINARY, __DIR__ . '/artisan.php', $this->folder, ...$arguments];
+        return $this->commandOf([], ...$arguments);
+    }
+
+    /**
+     * @param  list<string>  $options  of PHP
+     * @return list<string>
+     */
+    private function commandOf(array $options, string ...$arguments): array
+    {
+        return [PHP_BINARY, ...$options, __DIR__ . '/artisan.php', $this->folder, ...$arguments];
     }
 
     /** @return array<string, string> */
@@ -166,6 +175,52 @@ final class CommandsTest extends TestCase
         [$code, $output] = $this->restart();
         self::assertSame(0, $code, $output);
         self::assertStringContainsString("Process {$pid} runs the new program", $output);
+    }
+
+    public function test_php_without_the_functions_of_processes_says_which_one_is_missing(): void
+    {
+        $this->configure(TestApplication::config());
+        $run = fn(string $disabled, string ...$arguments): array => Binary::run(
+            $this->commandOf(['-d', "disable_functions={$disabled}"], ...$arguments),
+            null,
+            self::environment(),
+        );
+        [$code, $output] = $run('pcntl_exec', 'reverb:start', '--host=127.0.0.1', "--port={$this->port}");
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString('remove pcntl_exec from disable_functions', $output);
+        self::assertSame([], glob($this->folder . '/storage/servers/*.pid'));
+        $this->start();
+        [$code, $output] = $run('proc_open', 'reverb:restart');
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString('this PHP has no proc_open: remove it from disable_functions', $output);
+        [$code, $output] = $run('posix_kill', 'reverb:restart');
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString('this PHP has no posix_kill', $output);
+        $this->connect()->subscribe('private-room');
+    }
+
+    public function test_two_servers_of_one_application_restart_each_with_their_own_options(): void
+    {
+        $config = TestApplication::config();
+        $config['reverb']['apps']['apps'][0]['secret'] = $secret = "a\"b'c\\d \u{e4}\u{1f512}\$\{X}#";
+        $this->configure($config);
+        $first = $this->start();
+        [$process, $port, $this->process, $this->port] = [$this->process, $this->port, null, self::freePort()];
+        try {
+            $second = $this->start();
+            [$code, $output] = $this->restart();
+            self::assertSame(0, $code, $output);
+            foreach ([$first, $second] as $pid) {
+                self::assertStringContainsString("Process {$pid} runs the new program", $output);
+            }
+            foreach ([$port, $this->port] as $each) {
+                $app = ['app_id' => '1001', 'key' => 'app-key', 'secret' => $secret];
+                (new TestClient($each, $app, $this->log(...)))->subscribe('private-room');
+            }
+        } finally {
+            proc_terminate($process, 15);
+            proc_close($process);
+        }
     }
 
     public function test_a_restart_of_another_host_is_followed_once(): void

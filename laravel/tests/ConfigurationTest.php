@@ -95,6 +95,23 @@ final class ConfigurationTest extends TestCase
         self::assertArrayNotHasKey('cache_ttl', $second);
     }
 
+    public function test_a_provider_that_fails_is_named(): void
+    {
+        $application = new TestApplication(TestApplication::config(), '/nowhere');
+        $application->make('config')->set('reverb.apps.provider', 'database');
+        $application->bind('Laravel\Reverb\Contracts\ApplicationProvider', static fn(): object => new class {
+            /** @return list<object> */
+            public function all(): array
+            {
+                throw new \RuntimeException('Connection refused');
+            }
+        });
+        $this->expectException(ConfigurationException::class);
+        $this->expectExceptionMessage('The ApplicationProvider "database" (config/reverb.php, apps.provider) failed: ' .
+            'Connection refused');
+        $application->make(Configuration::class)->json();
+    }
+
     public function test_a_missing_app_is_an_error_that_names_what_to_set(): void
     {
         foreach ([[], [['app_id' => null, 'key' => null, 'secret' => null]], [['app_id' => '']]] as $apps) {

@@ -24,11 +24,13 @@ final class ReleaseTest extends TestCase
         TestApplication::remove($this->folder);
     }
 
-    private function archive(): string
+    private function archive(?string $script = null): string
     {
         $tree = $this->folder . '/ringverb-1.2.3-x86_64-linux';
         mkdir($tree . '/bin', 0700, true);
-        copy(TestApplication::program(), $tree . '/bin/ringverb');
+        $script === null
+            ? copy(TestApplication::program(), $tree . '/bin/ringverb')
+            : file_put_contents($tree . '/bin/ringverb', $script);
         $archive = $tree . '.tar.gz';
         [$code] = Binary::run(['tar', '-I', 'gzip -1', '-cf', $archive, '-C', $this->folder, basename($tree)]);
         self::assertSame(0, $code);
@@ -89,6 +91,41 @@ final class ReleaseTest extends TestCase
         clearstatcache();
         self::assertSame($before, fileinode($path));
         self::assertSame(['ringverb'], array_values(array_diff((array) scandir(dirname($path)), ['.', '..'])));
+    }
+
+    public function test_what_is_in_the_way_is_named_and_a_program_that_does_not_run_changes_nothing(): void
+    {
+        $archive = $this->archive("#!/bin/sh\necho 'version GLIBC_2.99 not found'\nexit 1\n");
+        $install = function (string $path, string $sum = '', string $from = '') use ($archive): string {
+            $sum = $sum ?: (string) hash_file('sha256', $archive);
+            try {
+                (new Release('1.2.3', basename($archive), $from ?: $this->folder, $sum))->install(
+                    $path,
+                    static fn(): mixed => self::fail('nothing is downloaded from a folder'),
+                );
+            } catch (BinaryException $exception) {
+                return $exception->getMessage();
+            }
+
+            return '';
+        };
+        // A file where the folder must be; a folder where the program must be.
+        touch($this->folder . '/file');
+        $text = $install($this->folder . '/file/bin/ringverb');
+        self::assertStringContainsString("Cannot make the folder {$this->folder}/file/bin", $text);
+        self::assertStringContainsString('RINGVERB_STATE', $text);
+        mkdir($this->folder . '/taken/ringverb', 0700, true);
+        self::assertStringContainsString('is a folder', $install($this->folder . '/taken/ringverb'));
+        mkdir($this->folder . '/empty');
+        $text = $install($this->folder . '/bin/ringverb', '', $this->folder . '/empty');
+        self::assertStringContainsString('Cannot read', $text);
+        file_put_contents($this->folder . '/bin/ringverb', 'the old program');
+        $text = $install($this->folder . '/bin/ringverb');
+        self::assertStringContainsString('does not run on this machine (version GLIBC_2.99 not found)', $text);
+        self::assertStringEqualsFile($this->folder . '/bin/ringverb', 'the old program');
+        self::assertSame(['ringverb'], array_values(array_diff((array) scandir($this->folder . '/bin'), ['.', '..'])));
+        $this->expectExceptionMessage('The server needs Linux, and this is Darwin');
+        Release::find([], null, null, null, 'arm64', 'Darwin');
     }
 
     public function test_a_download_needs_a_certificate_that_this_host_trusts(): void
@@ -179,5 +216,10 @@ final class ReleaseTest extends TestCase
             InstallCommand::withNames($text, ['BROADCAST_CONNECTION' => 'reverb', 'REVERB_APP_ID' => '$1']),
         );
         self::assertSame("A=1\n", InstallCommand::withNames('', ['A' => '1']));
+        // A file of Windows keeps its line ends.
+        self::assertSame(
+            "A=2\r\nB=1\r\nC=3\r\n",
+            InstallCommand::withNames("A=1\r\nB=1\r\n", ['A' => '2', 'C' => '3']),
+        );
     }
 }

@@ -55,10 +55,11 @@ final class ServerFilesTest extends TestCase
         $pid = (int) getmypid();
         $identity = (string) $processes->identity($pid);
         $alive = $this->files->configuration('127.0.0.1', 1);
-        $this->files->claim($alive, new RunningServer($pid, $identity, $alive, '/app/.env'));
+        $here = $processes->processIdsOf();
+        $this->files->claim($alive, new RunningServer($pid, $identity, $alive, '/app/.env'), $here);
         // The same process id, and another process: that of before a reboot, or one that has ended since.
         $ended = $this->files->configuration('127.0.0.1', 2);
-        $this->files->claim($ended, new RunningServer($pid, $identity . '0', $ended, null));
+        $this->files->claim($ended, new RunningServer($pid, $identity . '0', $ended, null), $here);
         $broken = dirname($alive) . '/broken.pid';
         file_put_contents($broken, '{"pid":"1"}');
         $running = $this->files->running($processes);
@@ -70,6 +71,33 @@ final class ServerFilesTest extends TestCase
         self::assertFileDoesNotExist(dirname($alive) . '/127.0.0.1-2.pid');
         $this->files->release($alive);
         self::assertSame([], $this->files->running($processes));
+    }
+
+    public function test_a_server_of_another_container_with_the_same_folder_is_neither_ours_nor_forgotten(): void
+    {
+        $processes = new ProcessTable();
+        $pid = (int) getmypid();
+        $there = $this->files->configuration('0.0.0.0', 8080);
+        $server = new RunningServer($pid, (string) $processes->identity($pid), $there, null);
+        $this->files->claim($there, $server, 'another-boot:pid:[4026531836]');
+        self::assertSame([], $this->files->running($processes));
+        self::assertSame(['0.0.0.0-8080'], $this->files->elsewhere($processes));
+        self::assertFileExists(dirname($there) . '/0.0.0.0-8080.pid');
+        // A start in this container takes the claim.
+        $this->files->claim($there, $server, $processes->processIdsOf());
+        self::assertCount(1, $this->files->running($processes));
+        self::assertSame([], $this->files->elsewhere($processes));
+    }
+
+    public function test_a_folder_with_characters_of_patterns_is_read_as_it_is(): void
+    {
+        $processes = new ProcessTable();
+        $pid = (int) getmypid();
+        $files = new ServerFiles($this->folder . '/[app]?*');
+        $alive = $files->configuration('127.0.0.1', 1);
+        $identity = (string) $processes->identity($pid);
+        $files->claim($alive, new RunningServer($pid, $identity, $alive, null), $processes->processIdsOf());
+        self::assertCount(1, $files->running($processes));
     }
 
     public function test_proc_is_read_as_the_kernel_writes_it(): void
@@ -87,7 +115,10 @@ final class ServerFilesTest extends TestCase
         file_put_contents("{$proc}/7/cmdline", "ringverb\0start\0--takes-back-from=9\0");
         file_put_contents("{$proc}/self/environ", "A=1\0B=x=y\0broken\0");
         symlink('/srv/ringverb (deleted)', "{$proc}/7/exe");
+        mkdir("{$proc}/self/ns");
+        symlink('pid:[4026531836]', "{$proc}/self/ns/pid");
         $processes = new ProcessTable($proc);
+        self::assertSame('boot:pid:[4026531836]', $processes->processIdsOf());
         self::assertSame('boot:4711', $processes->identity(7));
         self::assertNull($processes->identity(8), 'a process that has ended and waits for its parent');
         self::assertNull($processes->identity(9));

@@ -8,6 +8,7 @@ use Illuminate\Cache\ArrayStore;
 use Illuminate\Cache\Repository;
 use Illuminate\Events\Dispatcher;
 use Illuminate\Http\Request;
+use Illuminate\Support\Carbon;
 use PHPUnit\Framework\TestCase;
 use Ringverb\Laravel\Configuration;
 use Ringverb\Laravel\Events\CacheMissed;
@@ -168,6 +169,47 @@ final class WebhookTest extends TestCase
         $this->received = [];
         self::assertSame(204, $this->post($body)[0]);
         self::assertCount(1, $this->received);
+    }
+
+    public function test_a_repetition_waits_for_the_first_request_and_is_handled_if_its_process_was_lost(): void
+    {
+        $body = self::body([['name' => 'channel_occupied', 'channel' => 'a']]);
+        $during = null;
+        $this->events->listen(ChannelOccupied::class, function () use (&$during, $body): void {
+            $during ??= $this->post($body);
+        });
+        self::assertSame(204, $this->post($body)[0]);
+        // The server sends it again after 503. If it were 204, an event whose listener fails later would be lost.
+        self::assertSame(503, $during[0]);
+        self::assertStringContainsString('is being handled', $during[1]);
+        self::assertSame(204, $this->post($body)[0]);
+        self::assertCount(1, $this->received);
+        // A process that ends within a listener says nothing: neither 204 nor an exception.
+        $lost = self::body([['name' => 'channel_occupied', 'channel' => 'b']]);
+        self::assertTrue($this->verifier->verify('app-key', hash_hmac('sha256', $lost, 'app-secret'), $lost)->isFirst);
+        self::assertSame(503, $this->post($lost)[0]);
+        Carbon::setTestNow(Carbon::now()->addSeconds(61));
+        try {
+            self::assertSame(204, $this->post($lost)[0]);
+            self::assertCount(2, $this->received);
+            self::assertSame([204, 204], [$this->post($lost)[0], $this->post($body)[0]]);
+            self::assertCount(2, $this->received);
+        } finally {
+            Carbon::setTestNow();
+        }
+    }
+
+    public function test_requests_in_another_order_are_each_handled_once(): void
+    {
+        $bodies = array_map(
+            static fn(int $age): string => self::body([['name' => 'channel_occupied', 'channel' => "c{$age}"]], $age),
+            [5, 20, 1, 20, 5, 300],
+        );
+        foreach ($bodies as $body) {
+            self::assertSame(204, $this->post($body)[0]);
+        }
+        $channels = array_map(static fn(WebhookEvent $event): string => $event->channel, $this->received);
+        self::assertSame(['c5', 'c20', 'c1', 'c300'], $channels);
     }
 
     public function test_bodies_that_are_no_webhook_are_refused_before_anything_is_dispatched(): void

@@ -99,7 +99,7 @@ impl ConnectionTable {
     /// The limit is never exceeded. Two workers that see a client for the first time at the same time can put it into a
     /// bucket twice. So each counts itself first and then looks at the sum: if the sum is too large, the last one sees
     /// all others and leaves. Two workers that race for the last connection of such a client may both be refused.
-    pub fn enter(&self, client: ClientAddress, most: u16) -> Option<AddressSlot> {
+    pub fn try_count(&self, client: ClientAddress, most: u16) -> Option<AddressSlot> {
         let (bucket, tag) = locate(client, self.seed);
         let first = bucket * CONNECTION_WAYS;
         let bucket = &self.entries[first..first + CONNECTION_WAYS];
@@ -107,7 +107,7 @@ impl ConnectionTable {
         loop {
             let words: [u64; CONNECTION_WAYS] =
                 std::array::from_fn(|index| bucket[index].load(Ordering::SeqCst));
-            if sum(words, tag) >= most {
+            if sum_of_counts(words, tag) >= most {
                 return None;
             }
             let its_own = words.iter().position(|word| *word != 0 && word >> COUNT_BITS == tag);
@@ -123,8 +123,8 @@ impl ConnectionTable {
             }
             let address_slot = AddressSlot(u32::try_from(first + index).unwrap_or(u32::MAX));
             let words = std::array::from_fn(|index| bucket[index].load(Ordering::SeqCst));
-            if sum(words, tag) > most {
-                self.leave(address_slot);
+            if sum_of_counts(words, tag) > most {
+                self.release(address_slot);
                 return None;
             }
             return Some(address_slot);
@@ -140,7 +140,7 @@ impl ConnectionTable {
 
     /// The connection has ended. An entry whose count is 0 stays as it is.
     #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
-    pub fn leave(&self, address_slot: AddressSlot) {
+    pub fn release(&self, address_slot: AddressSlot) {
         if address_slot == AddressSlot::NONE {
             return;
         }
@@ -155,7 +155,7 @@ impl ConnectionTable {
     }
 }
 
-fn sum(words: [u64; CONNECTION_WAYS], tag: u64) -> u64 {
+fn sum_of_counts(words: [u64; CONNECTION_WAYS], tag: u64) -> u64 {
     let its = words.into_iter().filter(|word| *word != 0 && word >> COUNT_BITS == tag);
     its.map(|word| word & COUNT_MASK).sum()
 }
@@ -211,7 +211,7 @@ struct RateEntry {
     client: AtomicU64,
     /// The second of the client's last event. Entries of an earlier second are free.
     second: AtomicU32,
-    begun: PerSecond,
+    handshakes: PerSecond,
 }
 
 const RATE_WAYS: usize = 4;
@@ -253,18 +253,18 @@ impl RateTable {
 
 impl RateTable {
     /// What was counted for the client in this second.
-    pub fn taken(&self, client: ClientAddress, unix_seconds: u64) -> u32 {
+    pub fn count_in(&self, client: ClientAddress, unix_seconds: u64) -> u32 {
         let (bucket, _) = locate(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
-        bucket.iter().find(its_own).map_or(0, |entry| entry.begun.taken(unix_seconds))
+        bucket.iter().find(its_own).map_or(0, |entry| entry.handshakes.count_in(unix_seconds))
     }
 }
 
 impl RateEntry {
     fn take(&self, most: u32, second: u32, unix_seconds: u64) -> bool {
         self.second.store(second, Ordering::Release);
-        self.begun.take(1, most, unix_seconds).is_some()
+        self.handshakes.take(1, most, unix_seconds).is_some()
     }
 }
 
@@ -313,7 +313,7 @@ mod tests {
 
         /// The table against a map, with few clients in few buckets: every answer is the map's.
         #[test]
-        fn counts_are_exact(
+        fn the_connection_table_answers_like_a_map(
             steps in prop::collection::vec((0_u32..40, any::<bool>(), any::<prop::sample::Index>()), 1..400),
             most in 1_u16..6,
             seed: u64,
@@ -324,7 +324,7 @@ mod tests {
             for (number, enters, which) in steps {
                 if enters {
                     let count = counts.entry(number).or_default();
-                    let entered = table.enter(of_number(number), most);
+                    let entered = table.try_count(of_number(number), most);
                     prop_assert_eq!(entered.is_some(), *count < most);
                     if let Some(address_slot) = entered {
                         prop_assert!(address_slot != AddressSlot::NONE, "40 clients do not fill a bucket");
@@ -334,10 +334,10 @@ mod tests {
                 } else if !open.is_empty() {
                     let (number, address_slot) = open.swap_remove(which.index(open.len()));
                     *counts.entry(number).or_default() -= 1;
-                    table.leave(address_slot);
+                    table.release(address_slot);
                 }
             }
-            open.into_iter().for_each(|(_, address_slot)| table.leave(address_slot));
+            open.into_iter().for_each(|(_, address_slot)| table.release(address_slot));
             prop_assert!(table.entries.iter().all(|entry| entry.load(Ordering::SeqCst) == 0));
         }
     }
@@ -355,17 +355,19 @@ mod tests {
         let clients = crowd(7, CONNECTION_WAYS + 1);
         let mut address_slots: Vec<AddressSlot> = clients[..CONNECTION_WAYS]
             .iter()
-            .map(|client| table.enter(*client, 1).unwrap())
+            .map(|client| table.try_count(*client, 1).unwrap())
             .collect();
         assert!(!address_slots.contains(&AddressSlot::NONE));
         let last = clients[CONNECTION_WAYS];
-        assert_eq!(table.enter(last, 1), Some(AddressSlot::NONE), "uncounted");
-        assert_eq!(table.enter(last, 1), Some(AddressSlot::NONE), "so not limited");
-        assert_eq!(table.enter(clients[0], 1), None, "who is in is limited");
-        table.leave(AddressSlot::NONE);
-        table.leave(address_slots.pop().unwrap());
-        assert!(table.enter(last, 1).is_some_and(|address_slot| address_slot != AddressSlot::NONE));
-        assert_eq!(table.enter(last, 1), None);
+        assert_eq!(table.try_count(last, 1), Some(AddressSlot::NONE), "uncounted");
+        assert_eq!(table.try_count(last, 1), Some(AddressSlot::NONE), "so not limited");
+        assert_eq!(table.try_count(clients[0], 1), None, "who is in is limited");
+        table.release(AddressSlot::NONE);
+        table.release(address_slots.pop().unwrap());
+        assert!(
+            table.try_count(last, 1).is_some_and(|address_slot| address_slot != AddressSlot::NONE)
+        );
+        assert_eq!(table.try_count(last, 1), None);
     }
 
     /// Threads that enter and leave for a few clients in one bucket: the limit is never exceeded, and at the end all
@@ -379,7 +381,7 @@ mod tests {
         let refused = AtomicU32::new(0);
         let turn = |number: usize| {
             let index = number % clients.len();
-            match table.enter(clients[index], MOST) {
+            match table.try_count(clients[index], MOST) {
                 None => drop(refused.fetch_add(1, Ordering::SeqCst)),
                 Some(address_slot) => {
                     let others = inside[index].fetch_add(1, Ordering::SeqCst);
@@ -388,7 +390,7 @@ mod tests {
                         std::thread::yield_now();
                     }
                     inside[index].fetch_sub(1, Ordering::SeqCst);
-                    table.leave(address_slot);
+                    table.release(address_slot);
                 }
             }
         };
@@ -399,18 +401,21 @@ mod tests {
         });
         assert!(table.entries.iter().all(|entry| entry.load(Ordering::SeqCst) == 0));
         for client in clients {
-            assert!((0..MOST).all(|_| table.enter(client, MOST).is_some()), "all places are free");
-            assert_eq!(table.enter(client, MOST), None);
+            assert!(
+                (0..MOST).all(|_| table.try_count(client, MOST).is_some()),
+                "all places are free"
+            );
+            assert_eq!(table.try_count(client, MOST), None);
         }
     }
 
     #[test]
     fn an_address_slot_that_is_released_twice_is_a_fault() {
         let table = ConnectionTable::new(3);
-        let address_slot = table.enter(of_number(1), 9).unwrap();
+        let address_slot = table.try_count(of_number(1), 9).unwrap();
         let again = AddressSlot(address_slot.0);
-        table.leave(address_slot);
-        let result = std::panic::catch_unwind(|| table.leave(again));
+        table.release(address_slot);
+        let result = std::panic::catch_unwind(|| table.release(again));
         assert!(result.is_err());
     }
 
@@ -429,13 +434,13 @@ mod tests {
         let later = crowd[RATE_WAYS];
         let taken = (0..5).filter(|_| table.take(later, 3, 200)).count();
         assert_eq!(taken, 3, "what is over makes room");
-        assert_eq!(table.taken(later, 200), 3);
-        assert_eq!(table.taken(later, 201), 0, "the second is over");
-        assert_eq!(table.taken(of_number(u32::MAX), 200), 0, "never seen");
+        assert_eq!(table.count_in(later, 200), 3);
+        assert_eq!(table.count_in(later, 201), 0, "the second is over");
+        assert_eq!(table.count_in(of_number(u32::MAX), 200), 0, "never seen");
     }
 
     #[test]
-    fn places_of_slots() {
+    fn address_slots_are_kept_by_connection_slot() {
         let mut address_slots = AddressSlots::default();
         assert_eq!(address_slots.take(Slot::new(9)), AddressSlot::NONE);
         address_slots.put(Slot::new(4), AddressSlot::NONE);

@@ -54,7 +54,7 @@ impl Admission {
     }
 
     /// Whether handshakes or connections are counted by client.
-    pub fn is_on(&self) -> bool {
+    pub fn limits_clients(&self) -> bool {
         self.connections.is_some() || self.handshakes.is_some()
     }
 
@@ -64,7 +64,7 @@ impl Admission {
     ///
     /// `forwarded_for` are the fields of the header in their order. They are read as bytes from the end, because the
     /// part that the client wrote can be anything.
-    pub fn address<'a>(
+    pub fn client_address<'a>(
         &self,
         peer: IpAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
@@ -82,7 +82,7 @@ impl Admission {
     }
 
     /// Counts a handshake. `Err` is the limit that is reached.
-    pub fn begin(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
+    pub fn try_count_handshake(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.handshakes {
             Some((most, table)) if !table.take(ClientAddress::of(client), *most, unix_seconds) => {
                 Err(*most)
@@ -107,7 +107,7 @@ impl Admission {
     pub fn may_authenticate(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.auth_failures {
             Some((most, table))
-                if table.taken(ClientAddress::of(client), unix_seconds) >= *most =>
+                if table.count_in(ClientAddress::of(client), unix_seconds) >= *most =>
             {
                 Err(*most)
             }
@@ -124,20 +124,20 @@ impl Admission {
     }
 
     /// Counts a connection. `Err` is the limit that is reached. The caller passes the returned slot to `leave`.
-    pub fn enter(&self, client: IpAddr) -> Result<AddressSlot, u16> {
+    pub fn try_count_connection(&self, client: IpAddr) -> Result<AddressSlot, u16> {
         match &self.connections {
-            Some((most, table)) => table.enter(ClientAddress::of(client), *most).ok_or(*most),
+            Some((most, table)) => table.try_count(ClientAddress::of(client), *most).ok_or(*most),
             None => Ok(AddressSlot::NONE),
         }
     }
 
     /// Counts a socket that speaks no WebSocket yet. `Err` is the limit that is reached. The caller passes the returned
-    /// slot to `leave_socket`. Sockets of a trusted proxy have no limit: they are counted for the clients that it
+    /// slot to `release_socket`. Sockets of a trusted proxy have no limit: they are counted for the clients that it
     /// names.
-    pub fn enter_socket(&self, client: IpAddr) -> Result<AddressSlot, u16> {
+    pub fn try_count_socket(&self, client: IpAddr) -> Result<AddressSlot, u16> {
         match &self.sockets {
             Some((most, table)) if !self.is_proxy(client) => {
-                table.enter(ClientAddress::of(client.to_canonical()), *most).ok_or(*most)
+                table.try_count(ClientAddress::of(client.to_canonical()), *most).ok_or(*most)
             }
             _ => Ok(AddressSlot::NONE),
         }
@@ -145,15 +145,15 @@ impl Admission {
 
     /// Counts a socket over the limit. `makes_room`: the caller ends another socket of the address for it. If this
     /// worker has none to end, other workers may have them, so the socket is accepted up to twice the limit.
-    pub fn enter_socket_instead(&self, client: IpAddr, makes_room: bool) -> Option<AddressSlot> {
+    pub fn count_replacing_socket(&self, client: IpAddr, makes_room: bool) -> Option<AddressSlot> {
         let (most, table) = self.sockets.as_ref()?;
         let most = if makes_room { u16::MAX } else { most.saturating_mul(2) };
-        table.enter(ClientAddress::of(client.to_canonical()), most)
+        table.try_count(ClientAddress::of(client.to_canonical()), most)
     }
 
-    pub fn leave_socket(&self, address_slot: AddressSlot) {
+    pub fn release_socket(&self, address_slot: AddressSlot) {
         if let Some((_, table)) = &self.sockets {
-            table.leave(address_slot);
+            table.release(address_slot);
         }
     }
 
@@ -174,19 +174,19 @@ impl Admission {
     }
 
     /// The client of a connection, so that another process can count it.
-    pub fn client(&self, address_slot: &AddressSlot) -> Option<ClientAddress> {
+    pub fn client_of(&self, address_slot: &AddressSlot) -> Option<ClientAddress> {
         self.connections.as_ref()?.1.client(address_slot)
     }
 
     /// Counts a connection that another process accepted, even over the limit of this one.
-    pub fn enter_again(&self, client: ClientAddress) -> AddressSlot {
+    pub fn count_transferred_connection(&self, client: ClientAddress) -> AddressSlot {
         let table = self.connections.as_ref();
-        table.and_then(|(_, table)| table.enter(client, u16::MAX)).unwrap_or(AddressSlot::NONE)
+        table.and_then(|(_, table)| table.try_count(client, u16::MAX)).unwrap_or(AddressSlot::NONE)
     }
 
-    pub fn leave(&self, address_slot: AddressSlot) {
+    pub fn release_connection(&self, address_slot: AddressSlot) {
         if let Some((_, table)) = &self.connections {
-            table.leave(address_slot);
+            table.release(address_slot);
         }
     }
 }
@@ -222,8 +222,8 @@ mod tests {
 
     fn address(admission: &Admission, peer: &str, forwarded_for: &[&[u8]]) -> String {
         let peer: IpAddr = peer.parse().unwrap();
-        assert_eq!(admission.address(peer, std::iter::empty()), peer.to_canonical());
-        admission.address(peer, forwarded_for.iter().copied()).to_string()
+        assert_eq!(admission.client_address(peer, std::iter::empty()), peer.to_canonical());
+        admission.client_address(peer, forwarded_for.iter().copied()).to_string()
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
             let list = [&written, &b", "[..], seen.as_bytes()].concat();
             let fields: &[&[u8]] =
                 if joined { &[&list] } else { &[&written, seen.as_bytes()] };
-            let found = ours.address(IpAddr::from([10, 0, 0, 1]), fields.iter().copied());
+            let found = ours.client_address(IpAddr::from([10, 0, 0, 1]), fields.iter().copied());
             prop_assert_eq!(found, client);
         }
     }

@@ -24,7 +24,7 @@ pub enum OverloadLevel {
 #[derive(Debug, Default)]
 pub struct Pressure {
     /// The number of the measurement, and the overload level in the two lowest bits.
-    measured: AtomicU32,
+    measurement_word: AtomicU32,
     /// Bytes below the budget at this measurement.
     headroom: AtomicU64,
 }
@@ -33,15 +33,15 @@ impl Pressure {
     /// For the thread that measures.
     pub fn set(&self, level: OverloadLevel, headroom: u64) {
         self.headroom.store(headroom, Ordering::Relaxed);
-        let measured = (self.measured.load(Ordering::Relaxed) >> 2).wrapping_add(1);
+        let measured = (self.measurement_word.load(Ordering::Relaxed) >> 2).wrapping_add(1);
         // A worker that sees the new number sees its headroom, too.
-        self.measured.store(measured << 2 | level as u32, Ordering::Release);
+        self.measurement_word.store(measured << 2 | level as u32, Ordering::Release);
     }
 
     /// The number of the measurement and the overload level, as one word that changes with each measurement.
     #[must_use]
-    pub fn number(&self) -> u32 {
-        self.measured.load(Ordering::Acquire)
+    pub fn measurement_word(&self) -> u32 {
+        self.measurement_word.load(Ordering::Acquire)
     }
 
     /// Bytes below the budget at the latest measurement.
@@ -52,7 +52,7 @@ impl Pressure {
 
     #[must_use]
     pub fn level(&self) -> OverloadLevel {
-        match self.number() & 3 {
+        match self.measurement_word() & 3 {
             0 => OverloadLevel::None,
             1 => OverloadLevel::Over,
             _ => OverloadLevel::FarOver,
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn each_measurement_is_another_one() {
         let pressure = Pressure::default();
-        let mut seen = vec![pressure.number()];
+        let mut seen = vec![pressure.measurement_word()];
         for level in [
             OverloadLevel::Over,
             OverloadLevel::Over,
@@ -97,7 +97,7 @@ mod tests {
         ] {
             pressure.set(level, 0);
             assert_eq!(pressure.level(), level);
-            let now = pressure.number();
+            let now = pressure.measurement_word();
             assert!(!seen.contains(&now));
             seen.push(now);
         }

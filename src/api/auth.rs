@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use subtle::ConstantTimeEq;
 
-use super::routes::{resources, target};
+use super::routes::{candidate_resources, target};
 use super::{Denied, RequestContext};
 use crate::app::{App, AppIndex};
 use crate::cause::{Cause, Detail};
@@ -38,23 +38,23 @@ pub(super) fn authenticate(
     let Some(mut given) = QueryCredentials::read(request.query()) else {
         return Err(too_many_parameters(index, request, context));
     };
-    let signature = if given.key_is(app) { given.signature() } else { None };
+    let signature = if given.has_key_of(app) { given.signature() } else { None };
     let verified = if let Some(signature) = signature {
         // The body counts; a GET has none, and the `body_md5` of the client is only signed (PyPI `pusher`).
         let body = request.body();
         body_md5 = (!body.is_empty()).then(|| signature::body_md5_hex(body));
-        given.fold(body_md5.as_ref());
+        given.build_signed_form(body_md5.as_ref());
         let mut query = context.validator.take_space();
         query.clear();
-        canonical(&given.parameters, &mut query);
-        let is_valid = signature_is(&query, signature, request, context.prefix, app);
+        write_signed_query(&given.parameters, &mut query);
+        let is_valid = has_valid_signature(&query, signature, request, context.prefix, app);
         context.validator.put_space(query);
         is_valid
     } else {
         false
     };
     if !verified {
-        return Err(mismatch(index, &given, signature.is_some(), request, context));
+        return Err(signature_fault(index, &given, signature.is_some(), request, context));
     }
     // After the signature: only a holder of the secret learns about this server's clock.
     check_timestamp(&given.parameters, index, request, context)?;
@@ -71,11 +71,11 @@ fn too_many_parameters(
          request has about six. Send several values of one parameter separated by commas."
     );
     let (response, cause) = (Response::text(400, &text), Cause::TooManyParameters);
-    let values = [asked(request), Detail::count(API_PARAMETERS_MAX)];
+    let values = [request_line_detail(request), Detail::count(API_PARAMETERS_MAX)];
     context.deny(response, Some(index), cause, &values)
 }
 
-fn asked(request: &Request) -> Detail<'_> {
+fn request_line_detail(request: &Request) -> Detail<'_> {
     Detail::Request(request.method(), request.path())
 }
 
@@ -90,7 +90,7 @@ struct Parameter<'a> {
 }
 
 impl Parameter<'_> {
-    fn base(&self) -> &str {
+    fn base_name(&self) -> &str {
         self.name.get(..self.base_bytes).unwrap_or_default()
     }
 
@@ -164,7 +164,7 @@ impl<'a> QueryCredentials<'a> {
                 }
                 "body_md5" => given.body_md5 = Some(value),
                 name if UNSIGNED.contains(&name) => continue,
-                _ if parameter.base() == "auth_key" => given.key = decoded(value),
+                _ if parameter.base_name() == "auth_key" => given.key = decoded(value),
                 _ => {}
             }
             given.parameters.push(parameter);
@@ -173,7 +173,7 @@ impl<'a> QueryCredentials<'a> {
     }
 
     /// Reverb never looks at the key; a request signed for another app must not pass (docs/PROTOCOL.md rule 126).
-    fn key_is(&self, app: &App) -> bool {
+    fn has_key_of(&self, app: &App) -> bool {
         bool::from(self.key.as_bytes().ct_eq(app.key.as_bytes()))
     }
 
@@ -186,7 +186,7 @@ impl<'a> QueryCredentials<'a> {
     /// The last of equal names counts. PHP reads `info[]=a&info[]=b` as one array, and an array is signed joined by
     /// commas. The sort is stable and puts equal names next to each other, so each is folded in its original order. The
     /// work is linear except for the sort of at most `API_PARAMETERS_MAX` names.
-    fn fold(&mut self, body_md5: Option<&'a [u8; 32]>) {
+    fn build_signed_form(&mut self, body_md5: Option<&'a [u8; 32]>) {
         if self.has_escapes {
             for parameter in &mut self.parameters {
                 if let Cow::Borrowed(value) = parameter.value {
@@ -196,7 +196,7 @@ impl<'a> QueryCredentials<'a> {
         }
         if let Some(hex) = body_md5 {
             let value = Cow::Borrowed(str::from_utf8(hex).unwrap_or_default());
-            let last = self.parameters.iter_mut().rfind(|found| found.base() == "body_md5");
+            let last = self.parameters.iter_mut().rfind(|found| found.base_name() == "body_md5");
             match last.filter(|last| !last.is_list()) {
                 Some(last) => last.value = value,
                 None => {
@@ -205,12 +205,12 @@ impl<'a> QueryCredentials<'a> {
                 }
             }
         }
-        if self.parameters.is_sorted_by(|left, right| left.base() < right.base()) {
+        if self.parameters.is_sorted_by(|left, right| left.base_name() < right.base_name()) {
             return;
         }
-        self.parameters.sort_by(|left, right| left.base().cmp(right.base()));
+        self.parameters.sort_by(|left, right| left.base_name().cmp(right.base_name()));
         self.parameters.dedup_by(|later, earlier| {
-            let is_same = later.base() == earlier.base();
+            let is_same = later.base_name() == earlier.base_name();
             if is_same && later.is_list() && !earlier.value.is_empty() {
                 let list = earlier.value.to_mut();
                 list.push(',');
@@ -230,12 +230,12 @@ fn lower_case(name: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// Appends the query that is signed.
-fn canonical(signed: &[Parameter<'_>], out: &mut Vec<u8>) {
+fn write_signed_query(signed: &[Parameter<'_>], out: &mut Vec<u8>) {
     for (index, parameter) in signed.iter().enumerate() {
         if index > 0 {
             out.push(b'&');
         }
-        out.extend_from_slice(parameter.base().as_bytes());
+        out.extend_from_slice(parameter.base_name().as_bytes());
         out.push(b'=');
         out.extend_from_slice(parameter.value.as_bytes());
     }
@@ -245,7 +245,7 @@ fn canonical(signed: &[Parameter<'_>], out: &mut Vec<u8>) {
 ///
 /// Clients differ in what they sign: with or without the server's prefix, whether the request then arrives below it or
 /// not, and some HTTP libraries encode the path after it was signed (rules 49, 51).
-fn signature_is(
+fn has_valid_signature(
     query: &[u8],
     signature: Signature,
     request: &Request,
@@ -255,13 +255,13 @@ fn signature_is(
     let method = request.method().as_bytes();
     let is_over = |path: &str| {
         let parts = [method, b"\n", path.as_bytes(), b"\n", query];
-        app.secrets().any(|secret| signature.is_of(secret, parts.iter().copied()))
+        app.secrets().any(|secret| signature.matches_parts(secret, parts.iter().copied()))
     };
-    is_over(request.path()) || other_paths(request, prefix).iter().any(|path| is_over(path))
+    is_over(request.path()) || equivalent_paths(request, prefix).iter().any(|path| is_over(path))
 }
 
 /// Forms of the path that can only mean the same resource as the path that was sent.
-fn other_paths<'a>(request: &'a Request, prefix: &str) -> Vec<Cow<'a, str>> {
+fn equivalent_paths<'a>(request: &'a Request, prefix: &str) -> Vec<Cow<'a, str>> {
     let raw = request.path();
     let decoded = decoded_if_unambiguous(request, prefix);
     let mut paths = Vec::with_capacity(4);
@@ -271,7 +271,7 @@ fn other_paths<'a>(request: &'a Request, prefix: &str) -> Vec<Cow<'a, str>> {
         }
     };
     for path in [Some(Cow::Borrowed(raw)), decoded.map(Cow::Owned)].into_iter().flatten() {
-        let resource = resources(&path, prefix).next().map(str::to_owned);
+        let resource = candidate_resources(&path, prefix).next().map(str::to_owned);
         let below_prefix = resource.as_ref().filter(|_| !prefix.is_empty());
         let below_prefix = below_prefix.map(|resource| format!("{prefix}{resource}"));
         add(path);
@@ -303,7 +303,7 @@ fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
 }
 
 /// Which part of the signature is wrong. All parts have one answer, as in Reverb.
-fn mismatch(
+fn signature_fault(
     index: AppIndex,
     given: &QueryCredentials<'_>,
     has_form: bool,
@@ -311,7 +311,7 @@ fn mismatch(
     context: &mut RequestContext<'_>,
 ) -> Denied {
     let response = Response::text(401, "Authentication signature invalid.");
-    let what = asked(request);
+    let what = request_line_detail(request);
     let apps = context.apps;
     let app = apps.get(index);
     let mut deny =
@@ -319,7 +319,7 @@ fn mismatch(
     if given.key.is_empty() {
         return deny(Cause::ApiKeyMissing, &[what]);
     }
-    if !given.key_is(app) {
+    if !given.has_key_of(app) {
         return deny(Cause::ApiKeyWrong, &[Detail::text(&*given.key), Detail::Own(&app.id)]);
     }
     if given.signature.is_empty() {
@@ -329,7 +329,7 @@ fn mismatch(
         return deny(Cause::ApiSignatureForm, &[what, Detail::count(given.signature.len())]);
     }
     let signed = &given.parameters;
-    let md5_of_body = signed.iter().find(|parameter| parameter.base() == "body_md5");
+    let md5_of_body = signed.iter().find(|parameter| parameter.base_name() == "body_md5");
     if let (Some(given), Some(right)) = (given.body_md5, md5_of_body)
         && given != right.value
     {
@@ -347,7 +347,7 @@ fn mismatch(
 fn signed_text(signed: &[Parameter<'_>], request: &Request) -> String {
     const SHOWN_MAX: usize = 240;
     let mut query = Vec::new();
-    canonical(signed, &mut query);
+    write_signed_query(signed, &mut query);
     let query = String::from_utf8_lossy(&query);
     let text = format!("{}\n{}\n{query}", request.method(), request.path());
     format!("; the signed text should be {}", shown_up_to(&text, SHOWN_MAX))
@@ -361,7 +361,7 @@ fn check_timestamp(
     context: &mut RequestContext<'_>,
 ) -> Result<(), Denied> {
     let Some(window) = context.apps.get(index).auth_window_seconds else { return Ok(()) };
-    let given = signed.iter().find(|parameter| parameter.base() == "auth_timestamp");
+    let given = signed.iter().find(|parameter| parameter.base_name() == "auth_timestamp");
     let given = given.and_then(|parameter| parameter.value.parse::<u64>().ok());
     let Some(given) = given else {
         let text = "Authentication timestamp missing: sign auth_timestamp too.";
@@ -370,7 +370,7 @@ fn check_timestamp(
             response,
             Some(index),
             Cause::TimestampMissing,
-            &[asked(request)],
+            &[request_line_detail(request)],
         ));
     };
     let distance = given.abs_diff(context.unix_seconds);

@@ -84,14 +84,15 @@ impl<'a> Fields<'a> {
     fn publication(
         &self,
         channel: &ChannelName,
-        except: Option<SocketId>,
+        excluded_socket_id: Option<SocketId>,
         space: &mut Vec<u8>,
     ) -> Publication {
         let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
         space.clear();
         space.reserve(self.text_bytes(channel.len()) + frame::HEADER_BYTES_MAX);
-        let frame = frame::text_in(space, |text| outbound::event(name, data, channel, text));
-        Publication { channel: channel.clone(), frame: frame.into(), except }
+        let frame =
+            frame::write_text_frame(space, |text| outbound::event(name, data, channel, text));
+        Publication { channel: channel.clone(), frame: frame.into(), excluded_socket_id }
     }
 }
 
@@ -117,11 +118,11 @@ pub(super) fn event(
     check_reserved(&fields, app, context)?;
     check_payload(&fields, app, request, context)?;
     check_expansion(&fields, names, request.body(), app, context)?;
-    let quota = quota::take(app, names.len(), context)?;
-    let except = fields.socket_id();
+    let quota = quota::take_publishes(app, names.len(), context)?;
+    let excluded_socket_id = fields.socket_id();
     let mut space = context.validator.take_space();
     let publications =
-        names.iter().map(|name| fields.publication(name, except, &mut space)).collect();
+        names.iter().map(|name| fields.publication(name, excluded_socket_id, &mut space)).collect();
     context.validator.put_space(space);
     let (info, reply) = match fields.attributes() {
         None => (None, Reply::Empty),
@@ -196,7 +197,7 @@ pub(super) fn batch(
     problems.into_result(app, request, context)?;
     items.iter().try_for_each(|fields| check_reserved(fields, app, context))?;
     items.iter().try_for_each(|fields| check_payload(fields, app, request, context))?;
-    let quota = quota::take(app, items.len(), context)?;
+    let quota = quota::take_publishes(app, items.len(), context)?;
     let mut space = context.validator.take_space();
     debug_assert_eq!(channels.len(), items.len(), "an item without a channel is a problem");
     let plan = batch_plan(app, &items, &channels, quota, &mut space);
@@ -385,8 +386,8 @@ fn channel_name(
         Err(NameLimit::Length) => {
             problems.channel_too_long(field, &name, app.channel_name_length_max);
         }
-        Err(NameLimit::Character) => problems.not_pushers(field, &name),
-        Err(NameLimit::Colon) => problems.colon(field, &name),
+        Err(NameLimit::Character) => problems.not_a_pusher_name(field, &name),
+        Err(NameLimit::Colon) => problems.channel_with_colon(field, &name),
     }
     None
 }

@@ -45,8 +45,8 @@ impl RequestContext<'_> {
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Denied {
-        let noted = self.lines.note(cause, values, self.verbose_errors);
-        Denied { response, app, noted }
+        let log_line = self.lines.note(cause, values, self.verbose_errors);
+        Denied { response, app, log_line }
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Denied {
     pub response: Response,
     /// The app it is for, if there is one.
     pub app: Option<AppIndex>,
-    pub noted: Noted,
+    pub log_line: Noted,
 }
 
 /// One event for one channel, encoded.
@@ -64,7 +64,7 @@ pub struct Denied {
 pub struct Publication {
     pub channel: ChannelName,
     pub frame: FrameBytes,
-    pub except: Option<SocketId>,
+    pub excluded_socket_id: Option<SocketId>,
 }
 
 /// What is to be done for a request.

@@ -14,7 +14,7 @@ use crate::http1::request::Request;
 use crate::http1::response::Response;
 
 /// Takes `events` (each event counts once for each of its channels) from this second's quota.
-pub(super) fn take(
+pub(super) fn take_publishes(
     app: AppIndex,
     events: usize,
     context: &mut RequestContext<'_>,

@@ -77,7 +77,8 @@ pub enum HowAccessEnds {
 /// Finds the target of a request. `path` is as sent; `prefix` is `Config::path`.
 #[must_use]
 pub fn target(method: &str, path: &str, prefix: &str) -> Target {
-    let mut found = resources(path, prefix).filter_map(|resource| target_of(method, resource));
+    let mut found =
+        candidate_resources(path, prefix).filter_map(|resource| target_of(method, resource));
     let is_below = || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
     match found.next() {
         Some(target) => target,
@@ -91,7 +92,10 @@ pub fn target(method: &str, path: &str, prefix: &str) -> Target {
 /// A base URL without a slash at its end loses its last segment when a relative path is resolved against it (RFC 3986
 /// section 5.2.3): Laravel resolves `apps/...` against `http://host/ws`, and asks for `/apps/...`. Proxies remove a
 /// prefix, too. So sockets and the API are also served beside the prefix, and without any.
-pub(super) fn resources<'a>(path: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+pub(super) fn candidate_resources<'a>(
+    path: &'a str,
+    prefix: &'a str,
+) -> impl Iterator<Item = &'a str> {
     let beside = match prefix {
         "" => "",
         _ => prefix.rsplit_once('/').map_or("", |(parent, _)| parent),

@@ -127,7 +127,7 @@ fn data_is_passed_on_byte_for_byte() {
     let Plan::Publish { publications, .. } = post("events", body) else { panic!() };
     let expected = r#"{"event":"e\/\u0041","data":"{\"a\":\"\u00e9 \/ 1.0\"}","channel":"news"}"#;
     assert!(publications[0].frame.ends_with(expected.as_bytes()));
-    assert_eq!(publications[0].except.unwrap().to_string(), "1.2");
+    assert_eq!(publications[0].excluded_socket_id.unwrap().to_string(), "1.2");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_malformed_socket_id_is_refused_and_an_unknown_one_is_not() {
     assert_eq!(answer(&post("batch_events", batch)), (422, invalid.to_owned()));
     let batch = r#"{"batch":[{"name":"e","channel":"c","data":"x","socket_id":"1.2"}]}"#;
     let Plan::Publish { publications, .. } = post("batch_events", batch) else { panic!("{batch}") };
-    assert!(publications[0].except.is_some());
+    assert!(publications[0].excluded_socket_id.is_some());
 }
 
 #[test]
@@ -300,8 +300,8 @@ fn a_refused_signature_is_explained_in_the_log() {
     };
     let plan = plan(&request, &target("GET", path, ""), &mut context);
     let Plan::Unauthenticated(denied) = plan else { panic!("{plan:?}") };
-    assert_eq!((denied.response.status, denied.noted.left_out), (401, Some(0)));
-    let line = denied.noted.line.unwrap();
+    assert_eq!((denied.response.status, denied.log_line.left_out), (401, Some(0)));
+    let line = denied.log_line.line.unwrap();
     // With `--debug` it has the text that should have been signed.
     assert!(line.contains("GET\\n/apps/1001/channels\\nauth_key=app-key"), "{line}");
     assert!(line.contains("REVERB_APP_SECRET") && !line.contains("app-secret"), "{line}");
@@ -361,7 +361,7 @@ fn the_api_is_served_below_the_prefix_beside_it_and_without_it() {
 }
 
 #[test]
-fn routes() {
+fn unknown_paths_are_404_and_wrong_methods_are_405() {
     let cases = [
         ("GET / HTTP/1.1", 404, "Not found."),
         ("GET /apps/1001/channels/ HTTP/1.1", 404, "Not found."),

@@ -26,7 +26,7 @@ const LISTED_MAX: usize = 100;
 pub(super) struct Problems {
     list: Vec<(String, String)>,
     /// The first problem for the log, with the wrong value and the option that sets the limit.
-    first: String,
+    first_problem: String,
 }
 
 /// Name of a field, such as `batch.3.name`.
@@ -122,7 +122,7 @@ impl Problems {
         self.add(field, text, first);
     }
 
-    pub(super) fn not_pushers(&mut self, field: FieldPath<'_>, name: &str) {
+    pub(super) fn not_a_pusher_name(&mut self, field: FieldPath<'_>, name: &str) {
         let text = |shown: &str| {
             format!("The {shown} field must only contain letters, numbers and _-=@,.; characters.")
         };
@@ -134,7 +134,7 @@ impl Problems {
         });
     }
 
-    pub(super) fn colon(&mut self, field: FieldPath<'_>, name: &str) {
+    pub(super) fn channel_with_colon(&mut self, field: FieldPath<'_>, name: &str) {
         let text = |shown: &str| {
             format!(
                 "The {shown} field must not contain a colon: the name of a private or presence channel is signed, and \
@@ -156,7 +156,7 @@ impl Problems {
         first: impl FnOnce() -> String,
     ) {
         if self.list.is_empty() {
-            self.first = first();
+            self.first_problem = first();
         }
         if self.list.len() < LISTED_MAX {
             let field = field.to_string();
@@ -189,7 +189,7 @@ impl Problems {
         body.push(b'}');
         let response = Response::json(422, body);
         let what = Detail::Request(request.method(), request.path());
-        let values = [what, Detail::Own(&self.first)];
+        let values = [what, Detail::Own(&self.first_problem)];
         Err(context.deny(response, Some(app), Cause::InvalidFields, &values))
     }
 }

@@ -29,7 +29,7 @@ impl PerSecond {
 
     /// The units taken in this second.
     #[must_use]
-    pub fn taken(&self, unix_seconds: u64) -> u32 {
+    pub fn count_in(&self, unix_seconds: u64) -> u32 {
         let word = self.0.load(Ordering::Relaxed);
         let is_this_second = word >> u32::BITS == unix_seconds;
         if is_this_second {

@@ -60,7 +60,7 @@ fn gaps_are_filled_in_order_and_texts_of_peers_are_escaped() {
 #[test]
 fn a_counter_with_one_cause_has_the_name_of_the_cause() {
     for counter in Refused::ALL {
-        let mut causes = Cause::ALL.into_iter().filter(|cause| cause.counted() == counter);
+        let mut causes = Cause::ALL.into_iter().filter(|cause| cause.counter() == counter);
         let first = causes.next().map(Cause::name);
         if causes.next().is_none() {
             assert_eq!(first, Some(counter.name()));

@@ -34,7 +34,7 @@ impl TopicNames {
     }
 
     /// The key of the channel's stored event.
-    pub(super) fn stored(&self, apps: &Apps, channel: &ChannelKey) -> String {
+    pub(super) fn stored_event_key(&self, apps: &Apps, channel: &ChannelKey) -> String {
         self.of_channel("cache", apps, channel)
     }
 
@@ -49,12 +49,12 @@ impl TopicNames {
     }
 
     /// The key of the last number by which a session has stored an event.
-    pub(super) fn stored_number(&self, session: SessionId) -> String {
+    pub(super) fn stored_number_key(&self, session: SessionId) -> String {
         format!("{}said:{:016x}:{}", self.prefix, session.node.0, session.core)
     }
 
     /// The topic of all sessions.
-    pub(super) fn all(&self) -> String {
+    pub(super) fn all_sessions(&self) -> String {
         format!("{}all", self.prefix)
     }
 
@@ -107,11 +107,11 @@ mod tests {
                 let channel = keys.make(app, name).unwrap();
                 let topic = names.channel(&apps, &channel);
                 assert_eq!(names.read(&apps, topic.as_bytes()), Some(Topic::Channel { app, name }));
-                assert!(all.insert(topic) && all.insert(names.stored(&apps, &channel)));
+                assert!(all.insert(topic) && all.insert(names.stored_event_key(&apps, &channel)));
             }
         }
         let session = SessionId { node: NodeId(7), core: 1 };
-        for other in [names.all(), names.questions(), names.session(session)] {
+        for other in [names.all_sessions(), names.questions(), names.session(session)] {
             assert_eq!(names.read(&apps, other.as_bytes()), Some(Topic::Sessions));
         }
         for foreign in ["reverb", "other:rv1:c:1001:news", "reverb:rv1:c:9:news", "reverb:rv2:all"]
@@ -130,8 +130,12 @@ mod tests {
         let channel = ChannelKeys::new(1, 2).make(AppIndex(0), "x:rv1:all").unwrap();
         let session = SessionId { node: NodeId(7), core: 1 };
         for (at, own) in clusters.iter().enumerate() {
-            let names =
-                [own.channel(&apps, &channel), own.all(), own.questions(), own.session(session)];
+            let names = [
+                own.channel(&apps, &channel),
+                own.all_sessions(),
+                own.questions(),
+                own.session(session),
+            ];
             for (other_at, other) in clusters.iter().enumerate() {
                 for name in &names {
                     let read = other.read(&apps, name.as_bytes());

@@ -92,7 +92,7 @@ pub fn parse(
 
 /// What Laravel's `env()` makes of a value: one pair of quotes around it goes, and these words have a meaning.
 #[must_use]
-pub fn env(value: &str) -> Cow<'_, str> {
+pub fn laravel_env_value(value: &str) -> Cow<'_, str> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "(true)" => "true".into(),
         "false" | "(false)" => "false".into(),
@@ -111,12 +111,12 @@ fn entries(text: &str) -> (Vec<Numbered<'_>>, Option<(usize, &str)>) {
     for (line, number) in lines(text).zip(1..) {
         let entry: Numbered<'_> = if let Some((first, start, mut parts)) = open.take() {
             parts.push(line);
-            if !closes(line, 1) {
+            if !has_closing_quotes(line, 1) {
                 open = Some((first, start, parts));
                 continue;
             }
             (first, parts.join("\n").into())
-        } else if line.contains("=\"") && !closes(line, 2) {
+        } else if line.contains("=\"") && !has_closing_quotes(line, 2) {
             open = Some((number, line, vec![line]));
             continue;
         } else {
@@ -146,7 +146,7 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether at least so many double quotes without a backslash are in the line, none of them at its start.
-fn closes(line: &str, quotes: usize) -> bool {
+fn has_closing_quotes(line: &str, quotes: usize) -> bool {
     let line_without = line.replace(r"\\", "");
     let quote = |pair: &&[u8]| pair[0] != b'\\' && pair[1] == b'"';
     line == "\"" || line_without.as_bytes().windows(2).filter(quote).count() >= quotes
@@ -388,7 +388,8 @@ mod tests {
     fn files_are_read_as_php_read_them() {
         for (text, laravel) in BY_LARAVEL {
             let values = read(text);
-            let given = values.as_ref().map(|values| values.get("X").map(|value| env(value)));
+            let given =
+                values.as_ref().map(|values| values.get("X").map(|value| laravel_env_value(value)));
             match laravel {
                 Is(value) => assert_eq!(given, Ok(Some((*value).into())), "{text:?}"),
                 // To this server nothing and an empty value are the same.

@@ -68,7 +68,7 @@ struct JsonReader<'a> {
 }
 
 impl JsonReader<'_> {
-    fn wrong(&mut self, sentence: &str) {
+    fn add_problem(&mut self, sentence: &str) {
         self.problems.push(format!("{}: {sentence}", self.file));
     }
 
@@ -78,7 +78,7 @@ impl JsonReader<'_> {
             _ => &[],
         };
         if apps.is_empty() {
-            self.wrong(
+            self.add_problem(
                 "it has no app: set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env, or name an app in \
                  config/reverb.php",
             );
@@ -104,7 +104,7 @@ impl JsonReader<'_> {
     fn table(&mut self, value: &OwnedValue, place: &str, scope: Scope) -> Texts {
         let mut texts = Texts::default();
         if !matches!(value, OwnedValue::Object(_)) {
-            self.wrong(&format!("{place} must be an object"));
+            self.add_problem(&format!("{place} must be an object"));
         }
         self.member(value, place, "", scope, &mut texts);
         texts
@@ -120,7 +120,7 @@ impl JsonReader<'_> {
     ) {
         if let OwnedValue::Object(members) = value {
             if key.matches('.').count() >= DEPTH_MAX {
-                self.wrong(&format!("{place}.{key} has more than {DEPTH_MAX} levels"));
+                self.add_problem(&format!("{place}.{key} has more than {DEPTH_MAX} levels"));
                 return;
             }
             for (name, value) in members.iter() {
@@ -171,7 +171,7 @@ impl JsonReader<'_> {
                 Some(format!("{number:.0}"))
             }
             OwnedValue::Static(StaticNode::F64(_)) => {
-                self.wrong(&format!("{place} is a fraction, but must be a whole number"));
+                self.add_problem(&format!("{place} is a fraction, but must be a whole number"));
                 None
             }
             OwnedValue::Static(number) => Some(number.to_string()),
@@ -185,12 +185,12 @@ impl JsonReader<'_> {
                     .collect();
                 let is_blank = texts.iter().all(|text| text.trim().is_empty());
                 if texts.len() < items.len() {
-                    self.wrong(&format!("{place} must be a list of texts"));
+                    self.add_problem(&format!("{place} must be a list of texts"));
                     return None;
                 }
                 // The default of the origins is the opposite of an empty list.
                 if is_blank && option.id == Id::AllowedOrigins {
-                    self.wrong(&format!(
+                    self.add_problem(&format!(
                         "{place} is an empty list, which refuses every page: name hosts, or '*' for all"
                     ));
                     return None;
@@ -227,7 +227,7 @@ fn is_empty(value: &OwnedValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::validate::{DevelopmentApp, build};
+    use super::super::validate::{DevelopmentApp, build_config};
     use super::super::{Config, MaskedText, Sources, merge};
     use super::*;
     use std::collections::HashMap;
@@ -256,7 +256,7 @@ mod tests {
 
     fn load(sources: &Sources) -> Config {
         let unused = DevelopmentApp { id: "0".into(), key: "k".repeat(20), secret: "s".repeat(20) };
-        build(&merge(sources), &unused).unwrap_or_else(|problems| panic!("{problems:?}"))
+        build_config(&merge(sources), &unused).unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
     fn problems_of(text: &str) -> Vec<String> {

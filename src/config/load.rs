@@ -20,28 +20,35 @@ use super::{dotenv, toml_file};
 
 impl Sources {
     /// Reads the files and the process environment. A file that was named must be there; a default one need not.
-    /// `laravel_env` is artisan's `--env`.
+    /// `laravel_env` is artisan's `--env`. `of_host` is the file of the host's service (`SERVICE_FILE`), which counts
+    /// where nothing else names a configuration.
     ///
     /// # Errors
     /// One sentence per mistake in a file.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    pub fn gather(
+    pub fn read_sources(
         flags: HashMap<Id, String>,
         toml_file: Option<&Path>,
         env_file: Option<&Path>,
         laravel_env: Option<&str>,
+        of_host: Option<&Path>,
     ) -> Result<Self, Vec<String>> {
         // Text that is no UTF-8 belongs to another program, or is a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        let mut files = Files::here();
+        let mut files = Files::of_environment();
+        let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
+        let env_file = env_file.or(own.as_deref());
+        let of_host = of_host
+            .filter(|_| toml_file.is_none() && env_file.is_none())
+            .filter(|_| !is_configured_here(&flags, &environment))
+            .filter(|path| files.may_read(path));
+        let toml_file = toml_file.or(of_host);
         let toml = files.read(toml_file, TOML_FILE).and_then(|bytes| {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
                 .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
         });
-        let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
-        let env_file = env_file.or(own.as_deref());
         let reverb_php = ReverbPhp::beside(env_file.unwrap_or(Path::new(ENV_FILE)));
         let dotenv = files.read(env_file, ENV_FILE).and_then(|bytes| {
             let name = name_of(env_file, ENV_FILE);
@@ -58,6 +65,7 @@ impl Sources {
                 toml,
                 toml_name: toml_file.map(|path| path.display().to_string()),
                 dotenv_name: env_file.map(|path| path.display().to_string()),
+                is_of_host: of_host.is_some(),
                 reverb_php,
                 laravel: None,
                 apps_file: None,
@@ -184,7 +192,7 @@ fn environment_file(
     laravel_env: Option<&str>,
     app_env: Option<&String>,
 ) -> Option<PathBuf> {
-    let app_env = app_env.map(|name| dotenv::env(name));
+    let app_env = app_env.map(|name| dotenv::laravel_env_value(name));
     // What PHP takes for true.
     let app_env = app_env.as_deref().filter(|name| !matches!(*name, "" | "0" | "false"));
     // PHP writes true as "1".
@@ -194,6 +202,20 @@ fn environment_file(
     files.find(|file| file.is_file())
 }
 
+/// Whether the working directory has a configuration, or the flags or the environment name an app.
+fn is_configured_here(flags: &HashMap<Id, String>, environment: &HashMap<String, String>) -> bool {
+    let is_given = |id: Id| {
+        let mut names = id.spec().environment.iter();
+        flags.contains_key(&id)
+            || names.any(|name| environment.get(*name).is_some_and(|value| !is_null(value)))
+    };
+    [ENV_FILE, TOML_FILE].iter().any(|name| Path::new(name).exists())
+        || [Id::LaravelConfig, Id::AppId, Id::AppKey, Id::AppSecret].into_iter().any(is_given)
+}
+
+/// The configuration of the service that packages install. Commands find it from any directory without a configuration
+/// of its own, so that an operator's `ringverb check` is about the server of this host.
+pub const SERVICE_FILE: &str = "/etc/ringverb/ringverb.toml";
 const TOML_FILE: &str = "ringverb.toml";
 const ENV_FILE: &str = ".env";
 /// Bytes of a configuration file.
@@ -204,9 +226,26 @@ fn name_of(named: Option<&Path>, default: &str) -> String {
 }
 
 impl Files {
-    fn here() -> Self {
+    fn of_environment() -> Self {
         let folder = std::env::current_dir().map(|folder| folder.display().to_string());
-        Self { folder: folder.unwrap_or_default(), read: Vec::new() }
+        Self { folder: folder.unwrap_or_default(), read: Vec::new(), unreadable: None }
+    }
+
+    /// Whether the service's file is there for this user. One that is there for others only is remembered.
+    fn may_read(&mut self, path: &Path) -> bool {
+        let opened = std::fs::metadata(path).and_then(|found| {
+            // A FIFO would hold up the command.
+            if found.is_file() {
+                std::fs::File::open(path).map(drop)
+            } else {
+                Err(ErrorKind::NotFound.into())
+            }
+        });
+        let is_denied = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
+        if opened.as_ref().is_err_and(is_denied) {
+            self.unreadable = Some(path.display().to_string());
+        }
+        opened.is_ok()
     }
 
     fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
@@ -298,6 +337,39 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn the_file_of_the_service_counts_only_where_nothing_else_names_a_configuration() {
+        let scratch = |name: &str| {
+            std::env::temp_dir().join(format!("ringverb-{name}-{}.toml", std::process::id()))
+        };
+        let (service, other) = (scratch("service"), scratch("other"));
+        std::fs::write(&service, "[server]\nport = 9\n").unwrap();
+        std::fs::write(&other, "").unwrap();
+        let gathered = |flags: &[(Id, &str)], named: Option<&Path>, of_host: &Path| {
+            let flags = flags.iter().map(|(id, value)| (*id, (*value).to_owned())).collect();
+            Sources::read_sources(flags, named, None, None, Some(of_host)).unwrap()
+        };
+        let found = gathered(&[], None, &service);
+        let name = service.display().to_string();
+        assert!(found.is_of_host && found.toml.contains_key("server"));
+        assert_eq!(
+            (found.toml_name(), &found.files.read[..]),
+            (name.as_str(), &[name.clone()][..])
+        );
+        let elsewhere = [
+            gathered(&[], Some(&other), &service),
+            gathered(&[(Id::AppKey, "key")], None, &service),
+            gathered(&[], None, Path::new("/nonexistent/ringverb.toml")),
+            gathered(&[], None, &std::env::temp_dir()),
+        ];
+        for sources in elsewhere {
+            assert!(!sources.is_of_host && !sources.toml.contains_key("server"));
+            assert_eq!(sources.files.unreadable, None);
+        }
+        std::fs::remove_file(&service).unwrap();
+        std::fs::remove_file(&other).unwrap();
+    }
 
     #[test]
     fn a_file_of_another_user_is_refused_with_both_users_and_what_to_change() {

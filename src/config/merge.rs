@@ -15,7 +15,7 @@ use super::sources::{Files, Sources};
 use super::sources::{app_options, from_environment, webhook_options, webhook_values};
 use super::toml_file::{self, AppTexts, Texts};
 use super::values::{Values, defaults, is_null};
-use super::warnings::{disabled, names_of_pusher, without_effect};
+use super::warnings::{disabled, names_of_pusher, unreadable, without_effect};
 
 /// The values of all sources, not checked yet.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ pub fn merge(sources: &Sources) -> Merged {
         warnings.extend(disabled(&development));
     }
     warnings.extend(apps.iter().filter_map(disabled));
+    warnings.extend(unreadable(sources));
     let mut migration_warnings = Vec::new();
     if let Some(php) = &sources.reverb_php {
         let app = apps.first().unwrap_or(&development);

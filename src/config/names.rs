@@ -90,14 +90,14 @@ fn is_unknown(name: &str, value: &str) -> bool {
     };
     (is_slip("REVERB") || is_slip("RINGVERB"))
         && name.len() <= NAME_BYTES_MAX
-        && known().any(|known| is_ours(known) && distance(known, &upper) <= 2)
+        && known().any(|known| has_server_prefix(known) && distance(known, &upper) <= 2)
 }
 
 fn known() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().flat_map(|option| option.environment.iter().copied())
 }
 
-fn is_ours(name: &str) -> bool {
+fn has_server_prefix(name: &str) -> bool {
     name.starts_with("REVERB_") || name.starts_with("RINGVERB_")
 }
 
@@ -140,7 +140,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     // Of two that are equally near, the one with another prefix only.
     let is_other = |known: &str| without_prefix(known) != without_prefix(&upper);
     let near = known()
-        .filter(|known| is_ours(known))
+        .filter(|known| has_server_prefix(known))
         .min_by_key(|known| (distance(known, &upper), is_other(known)))?;
     // Two slips, or a fifth of the letters of a long name.
     if distance(near, &upper) <= (upper.len() / 5).max(2) {
@@ -154,13 +154,14 @@ fn nearest(name: &str) -> Option<&'static str> {
         words.sort_unstable();
         words
     };
-    let same = known().find(|known| is_ours(known) && words(without_prefix(known)) == words(rest));
+    let same = known()
+        .find(|known| has_server_prefix(known) && words(without_prefix(known)) == words(rest));
     if same.is_some() {
         return same;
     }
     // One word too many.
-    let longer =
-        known().filter(|known| is_ours(known) && without_prefix(known).len() >= SPECIFIC_BYTES);
+    let longer = known()
+        .filter(|known| has_server_prefix(known) && without_prefix(known).len() >= SPECIFIC_BYTES);
     let begins = longer.filter(|known| {
         rest.strip_prefix(without_prefix(known)).is_some_and(|more| more.starts_with('_'))
     });
@@ -169,7 +170,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     }
     let close = || {
         known()
-            .filter(|known| is_ours(known))
+            .filter(|known| has_server_prefix(known))
             .min_by_key(|known| distance(without_prefix(known), rest))
     };
     other.or_else(|| close().filter(|near| distance(without_prefix(near), rest) <= rest.len() / 5))

@@ -46,7 +46,7 @@ enum PhpToken {
 }
 
 /// The array that the file returns.
-pub(super) fn returned(text: &str) -> Option<PhpValue> {
+pub(super) fn parse_returned_array(text: &str) -> Option<PhpValue> {
     if text.len() > BYTES_MAX {
         return None;
     }
@@ -236,7 +236,7 @@ impl Parser<'_> {
     /// One expression, up to the sign that ends it.
     fn expression(&mut self, depth: usize) -> PhpValue {
         let start = self.at;
-        let value = if depth < DEPTH_MAX { self.simple(depth) } else { None };
+        let value = if depth < DEPTH_MAX { self.operand(depth) } else { None };
         match value {
             Some(value) if self.at_end() => value,
             _ => {
@@ -247,7 +247,7 @@ impl Parser<'_> {
         }
     }
 
-    fn simple(&mut self, depth: usize) -> Option<PhpValue> {
+    fn operand(&mut self, depth: usize) -> Option<PhpValue> {
         let token = self.peek(0)?.clone();
         if let PhpToken::Word(word) = &token
             && word == "env"

@@ -98,7 +98,7 @@ fn sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
     let shown = webhook_url::shown(&given.value);
     format!(
         "{name} is \"{shown}\"{}, but {why}; {effect}, and only the start message shows it",
-        given.place()
+        given.source_in_brackets()
     )
 }
 
@@ -113,7 +113,7 @@ pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
              is used",
             given.name(),
             given.value,
-            given.place()
+            given.source_in_brackets()
         ));
         server.replace(PORT, Some(port.to_string()));
     }

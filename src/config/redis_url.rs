@@ -38,7 +38,7 @@ impl RedisUrl {
     /// # Errors
     /// What is wrong and what to do, to be read after "but".
     pub fn parse(url: &str) -> Result<Self, &'static str> {
-        let rest = behind_scheme(url)?.ok_or("a URL of Redis starts with redis://")?;
+        let rest = after_scheme(url)?.ok_or("a URL of Redis starts with redis://")?;
         let (authority, behind) =
             rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
         if behind.contains('@') {
@@ -75,7 +75,7 @@ impl RedisUrl {
     /// # Errors
     /// As `parse`.
     pub fn of_host(text: &str) -> Result<Self, &'static str> {
-        let host = behind_scheme(text)?.map_or(text, |rest| rest.trim_end_matches('/'));
+        let host = after_scheme(text)?.map_or(text, |rest| rest.trim_end_matches('/'));
         if host.contains('@') {
             return Err(
                 "user and password do not belong there: set REDIS_USERNAME and REDIS_PASSWORD",
@@ -110,7 +110,7 @@ pub fn shown_host(text: &str) -> &str {
 }
 
 /// What follows the scheme, if there is one.
-fn behind_scheme(text: &str) -> Result<Option<&str>, &'static str> {
+fn after_scheme(text: &str) -> Result<Option<&str>, &'static str> {
     if text.starts_with('/') {
         return Err(SOCKET);
     }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_urls() {
+    fn parts_of_valid_urls_are_read() {
         for (url, host, port, username, password) in [
             ("redis://a.test", "a.test", None, None, None),
             ("REDIS://10.0.0.1:6380/3", "10.0.0.1", Some(6380), None, None),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn a_host_may_stand_without_a_url() {
         for (text, host) in [
             ("127.0.0.1", "127.0.0.1"),
             ("redis", "redis"),

@@ -67,7 +67,7 @@ impl ReverbPhp {
 
     /// The files of `options.tls`, with the place of the first in the file, and the passphrase.
     pub(super) fn certificate(&self, effective: &Effective<'_>) -> Option<CertificateOfPhp> {
-        let root = php::returned(&self.text)?;
+        let root = php::parse_returned_array(&self.text)?;
         let comparison = Comparison { file: &self.name, effective, warnings: Vec::new() };
         let (files, passphrase) = comparison.certificate(comparison.chosen(&root)?)?;
         Some((files, format!("{}: options.tls.local_cert", self.name), passphrase))
@@ -75,7 +75,7 @@ impl ReverbPhp {
 
     /// One sentence for each value that the server does not know otherwise.
     pub(super) fn warnings(&self, effective: &Effective<'_>) -> Vec<String> {
-        let Some(root) = php::returned(&self.text) else {
+        let Some(root) = php::parse_returned_array(&self.text) else {
             return vec![format!(
                 "{} is not read, and it is no plain array that could be compared: values in it belong in .env or \
                  ringverb.toml",
@@ -309,7 +309,7 @@ impl Comparison<'_> {
 
     fn of_env(&self, env: &Env) -> Option<String> {
         match (self.effective.env)(&env.name) {
-            Some(value) => Some(dotenv::env(&value).into_owned()),
+            Some(value) => Some(dotenv::laravel_env_value(&value).into_owned()),
             None => self.text(&env.default),
         }
     }

@@ -21,7 +21,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
 
 /// The shortest form of a number of bytes that is a size.
 #[must_use]
-pub(super) fn short(bytes: u64) -> String {
+pub(super) fn format_short(bytes: u64) -> String {
     let unit = |shift: u32| bytes > 0 && bytes.trailing_zeros() >= shift;
     match bytes {
         _ if unit(30) => format!("{}G", bytes >> 30),
@@ -87,7 +87,7 @@ mod tests {
         #[test]
         fn the_short_form_is_the_same_size(number: u64, shift in 0..40u32) {
             let number = number >> shift << (shift / 2);
-            prop_assert_eq!(parse(&short(number)), Some(number));
+            prop_assert_eq!(parse(&format_short(number)), Some(number));
         }
 
         #[test]

@@ -28,6 +28,8 @@ pub struct Sources {
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
+    /// The configuration file is the one of the host's service, because nothing else named one.
+    pub is_of_host: bool,
     /// `config/reverb.php` beside `.env`. Only its certificate counts; what is written there by hand causes warnings.
     pub reverb_php: Option<ReverbPhp>,
     /// The file of `--laravel-config`. `REVERB_*` names of the environment do not count with it.
@@ -44,6 +46,8 @@ pub struct Files {
     pub folder: String,
     /// The files that were read, as they were named.
     pub read: Vec<String>,
+    /// The file of the host's service, if it would count and this user may not read it.
+    pub unreadable: Option<String>,
 }
 
 pub(super) fn app_options() -> impl Iterator<Item = &'static OptionSpec> {

@@ -6,7 +6,7 @@ mod webhooks;
 use std::collections::HashMap;
 
 use super::dotenv;
-use super::validate::{DevelopmentApp, build};
+use super::validate::{DevelopmentApp, build_config};
 use super::{Config, Io, options};
 use super::{Sources, merge};
 use crate::app::ClientEventsFrom;
@@ -20,7 +20,7 @@ const CREDENTIALS: [(&str, &str); 3] =
 
 fn load(sources: &Sources) -> Result<Config, Vec<String>> {
     let drawn = DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
-    build(&merge(sources), &drawn)
+    build_config(&merge(sources), &drawn)
 }
 
 fn with_environment(pairs: &[(&str, &str)]) -> Sources {
@@ -30,7 +30,7 @@ fn with_environment(pairs: &[(&str, &str)]) -> Sources {
 }
 
 #[test]
-fn defaults_are_reverbs() {
+fn defaults_are_those_of_reverb() {
     let config = load(&with_environment(&[])).unwrap();
     assert_eq!((config.host.to_string().as_str(), config.port), ("0.0.0.0", 8080));
     assert_eq!((config.path.as_str(), config.request_size_max), ("", 10_000));
@@ -72,7 +72,7 @@ fn no_value_is_in_debug_output() {
 }
 
 #[test]
-fn a_laravel_dotenv() {
+fn the_dotenv_of_a_laravel_application_is_read() {
     let text = b"APP_NAME=\"My App\"\nAPP_KEY=base64:abc=\n# comment\nBROADCAST_CONNECTION=reverb\n\
         REVERB_APP_ID=1001\nREVERB_APP_KEY='app-key'\nREVERB_APP_SECRET=\"s#cret\"\nREVERB_HOST=\"localhost\"\n\
         REVERB_PORT=8080\nREVERB_SCHEME=https\nREVERB_SERVER_PATH=/ws/\nREVERB_APP_MAX_CONNECTIONS=null\n\
@@ -172,7 +172,7 @@ fn several_apps_from_toml_and_one_from_the_environment() {
 }
 
 #[test]
-fn toml_mistakes() {
+fn mistakes_in_toml_are_named_with_their_place() {
     for (toml, part) in [
         ("[server]\nprot = 1\n", "server.prot is not known; is port meant?"),
         ("[[apps]]\nid = \"1\"\nkey = \"a\"\n", "ringverb.toml: apps[0] (id 1) has no secret"),
@@ -228,6 +228,16 @@ fn unknown_own_names_are_warned_of() {
         "unknown option RINGVERB_WORKRES (environment) is ignored; did you mean RINGVERB_WORKERS?";
     assert_eq!(merged.warnings, [warning]);
     assert!(options::help().contains("REVERB_APP_KEY"));
+}
+
+#[test]
+fn a_configuration_of_the_service_that_may_not_be_read_is_warned_of() {
+    let mut sources = Sources::default();
+    sources.files.unreadable = Some("/etc/ringverb/ringverb.toml".to_owned());
+    let warnings = merge(&sources).warnings;
+    let parts = ["/etc/ringverb/ringverb.toml, ", "this user may not read it: ", "use sudo"];
+    assert!(parts.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    assert_eq!(merge(&Sources::default()).warnings, [""; 0]);
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl OptionReader {
     /// `port`: the plain port, which cannot be the TLS port too.
     pub(super) fn tls(&mut self, server: &Values, port: u16) -> Option<TlsOptions> {
         let [certificates, keys] = [Id::TlsCert, Id::TlsKey].map(|id| self.list(server, id));
-        let tls_port: Option<u16> = self.some(server, Id::TlsPort);
+        let tls_port: Option<u16> = self.optional_number(server, Id::TlsPort);
         let name = |id: Id| server.get(id).map_or(id.spec().environment[0], Sourced::name);
         let [cert_name, key_name] = [Id::TlsCert, Id::TlsKey].map(name);
         if certificates.is_empty() && keys.is_empty() {

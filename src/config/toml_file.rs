@@ -65,8 +65,10 @@ pub(super) fn flatten(
                 let tables = reader.tables(list, "apps");
                 apps = tables.map(|(place, table)| reader.app(table, &place)).collect();
             }
-            ("apps", _) => reader.wrong("apps is a list of tables: write [[apps]] above each"),
-            _ => reader.wrong(&format!(
+            ("apps", _) => {
+                reader.add_problem("apps is a list of tables: write [[apps]] above each")
+            }
+            _ => reader.add_problem(&format!(
                 "{key} is not known here; the file has a [server] table and [[apps]]"
             )),
         }
@@ -80,7 +82,7 @@ struct TomlReader<'a> {
 }
 
 impl TomlReader<'_> {
-    fn wrong(&mut self, sentence: &str) {
+    fn add_problem(&mut self, sentence: &str) {
         self.problems.push(format!("{}: {sentence}", self.file));
     }
 
@@ -95,7 +97,7 @@ impl TomlReader<'_> {
             let place = format!("{place}[{index}]");
             match item {
                 Value::Table(table) => tables.push((place, table)),
-                _ => self.wrong(&format!("{place} is not a table")),
+                _ => self.add_problem(&format!("{place} is not a table")),
             }
         }
         tables.into_iter()
@@ -108,7 +110,7 @@ impl TomlReader<'_> {
             return self.table(&table, "server", Scope::Server);
         };
         let Value::Array(list) = &pairs else {
-            self.wrong("server.tls is a list of tables: write [[server.tls]] above each");
+            self.add_problem("server.tls is a list of tables: write [[server.tls]] above each");
             return self.table(&table, "server", Scope::Server);
         };
         let mut lists = [Vec::new(), Vec::new()];
@@ -118,21 +120,21 @@ impl TomlReader<'_> {
                     Some(path) if !path.is_empty() && !path.contains(',') => {
                         list.push(path.to_owned())
                     }
-                    Some(_) => {
-                        self.wrong(&format!("{place}.{name} is no name of a file without a comma"))
-                    }
-                    None => self.wrong(&format!(
+                    Some(_) => self.add_problem(&format!(
+                        "{place}.{name} is no name of a file without a comma"
+                    )),
+                    None => self.add_problem(&format!(
                         "{place} has no {name}: it needs cert and key, two PEM files"
                     )),
                 }
             }
             for key in pair.keys().filter(|key| !["cert", "key"].contains(&key.as_str())) {
-                self.wrong(&format!("{place}.{key} is not known; a table has cert and key"));
+                self.add_problem(&format!("{place}.{key} is not known; a table has cert and key"));
             }
         }
         for (key, list) in ["tls_cert", "tls_key"].into_iter().zip(lists) {
             if table.insert(key.to_owned(), Value::String(list.join(","))).is_some() {
-                self.wrong(&format!(
+                self.add_problem(&format!(
                     "server.{key} is set beside [[server.tls]]: name all files in one of them"
                 ));
             }
@@ -149,7 +151,7 @@ impl TomlReader<'_> {
                 .map(|(place, table)| self.table(table, &place, Scope::Webhook))
                 .collect(),
             Some(_) => {
-                self.wrong(&format!(
+                self.add_problem(&format!(
                     "{place}.webhooks is a list of tables: write [[apps.webhooks]] above each"
                 ));
                 Vec::new()
@@ -160,17 +162,17 @@ impl TomlReader<'_> {
 
     fn table(&mut self, table: &Table, place: &str, scope: Scope) -> Texts {
         let mut texts = Texts::default();
-        self.inner(table, place, "", &mut texts);
+        self.inner_table(table, place, "", &mut texts);
         self.check_names(&texts, place, scope);
         texts
     }
 
-    fn inner(&mut self, table: &Table, place: &str, prefix: &str, texts: &mut Texts) {
+    fn inner_table(&mut self, table: &Table, place: &str, prefix: &str, texts: &mut Texts) {
         for (key, value) in table {
             let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
             let text = match value {
                 Value::Table(table) => {
-                    self.inner(table, place, &key, texts);
+                    self.inner_table(table, place, &key, texts);
                     continue;
                 }
                 Value::String(text) => text.clone(),
@@ -179,13 +181,15 @@ impl TomlReader<'_> {
                     let items: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
                     if items.len() < list.len() || items.iter().all(|item| item.trim().is_empty()) {
                         // Left out it would take its default, for origins the opposite of an empty list.
-                        self.wrong(&format!("{place}.{key} must be a list of at least one text"));
+                        self.add_problem(&format!(
+                            "{place}.{key} must be a list of at least one text"
+                        ));
                         continue;
                     }
                     items.join(",")
                 }
                 Value::Float(_) | Value::Datetime(_) => {
-                    self.wrong(&format!(
+                    self.add_problem(&format!(
                         "{place}.{key} must be a text, a whole number, true, false or a list of texts"
                     ));
                     continue;
@@ -208,7 +212,7 @@ impl TomlReader<'_> {
                 Some(near) => format!("is {near} meant?"),
                 None => "`ringverb --help` lists the options".to_owned(),
             };
-            self.wrong(&format!("{place}.{key} is not known; {end}"));
+            self.add_problem(&format!("{place}.{key} is not known; {end}"));
         }
     }
 }
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_and_names() {
+    fn wrong_shapes_and_unknown_names_are_refused() {
         for (text, problem) in [
             (
                 "[server]\ntls = 1",

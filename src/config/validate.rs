@@ -35,7 +35,7 @@ pub struct DevelopmentApp {
 ///
 /// # Errors
 /// One sentence per problem: the name, the value (a secret's never), what is accepted.
-pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
+pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
     let mut reader = OptionReader { problems: merged.problems.clone() };
     let server = &merged.server;
     let mut config = Config {
@@ -60,12 +60,14 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         send_queue_bytes_max: reader.number(server, Id::SendQueueBytesMax),
         connection_bytes_max: 0,
         cache_bytes_max: reader.number(server, Id::CacheBytesMax),
-        connections_per_ip_max: reader.some(server, Id::ConnectionsPerIpMax),
-        handshakes_per_ip_per_second_max: reader.some(server, Id::HandshakesPerIpPerSecondMax),
-        auth_failures_per_ip_per_second_max: reader.some(server, Id::AuthFailuresPerIpPerSecondMax),
+        connections_per_ip_max: reader.optional_number(server, Id::ConnectionsPerIpMax),
+        handshakes_per_ip_per_second_max: reader
+            .optional_number(server, Id::HandshakesPerIpPerSecondMax),
+        auth_failures_per_ip_per_second_max: reader
+            .optional_number(server, Id::AuthFailuresPerIpPerSecondMax),
         trusted_proxies: reader.networks(server, Id::TrustedProxies),
         proxy_protocol: reader.proxy_protocol(server),
-        memory_max: reader.some(server, Id::MemoryMax).filter(|bytes| *bytes > 0),
+        memory_max: reader.optional_number(server, Id::MemoryMax).filter(|bytes| *bytes > 0),
         memory_max_by_cgroup: server.get(Id::MemoryMax).is_none(),
         webhook_timeout_seconds: reader.number(server, Id::WebhookTimeout),
         webhook_retry_seconds: reader.number(server, Id::WebhookRetry),
@@ -77,7 +79,7 @@ pub fn build(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Ve
         source: merged.source.clone(),
     };
     config.connection_bytes_max = reader
-        .some(server, Id::ConnectionBytesMax)
+        .optional_number(server, Id::ConnectionBytesMax)
         .unwrap_or(config.send_queue_bytes_max + CONNECTION_BYTES_BESIDE_QUEUE);
     config.tls = reader.tls(server, config.port);
     config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
@@ -97,8 +99,8 @@ const CONNECTION_BYTES_BESIDE_QUEUE: usize = 192 * 1024;
 impl OptionReader {
     fn app(&mut self, values: &Values) -> App {
         App {
-            id: self.in_url(values, Id::AppId),
-            key: self.in_url(values, Id::AppKey),
+            id: self.url_credential(values, Id::AppId),
+            key: self.url_credential(values, Id::AppKey),
             secret: self.secret(values, Id::AppSecret).unwrap_or_else(|| Secret::new("")),
             ..self.options(values)
         }
@@ -117,7 +119,7 @@ impl OptionReader {
                     "{} has the entry {}{}, but {why}",
                     given.name(),
                     shown(entry),
-                    given.place()
+                    given.source_in_brackets()
                 )),
             }
         }
@@ -143,7 +145,7 @@ impl OptionReader {
             ping_interval_seconds: self.number(values, Id::PingInterval),
             activity_timeout_seconds: self.number(values, Id::ActivityTimeout),
             pong_timeout_seconds: self.number(values, Id::PongTimeout),
-            connections_max: self.some(values, Id::MaxConnections),
+            connections_max: self.optional_number(values, Id::MaxConnections),
             message_size_max: self.number(values, Id::MaxMessageSize),
             client_events_from: self.client_events_from(values),
             client_events_on_public: self.boolean(values, Id::ClientEventsOnPublic),
@@ -153,21 +155,22 @@ impl OptionReader {
             auth_window_seconds: (auth_window > 0).then_some(auth_window),
             allow_reserved_events: self.boolean(values, Id::AllowReservedEvents),
             channels_per_connection_max: self.number(values, Id::ChannelsPerConnectionMax),
-            presence_members_max: self.some(values, Id::PresenceMembersMax),
+            presence_members_max: self.optional_number(values, Id::PresenceMembersMax),
             member_size_max: self.number(values, Id::MemberSizeMax),
             user_data_size_max: self.number(values, Id::UserDataSizeMax),
             channel_name_length_max: self.number(values, Id::ChannelNameLengthMax),
             channel_names_are_pushers: self.choice(values, Id::ChannelNames) == 1,
-            client_events_per_second_max: self.some(values, Id::ClientEventsPerSecondMax),
-            event_payload_max: self.some(values, Id::EventPayloadMax),
-            publishes_per_second_max: self.some(values, Id::PublishesPerSecondMax),
+            client_events_per_second_max: self
+                .optional_number(values, Id::ClientEventsPerSecondMax),
+            event_payload_max: self.optional_number(values, Id::EventPayloadMax),
+            publishes_per_second_max: self.optional_number(values, Id::PublishesPerSecondMax),
             subscription_count: self.boolean(values, Id::SubscriptionCount),
             cache_ttl_seconds: self.number(values, Id::CacheTtl),
-            authorize_within_seconds: self.some(values, Id::AuthorizeWithin),
+            authorize_within_seconds: self.optional_number(values, Id::AuthorizeWithin),
             webhooks: self.webhooks(values),
-            batch_events_max: self.some(values, Id::BatchEventsMax),
-            event_channels_max: self.some(values, Id::EventChannelsMax),
-            event_name_length_max: self.some(values, Id::EventNameLengthMax),
+            batch_events_max: self.optional_number(values, Id::BatchEventsMax),
+            event_channels_max: self.optional_number(values, Id::EventChannelsMax),
+            event_name_length_max: self.optional_number(values, Id::EventNameLengthMax),
             error_data_is_object: self.choice(values, Id::ErrorData) == 1,
             over_quota_retries: self.choice(values, Id::OverQuotaCode) == 1,
             subscription_errors: self.boolean(values, Id::SubscriptionErrors),
@@ -194,7 +197,7 @@ impl OptionReader {
                 "no app is configured, and {} is false{}, which forbids a development app with generated credentials: \
                  set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET, or [[apps]] in ringverb.toml",
                 given.name(),
-                given.place()
+                given.source_in_brackets()
             ));
         }
     }
@@ -236,7 +239,7 @@ impl OptionReader {
         let Some(given) = values.get(Id::WebhookUrl) else { return String::new() };
         if let Err(why) = webhook_url::check(&given.value) {
             let shown = webhook_url::shown(&given.value);
-            let (name, place) = (given.name(), given.place());
+            let (name, place) = (given.name(), given.source_in_brackets());
             self.problems.push(format!("{name} is \"{shown}\"{place}, but {why}"));
         }
         given.value.clone()
@@ -261,7 +264,7 @@ impl OptionReader {
             return Admin { place: AdminPlace::Off, is_explicit: false, token: None };
         };
         let place = AdminPlace::parse(&given.value).unwrap_or_else(|why| {
-            let (name, place) = (given.name(), given.place());
+            let (name, place) = (given.name(), given.source_in_brackets());
             self.problems.push(format!("{name} is {}{place}, but {why}", shown(&given.value)));
             AdminPlace::Off
         });
@@ -269,7 +272,7 @@ impl OptionReader {
         match token {
             Some(token) => {
                 if let Some(why) = admin::token_problem(&token.value) {
-                    let (name, place) = (token.name(), token.place());
+                    let (name, place) = (token.name(), token.source_in_brackets());
                     self.problems.push(format!("{name}{place} is refused: {why}"));
                 }
             }
@@ -277,7 +280,7 @@ impl OptionReader {
                 "{} is {place}{}, which other hosts may reach, so it needs a token: set RINGVERB_ADMIN_TOKEN, for \
                  example to the output of `openssl rand -hex 32`; or listen on 127.0.0.1",
                 given.name(),
-                given.place()
+                given.source_in_brackets()
             )),
             None => {}
         }
@@ -321,7 +324,7 @@ impl OptionReader {
             return RedisUrl::default();
         };
         parsed.unwrap_or_else(|why| {
-            let (name, place) = (given.name(), given.place());
+            let (name, place) = (given.name(), given.source_in_brackets());
             self.problems.push(format!("{name} is \"{shown}\"{place}, but {why}"));
             RedisUrl::default()
         })
@@ -333,7 +336,7 @@ impl OptionReader {
         // Such as mean nothing in a pattern of PSUBSCRIBE and need no quoting in redis-cli.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/".contains(&byte);
         if given.value.len() > 100 || !given.value.bytes().all(is_plain) {
-            self.wrong(id, given);
+            self.add_problem(id, given);
         }
         given.value.clone()
     }
@@ -370,7 +373,7 @@ impl OptionReader {
         // Such as need no quoting, neither in a URL nor in the line of shell of the start message.
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%+:@,=".contains(&byte);
         if !path.bytes().all(plain) || path.contains("//") {
-            self.wrong(Id::Path, given);
+            self.add_problem(Id::Path, given);
         }
         if path.is_empty() { String::new() } else { format!("/{path}") }
     }
@@ -393,7 +396,7 @@ fn unknown_kind(name: &str, given: &Sourced) -> String {
         "{} names {}{}: {meant}Events are {}",
         given.name(),
         shown(name),
-        given.place(),
+        given.source_in_brackets(),
         names.join(", ")
     )
 }

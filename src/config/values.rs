@@ -28,7 +28,7 @@ impl fmt::Debug for Sourced {
 /// All values of one scope; unset options without a default are absent.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    given: HashMap<Id, Sourced>,
+    set_values: HashMap<Id, Sourced>,
     /// Of an app: one for each endpoint.
     webhooks: Vec<Values>,
 }
@@ -51,7 +51,7 @@ impl Sourced {
 
     /// Where it was set, in brackets, to be read after the value; nothing for a flag.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn source_in_brackets(&self) -> String {
         self.source.rsplit_once(": ").map_or_else(String::new, |(place, _)| format!(" ({place})"))
     }
 
@@ -63,7 +63,7 @@ impl Sourced {
 impl Values {
     #[must_use]
     pub fn get(&self, id: Id) -> Option<&Sourced> {
-        self.given.get(&id)
+        self.set_values.get(&id)
     }
 
     /// The options whose values differ, wherever they come from.
@@ -75,14 +75,14 @@ impl Values {
     }
 
     /// Takes these options from other values, where they may be unset.
-    pub fn keep(&mut self, other: &Self, ids: &[Id]) {
+    pub fn copy_options(&mut self, other: &Self, ids: &[Id]) {
         for id in ids {
-            match other.given.get(id) {
+            match other.set_values.get(id) {
                 Some(given) => {
-                    self.given.insert(*id, given.clone());
+                    self.set_values.insert(*id, given.clone());
                 }
                 None => {
-                    self.given.remove(id);
+                    self.set_values.remove(id);
                 }
             }
         }
@@ -109,11 +109,11 @@ impl Values {
 
     /// Another form of the value from the same source; `None` puts the default there.
     pub(super) fn replace(&mut self, id: Id, value: Option<String>) {
-        match (value, self.given.get_mut(&id)) {
+        match (value, self.set_values.get_mut(&id)) {
             (Some(value), Some(given)) => given.value = value,
             (Some(_), None) => {}
             (None, _) => {
-                self.given.remove(&id);
+                self.set_values.remove(&id);
                 defaults(self, id.spec());
             }
         }
@@ -123,14 +123,14 @@ impl Values {
         // Blanks are part of a secret, and of nothing else.
         let value = if id.spec().accepts.kind.is_exact() { value } else { value.trim() };
         if !is_null(value) {
-            self.given.insert(id, Sourced { value: value.to_owned(), source });
+            self.set_values.insert(id, Sourced { value: value.to_owned(), source });
         }
     }
 
     /// A value as Laravel's `env()` reads it. A word that it reads as a boolean is one in text, too: PHP writes `true`
     /// as "1" and `false` as "".
     pub(super) fn set_env(&mut self, id: Id, value: &str, source: String) {
-        let value = dotenv::env(value);
+        let value = dotenv::laravel_env_value(value);
         match (&*value, id.spec().accepts.kind.is_exact()) {
             ("true", true) => self.set(id, "1", source),
             ("false", true) => {}
@@ -140,8 +140,8 @@ impl Values {
 
     /// Takes every value that is given in `stronger`.
     pub(super) fn overlay(&mut self, stronger: &Self) {
-        let given = stronger.given.iter().filter(|(_, given)| !given.is_default());
-        self.given.extend(given.map(|(key, given)| (*key, given.clone())));
+        let given = stronger.set_values.iter().filter(|(_, given)| !given.is_default());
+        self.set_values.extend(given.map(|(key, given)| (*key, given.clone())));
         if !stronger.webhooks.is_empty() {
             self.webhooks.clone_from(&stronger.webhooks);
         }

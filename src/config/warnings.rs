@@ -62,6 +62,15 @@ pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec
     warnings
 }
 
+/// The command is about another server than the service of this host, whose configuration this user may not read.
+pub(super) fn unreadable(sources: &Sources) -> Option<String> {
+    let path = sources.files.unreadable.as_ref()?;
+    Some(format!(
+        "{path}, the configuration of this host's service, is not used, because this user may not read it: for that \
+         server use sudo, for another one a folder with its .env or ringverb.toml"
+    ))
+}
+
 /// An app that is switched off answers no client and no backend, which looks like a fault of the server.
 pub(super) fn disabled(app: &Values) -> Option<String> {
     let given = app.get(Id::AppEnabled).filter(|given| boolean(&given.value) == Some(false))?;

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_and_bad() {
+    fn valid_urls_are_accepted_and_others_refused() {
         for url in [
             "http://a.test",
             "HTTPS://a.test:8443/b/c?d=e&f=%20",

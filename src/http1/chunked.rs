@@ -92,16 +92,16 @@ impl Chunked {
                 self.step(byte)?
             }
             (Expect::SizeDigit, _) => self.add_digit(byte)?,
-            (Expect::SizeBlank, b' ' | b'\t') => self.skip(byte, Expect::SizeBlank)?,
+            (Expect::SizeBlank, b' ' | b'\t') => self.skip_line(byte, Expect::SizeBlank)?,
             (Expect::SizeBlank, b';') => Expect::Extension,
             (Expect::SizeBlank | Expect::Extension, b'\r') => Expect::SizeEnd,
-            (Expect::Extension, _) => self.skip(byte, Expect::Extension)?,
+            (Expect::Extension, _) => self.skip_line(byte, Expect::Extension)?,
             (Expect::SizeEnd, b'\n') => self.start_data()?,
             (Expect::DataCr, b'\r') => Expect::DataEnd,
             (Expect::DataEnd, b'\n') => Expect::SizeDigit,
             (Expect::TrailerStart, b'\r') => Expect::LastLf,
             (Expect::Trailer, b'\r') => Expect::TrailerLf,
-            (Expect::TrailerStart | Expect::Trailer, _) => self.skip(byte, Expect::Trailer)?,
+            (Expect::TrailerStart | Expect::Trailer, _) => self.skip_line(byte, Expect::Trailer)?,
             (Expect::TrailerLf, b'\n') => Expect::TrailerStart,
             (Expect::LastLf, b'\n') => Expect::Nothing,
             _ => return Err(RequestRefusal::BadRequest),
@@ -127,7 +127,7 @@ impl Chunked {
         Ok(if size == 0 { Expect::TrailerStart } else { Expect::Data { remaining: size } })
     }
 
-    fn skip(&mut self, byte: u8, next: Expect) -> Result<Expect, RequestRefusal> {
+    fn skip_line(&mut self, byte: u8, next: Expect) -> Result<Expect, RequestRefusal> {
         if byte.is_ascii_control() && byte != b'\t' {
             return Err(RequestRefusal::BadRequest);
         }

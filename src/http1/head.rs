@@ -40,7 +40,7 @@ pub struct Request {
     query: Span,
     http_11: bool,
     /// Which of the fields that `known` names it has.
-    has: u8,
+    has_known_field: u8,
 }
 
 /// A field's row in the table: `FieldSpans::to_row`.
@@ -78,7 +78,7 @@ const CONNECTION: u8 = 1 << 4;
 const UPGRADE: u8 = 1 << 5;
 
 /// The fields that each request is asked for, so that those it lacks are not searched for.
-fn known(name: &str) -> u8 {
+fn known_field_bit(name: &str) -> u8 {
     let (known, bit) = match name.len() {
         4 => ("host", HOST),
         6 => ("expect", EXPECT),
@@ -123,7 +123,7 @@ impl Request {
         let (mut has, mut hosts) = (0, 0);
         let mut length = Ok(None);
         for field in parsed.headers.iter() {
-            let bit = known(field.name);
+            let bit = known_field_bit(field.name);
             has |= bit;
             hosts += usize::from(bit == HOST);
             if bit == CONTENT_LENGTH {
@@ -149,7 +149,7 @@ impl Request {
             path: span(path.as_bytes())?,
             query: span(query.as_bytes())?,
             http_11,
-            has,
+            has_known_field: has,
             bytes,
         };
         let framing = request.framing(length?)?;
@@ -177,8 +177,8 @@ impl Request {
         usize::from(self.head_bytes) + usize::from(self.fields) * ROW_BYTES
     }
 
-    fn has(&self, bits: u8) -> bool {
-        self.has & bits == bits
+    fn has_known_field(&self, bits: u8) -> bool {
+        self.has_known_field & bits == bits
     }
 
     #[must_use]
@@ -240,25 +240,25 @@ impl Request {
     /// Whether the client wants to send another request (RFC 9112 section 9.3).
     #[must_use]
     pub fn keep_alive(&self) -> bool {
-        if !self.has(CONNECTION) {
+        if !self.has_known_field(CONNECTION) {
             return self.http_11;
         }
-        let closes = self.lists("connection", "close");
-        !closes && (self.http_11 || self.lists("connection", "keep-alive"))
+        let closes = self.list_contains("connection", "close");
+        !closes && (self.http_11 || self.list_contains("connection", "keep-alive"))
     }
 
     /// Whether this asks for WebSocket. An offer of something else, as `h2c`, is no such request
     /// and may be ignored (RFC 9110 section 7.8).
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
-        self.has(CONNECTION | UPGRADE)
-            && self.lists("connection", "upgrade")
-            && self.lists("upgrade", "websocket")
+        self.has_known_field(CONNECTION | UPGRADE)
+            && self.list_contains("connection", "upgrade")
+            && self.list_contains("upgrade", "websocket")
     }
 
     /// Whether the client waits for `100 Continue` (RFC 9110 section 10.1.1; unknown to 1.0).
     pub(super) fn expects_continue(&self) -> Result<bool, RequestRefusal> {
-        if !self.http_11 || !self.has(EXPECT) {
+        if !self.http_11 || !self.has_known_field(EXPECT) {
             return Ok(false);
         }
         let mut expected = false;
@@ -274,7 +274,7 @@ impl Request {
     /// Refuses every request that two readers could frame differently, because that is how requests are smuggled past a
     /// proxy (RFC 9112 sections 6.1 to 6.3).
     fn framing(&self, length: Option<u64>) -> Result<Framing, RequestRefusal> {
-        if !self.has(TRANSFER_ENCODING) {
+        if !self.has_known_field(TRANSFER_ENCODING) {
             return Ok(Framing::Length(length.unwrap_or(0)));
         }
         let mut codings = self.raw_values("transfer-encoding");
@@ -303,7 +303,7 @@ impl Request {
         fields.filter(is_named).map(|field| self.bytes(field.value))
     }
 
-    fn lists(&self, name: &str, token: &str) -> bool {
+    fn list_contains(&self, name: &str, token: &str) -> bool {
         let mut tokens = self.raw_values(name).flat_map(|value| value.split(|&byte| byte == b','));
         tokens.any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }

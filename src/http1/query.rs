@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_values() {
+    fn a_query_is_split_into_decoded_names_and_values() {
         assert_eq!(pairs(""), []);
         assert_eq!(pairs("a=1&b=2"), [pair("a", "1"), pair("b", "2")]);
         assert_eq!(pairs("a&=x&&b=c=d"), [pair("a", ""), pair("", "x"), pair("b", "c=d")]);

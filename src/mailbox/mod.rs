@@ -43,24 +43,24 @@ pub struct Mailbox<M> {
     /// By lane, then by sending core.
     incoming: [Vec<Option<Consumer<StampedMail<M>>>>; LANES],
     /// Taken from the rings by `receive_ordered` and not yet due.
-    held: Vec<StampedMail<M>>,
+    held_until_due: Vec<StampedMail<M>>,
     doorbells: Arc<[Doorbell]>,
     /// Cores that got mail since the last `ring_doorbells`.
-    to_ring: Vec<bool>,
+    doorbells_due: Vec<bool>,
     /// By lane: mail that waits for room.
-    overflowed: [usize; LANES],
+    overflow_by_lane: [usize; LANES],
     /// The most mails that have waited for room at a time.
     overflow_high_water: usize,
     /// Mails sent and received since the start.
-    carried: Carried,
+    mail_totals: MailTotals,
     is_discardable: fn(&M) -> bool,
     /// Mails that found their overflow queue full.
-    discarded: u64,
+    discarded_count: u64,
 }
 
 /// Mails sent and received. When the sums over all cores are the same twice in a row, and equal, none is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
+pub struct MailTotals {
     pub sent: u64,
     pub received: u64,
 }
@@ -86,14 +86,14 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             core,
             outgoing: [lane(cores), lane(cores)],
             incoming: [lane(cores), lane(cores)],
-            held: Vec::new(),
+            held_until_due: Vec::new(),
             doorbells: doorbells.clone(),
-            to_ring: vec![false; usize::from(cores)],
-            overflowed: [0; LANES],
+            doorbells_due: vec![false; usize::from(cores)],
+            overflow_by_lane: [0; LANES],
             overflow_high_water: 0,
-            carried: Carried::default(),
+            mail_totals: MailTotals::default(),
             is_discardable: |_| false,
-            discarded: 0,
+            discarded_count: 0,
         })
         .collect();
     for from in 0..usize::from(cores) {
@@ -125,24 +125,24 @@ impl<M> Mailbox<M> {
         debug_assert!(to != self.core, "a core does not write to itself");
         debug_assert!(to < self.cores() && lane < LANES, "a core and a lane of this process");
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
-        self.to_ring[usize::from(to)] = true;
-        self.carried.sent += 1;
+        self.doorbells_due[usize::from(to)] = true;
+        self.mail_totals.sent += 1;
         if !outgoing.overflow.is_empty() {
-            self.keep(to, lane, (stamp, mail));
+            self.overflow_or_discard(to, lane, (stamp, mail));
         } else if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push((stamp, mail)) {
-            self.keep(to, lane, mail);
+            self.overflow_or_discard(to, lane, mail);
         }
     }
 
     /// Keeps mail until its ring has room, or discards it.
     #[cold]
-    fn keep(&mut self, to: u16, lane: usize, stamped: StampedMail<M>) {
+    fn overflow_or_discard(&mut self, to: u16, lane: usize, stamped: StampedMail<M>) {
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
         if outgoing.overflow.len() >= limits::MAIL_OVERFLOW_MAX && (self.is_discardable)(&stamped.1)
         {
-            debug_assert!(self.carried.sent > 0, "`send` has counted it");
-            self.carried.sent -= 1;
-            self.discarded += 1;
+            debug_assert!(self.mail_totals.sent > 0, "`send` has counted it");
+            self.mail_totals.sent -= 1;
+            self.discarded_count += 1;
             return;
         }
         debug_assert!(
@@ -150,8 +150,8 @@ impl<M> Mailbox<M> {
             "lane 0 is sent in the order of its stamps"
         );
         outgoing.overflow.push_back(stamped);
-        self.overflowed[lane] += 1;
-        self.overflow_high_water = self.overflow_high_water.max(self.overflowed.iter().sum());
+        self.overflow_by_lane[lane] += 1;
+        self.overflow_high_water = self.overflow_high_water.max(self.overflow_by_lane.iter().sum());
     }
 
     /// Which mail is discarded when its overflow queue is full. None is without this.
@@ -161,14 +161,14 @@ impl<M> Mailbox<M> {
 
     /// Mails that were discarded since the start.
     #[must_use]
-    pub fn discarded(&self) -> u64 {
-        self.discarded
+    pub fn discarded_count(&self) -> u64 {
+        self.discarded_count
     }
 
     /// Mail that waits for room.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.overflowed.iter().sum()
+    pub fn overflow_len(&self) -> usize {
+        self.overflow_by_lane.iter().sum()
     }
 
     /// The most mails that have waited for room at a time.
@@ -184,8 +184,8 @@ impl<M> Mailbox<M> {
     pub fn check_invariants(&self) -> Result<(), String> {
         for (lane, outgoing) in self.outgoing.iter().enumerate() {
             let waiting: usize = outgoing.iter().flatten().map(|to| to.overflow.len()).sum();
-            if waiting != self.overflowed[lane] {
-                let noted = self.overflowed[lane];
+            if waiting != self.overflow_by_lane[lane] {
+                let noted = self.overflow_by_lane[lane];
                 return Err(format!("{waiting} mails of lane {lane} wait for room, not {noted}"));
             }
             let stamps =
@@ -195,7 +195,7 @@ impl<M> Mailbox<M> {
                 return Err(format!("mail of lane {lane} waits out of its order"));
             }
         }
-        if self.overflowed.iter().sum::<usize>() > self.overflow_high_water {
+        if self.overflow_by_lane.iter().sum::<usize>() > self.overflow_high_water {
             return Err("more mail waits for room than ever did".to_owned());
         }
         Ok(())
@@ -206,7 +206,7 @@ impl<M> Mailbox<M> {
         if !self.has_overflow() {
             return;
         }
-        for (lane, overflowed) in self.outgoing.iter_mut().zip(&mut self.overflowed) {
+        for (lane, overflowed) in self.outgoing.iter_mut().zip(&mut self.overflow_by_lane) {
             for (to, outgoing) in lane.iter_mut().enumerate() {
                 let Some(outgoing) = outgoing else { continue };
                 while let Some(mail) = outgoing.overflow.pop_front() {
@@ -217,7 +217,7 @@ impl<M> Mailbox<M> {
                     // `send` has counted it: `overflowed` is the sum of the lengths of the lane's overflow queues.
                     debug_assert!(*overflowed > 0, "each mail of an overflow queue is counted");
                     *overflowed -= 1;
-                    self.to_ring[to] = true;
+                    self.doorbells_due[to] = true;
                 }
             }
         }
@@ -230,8 +230,8 @@ impl<M> Mailbox<M> {
 
     /// Wakes the cores that got mail and sleep.
     pub fn ring_doorbells(&mut self) {
-        debug_assert!(!self.to_ring[usize::from(self.core)], "a core does not wake itself");
-        for (core, rung) in self.to_ring.iter_mut().enumerate() {
+        debug_assert!(!self.doorbells_due[usize::from(self.core)], "a core does not wake itself");
+        for (core, rung) in self.doorbells_due.iter_mut().enumerate() {
             if std::mem::take(rung) {
                 self.doorbells[core].ring();
             }
@@ -241,19 +241,19 @@ impl<M> Mailbox<M> {
     /// Too much mail waits: publishers must be slowed.
     #[must_use]
     pub fn is_congested(&self) -> bool {
-        self.overflowed.iter().sum::<usize>() > limits::MAIL_OVERFLOW_SOFT_MAX
+        self.overflow_by_lane.iter().sum::<usize>() > limits::MAIL_OVERFLOW_SOFT_MAX
     }
 
     /// Too much mail of lane 1 waits: lane 0, which causes it, must be left unread.
     #[must_use]
     pub fn is_from_home_congested(&self) -> bool {
-        self.overflowed[1] > limits::MAIL_OVERFLOW_SOFT_MAX
+        self.overflow_by_lane[1] > limits::MAIL_OVERFLOW_SOFT_MAX
     }
 
     /// Whether some mail waits for room.
     #[must_use]
     pub fn has_overflow(&self) -> bool {
-        self.overflowed != [0; LANES]
+        self.overflow_by_lane != [0; LANES]
     }
 
     /// Takes the next mail of a lane from one core.
@@ -265,7 +265,7 @@ impl<M> Mailbox<M> {
     pub fn receive_stamped(&mut self, from: u16, lane: usize) -> Option<StampedMail<M>> {
         debug_assert!(from < self.cores() && lane < LANES, "a core and a lane of this process");
         let stamped = self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()?;
-        self.carried.received += 1;
+        self.mail_totals.received += 1;
         Some(stamped)
     }
 
@@ -277,37 +277,40 @@ impl<M> Mailbox<M> {
     /// `held` never has more than the rings can hold. Mail that had no room in its ring comes later, because its
     /// publisher is not answered before the mail is in the ring.
     pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<StampedMail<M>>) {
-        debug_assert!(self.held.is_sorted_by_key(|(stamp, _)| *stamp), "held in order");
+        debug_assert!(self.held_until_due.is_sorted_by_key(|(stamp, _)| *stamp), "held in order");
         for ring in self.incoming[lane].iter_mut().flatten() {
             for _ in 0..limits::MAIL_RING_MAX {
                 let Ok(stamped) = ring.pop() else { break };
-                self.held.push(stamped);
+                self.held_until_due.push(stamped);
             }
         }
         // Stable: mail of one core keeps its order.
-        self.held.sort_by_key(|(stamp, _)| *stamp);
-        let due = self.held.partition_point(|(stamp, _)| *stamp <= horizon);
-        self.carried.received += due as u64;
-        out.extend(self.held.drain(..due));
+        self.held_until_due.sort_by_key(|(stamp, _)| *stamp);
+        let due = self.held_until_due.partition_point(|(stamp, _)| *stamp <= horizon);
+        self.mail_totals.received += due as u64;
+        out.extend(self.held_until_due.drain(..due));
         debug_assert!(out.last().is_none_or(|(stamp, _)| *stamp <= horizon), "sent before now");
-        debug_assert!(self.held.first().is_none_or(|(stamp, _)| *stamp > horizon), "sent later");
+        debug_assert!(
+            self.held_until_due.first().is_none_or(|(stamp, _)| *stamp > horizon),
+            "sent later"
+        );
     }
 
     #[must_use]
-    pub fn carried(&self) -> Carried {
-        self.carried
+    pub fn mail_totals(&self) -> MailTotals {
+        self.mail_totals
     }
 
     /// Mail that waits for a later horizon.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.len()
+    pub fn held_until_due(&self) -> usize {
+        self.held_until_due.len()
     }
 
     /// Mail waits for a later horizon.
     #[must_use]
-    pub fn has_held(&self) -> bool {
-        !self.held.is_empty()
+    pub fn has_held_mail(&self) -> bool {
+        !self.held_until_due.is_empty()
     }
 
     /// Whether a lane holds mail for this core.
@@ -318,7 +321,7 @@ impl<M> Mailbox<M> {
 
     /// Announces that the core sleeps. `false`: mail has arrived, so the core must not sleep.
     #[must_use]
-    pub fn prepare_sleep(&self) -> bool {
+    pub fn try_set_asleep(&self) -> bool {
         let doorbell = self.doorbell();
         doorbell.set_asleep();
         if self.has_mail(0) || self.has_mail(1) {

@@ -39,15 +39,18 @@ fn a_full_overflow_queue_discards_events_only_and_counts_them() {
     sender.discard_when_full(|mail| *mail == 0);
     let room = ring_capacity(3) + limits::MAIL_OVERFLOW_MAX;
     (0..room).for_each(|_| sender.send(1, 0, 0, 0));
-    assert_eq!((sender.discarded(), sender.overflow_high_water()), (0, limits::MAIL_OVERFLOW_MAX));
-    let before = sender.carried();
+    assert_eq!(
+        (sender.discarded_count(), sender.overflow_high_water()),
+        (0, limits::MAIL_OVERFLOW_MAX)
+    );
+    let before = sender.mail_totals();
     sender.send(1, 0, 0, 0);
-    assert_eq!((sender.discarded(), sender.carried()), (1, before), "it was not sent");
+    assert_eq!((sender.discarded_count(), sender.mail_totals()), (1, before), "it was not sent");
     sender.send(1, 0, 0, 7);
     assert_eq!(sender.overflow_high_water(), limits::MAIL_OVERFLOW_MAX + 1, "other mail is kept");
     (0..room).for_each(|_| sender.send(1, 1, 0, 0));
     (0..room).for_each(|_| sender.send(2, 0, 0, 0));
-    assert_eq!(sender.discarded(), 1, "each queue has its own limit");
+    assert_eq!(sender.discarded_count(), 1, "each queue has its own limit");
     sender.check_invariants().unwrap();
 }
 
@@ -55,7 +58,7 @@ fn a_full_overflow_queue_discards_events_only_and_counts_them() {
 fn violations_of_a_mailbox_are_named() {
     type Corrupt = fn(&mut Mailbox<u32>);
     let rows: [(&str, Corrupt); 3] = [
-        ("2 mails of lane 0 wait for room, not 3", |mailbox| mailbox.overflowed[0] += 1),
+        ("2 mails of lane 0 wait for room, not 3", |mailbox| mailbox.overflow_by_lane[0] += 1),
         ("mail of lane 0 waits out of its order", |mailbox| {
             let outgoing = mailbox.outgoing[0][1].as_mut().unwrap();
             outgoing.overflow[1].0 = 1;
@@ -109,11 +112,11 @@ fn mail_of_several_cores_comes_in_the_order_of_its_stamps() {
     home.receive_ordered(0, 50, &mut received);
     let mails = |stamped: &[(u64, u32)]| stamped.iter().map(|(_, mail)| *mail).collect::<Vec<_>>();
     assert_eq!(mails(&received), [1, 3, 2, 4]);
-    assert!(home.has_held());
+    assert!(home.has_held_mail());
     mailboxes[1].send(0, 0, 60, 5);
     home.receive_ordered(0, 100, &mut received);
     assert_eq!(mails(&received), [1, 3, 2, 4, 5, 9]);
-    assert!(!home.has_held());
+    assert!(!home.has_held_mail());
 }
 
 /// A publish of the home itself comes after all of these, because their publishers are answered.
@@ -128,7 +131,7 @@ fn all_mail_in_the_rings_is_received_at_once_in_the_order_of_its_stamps() {
     let mut received = Vec::new();
     home.receive_ordered(0, count, &mut received);
     assert!(received.into_iter().map(|(_, mail)| mail).eq(0..=count));
-    assert!(!home.has_held());
+    assert!(!home.has_held_mail());
 }
 
 #[test]
@@ -150,11 +153,11 @@ fn no_core_sleeps_while_it_has_mail() {
     let mut mailboxes = mesh::<u32>(2).unwrap();
     let right = mailboxes.pop().unwrap();
     let mut left = mailboxes.pop().unwrap();
-    assert!(right.prepare_sleep());
+    assert!(right.try_set_asleep());
     left.send(1, 1, 0, 7);
     left.ring_doorbells();
     assert!(right.doorbell().was_rung(), "asleep: the eventfd was written");
-    assert!(!right.prepare_sleep());
+    assert!(!right.try_set_asleep());
 }
 
 /// Two threads, real rings: every mail arrives once and in order, and a sleeper is always woken.
@@ -181,7 +184,7 @@ fn a_sleeping_core_is_woken_for_every_mail() {
             assert_eq!(number, expected);
             expected += 1;
         }
-        if expected < 20_000 && right.prepare_sleep() {
+        if expected < 20_000 && right.try_set_asleep() {
             right.doorbell().wait();
             right.doorbell().set_awake();
         }

@@ -80,33 +80,33 @@ pub struct Observed {
 /// The most of a value in the last `metrics::WINDOW_SECONDS` to twice as many.
 #[derive(Debug, Default)]
 struct HighWater {
-    now: Tally,
-    before: Tally,
+    current: Tally,
+    previous_window: Tally,
 }
 
 impl HighWater {
     #[inline]
     fn raise(&self, value: u64) {
-        if value > self.now.get() {
-            self.now.set(value);
+        if value > self.current.get() {
+            self.current.set(value);
         }
     }
 
     /// Begins another window, in which the value is at least `value`.
-    fn turn(&self, value: u64) {
-        self.before.set(self.now.get());
-        self.now.set(value);
+    fn begin_window(&self, value: u64) {
+        self.previous_window.set(self.current.get());
+        self.current.set(value);
     }
 
     fn get(&self) -> u64 {
-        self.now.get().max(self.before.get())
+        self.current.get().max(self.previous_window.get())
     }
 }
 
 /// A value that rises and falls, and its peak.
 #[derive(Debug, Default)]
 pub struct PeakGauge {
-    now: Tally,
+    current: Tally,
     peak: HighWater,
 }
 
@@ -114,36 +114,36 @@ impl PeakGauge {
     /// Sets the value, which the peak then includes.
     #[inline]
     pub fn set(&self, value: u64) {
-        self.now.set(value);
+        self.current.set(value);
         self.peak.raise(value);
     }
 
     /// Does not change the peak: see `note_peak`.
     #[inline]
     pub fn add(&self, count: u64) {
-        self.now.add(count);
+        self.current.add(count);
     }
 
     /// See `add`.
     #[inline]
     pub fn sub(&self, count: u64) {
-        self.now.sub(count);
+        self.current.sub(count);
     }
 
     /// The peak includes the value as it is now.
     #[inline]
     pub fn note_peak(&self) {
-        self.peak.raise(self.now.get());
+        self.peak.raise(self.current.get());
     }
 
     /// Begins another window of the peak.
-    pub(super) fn turn(&self) {
-        self.peak.turn(self.now.get());
+    pub(super) fn begin_window(&self) {
+        self.peak.begin_window(self.current.get());
     }
 
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.now.get()
+        self.current.get()
     }
 
     #[must_use]
@@ -171,9 +171,9 @@ mod tests {
         mark.raise(7);
         mark.raise(3);
         assert_eq!(mark.get(), 7);
-        mark.turn(2);
+        mark.begin_window(2);
         assert_eq!(mark.get(), 7, "the window before counts");
-        mark.turn(2);
+        mark.begin_window(2);
         assert_eq!(mark.get(), 2);
     }
 }

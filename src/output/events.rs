@@ -144,6 +144,8 @@ events! {
         "No new process can take over from this server.";
     "unnamed"
         "An event without a name, of a library.";
+    "webhook_authorities"
+        "Certificate authorities of the host that cannot be read.";
     "webhook_events_discarded"
         "Events that were not delivered at the end of the server.";
     "webhook_events_dropped"
@@ -164,7 +166,7 @@ events! {
 pub(super) const UNNAMED: &str = "unnamed";
 
 /// The same name as a static text.
-pub(super) fn known(name: &str) -> &'static str {
+pub(super) fn static_name(name: &str) -> &'static str {
     LOG_EVENTS.iter().find(|event| event.name == name).map_or(UNNAMED, |event| event.name)
 }
 

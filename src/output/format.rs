@@ -100,7 +100,7 @@ where
 }
 
 /// A line that is no event of `tracing`: the output itself writes it.
-pub(super) fn own_line(level: Level, format: LineFormat, text: &str) -> Vec<u8> {
+pub(super) fn line_without_event(level: Level, format: LineFormat, text: &str) -> Vec<u8> {
     let mut line = LogLine::new(LINE_BYTES_MAX);
     // What does not fit is cut.
     line.write_str(text).ok();
@@ -228,7 +228,7 @@ mod tests {
         assert!(lines[0].starts_with("20") && lines[0].contains('T'), "{}", lines[0]);
         let colored = logged(true, || tracing::warn!("careful"));
         assert!(colored[0].ends_with("Z\x1b[0m \x1b[33m WARN\x1b[0m careful\n"), "{colored:?}");
-        let own = String::from_utf8(own_line(
+        let own = String::from_utf8(line_without_event(
             Level::WARN,
             LineFormat { color: false, is_json: false, zone: None },
             "own",

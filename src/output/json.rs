@@ -28,7 +28,7 @@ pub(super) struct JsonParts {
     /// Members, each with a comma before it.
     members: Vec<u8>,
     fields: usize,
-    left: usize,
+    bytes_left: usize,
     bytes_max: usize,
 }
 
@@ -40,7 +40,7 @@ impl JsonParts {
             message: LogLine::new(bytes_max),
             members: Vec::new(),
             fields: 0,
-            left: bytes_max,
+            bytes_left: bytes_max,
             bytes_max,
         }
     }
@@ -49,16 +49,16 @@ impl JsonParts {
     pub(super) fn line(&self, level: Level) -> Vec<u8> {
         let message = self.message.as_str();
         // Fields name the peer: the message is cut if it leaves no room for them.
-        let kept = &message[..message.floor_char_boundary(self.left)];
+        let kept = &message[..message.floor_char_boundary(self.bytes_left)];
         let is_cut = self.message.is_cut() || kept.len() < message.len();
         object(self.event, level, &self.members, kept, is_cut)
     }
 
     fn text(&mut self, name: &str, value: &dyn fmt::Display) {
-        let mut line = LogLine::new(self.left);
+        let mut line = LogLine::new(self.bytes_left);
         // Writing to a LogLine cannot fail.
         write!(line, "{value}").ok();
-        self.left -= line.as_str().len();
+        self.bytes_left -= line.as_str().len();
         self.member(name, |out| write_cut(line.as_str(), line.is_cut(), out));
     }
 
@@ -93,7 +93,7 @@ impl Visit for JsonParts {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "event" => self.event = super::events::known(value),
+            "event" => self.event = super::events::static_name(value),
             "message" => {
                 // What does not fit is cut.
                 self.message.write_str(value).ok();

@@ -28,9 +28,9 @@ pub(super) struct Bounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostLines {
     /// The queue was full: the reader was too slow.
-    pub unread: u64,
+    pub queue_full: u64,
     /// The stream refused them, with this error number at last.
-    pub unwritten: u64,
+    pub write_failed: u64,
     pub last_error: i32,
     /// The rate limit left them out.
     pub over_rate: u64,
@@ -38,7 +38,7 @@ pub(crate) struct LostLines {
 
 impl LostLines {
     pub(super) fn is_none(&self) -> bool {
-        self.unread + self.unwritten + self.over_rate == 0
+        self.queue_full + self.write_failed + self.over_rate == 0
     }
 }
 
@@ -72,8 +72,8 @@ struct LossCounts {
     queued_bytes: AtomicUsize,
     /// The most bytes that were queued at a time.
     queued_bytes_peak: AtomicUsize,
-    unread: LossCount,
-    unwritten: LossCount,
+    queue_full: LossCount,
+    write_failed: LossCount,
     last_error: AtomicI32,
     over_rate: LossCount,
 }
@@ -83,13 +83,13 @@ struct LossCounts {
 struct LossCount {
     unreported: AtomicU64,
     /// Since the start.
-    all: AtomicU64,
+    since_start: AtomicU64,
 }
 
 impl LossCount {
     fn add(&self, lines: u64) {
         self.unreported.fetch_add(lines, Ordering::Relaxed);
-        self.all.fetch_add(lines, Ordering::Relaxed);
+        self.since_start.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
@@ -131,7 +131,7 @@ impl OutputLane {
         };
         let thread = std::thread::Builder::new().name(name.to_owned());
         // The thread is not joined: a write that never ends must not delay the end of the process.
-        thread.spawn(move || writer.run(&entries))?;
+        thread.spawn(move || writer.write_until_closed(&entries))?;
         Ok(Self { queue, counts, bytes_max: bounds.bytes_max })
     }
 
@@ -146,7 +146,7 @@ impl OutputLane {
             return true;
         }
         self.counts.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.counts.unread.add(lines);
+        self.counts.queue_full.add(lines);
         false
     }
 
@@ -165,7 +165,7 @@ impl OutputLane {
 
     /// Since the start, reported or not.
     pub(super) fn lost_in_all(&self) -> LostLines {
-        self.counts.losses(|count| &count.all)
+        self.counts.losses(|count| &count.since_start)
     }
 
     pub(super) fn losses(&self) -> LostLines {
@@ -180,11 +180,11 @@ impl OutputLane {
         let mut question = QueueEntry::Flush(done);
         loop {
             match self.queue.try_send(question) {
-                Ok(()) => return is_done.recv_timeout(until(deadline)).is_ok(),
+                Ok(()) => return is_done.recv_timeout(time_until(deadline)).is_ok(),
                 Err(TrySendError::Disconnected(_)) => return false,
                 Err(TrySendError::Full(back)) => question = back,
             }
-            let left = until(deadline);
+            let left = time_until(deadline);
             if left.is_zero() {
                 return false;
             }
@@ -198,16 +198,16 @@ impl LossCounts {
     fn losses(&self, which: fn(&LossCount) -> &AtomicU64) -> LostLines {
         let read = |count| which(count).load(Ordering::Relaxed);
         LostLines {
-            unread: read(&self.unread),
-            unwritten: read(&self.unwritten),
+            queue_full: read(&self.queue_full),
+            write_failed: read(&self.write_failed),
             last_error: self.last_error.load(Ordering::Relaxed),
             over_rate: read(&self.over_rate),
         }
     }
 
-    fn forget(&self, reported: LostLines) {
-        self.unread.unreported.fetch_sub(reported.unread, Ordering::Relaxed);
-        self.unwritten.unreported.fetch_sub(reported.unwritten, Ordering::Relaxed);
+    fn subtract_reported(&self, reported: LostLines) {
+        self.queue_full.unreported.fetch_sub(reported.queue_full, Ordering::Relaxed);
+        self.write_failed.unreported.fetch_sub(reported.write_failed, Ordering::Relaxed);
         self.over_rate.unreported.fetch_sub(reported.over_rate, Ordering::Relaxed);
     }
 }
@@ -225,10 +225,10 @@ struct Writer<S> {
 
 impl<S: AsFd> Writer<S> {
     /// Ends with the process, or when all senders were dropped.
-    fn run(&mut self, entries: &Receiver<QueueEntry>) {
+    fn write_until_closed(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
-            let flushed = self.collect(first, entries);
-            if self.counts.losses(|count| &count.unreported).unwritten > 0 {
+            let flushed = self.collect_batch(first, entries);
+            if self.counts.losses(|count| &count.unreported).write_failed > 0 {
                 self.report_losses(flushed.is_some());
             }
             self.write_batch();
@@ -244,7 +244,7 @@ impl<S: AsFd> Writer<S> {
     }
 
     /// Puts what waits together, up to a flush.
-    fn collect(
+    fn collect_batch(
         &mut self,
         first: QueueEntry,
         entries: &Receiver<QueueEntry>,
@@ -268,7 +268,7 @@ impl<S: AsFd> Writer<S> {
         let batch = std::mem::take(&mut self.batch);
         let result = self.write(&batch);
         if let Err((written, error)) = result {
-            self.counts.unwritten.add(count_lines(&batch[written..]));
+            self.counts.write_failed.add(count_lines(&batch[written..]));
             self.counts.last_error.store(error.raw_os_error(), Ordering::Relaxed);
         }
         self.counts.queued_bytes.fetch_sub(batch.len(), Ordering::AcqRel);
@@ -321,7 +321,7 @@ impl<S: AsFd> Writer<S> {
             return;
         }
         let now = now();
-        let of_rate_alone = losses.unread + losses.unwritten == 0;
+        let of_rate_alone = losses.queue_full + losses.write_failed == 0;
         let every = if of_rate_alone { REPORT_RATE_EVERY } else { REPORT_EVERY };
         if !is_end && self.reported_at.is_some_and(|at| now.duration_since(at) < every) {
             return;
@@ -333,7 +333,7 @@ impl<S: AsFd> Writer<S> {
             Reported::NotYet => false,
         };
         if is_reported {
-            self.counts.forget(losses);
+            self.counts.subtract_reported(losses);
         }
     }
 }
@@ -342,7 +342,7 @@ fn count_lines(text: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', text).count().max(usize::from(!text.is_empty())) as u64
 }
 
-fn until(deadline: Instant) -> Duration {
+fn time_until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(now())
 }
 
@@ -369,8 +369,8 @@ mod tests {
 
     fn here() -> LossReport {
         Box::new(|losses| {
-            let LostLines { unread, unwritten, over_rate, .. } = losses;
-            Reported::Here(format!("lost {unread} {unwritten} {over_rate}\n").into_bytes())
+            let LostLines { queue_full, write_failed: unwritten, over_rate, .. } = losses;
+            Reported::Here(format!("lost {queue_full} {unwritten} {over_rate}\n").into_bytes())
         })
     }
 
@@ -395,7 +395,7 @@ mod tests {
         });
         for number in 0..1_000 {
             while !lane.push(line(number)) {
-                lane.counts.unread.unreported.store(0, Ordering::Relaxed);
+                lane.counts.queue_full.unreported.store(0, Ordering::Relaxed);
                 lane.flush(soon(10_000));
             }
         }
@@ -418,7 +418,7 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         // A pipe, a batch, the queue.
         assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
-        assert_eq!(lane.losses().unread, lost);
+        assert_eq!(lane.losses().queue_full, lost);
         assert_eq!(lane.lost_in_all(), lane.losses());
         let queued = lane.queued_bytes();
         assert!(queued.now <= queued.peak && queued.peak <= BOUNDS.bytes_max, "{queued:?}");
@@ -442,12 +442,12 @@ mod tests {
             assert!(lane.flush(soon(10_000)));
         }
         let losses = lane.losses();
-        assert_eq!((losses.unwritten, losses.last_error), (10, libc::ENOSPC));
+        assert_eq!((losses.write_failed, losses.last_error), (10, libc::ENOSPC));
         let (reader, writer) = pipe();
         drop(reader);
         let lane = super::tests::lane(writer);
         assert!(lane.push(b"a\nb\nc\n".to_vec()) && lane.flush(soon(10_000)));
-        assert_eq!((lane.losses().unwritten, lane.losses().last_error), (3, libc::EPIPE));
+        assert_eq!((lane.losses().write_failed, lane.losses().last_error), (3, libc::EPIPE));
     }
 
     /// Another process may have set O_NONBLOCK on a terminal or pipe it shares with us.

@@ -60,10 +60,10 @@ struct Output {
     color: bool,
     is_json: bool,
     /// Local times are wanted, and the zone of the host is unknown.
-    lacks_zone: bool,
+    is_zone_unknown: bool,
     start: Instant,
     peer_budget: RateBudget,
-    own_budget: RateBudget,
+    log_budget: RateBudget,
     access_budget: RateBudget,
 }
 
@@ -100,17 +100,17 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
     let zone = local.map(|local| &local.zone);
     let format = format::LineFormat { color, is_json, zone };
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
-    let report = if prints_events { report_in_log(format) } else { report_here(format) };
+    let report = if prints_events { report_in_log(format) } else { loss_report(format) };
     let output = Output {
         stdout: OutputLane::start("stdout", io::stdout(), bounds, report)?,
-        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, report_here(format))?,
+        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, loss_report(format))?,
         prints_events,
         color,
         is_json,
-        lacks_zone: local.is_some_and(|local| !local.is_known),
+        is_zone_unknown: local.is_some_and(|local| !local.is_known),
         start: lane::now(),
         peer_budget: RateBudget::new(PEER_BYTES_PER_SECOND, PEER_BURST_BYTES),
-        own_budget: RateBudget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
+        log_budget: RateBudget::new(OWN_BYTES_PER_SECOND, OWN_BURST_BYTES),
         access_budget: RateBudget::new(ACCESS_BYTES_PER_SECOND, ACCESS_BURST_BYTES),
     };
     if OUTPUT.set(output).is_err() {
@@ -126,7 +126,7 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "TZ is the host's own, and no option")]
 pub(crate) fn zone_warning() -> Option<String> {
-    let lacks_zone = OUTPUT.get().is_some_and(|output| output.lacks_zone);
+    let lacks_zone = OUTPUT.get().is_some_and(|output| output.is_zone_unknown);
     let tz = std::env::var_os("TZ").map(|tz| tz.to_string_lossy().into_owned());
     lacks_zone.then(|| format::unknown_zone(tz.as_deref()))
 }
@@ -187,7 +187,7 @@ pub(crate) fn log_text_as(event: &str, text: &str) {
             output.log().push(json::object(event, Level::INFO, &[], text.trim_end(), false));
         }
         Some(output) => drop(output.log().push(text.as_bytes())),
-        None => directly(io::stdout(), text),
+        None => write_unqueued(io::stdout(), text),
     }
 }
 
@@ -209,7 +209,7 @@ fn write_stderr_as(event: &str, level: Level, text: &str) {
             output.stderr.push(json::object(event, level, &[], text.trim_end(), false));
         }
         Some(output) => drop(output.stderr.push(text.as_bytes())),
-        None => directly(io::stderr(), text),
+        None => write_unqueued(io::stderr(), text),
     }
 }
 
@@ -257,11 +257,11 @@ pub(crate) fn finish() {
     let deadline = lane::now() + FINISH_TIME;
     output.stdout.flush(deadline);
     let losses = output.stdout.losses();
-    if !output.prints_events && losses.unwritten > 0 {
+    if !output.prints_events && losses.write_failed > 0 {
         let format = format::LineFormat { color: false, is_json: output.is_json, zone: None };
         let line = match output.is_json {
-            true => lost_line(format, "log lines", losses),
-            false => format!("warning: {}\n", sentence("log lines", losses)).into_bytes(),
+            true => loss_line(format, "log lines", losses),
+            false => format!("warning: {}\n", loss_sentence("log lines", losses)).into_bytes(),
         };
         output.stderr.push(line);
     }
@@ -274,22 +274,22 @@ pub(crate) fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
-fn directly(mut stream: impl Write, text: &str) {
+fn write_unqueued(mut stream: impl Write, text: &str) {
     // Without the stream there is no way to report the error.
     stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).ok();
 }
 
-fn report_here(format: format::LineFormat) -> LossReport {
-    Box::new(move |losses| Reported::Here(lost_line(format, "log lines", losses)))
+fn loss_report(format: format::LineFormat) -> LossReport {
+    Box::new(move |losses| Reported::Here(loss_line(format, "log lines", losses)))
 }
 
 /// The line about losses.
-fn lost_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u8> {
-    let text = sentence(what, losses);
+fn loss_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u8> {
+    let text = loss_sentence(what, losses);
     if !format.is_json {
-        return format::own_line(Level::WARN, format, &text);
+        return format::line_without_event(Level::WARN, format, &text);
     }
-    let LostLines { unread, unwritten, over_rate, .. } = losses;
+    let LostLines { queue_full: unread, write_failed: unwritten, over_rate, .. } = losses;
     let members =
         format!(",\"unread\":{unread},\"unwritten\":{unwritten},\"over_rate\":{over_rate}");
     json::object("lines_lost", Level::WARN, members.as_bytes(), &text, false)
@@ -298,7 +298,7 @@ fn lost_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u
 /// A stream of data for programs carries no sentences.
 fn report_in_log(format: format::LineFormat) -> LossReport {
     Box::new(move |losses| {
-        let line = lost_line(format, "events of --print-events", losses);
+        let line = loss_line(format, "events of --print-events", losses);
         match OUTPUT.get() {
             Some(output) if output.stderr.push(line) => Reported::Elsewhere,
             _ => Reported::NotYet,
@@ -306,8 +306,8 @@ fn report_in_log(format: format::LineFormat) -> LossReport {
     })
 }
 
-fn sentence(what: &str, losses: LostLines) -> String {
-    let LostLines { unread, unwritten, last_error, over_rate } = losses;
+fn loss_sentence(what: &str, losses: LostLines) -> String {
+    let LostLines { queue_full: unread, write_failed: unwritten, last_error, over_rate } = losses;
     let mut text = format!("{what} were lost:");
     if unread > 0 {
         text += &format!(" unread={unread}");
@@ -349,7 +349,7 @@ impl MakeWriter<'_> for Log {
     type Writer = LineWriter;
 
     fn make_writer(&self) -> LineWriter {
-        LineWriter { budget: |output| Some(&output.own_budget) }
+        LineWriter { budget: |output| Some(&output.log_budget) }
     }
 
     fn make_writer_for(&self, metadata: &Metadata<'_>) -> LineWriter {

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds() {
+    fn the_kind_of_a_channel_follows_from_its_prefix() {
         let cases = [
             ("news", Access::Public, false),
             ("privateer", Access::Public, false),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_names() {
+    fn empty_and_long_names_are_refused() {
         assert_eq!(classify(""), Err(NameError::Empty));
         assert_eq!(classify(&"c".repeat(10_000)).map(|kind| kind.cached), Ok(false));
         assert_eq!(classify(&"c".repeat(10_001)), Err(NameError::TooLong));

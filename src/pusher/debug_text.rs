@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_colored() {
+    fn names_of_members_are_colored() {
         let mut out = String::new();
         pretty_frame(br#"{"event":"x"}"#, true, &mut out);
         let number = |number| format!("\x1b[90m  {number}▕\x1b[0m ");
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn data_alone() {
+    fn data_is_printed_without_its_frame() {
         let shown = |data: &str| {
             let mut out = String::new();
             pretty_data(data, false, &mut out);

@@ -246,18 +246,18 @@ pub fn is_name(span: &str, name: &str) -> bool {
     if rest.len() <= name.len() || rest.len() > ESCAPE_BYTES_MAX * name.len() {
         return false;
     }
-    behind(rest, name).is_some_and(str::is_empty)
+    after_prefix(rest, name).is_some_and(str::is_empty)
 }
 
 /// Whether the text of a raw string span starts with this. Decodes no more than it compares.
 #[must_use]
 pub fn starts_with(span: &str, start: &str) -> bool {
     let inside = span.strip_prefix('"').and_then(|span| span.strip_suffix('"'));
-    inside.is_some_and(|inside| behind(inside, start).is_some())
+    inside.is_some_and(|inside| after_prefix(inside, start).is_some())
 }
 
 /// The rest of a string after this text, if the string starts with it.
-fn behind<'a>(inside: &'a str, text: &str) -> Option<&'a str> {
+fn after_prefix<'a>(inside: &'a str, text: &str) -> Option<&'a str> {
     let mut rest = inside;
     for expected in text.chars() {
         let (given, behind) = match rest.chars().next()? {
@@ -318,7 +318,7 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Bytes at the start that need no escape, in whole words: most texts contain only such bytes.
-fn plain_bytes(bytes: &[u8]) -> usize {
+fn unescaped_len(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     let needs_escape = |word: &[u8; 8]| {
         let word = u64::from_le_bytes(*word);
@@ -337,7 +337,7 @@ fn plain_bytes(bytes: &[u8]) -> usize {
 pub fn write_escaped(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     let mut copied = 0;
-    for (at, byte) in bytes.iter().enumerate().skip(plain_bytes(bytes)) {
+    for (at, byte) in bytes.iter().enumerate().skip(unescaped_len(bytes)) {
         let escape: &[u8] = match byte {
             b'"' => b"\\\"",
             b'\\' => b"\\\\",

@@ -89,7 +89,12 @@ pub fn watchlist_events(online: &[&str], offline: &[&str], out: &mut Vec<u8>) {
 
 /// `pusher_internal:subscription_count` (docs/PROTOCOL.md rule 137).
 pub fn subscription_count(channel: &str, count: u64, out: &mut Vec<u8>) {
-    internal("subscription_count", &format!("{{\"subscription_count\":{count}}}"), channel, out);
+    write_internal_event(
+        "subscription_count",
+        &format!("{{\"subscription_count\":{count}}}"),
+        channel,
+        out,
+    );
 }
 
 /// `pusher:subscription_error`, in the form that pusher-js passes to the channel's listeners. `why`: the log line, with
@@ -108,7 +113,7 @@ pub fn subscription_error(channel: &str, error: ErrorCode, why: Option<&str>, ou
 
 /// `pusher_internal:subscription_succeeded` of a channel without a roster.
 pub fn subscription_succeeded(channel: &str, out: &mut Vec<u8>) {
-    internal("subscription_succeeded", "{}", channel, out);
+    write_internal_event("subscription_succeeded", "{}", channel, out);
 }
 
 /// `pusher_internal:subscription_succeeded` of a presence channel. `members` are (id as JSON, id as text, info
@@ -140,17 +145,22 @@ pub fn presence_succeeded<'a>(
         inner.push_str(info);
     }
     inner.push_str("}}}");
-    internal("subscription_succeeded", &inner, channel, out);
+    write_internal_event("subscription_succeeded", &inner, channel, out);
 }
 
 /// `pusher_internal:member_added`: the whole `channel_data`, as it was signed (docs/PROTOCOL.md rule 22).
 pub fn member_added(channel: &str, channel_data: &str, out: &mut Vec<u8>) {
-    internal("member_added", channel_data, channel, out);
+    write_internal_event("member_added", channel_data, channel, out);
 }
 
 /// `pusher_internal:member_removed`.
 pub fn member_removed(channel: &str, user_id_json: &str, out: &mut Vec<u8>) {
-    internal("member_removed", &format!("{{\"user_id\":{user_id_json}}}"), channel, out);
+    write_internal_event(
+        "member_removed",
+        &format!("{{\"user_id\":{user_id_json}}}"),
+        channel,
+        out,
+    );
 }
 
 /// `pusher:cache_miss`, as Reverb sends it: no data.
@@ -193,7 +203,7 @@ pub fn client_event(
     out.push(b'}');
 }
 
-fn internal(name: &str, data: &str, channel: &str, out: &mut Vec<u8>) {
+fn write_internal_event(name: &str, data: &str, channel: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"pusher_internal:");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\",\"data\":");
@@ -215,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_reverbs() {
+    fn written_messages_are_the_bytes_of_reverb() {
         let socket_id = SocketId::parse("83.41").unwrap();
         check(
             |out| connection_established(socket_id, 30, out),

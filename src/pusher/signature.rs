@@ -24,7 +24,7 @@ pub fn sign(secret: &Secret, parts: &[&[u8]]) -> [u8; HEX_LEN] {
 /// Whether `given` is the signature of `parts`, compared in constant time. Hex digits are lowercase by contract.
 #[must_use]
 pub fn verify(secret: &Secret, parts: &[&[u8]], given: &[u8]) -> bool {
-    Signature::parse(given).is_some_and(|given| given.is_of(secret, parts.iter().copied()))
+    Signature::parse(given).is_some_and(|given| given.matches_parts(secret, parts.iter().copied()))
 }
 
 /// A signature of a request or client: 32 bytes, read from hex. It may be invalid.
@@ -49,7 +49,11 @@ impl Signature {
 
     /// Whether it is the signature of the concatenation of `parts`. The comparison takes constant time.
     #[must_use]
-    pub fn is_of<'a>(&self, secret: &Secret, parts: impl Iterator<Item = &'a [u8]>) -> bool {
+    pub fn matches_parts<'a>(
+        &self,
+        secret: &Secret,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> bool {
         digest(secret, parts).ct_eq(&self.0).into()
     }
 }
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn worked_examples() {
+    fn signatures_are_those_of_the_pusher_docs() {
         let data = r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#;
         let presence: [&[u8]; 2] = [b"1234.1234:presence-foobar:", data.as_bytes()];
         let cases: [(&[&[u8]], &str); 3] = [
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn http_example() {
+    fn a_request_signature_is_that_of_the_pusher_docs() {
         let text = "POST\n/apps/3/events\nauth_key=278d425bdf160c739803&auth_timestamp=1353088179\
             &auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f";
         let expected = "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";

@@ -88,13 +88,13 @@ mod tests {
         }
 
         #[test]
-        fn parsing_never_panics(text in ".*") {
+        fn no_text_makes_the_parser_panic(text in ".*") {
             let _ = SocketId::parse(&text);
         }
     }
 
     #[test]
-    fn refused_ids() {
+    fn texts_that_are_no_socket_id_are_refused() {
         for text in
             ["", ".", "1", "1.", ".1", "1.2.3", "+1.2", "01.2", "1.4294967296", "a.b", "1 .2"]
         {

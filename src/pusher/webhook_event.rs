@@ -14,7 +14,7 @@ use crate::app::{AppIndex, WebhookKind};
 pub struct WebhookEvent {
     pub app: AppIndex,
     pub channel: Arc<str>,
-    pub what: Happening,
+    pub happening: Happening,
 }
 
 /// What happened in the channel.
@@ -55,7 +55,7 @@ pub struct ClientEventReport {
 impl WebhookEvent {
     #[must_use]
     pub fn kind(&self) -> WebhookKind {
-        match self.what {
+        match self.happening {
             Happening::Occupied => WebhookKind::ChannelOccupied,
             Happening::Vacated => WebhookKind::ChannelVacated,
             Happening::MemberAdded { .. } => WebhookKind::MemberAdded,
@@ -75,7 +75,7 @@ impl WebhookEvent {
         };
         member("{\"name\":", self.kind().name());
         member(",\"channel\":", &self.channel);
-        match &self.what {
+        match &self.happening {
             Happening::Occupied | Happening::Vacated | Happening::CacheMiss => {}
             Happening::MemberAdded { user_id } | Happening::MemberRemoved { user_id } => {
                 member(",\"user_id\":", user_id);
@@ -101,14 +101,15 @@ mod tests {
     use super::*;
 
     fn check(what: Happening, expected: &str) {
-        let event = WebhookEvent { app: AppIndex(0), channel: "presence-a\"b".into(), what };
+        let event =
+            WebhookEvent { app: AppIndex(0), channel: "presence-a\"b".into(), happening: what };
         let mut out = Vec::new();
         event.write(&mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
-    fn events_are_pushers() {
+    fn webhook_events_are_those_of_pusher() {
         check(Happening::Occupied, r#"{"name":"channel_occupied","channel":"presence-a\"b"}"#);
         check(Happening::Vacated, r#"{"name":"channel_vacated","channel":"presence-a\"b"}"#);
         check(Happening::CacheMiss, r#"{"name":"cache_miss","channel":"presence-a\"b"}"#);

@@ -165,12 +165,13 @@ pub(super) fn render(
     let paint = |paint: &'static str| if invocation.color { (paint, PLAIN) } else { ("", "") };
     let (bold, plain) = paint(BOLD);
     let mut text = format!("{bold}ringverb {}{plain}\n", env!("CARGO_PKG_VERSION"));
-    let Files { folder, read } = &summary.files;
+    let Files { folder, read, .. } = &summary.files;
     if read.is_empty() {
         text.push_str(&format!("No .env and no ringverb.toml in {folder}\n"));
     }
     let ((badge, end), (cyan, plain)) = (paint(BADGE), paint(CYAN));
-    let url = format!("{}://{}{}/up", summary.scheme(), reachable(started.address), summary.path);
+    let url =
+        format!("{}://{}{}/up", summary.scheme(), reachable_address(started.address), summary.path);
     text.push_str(&format!("\n  {badge} INFO {end} Server running: {cyan}{url}{plain}\n\n"));
     let (gray, plain) = paint(GRAY);
     let mut line = |name: &str, value: &str| {
@@ -253,7 +254,7 @@ fn first_event(started: &Started, summary: &Summary, invocation: &Invocation) ->
     let event = r#"news hello '{"message":"hi"}'"#;
     match &summary.development {
         Some((id, key, secret)) if !invocation.is_found => {
-            let address = reachable(started.address);
+            let address = reachable_address(started.address);
             let url = format!("{}://{address}{}", summary.scheme(), summary.path);
             format!(
                 "REVERB_APP_ID={id} REVERB_APP_KEY={key} REVERB_APP_SECRET={secret} {program} publish --url {url} {event}"
@@ -264,7 +265,7 @@ fn first_event(started: &Started, summary: &Summary, invocation: &Invocation) ->
 }
 
 /// Where a program on this host reaches the server: "every address" is none to connect to.
-pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable_address(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -277,7 +278,7 @@ pub(super) fn reachable(mut address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::validate::{DevelopmentApp, build_config};
     use crate::config::{Sources, merge};
 
     fn rendered(sources: &Sources) -> String {
@@ -288,7 +289,7 @@ mod tests {
         let merged = merge(sources);
         let drawn =
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
-        let config = build(&merged, &drawn).unwrap();
+        let config = build_config(&merged, &drawn).unwrap();
         let facts = KernelFacts {
             kernel: "6.18".into(),
             io: Choice::Uring(RingSize::Large),
@@ -332,7 +333,7 @@ mod tests {
             let facts = KernelFacts { kernel: "6.18".into(), io, descriptors: 20_000 };
             let merged = merge(&Sources::default());
             let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
-            let config = Config { workers: 4, ..build(&merged, &app).unwrap() };
+            let config = Config { workers: 4, ..build_config(&merged, &app).unwrap() };
             Summary::of(&config, &merged.files, &facts, &Shares::default())
         };
         let large = summary(Choice::Uring(RingSize::Large));
@@ -398,6 +399,7 @@ mod tests {
         let files = |read: &[&str]| Files {
             folder: "/srv/app".to_owned(),
             read: read.iter().map(|name| (*name).to_owned()).collect(),
+            unreadable: None,
         };
         let text = rendered(&Sources { files: files(&[]), ..Sources::default() });
         assert_eq!(text.lines().nth(1), Some("No .env and no ringverb.toml in /srv/app"));
@@ -451,7 +453,7 @@ mod tests {
             io: Choice::Uring(RingSize::Large),
             descriptors: 0,
         };
-        let config = build(&merged, &app).unwrap();
+        let config = build_config(&merged, &app).unwrap();
         let summary = Summary::of(&config, &merged.files, &facts, &Shares::default());
         let line = |address: &str, is_found| {
             let (address, admin) = (address.parse().unwrap(), String::new());
@@ -473,7 +475,7 @@ mod tests {
             ("[::]:8080", "[::1]:8080"),
             ("10.1.2.3:9000", "10.1.2.3:9000"),
         ] {
-            assert_eq!(reachable(bound.parse().unwrap()).to_string(), reached);
+            assert_eq!(reachable_address(bound.parse().unwrap()).to_string(), reached);
         }
     }
 }

@@ -20,7 +20,7 @@ use rustls::ServerConfig;
 use super::control::Control;
 use super::doctor::{Finding, Verdict};
 use crate::config::{MaskedText, TlsOptions, TlsPair};
-use crate::latest::LatestValue;
+use crate::latest_value::LatestValue;
 use crate::tls::acceptor::{Acceptor, AcceptorLink};
 use crate::tls::identity::{self, Identity, TICKET_LIFETIME_SECONDS};
 use crate::tls::ticket::{TICKET_KEY_BYTES, TicketKey};
@@ -56,7 +56,7 @@ pub(super) struct Certificates {
     identities: Vec<Identity>,
     link: Arc<AcceptorLink>,
     /// Of the files that were read last.
-    read: Stamps,
+    stamps_of_last_read: Stamps,
     /// They could not be used. The reason may be gone without a change of the files: their rights, the time.
     has_failed: bool,
     rotate_at: u64,
@@ -70,7 +70,7 @@ impl Certificates {
     /// # Errors
     /// One sentence for each pair that cannot be used.
     pub(super) fn load(options: &TlsOptions) -> Result<Self, Vec<String>> {
-        let read = stamps(options);
+        let stamps_of_last_read = stamps(options);
         let identities = identities(options)?;
         let keys = match &options.ticket_secret {
             Some(secret) => shared_keys(secret, unix_seconds()),
@@ -78,9 +78,17 @@ impl Certificates {
         };
         let link = link(identities.clone(), keys).map_err(|error| vec![error])?;
         let rotate_at = next_rotation(options, unix_seconds());
-        let valid_until = Arc::new(ValidUntil::new(ends(options, &identities)));
+        let valid_until = Arc::new(ValidUntil::new(valid_until_of(options, &identities)));
         let (options, has_failed) = (options.clone(), false);
-        Ok(Self { options, identities, link, read, has_failed, rotate_at, valid_until })
+        Ok(Self {
+            options,
+            identities,
+            link,
+            stamps_of_last_read,
+            has_failed,
+            rotate_at,
+            valid_until,
+        })
     }
 
     pub(super) fn valid_until(&self) -> Arc<ValidUntil> {
@@ -106,12 +114,12 @@ impl Certificates {
             let others = keys.iter().filter(|key| !own.contains(&key.to_bytes()));
             let others = others.take(TICKET_KEYS);
             let keys = self.link.ticket_keys.iter().chain(others).cloned().collect();
-            self.replace(self.identities.clone(), keys);
+            self.publish_identities(self.identities.clone(), keys);
         } else if !keys.is_empty() {
             // The first one seals, so that tickets of both processes are alike while both serve.
             let own = self.link.ticket_keys.iter();
             let keys = keys.iter().chain(own).take(TICKET_KEYS).cloned().collect();
-            self.replace(self.identities.clone(), keys);
+            self.publish_identities(self.identities.clone(), keys);
         }
     }
 
@@ -132,7 +140,7 @@ impl Certificates {
     }
 
     async fn look_on(mut self, changes: Receiver<TlsOptions>) {
-        let mut seen = self.read.clone();
+        let mut seen = self.stamps_of_last_read.clone();
         loop {
             for _ in 0..LOOK_EVERY.as_millis() / LISTEN_EVERY.as_millis() {
                 sleep(LISTEN_EVERY).await;
@@ -141,8 +149,8 @@ impl Certificates {
                 }
             }
             let now = stamps(&self.options);
-            if now == seen && now != self.read {
-                self.read = now.clone();
+            if now == seen && now != self.stamps_of_last_read {
+                self.stamps_of_last_read = now.clone();
                 self.reload();
             }
             seen = now;
@@ -155,9 +163,9 @@ impl Certificates {
     /// After a reload: other files or another passphrase, the same files with another content, or a second attempt.
     fn read_again(&mut self, options: TlsOptions) {
         let now = stamps(&options);
-        if now != self.read || options != self.options || self.has_failed {
+        if now != self.stamps_of_last_read || options != self.options || self.has_failed {
             self.options = options;
-            self.read = now;
+            self.stamps_of_last_read = now;
             self.reload();
         }
     }
@@ -167,7 +175,7 @@ impl Certificates {
         self.has_failed = found.is_err();
         match found {
             Ok(identities) => {
-                if self.replace(identities, self.link.ticket_keys.clone()) {
+                if self.publish_identities(identities, self.link.ticket_keys.clone()) {
                     tracing::info!(
                         event = "certificates_reloaded",
                         "certificates reloaded: new TLS handshakes use them"
@@ -189,25 +197,29 @@ impl Certificates {
         self.rotate_at = next_rotation(&self.options, unix_seconds());
         if let Some(secret) = &self.options.ticket_secret {
             let keys = shared_keys(secret, unix_seconds());
-            self.replace(self.identities.clone(), keys);
+            self.publish_identities(self.identities.clone(), keys);
             return;
         }
         match new_ticket_key() {
             Ok(key) => {
                 let older = self.link.ticket_keys.iter().take(TICKET_KEYS - 1).cloned();
                 let keys = std::iter::once(key).chain(older).collect();
-                self.replace(self.identities.clone(), keys);
+                self.publish_identities(self.identities.clone(), keys);
             }
             Err(error) => tracing::error!(event = "certificates_not_reloaded", "{error}"),
         }
     }
 
     /// New handshakes use these. `false`: they cannot.
-    fn replace(&mut self, identities: Vec<Identity>, ticket_keys: Vec<TicketKey>) -> bool {
+    fn publish_identities(
+        &mut self,
+        identities: Vec<Identity>,
+        ticket_keys: Vec<TicketKey>,
+    ) -> bool {
         match link(identities.clone(), ticket_keys) {
             Ok(next) => {
                 self.link.append(next.clone());
-                self.valid_until.set(ends(&self.options, &identities));
+                self.valid_until.set(valid_until_of(&self.options, &identities));
                 (self.link, self.identities) = (next, identities);
                 true
             }
@@ -219,7 +231,7 @@ impl Certificates {
     }
 }
 
-fn ends(options: &TlsOptions, identities: &[Identity]) -> Vec<(String, i64)> {
+fn valid_until_of(options: &TlsOptions, identities: &[Identity]) -> Vec<(String, i64)> {
     let pairs = options.pairs.iter().zip(identities);
     pairs.map(|(pair, identity)| (pair.certificate.clone(), identity.valid_until)).collect()
 }
@@ -289,7 +301,7 @@ fn identities(options: &TlsOptions) -> Result<Vec<Identity>, Vec<String>> {
 fn identity(pair: &TlsPair, options: &TlsOptions) -> Result<Identity, String> {
     let TlsPair { certificate, key } = pair;
     let read = |path: &str, option: &str| {
-        read(path).map_err(|error| {
+        stamps_of_last_read(path).map_err(|error| {
             format!(
                 "{path} cannot be read: {error}. {option} names it; does the file exist, and may the user of this \
                  process read it?"
@@ -308,7 +320,7 @@ fn identity(pair: &TlsPair, options: &TlsOptions) -> Result<Identity, String> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub(super) fn read(path: &str) -> io::Result<Vec<u8>> {
+pub(super) fn stamps_of_last_read(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)

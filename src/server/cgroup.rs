@@ -148,7 +148,7 @@ fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<CgroupFold
             _ => continue,
         };
         for mount in mounts.iter().filter(|mount| mount.version == version) {
-            let below = mount.below(Path::new(path));
+            let below = mount.path_of_group(Path::new(path));
             folders.extend(
                 below
                     .iter()
@@ -183,7 +183,7 @@ impl Mount {
     }
 
     /// The path of a group below the root of this mount; `None` if the mount does not show the group.
-    fn below(&self, group: &Path) -> Option<PathBuf> {
+    fn path_of_group(&self, group: &Path) -> Option<PathBuf> {
         // Mounted from outside of the process's cgroup namespace: the root is an ancestor of everything in it, and
         // the names in between are unknown.
         if self.root.starts_with("/..") {

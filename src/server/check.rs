@@ -116,7 +116,7 @@ impl CheckReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::validate::{DevelopmentApp, build_config};
     use crate::config::{Sources, merge};
 
     fn rendered(pairs: &[(&str, &str)]) -> String {
@@ -124,7 +124,7 @@ mod tests {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let merged = merge(&Sources { environment, ..Sources::default() });
         let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        render(&merged, Some(&build(&merged, &drawn).unwrap()), ALL)
+        render(&merged, Some(&build_config(&merged, &drawn).unwrap()), ALL)
     }
 
     const ALL: Style = Style { color: false, all: true };
@@ -209,7 +209,7 @@ mod tests {
         };
         let merged = merge(&sources);
         let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        let text = render(&merged, Some(&build(&merged, &drawn).unwrap()), ALL);
+        let text = render(&merged, Some(&build_config(&merged, &drawn).unwrap()), ALL);
         assert!(!text.contains("hunter2"), "{text}");
         assert!(
             text.contains("secret = \"********\"")
@@ -233,7 +233,7 @@ mod tests {
         // What is shown can be used as ringverb.toml once the secret is filled in. The mask is refused as a secret.
         let read = |text: &str| {
             let sources = Sources { toml: text.parse().unwrap(), ..Sources::default() };
-            build(&merge(&sources), &drawn)
+            build_config(&merge(&sources), &drawn)
         };
         assert!(read(&text).unwrap_err()[0].contains("only asterisks"));
         let again = read(&text.replace("********", "hunter2")).unwrap();

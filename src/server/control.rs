@@ -39,7 +39,7 @@ type Setup = Box<dyn FnOnce() + Send>;
 /// The way to the control thread. The thread and its tasks end with the process, not with this value.
 pub(super) struct Control {
     setups: SyncSender<Setup>,
-    bell: UnixStream,
+    wake_stream: UnixStream,
 }
 
 impl Control {
@@ -54,7 +54,7 @@ impl Control {
     /// # Errors
     /// When the thread or its runtime cannot be created.
     pub(super) fn start_thread(name: &str) -> io::Result<Self> {
-        let (bell, rung) = UnixStream::pair()?;
+        let (wake_stream, rung) = UnixStream::pair()?;
         rung.set_nonblocking(true)?;
         let (setups, queue) = mpsc::sync_channel(SETUPS_MAX);
         let (started, result) = mpsc::channel();
@@ -72,7 +72,7 @@ impl Control {
             runtime.block_on(async move {
                 let readable = Readable::of(&rung);
                 // Fails only if the receiver has ended, which then needs nothing.
-                started.send(readable.as_ref().map(|_| ()).map_err(repeated)).ok();
+                started.send(readable.as_ref().map(|_| ()).map_err(copy_of_error)).ok();
                 if let Ok(readable) = readable {
                     run_setups(&rung, &readable, &queue).await;
                 }
@@ -81,7 +81,10 @@ impl Control {
             })
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        result.recv().unwrap_or_else(|_| Err(ended())).map(|()| Self { setups, bell })
+        result
+            .recv()
+            .unwrap_or_else(|_| Err(control_thread_ended()))
+            .map(|()| Self { setups, wake_stream })
     }
 
     /// Calls `setup` on the control thread, and runs what it returns there as a task. Waits for `setup` only.
@@ -100,9 +103,9 @@ impl Control {
             // Fails only if the receiver has ended, which then needs nothing.
             done.send(setup().map(|task| drop(monoio::spawn(task)))).ok();
         };
-        self.setups.try_send(Box::new(setup)).map_err(|_| ended())?;
-        (&self.bell).write_all(&[1])?;
-        result.recv().unwrap_or_else(|_| Err(ended()))
+        self.setups.try_send(Box::new(setup)).map_err(|_| control_thread_ended())?;
+        (&self.wake_stream).write_all(&[1])?;
+        result.recv().unwrap_or_else(|_| Err(control_thread_ended()))
     }
 }
 
@@ -117,11 +120,11 @@ async fn run_setups(rung: &UnixStream, readable: &Readable, queue: &Receiver<Set
     }
 }
 
-fn ended() -> io::Error {
+fn control_thread_ended() -> io::Error {
     io::Error::other("the control thread has ended")
 }
 
-fn repeated(error: &io::Error) -> io::Error {
+fn copy_of_error(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
 }
 
@@ -171,20 +174,20 @@ pub(super) const CONNECTIONS_IN_A_ROW: u32 = 64;
 /// The wait of a task that accepts connections.
 pub(super) struct AcceptWait<'a> {
     readable: &'a Readable,
-    in_a_row: u32,
+    accepted_in_a_row: u32,
 }
 
 impl<'a> AcceptWait<'a> {
     pub(super) fn new(readable: &'a Readable) -> Self {
-        Self { readable, in_a_row: 0 }
+        Self { readable, accepted_in_a_row: 0 }
     }
 
     /// Returns when there may be a connection. Pauses after some: a flood of connections is always readable, and a
     /// runtime that never parks runs no timer.
     pub(super) async fn next(&mut self) {
-        self.in_a_row += 1;
-        if self.in_a_row == CONNECTIONS_IN_A_ROW {
-            self.in_a_row = 0;
+        self.accepted_in_a_row += 1;
+        if self.accepted_in_a_row == CONNECTIONS_IN_A_ROW {
+            self.accepted_in_a_row = 0;
             sleep(Duration::from_millis(1)).await;
         }
         self.readable.wait().await;

@@ -10,7 +10,7 @@ use crate::clock::Moment;
 use crate::worker::Shared;
 
 pub(super) fn open_connections(shared: &Shared) -> u64 {
-    let apps = shared.current.get().apps.clone();
+    let apps = shared.current_configuration.get().apps.clone();
     let open = apps.iter().map(|app| app.connections_open.load(Ordering::Relaxed));
     open.map(u64::from).sum()
 }
@@ -48,7 +48,7 @@ impl Delay {
         Duration::from_millis(now.0.saturating_sub(self.began.0))
     }
 
-    pub(super) fn left(&self, now: Moment) -> Duration {
+    pub(super) fn time_left(&self, now: Moment) -> Duration {
         self.length.saturating_sub(self.since(now))
     }
 }

@@ -122,7 +122,7 @@ fn read(path: &Path) -> Option<DevelopmentAccess> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let found = file.metadata().ok()?;
-    let is_private = found.is_file() && found.uid() == user() && found.mode() & 0o077 == 0;
+    let is_private = found.is_file() && found.uid() == own_user_id() && found.mode() & 0o077 == 0;
     // If the lock is free, the server that wrote the file was killed.
     let is_held = || matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock));
     if !is_private || !is_held() {
@@ -169,13 +169,13 @@ fn ports_in(directory: &Path) -> Vec<u16> {
     ports.collect()
 }
 
-fn user() -> u32 {
+fn own_user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
 /// Where files may be, the preferred directory first. They need not exist.
-fn candidates() -> [Option<PathBuf>; 3] {
-    let user = user();
+fn candidate_directories() -> [Option<PathBuf>; 3] {
+    let user = own_user_id();
     [
         session_directory(),
         Some(PathBuf::from(format!("/run/user/{user}"))),
@@ -185,7 +185,7 @@ fn candidates() -> [Option<PathBuf>; 3] {
 
 /// Those that exist and that no other user can write.
 fn directories() -> impl Iterator<Item = PathBuf> {
-    candidates().into_iter().flatten().filter(|path| is_ours(path))
+    candidate_directories().into_iter().flatten().filter(|path| is_ours(path))
 }
 
 /// The first of them; the last one is made.
@@ -193,7 +193,7 @@ fn directory() -> io::Result<PathBuf> {
     if let Some(found) = directories().next() {
         return Ok(found);
     }
-    let last = PathBuf::from(format!("/tmp/ringverb-{}", user()));
+    let last = PathBuf::from(format!("/tmp/ringverb-{}", own_user_id()));
     match DirBuilder::new().mode(0o700).create(&last) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         // Another user may have been faster.
@@ -204,8 +204,9 @@ fn directory() -> io::Result<PathBuf> {
 
 /// A link counts as what it is, and not as what it leads to: in /tmp anybody can put one.
 fn is_ours(path: &Path) -> bool {
-    fs::symlink_metadata(path)
-        .is_ok_and(|found| found.is_dir() && found.uid() == user() && found.mode() & 0o022 == 0)
+    fs::symlink_metadata(path).is_ok_and(|found| {
+        found.is_dir() && found.uid() == own_user_id() && found.mode() & 0o022 == 0
+    })
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Life {
         admin.iter().for_each(|admin| admin.end_changes(is_taken_over));
         let given = matches!(end, End::Transferred(_));
         let drained = given || drain(&shared, &doorbells, &orders, grace, end, &mut program);
-        let apps = shared.current.get().apps.clone();
+        let apps = shared.current_configuration.get().apps.clone();
         let has_webhooks = apps.iter().any(|app| !app.webhooks.is_empty());
         if !given && (has_webhooks || shared.redis.is_some()) {
             wait_for_mail(&shared, &doorbells);
@@ -87,7 +87,7 @@ impl Life {
                 program.replacement(orders)
             }
             _ => {
-                heed_second_signal(orders, shared.clock, asked_at);
+                end_at_second_signal(orders, shared.clock, asked_at);
                 None
             }
         };
@@ -147,7 +147,7 @@ fn drain(
     }
     let mut waited = Duration::ZERO;
     while waited < grace {
-        if shared.drained.load(Ordering::Acquire) == workers {
+        if shared.drained_workers.load(Ordering::Acquire) == workers {
             return true;
         }
         if matches!(orders.try_recv(), Ok(Order::End(_))) {
@@ -163,7 +163,7 @@ fn drain(
         sleep(STEP);
         waited += STEP;
     }
-    shared.drained.load(Ordering::Acquire) == workers
+    shared.drained_workers.load(Ordering::Acquire) == workers
 }
 
 fn end_at_once() -> ! {
@@ -172,7 +172,7 @@ fn end_at_once() -> ! {
 }
 
 /// Ends the process at a second signal while it waits for webhooks or for other nodes.
-fn heed_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
+fn end_at_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
     let thread = std::thread::Builder::new().name("last-signal".to_owned());
     let heed = move || {
         for asked in orders {
@@ -210,7 +210,7 @@ fn wait_for_redis(shared: &Shared, doorbells: &[Doorbell]) {
     let Some(redis) = &shared.redis else { return };
     // A worker that drains ticks twenty times a second.
     for _ in 0..100 {
-        if redis.ended.load(Ordering::Acquire) >= doorbells.len() {
+        if redis.ended_workers.load(Ordering::Acquire) >= doorbells.len() {
             return;
         }
         wake_all(doorbells);

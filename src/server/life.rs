@@ -82,8 +82,8 @@ pub(super) fn serve(
 ) -> Result<ServerEnd, StartError> {
     let started_unix_seconds = unix_seconds();
     prepare_memory();
-    let mut program = Program::this(role);
-    let found = find(&config, take_over, role)?;
+    let mut program = Program::of_this_process(role);
+    let found = find_listeners(&config, take_over, role)?;
     let StartInputs { old_process, listeners, address, places, clock, rendezvous, admin } = found;
     // After the old process has checked in which namespaces this one is, which a process that is not dumpable hides.
     forbid_dumps();
@@ -101,7 +101,7 @@ pub(super) fn serve(
     let takeover = takeover.transpose()?;
     let certificates_valid_until = certificates.as_ref().map(Certificates::valid_until);
     let certificate_changes = certificates
-        .map(|certificates| watch(certificates, &shared, &control))
+        .map(|certificates| watch_certificates(certificates, &shared, &control))
         .transpose()
         .map_err(StartError::Start)?;
     let mut changer = Changer::new(
@@ -155,7 +155,7 @@ fn take_over_from(
 }
 
 /// Looks at the files of certificates from now on. Returns the way to name others.
-fn watch(
+fn watch_certificates(
     mut certificates: Certificates,
     shared: &Shared,
     control: &Control,
@@ -167,7 +167,7 @@ fn watch(
 }
 
 /// Finds the listeners, of the old process or new ones, and agrees with the old process how its connections move.
-fn find(
+fn find_listeners(
     config: &Config,
     take_over: Option<TakeOver>,
     role: Role,
@@ -180,10 +180,11 @@ fn find(
     let (mut old_process, listeners) =
         succession::listeners(wanted, tls_address, workers, take_over.is_some(), &places, role)?;
     let inherited = old_process.as_mut().and_then(|old_process| old_process.admin.take());
-    let admin = admin::claim(&config.admin, inherited)?;
+    let admin = admin::bind_or_inherit(&config.admin, inherited)?;
     // In a cluster, events of other nodes would be lost during the transfer: there clients reconnect.
     let moves = take_over != Some(TakeOver::Listeners) && config.scaling.is_none();
-    let (clock, rendezvous) = succession::meet(old_process.as_ref().filter(|_| moves), workers)?;
+    let (clock, rendezvous) =
+        succession::agree_on_transfer(old_process.as_ref().filter(|_| moves), workers)?;
     let address = listeners[0].local_addr().map_err(StartError::Start)?;
     Ok(StartInputs { old_process, listeners, address, places, clock, rendezvous, admin })
 }

@@ -27,31 +27,31 @@ pub(crate) struct LockedMemory {
     pub(super) needed: u64,
     pub(super) with_large: u64,
     /// `None`: without a limit.
-    pub(super) allowed: Option<u64>,
+    pub(super) limit_bytes: Option<u64>,
 }
 
 impl LockedMemory {
-    pub(super) fn of(workers: usize) -> Self {
+    pub(super) fn for_workers(workers: usize) -> Self {
         let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
         let count = u64::try_from(workers).unwrap_or(u64::MAX);
         let rings = |size: RingSize| {
             ring_bytes(limits::RING_ENTRIES, size.completions(), page).saturating_mul(count)
         };
         let (needed, with_large) = (rings(RingSize::Small), rings(RingSize::Large));
-        Self { workers, needed, with_large, allowed: allowed() }
+        Self { workers, needed, with_large, limit_bytes: raise_limit() }
     }
 
     /// Large rings where those of two processes fit, so that a take-over does.
     pub(super) fn ring_size(&self) -> RingSize {
         let twice = self.with_large.saturating_mul(2);
-        match self.allowed.is_none_or(|allowed| twice <= allowed) {
+        match self.limit_bytes.is_none_or(|limit_bytes| twice <= limit_bytes) {
             true => RingSize::Large,
             false => RingSize::Small,
         }
     }
 
     /// Which rings are used, and why not the large ones.
-    pub(super) fn of_rings(&self, size: RingSize) -> String {
+    pub(super) fn ring_choice_text(&self, size: RingSize) -> String {
         let completions = size.completions();
         let Self { workers, with_large, .. } = self;
         match size {
@@ -88,17 +88,17 @@ impl LockedMemory {
     }
 
     pub(super) fn is_enough_to_start(&self) -> bool {
-        self.allowed.is_none_or(|allowed| self.needed <= allowed)
+        self.limit_bytes.is_none_or(|limit_bytes| self.needed <= limit_bytes)
     }
 
     /// What the operator should know before the limit is met.
     pub(super) fn warning(&self) -> Option<String> {
-        let allowed = self.allowed?;
-        if self.needed > allowed {
+        let limit_bytes = self.limit_bytes?;
+        if self.needed > limit_bytes {
             return Some(format!("{self}, which is too little to start: {CURE}"));
         }
         let twice = self.needed.saturating_mul(2);
-        (twice > allowed).then(|| {
+        (twice > limit_bytes).then(|| {
             format!("{self}, which is too little for a take-over by a new process: {CURE}")
         })
     }
@@ -114,10 +114,12 @@ impl LockedMemory {
 
 impl fmt::Display for LockedMemory {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, needed, allowed, .. } = self;
+        let Self { workers, needed, limit_bytes, .. } = self;
         write!(formatter, "{workers} workers need {} KiB of locked memory", needed.div_ceil(1024))?;
-        match allowed {
-            Some(allowed) => write!(formatter, ", and this user may lock {} KiB", allowed / 1024),
+        match limit_bytes {
+            Some(limit_bytes) => {
+                write!(formatter, ", and this user may lock {} KiB", limit_bytes / 1024)
+            }
             None => formatter.write_str(", and this user may lock any amount"),
         }
     }
@@ -133,7 +135,7 @@ fn ring_bytes(entries: u32, completions: u32, page: u64) -> u64 {
 }
 
 /// Raises the soft limit as far as it goes; what is allowed then.
-fn allowed() -> Option<u64> {
+fn raise_limit() -> Option<u64> {
     let capabilities = rustix::thread::capabilities(None);
     if capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK)) {
         return None;
@@ -174,9 +176,12 @@ mod tests {
 
     #[test]
     fn rings_are_large_where_those_of_two_processes_fit() {
-        let memory = |workers, allowed| LockedMemory { allowed, ..LockedMemory::of(workers) };
+        let memory = |workers, limit_bytes| LockedMemory {
+            limit_bytes,
+            ..LockedMemory::for_workers(workers)
+        };
         let usual = Some(8 << 20);
-        for (workers, allowed, size) in [
+        for (workers, limit_bytes, size) in [
             (1, usual, RingSize::Large),
             (29, usual, RingSize::Large),
             (30, usual, RingSize::Small),
@@ -184,19 +189,23 @@ mod tests {
             (128, None, RingSize::Large),
             (1, Some(64 << 10), RingSize::Small),
         ] {
-            assert_eq!(memory(workers, allowed).ring_size(), size, "{workers} in {allowed:?}");
+            assert_eq!(
+                memory(workers, limit_bytes).ring_size(),
+                size,
+                "{workers} in {limit_bytes:?}"
+            );
         }
-        let text = memory(30, usual).of_rings(RingSize::Small);
+        let text = memory(30, usual).ring_choice_text(RingSize::Small);
         for part in ["30 workers need 840 KiB", "1024 completions", "8400 KiB", "RLIMIT_MEMLOCK"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        let text = memory(29, usual).of_rings(RingSize::Large);
+        let text = memory(29, usual).ring_choice_text(RingSize::Large);
         assert!(text.contains("29 workers need 4060 KiB") && text.contains("8192"), "{text}");
     }
 
     #[test]
     fn smaller_rings_than_the_limit_allows_are_warned_of() {
-        let memory = LockedMemory { allowed: Some(8 << 20), ..LockedMemory::of(2) };
+        let memory = LockedMemory { limit_bytes: Some(8 << 20), ..LockedMemory::for_workers(2) };
         let [large, small] = [RingSize::Large, RingSize::Small].map(Choice::Uring);
         assert_eq!(memory.warning_of_smaller_rings(&large, 0), None);
         assert_eq!(memory.warning_of_smaller_rings(&Choice::Epoll(None), 0), None);
@@ -204,17 +213,17 @@ mod tests {
         assert!(warning(&large, 1).starts_with("1 of 2 workers have rings with 1024"));
         assert!(warning(&small, 0).starts_with("2 of 2 workers have rings with 1024"));
         // By the limit alone they are small.
-        let few = LockedMemory { allowed: Some(64 << 10), ..memory };
+        let few = LockedMemory { limit_bytes: Some(64 << 10), ..memory };
         assert_eq!(few.warning_of_smaller_rings(&small, 0), None);
     }
 
     #[test]
     fn a_limit_is_warned_of_before_it_is_met() {
         let (needed, with_large) = (400 << 10, 2_000 << 10);
-        let memory = |allowed| LockedMemory { workers: 4, needed, with_large, allowed };
+        let memory = |limit_bytes| LockedMemory { workers: 4, needed, with_large, limit_bytes };
         assert_eq!(memory(None).warning(), None);
         assert_eq!(memory(Some(800 << 10)).warning(), None);
-        let warning = |allowed| memory(Some(allowed)).warning().unwrap();
+        let warning = |limit_bytes| memory(Some(limit_bytes)).warning().unwrap();
         assert!(warning((800 << 10) - 1).contains("too little for a take-over"));
         let text = warning(64 << 10);
         for part in [

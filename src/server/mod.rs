@@ -36,6 +36,7 @@ mod takeover;
 mod wait;
 mod watch;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,9 +44,8 @@ use rustix::process::Pid;
 use signal_hook::consts::SIGHUP;
 
 use crate::config::options::OptionId;
-use crate::config::validate::{DevelopmentApp, build};
-use crate::config::{Config, LogFormat};
-use crate::config::{Merged, Sources, merge};
+use crate::config::validate::{DevelopmentApp, build_config};
+use crate::config::{Config, LogFormat, Merged, SERVICE_FILE, Sources, merge};
 use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::hold_signals;
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
         hold_signals(&[SIGHUP], false).ok();
     }
     if let Some(stand_in) = arguments.minds() {
-        return mind(stand_in, &arguments);
+        return wait_for_stand_in(stand_in, &arguments);
     }
     match arguments.role() {
         Role::StandIn(parent) => {
@@ -90,9 +90,10 @@ pub fn main() -> ExitCode {
 }
 
 /// Waits for a process that serves instead of this one.
-fn mind(stand_in: Pid, arguments: &Arguments) -> ExitCode {
+fn wait_for_stand_in(stand_in: Pid, arguments: &Arguments) -> ExitCode {
     // The log goes on in the form that it had. A configuration that has become wrong is no reason to stop waiting.
-    let built = gather(arguments).and_then(|(_, merged)| build(&merged, &generated_credentials()));
+    let built = read_configuration(arguments)
+        .and_then(|(_, merged)| build_config(&merged, &generated_credentials()));
     let log = built.ok().map(|config| config.log);
     let settings = output::OutputSettings {
         prints_events: arguments.prints_events(),
@@ -104,7 +105,7 @@ fn mind(stand_in: Pid, arguments: &Arguments) -> ExitCode {
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
     }
-    let status = replacement::mind(stand_in);
+    let status = replacement::wait_for_stand_in(stand_in);
     output::finish();
     status
 }
@@ -133,7 +134,7 @@ fn run(arguments: &Arguments) -> ExitCode {
     if let Some(Command::Describe(command)) = &arguments.command {
         return describe(command);
     }
-    let (sources, merged) = match gather(arguments) {
+    let (sources, merged) = match read_configuration(arguments) {
         Ok(gathered) => gathered,
         Err(problems) => return refuse(&problems, consequence(arguments.command.as_ref())),
     };
@@ -147,13 +148,14 @@ fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// All values, from the command line, the environment and the files.
-fn gather(arguments: &Arguments) -> Result<(Sources, Merged), Vec<String>> {
+fn read_configuration(arguments: &Arguments) -> Result<(Sources, Merged), Vec<String>> {
     let files = arguments.files();
-    let sources = Sources::gather(
+    let sources = Sources::read_sources(
         arguments.flags(),
         files.config.as_deref(),
         files.env_file.as_deref(),
         files.env.as_deref(),
+        Some(Path::new(SERVICE_FILE)),
     );
     sources.map(|sources| {
         let merged = merge(&sources);
@@ -191,7 +193,7 @@ fn warn_of_all(merged: &Merged) {
 
 fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
     warn(merged);
-    match build(merged, &generated_credentials()) {
+    match build_config(merged, &generated_credentials()) {
         Ok(config) => {
             let scheme = merged.server.get(OptionId::Scheme).map(|given| given.value.as_str());
             client::run(command, config, scheme)
@@ -203,7 +205,7 @@ fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
 /// 0 if a start would succeed, 1 if something is in its way, 2 for a wrong configuration.
 fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
     let style = Style { color: output::stdout_may_have_color(merged.color), all: arguments.all };
-    let built = build(merged, &generated_credentials());
+    let built = build_config(merged, &generated_credentials());
     output::log_text(&check::render(merged, built.as_ref().ok(), style));
     let warnings = merged.warnings.len() + merged.migration_warnings.len();
     if warnings > 0 {
@@ -234,7 +236,7 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
 
 /// 0 if nothing is wrong, 1 for warnings only, 2 for a problem.
 fn run_doctor(merged: &Merged, arguments: &DoctorArguments) -> ExitCode {
-    let built = build(merged, &generated_credentials());
+    let built = build_config(merged, &generated_credentials());
     let report = doctor::diagnose(merged, built, arguments.connections);
     let color = output::stdout_may_have_color(merged.color);
     let text = if arguments.json { report.json() } else { report.text(color) };
@@ -248,13 +250,13 @@ fn run_doctor(merged: &Merged, arguments: &DoctorArguments) -> ExitCode {
 
 fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
     let mut development = generated_credentials();
-    let built = build(merged, &development).and_then(|config| {
+    let built = build_config(merged, &development).and_then(|config| {
         let replaced = replaced_access(&config, arguments);
         match replaced {
             None => Ok(config),
             Some(DevelopmentAccess { id, key, secret, .. }) => {
                 development = DevelopmentApp { id, key, secret };
-                build(merged, &development)
+                build_config(merged, &development)
             }
         }
     });
@@ -326,7 +328,7 @@ fn run_server(
     }
     let public = banner::Public::of(merged);
     let shares = Resources::of_this_process().share(&mut config);
-    let memory = LockedMemory::of(config.workers);
+    let memory = LockedMemory::for_workers(config.workers);
     let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
         Err(error) => return fail(&error),
@@ -348,7 +350,7 @@ fn run_server(
             publish_access(DevelopmentAccess { address: started.address, ..access })
         });
         let invocation = banner::Invocation {
-            program: program(),
+            program: command_name(),
             is_found: published.is_some(),
             color: output::has_color(),
         };
@@ -380,7 +382,7 @@ fn run_server(
 
 /// Lets commands of this user find the server. The start message has the credentials, too.
 fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
-    let address = banner::reachable(access.address);
+    let address = banner::reachable_address(access.address);
     development::publish(&DevelopmentAccess { address, ..access })
         .inspect_err(|error| {
             tracing::info!(
@@ -392,7 +394,7 @@ fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
 }
 
 /// As it can be called again from the same folder.
-fn program() -> String {
+fn command_name() -> String {
     let called = std::env::args_os().next().unwrap_or_default().to_string_lossy().into_owned();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte);
     if !called.is_empty() && called.bytes().all(is_plain) { called } else { "ringverb".to_owned() }

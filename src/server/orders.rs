@@ -62,7 +62,7 @@ impl<'a> OrderLoop<'a> {
             state = match self.receive(&state, &watchdog) {
                 Ok(order) => self.carry_out(state, order),
                 Err(RecvTimeoutError::Disconnected) => ServerState::Ending(End::Drain),
-                Err(RecvTimeoutError::Timeout) => self.time_is_over(state, &mut watchdog),
+                Err(RecvTimeoutError::Timeout) => self.on_deadline(state, &mut watchdog),
             };
             if let ServerState::Ending(end) = state {
                 return end;
@@ -73,7 +73,7 @@ impl<'a> OrderLoop<'a> {
     /// Waits for an order, at most until the delay is over or the watchdog is to look.
     fn receive(&self, state: &ServerState, watchdog: &Watchdog) -> Result<Order, RecvTimeoutError> {
         let left = match state {
-            ServerState::Delayed(delay) => Some(delay.left(self.shared.clock.now())),
+            ServerState::Delayed(delay) => Some(delay.time_left(self.shared.clock.now())),
             ServerState::Serving | ServerState::Ending(_) => None,
         };
         match [watchdog.interval, left].into_iter().flatten().min() {
@@ -82,13 +82,13 @@ impl<'a> OrderLoop<'a> {
         }
     }
 
-    fn time_is_over(&self, state: ServerState, watchdog: &mut Watchdog) -> ServerState {
+    fn on_deadline(&self, state: ServerState, watchdog: &mut Watchdog) -> ServerState {
         match state {
-            ServerState::Delayed(delay) if delay.left(self.shared.clock.now()).is_zero() => {
-                self.drains(delay.signal)
+            ServerState::Delayed(delay) if delay.time_left(self.shared.clock.now()).is_zero() => {
+                self.begin_drain(delay.signal)
             }
             state => {
-                watchdog.look(&self.shared);
+                watchdog.feed_if_alive(&self.shared);
                 state
             }
         }
@@ -110,7 +110,7 @@ impl<'a> OrderLoop<'a> {
                 ServerState::Ending(End::Retire(process))
             }
             Order::Transfer(new_process) => self.transfer(state, new_process),
-            Order::End(signal) => self.end(state, signal),
+            Order::End(signal) => self.begin_end(state, signal),
         }
     }
 
@@ -141,13 +141,13 @@ impl<'a> OrderLoop<'a> {
     }
 
     /// SIGINT or SIGTERM.
-    fn end(&self, state: ServerState, signal: &'static str) -> ServerState {
+    fn begin_end(&self, state: ServerState, signal: &'static str) -> ServerState {
         match state {
             ServerState::Serving => {
                 supervision::notify_stopping();
                 match Delay::begin(&self.shared, signal) {
                     Some(delay) => ServerState::Delayed(delay),
-                    None => self.drains(signal),
+                    None => self.begin_drain(signal),
                 }
             }
             ServerState::Delayed(delay) if delay.since(self.shared.clock.now()) < ONE_WISH => {
@@ -155,13 +155,13 @@ impl<'a> OrderLoop<'a> {
             }
             ServerState::Delayed(_) => {
                 tracing::warn!(event = "shutdown_delay_ended", "second signal: the delay is over");
-                self.drains(signal)
+                self.begin_drain(signal)
             }
             ServerState::Ending(end) => ServerState::Ending(end),
         }
     }
 
-    fn drains(&self, signal: &str) -> ServerState {
+    fn begin_drain(&self, signal: &str) -> ServerState {
         let seconds = self.shared.config.shutdown_grace_seconds;
         let open = open_connections(&self.shared);
         tracing::info!(

@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::locked::LockedMemory;
-use super::takeover::explained;
+use super::takeover::explain_error;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Io;
@@ -52,7 +52,7 @@ impl fmt::Display for StartError {
                 formatter,
                 "could not replace the running server, which continues: {}. Start this one as the same user; or stop the \
                  other one first, and start this one without --takeover",
-                explained(error, "it refused, because it belongs to another user, or it ended")
+                explain_error(error, "it refused, because it belongs to another user, or it ended")
             ),
             Self::Worker(memory, io::ErrorKind::OutOfMemory, _) => {
                 formatter.write_str(&memory.error())
@@ -128,7 +128,7 @@ impl KernelFacts {
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(
-                "only {} descriptors are allowed, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
+                "only {} descriptors are limit_bytes, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
                  minfds (Supervisor) or `ulimit -Hn`",
                 self.descriptors,
                 self.descriptors.saturating_sub(64)
@@ -197,11 +197,19 @@ mod tests {
             (StartError::Bind(address, os(libc::EACCES)), "setcap"),
             (StartError::Bind(address, os(libc::EADDRNOTAVAIL)), "--host 0.0.0.0"),
             (
-                StartError::Worker(LockedMemory::of(32), io::ErrorKind::OutOfMemory, String::new()),
+                StartError::Worker(
+                    LockedMemory::for_workers(32),
+                    io::ErrorKind::OutOfMemory,
+                    String::new(),
+                ),
                 "32 workers need 896 KiB of locked memory",
             ),
             (
-                StartError::Worker(LockedMemory::of(1), io::ErrorKind::Other, "odd".into()),
+                StartError::Worker(
+                    LockedMemory::for_workers(1),
+                    io::ErrorKind::Other,
+                    "odd".into(),
+                ),
                 "odd; are descriptors",
             ),
             (StartError::Grace, "RINGVERB_SHUTDOWN_GRACE"),
@@ -233,7 +241,7 @@ mod tests {
 
     #[test]
     fn too_little_locked_memory_for_all_workers_selects_epoll_with_a_warning() {
-        let memory = |allowed| LockedMemory { allowed, ..LockedMemory::of(9) };
+        let memory = |limit_bytes| LockedMemory { limit_bytes, ..LockedMemory::for_workers(9) };
         let poor = memory(Some(64 << 10));
         let facts = run(Io::Auto, &poor).unwrap();
         assert_eq!(facts.io.to_string(), "epoll (too little locked memory for io_uring)");

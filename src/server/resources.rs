@@ -81,14 +81,14 @@ fn mib(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::validate::{DevelopmentApp, build_config};
     use crate::config::{Sources, merge};
 
     fn config(pairs: &[(&str, &str)]) -> Config {
         let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let sources = Sources { environment: pairs.collect(), ..Sources::default() };
         let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
-        build(&merge(&sources), &app).unwrap()
+        build_config(&merge(&sources), &app).unwrap()
     }
 
     fn resources(cpus: usize, cpu_max: &str, memory_max: &str) -> Resources {

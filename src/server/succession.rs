@@ -72,7 +72,7 @@ pub(super) fn listeners(
 
 /// Agrees where the workers receive connections of the old process, and by which clock: moments in the state of a
 /// connection are those of the old process's clock. `sender`: the old process, if its connections are to move.
-pub(super) fn meet(
+pub(super) fn agree_on_transfer(
     sender: Option<&OldProcess>,
     workers: usize,
 ) -> Result<(Clock, Option<Rendezvous>), StartError> {

@@ -68,7 +68,7 @@ impl Watchdog {
     }
 
     /// One look: feeds it if every worker has ticked since it was fed last.
-    pub(super) fn look(&mut self, shared: &Shared) {
+    pub(super) fn feed_if_alive(&mut self, shared: &Shared) {
         let now: Vec<u64> =
             shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed)).collect();
         if now.iter().zip(&self.heartbeats).all(|(now, before)| now > before) {

@@ -58,7 +58,7 @@ impl Watch {
         loop {
             let now_ms = self.shared.clock.now().0;
             let pause = self.measure(now_ms);
-            if let Some(line) = self.summary.line(now_ms, &self.shared.overload.refusals) {
+            if let Some(line) = self.summary.summary_line(now_ms, &self.shared.overload.refusals) {
                 tracing::warn!(event = "refusals_summary", "{line}");
             }
             sleep(pause).await;
@@ -97,7 +97,7 @@ impl Watch {
 
 /// The last word: all that was refused since the start.
 pub(super) fn log_all(refusals: &RefusalCounters) {
-    let all = list(refusals.get());
+    let all = refusal_list(refusals.get());
     if !all.is_empty() {
         tracing::info!(event = "refusals_total", "refused since the start: {all}");
     }
@@ -117,7 +117,7 @@ impl Default for RefusalSummary {
 }
 
 impl RefusalSummary {
-    fn line(&mut self, now_ms: u64, refusals: &RefusalCounters) -> Option<String> {
+    fn summary_line(&mut self, now_ms: u64, refusals: &RefusalCounters) -> Option<String> {
         let counts = refusals.get();
         if now_ms < self.next_ms || counts == self.reported {
             return None;
@@ -127,14 +127,14 @@ impl RefusalSummary {
         let line = format!(
             "refused in the last {} s: {}",
             now_ms.saturating_sub(self.reported_ms).div_ceil(1_000),
-            list(since)
+            refusal_list(since)
         );
         (self.reported, self.reported_ms, self.next_ms) = (counts, now_ms, now_ms + LINE_EVERY_MS);
         Some(line)
     }
 }
 
-fn list(counts: [u64; Refused::ALL.len()]) -> String {
+fn refusal_list(counts: [u64; Refused::ALL.len()]) -> String {
     let counted = Refused::ALL.into_iter().zip(counts).filter(|(_, count)| *count > 0);
     let parts: Vec<String> =
         counted.map(|(why, count)| format!("{count} by {}", why.name())).collect();
@@ -149,10 +149,11 @@ mod tests {
     fn a_line_a_minute_sums_up() {
         let refusals = RefusalCounters::default();
         let mut summary = RefusalSummary::default();
-        assert_eq!(summary.line(250, &refusals), None, "nothing happened");
+        assert_eq!(summary.summary_line(250, &refusals), None, "nothing happened");
         refusals.count(Refused::Origin);
-        let line =
-            |summary: &mut RefusalSummary, at| summary.line(at, &refusals).unwrap_or_default();
+        let line = |summary: &mut RefusalSummary, at| {
+            summary.summary_line(at, &refusals).unwrap_or_default()
+        };
         assert_eq!(line(&mut summary, 500), "refused in the last 1 s: 1 by origin");
         for _ in 0..7 {
             refusals.count(Refused::Quota);

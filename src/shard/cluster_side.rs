@@ -37,11 +37,11 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.accepts_node(node))
     }
 
-    /// See `Cluster::was_greeted`.
+    /// See `Cluster::is_in_greeting`.
     #[must_use]
     pub fn was_greeted(&self, channel: &ChannelKey, from: SessionId, number: u64) -> bool {
         let cluster = self.cluster.as_ref();
-        cluster.is_some_and(|cluster| cluster.was_greeted(channel, from, number))
+        cluster.is_some_and(|cluster| cluster.is_in_greeting(channel, from, number))
     }
 
     /// Whether the stored event was requested for a topic whose subscribers may have missed events. It must not be
@@ -110,6 +110,6 @@ impl Shard {
     /// How often something of other nodes was over a limit and was dropped.
     #[must_use]
     pub fn cluster_refused(&self) -> u64 {
-        self.cluster.as_ref().map_or(0, |cluster| cluster.refused())
+        self.cluster.as_ref().map_or(0, |cluster| cluster.refused_count())
     }
 }

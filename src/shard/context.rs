@@ -47,7 +47,7 @@ impl Settings {
 
     /// One core by itself, without a cluster or webhooks: what tests and benchmarks start from.
     #[must_use]
-    pub fn alone(apps: Arc<Apps>) -> Self {
+    pub fn single_core(apps: Arc<Apps>) -> Self {
         let metrics = Arc::new(CoreMetrics::new(apps.iter().len()));
         Self {
             core: 0,

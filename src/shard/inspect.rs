@@ -2,10 +2,11 @@
 //!
 //! A question is answered in slices, one a tick, so that a question about all channels of a large core delays no
 //! delivery. Entries that appear or go between two slices may be missed or counted twice; the answer is for people.
-//! Limits: a slice looks at `SLICE` entries, or moves as many rows to the answer; an answer has `CHANNEL_ROWS_MAX`
-//! channels, rosters included, or `ROWS_MAX` of each other kind. Over the limit, the channels with the most subscribers
-//! or users and the connections with the longest queues stay. What is left out is counted, and the asker is shown the
-//! number. Cost: a few steps for each entry, and one allocation for the user of a row. `worker/inspect.rs` runs it.
+//! Limits: a slice looks at `SLICE_ENTRIES_MAX` entries, or moves as many rows to the answer; an answer has
+//! `CHANNEL_ROWS_MAX` channels, rosters included, or `ROWS_MAX` of each other kind. Over the limit, the channels with
+//! the most subscribers or users and the connections with the longest queues stay. What is left out is counted, and the
+//! asker is shown the number. Cost: a few steps for each entry, and one allocation for the user of a row.
+//! `worker/inspect.rs` runs it.
 
 mod answer;
 mod best_rows;
@@ -22,12 +23,12 @@ use best_rows::BestRows;
 
 /// Entries that a slice looks at, or rows that it moves. A connection also counts for each of its subscriptions, of
 /// which it is looked at as many.
-pub(super) const SLICE: u32 = 1_024;
+pub(super) const SLICE_ENTRIES_MAX: u32 = 1_024;
 /// Channels of an answer, with rosters of channels without subscribers on the core.
 pub(super) const CHANNEL_ROWS_MAX: usize = 20_000;
 /// Other rows of an answer, of each kind.
 pub(super) const ROWS_MAX: usize = 1_000;
-const _: () = assert!(ROWS_MAX <= SLICE as usize, "the members of a channel are one slice");
+const _: () = assert!(ROWS_MAX <= SLICE_ENTRIES_MAX as usize, "members are one slice");
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -72,8 +73,8 @@ pub struct ConnectionRow {
 
 /// The inside of one connection.
 #[derive(Clone, Debug)]
-pub struct ConnectionInside {
-    pub row: ConnectionRow,
+pub struct ConnectionDetails {
+    pub connection_row: ConnectionRow,
     /// Names of the channels, `ROWS_MAX` at most.
     pub channels: Vec<Arc<str>>,
     /// Bytes that it makes the server keep.
@@ -91,13 +92,13 @@ pub struct ConnectionInside {
 pub struct Findings {
     pub channels: Vec<ChannelRow>,
     pub connections: Vec<ConnectionRow>,
-    pub inside: Option<Box<ConnectionInside>>,
+    pub details: Option<Box<ConnectionDetails>>,
     /// Members of a presence channel: user id, and `user_info` as JSON.
     pub members: Vec<(Box<str>, Box<str>)>,
     /// Other nodes, and the seconds since each was seen.
     pub nodes: Vec<(NodeId, u32)>,
     /// The cluster session is up.
-    pub is_up: bool,
+    pub is_session_up: bool,
     /// Rows that are left out.
     pub left_out: u64,
     /// Members of a presence channel that are left out.
@@ -120,10 +121,10 @@ enum InspectorStage {
 /// A question in progress.
 #[derive(Debug)]
 pub struct Inspector {
-    asked: Inspection,
+    question: Inspection,
     stage: InspectorStage,
     /// The next entry of the table.
-    place: u32,
+    next_slot: u32,
     /// By subscribers or users, whichever is more, then by subscribers.
     channels: BestRows<ChannelRow>,
     /// By the bytes of the queue, then by age.
@@ -133,15 +134,15 @@ pub struct Inspector {
 
 impl Inspector {
     #[must_use]
-    pub fn new(asked: Inspection) -> Self {
-        Self::with_rows(asked, CHANNEL_ROWS_MAX)
+    pub fn new(question: Inspection) -> Self {
+        Self::with_rows(question, CHANNEL_ROWS_MAX)
     }
 
-    fn with_rows(asked: Inspection, channel_rows_max: usize) -> Self {
+    fn with_rows(question: Inspection, channel_rows_max: usize) -> Self {
         Self {
-            asked,
+            question,
             stage: InspectorStage::Local,
-            place: 0,
+            next_slot: 0,
             channels: BestRows::new(channel_rows_max),
             connections: BestRows::new(ROWS_MAX),
             findings: Findings::default(),
@@ -149,30 +150,30 @@ impl Inspector {
     }
 
     /// The next entries, if the table has any left.
-    fn slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
-        let from = self.place;
+    fn next_slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
+        let from = self.next_slot;
         debug_assert!(from <= end, "a table does not get shorter");
-        self.place = from.saturating_add(SLICE).min(end);
-        (from < end).then_some(from..self.place)
+        self.next_slot = from.saturating_add(SLICE_ENTRIES_MAX).min(end);
+        (from < end).then_some(from..self.next_slot)
     }
 
     fn enter(&mut self, stage: InspectorStage) {
         debug_assert!(self.stage != stage, "a stage is entered once");
         self.stage = stage;
-        self.place = 0;
+        self.next_slot = 0;
     }
 
     /// Moves a slice of the rows to the findings, lowest first. `true`: none is left.
     fn move_rows(&mut self) -> bool {
         let Self { channels, connections, findings, .. } = self;
         debug_assert!(channels.is_empty() || connections.is_empty(), "a question has one kind");
-        findings.channels.extend(channels.drain_lowest(SLICE as usize));
-        findings.connections.extend(connections.drain_lowest(SLICE as usize));
+        findings.channels.extend(channels.drain_lowest(SLICE_ENTRIES_MAX as usize));
+        findings.connections.extend(connections.drain_lowest(SLICE_ENTRIES_MAX as usize));
         if !channels.is_empty() || !connections.is_empty() {
             return false;
         }
         findings.left_out += channels.left_out() + connections.left_out();
-        findings.left_out_subscribers += channels.left_out_sum();
+        findings.left_out_subscribers += channels.left_out_rank_sum();
         true
     }
 }
@@ -183,7 +184,7 @@ impl Shard {
         if inspector.stage == InspectorStage::Rows {
             return inspector.move_rows();
         }
-        match inspector.asked.clone() {
+        match inspector.question.clone() {
             Inspection::Channels { app, contains } if inspector.stage == InspectorStage::Home => {
                 if self.inspect_homes(inspector, app, &contains) {
                     inspector.enter(InspectorStage::Rows);
@@ -214,15 +215,15 @@ impl Shard {
                 false
             }
             Inspection::Connection { socket_id } => {
-                let found = self.find_slice(inspector, socket_id);
+                let found = self.find_in_slice(inspector, socket_id);
                 if let Some(key) = found.and_then(Result::ok) {
-                    inspector.findings.inside = self.inside(key).map(Box::new);
+                    inspector.findings.details = self.details(key).map(Box::new);
                 }
                 found.is_some()
             }
             Inspection::Nodes => {
                 if let Some(cluster) = &self.cluster {
-                    inspector.findings.is_up = cluster.is_up;
+                    inspector.findings.is_session_up = cluster.is_up;
                     inspector.findings.nodes = cluster.seen_nodes();
                 }
                 true
@@ -233,7 +234,7 @@ impl Shard {
     /// A channel whose home is this core, too, has its users in the same row.
     fn inspect_channels(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         let table = &self.local.channels;
-        let Some(slice) = inspector.slice(table.end().number()) else { return true };
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         for channel in slice.filter_map(|slot| table.get(ChannelSlot::new(slot))) {
             let key = &channel.key;
             let is_asked = key.app() == app && !channel.subscribers.is_empty();
@@ -250,8 +251,8 @@ impl Shard {
 
     fn inspect_homes(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         let table = &self.home.channels;
-        let Some(slice) = inspector.slice(table.end().number()) else { return true };
-        for home in slice.filter_map(|slot| table.find_at(ChannelSlot::new(slot))) {
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
+        for home in slice.filter_map(|slot| table.get_if_used(ChannelSlot::new(slot))) {
             let (key, users) = (home.key(), count_of(home.user_count()));
             let is_asked = users > 0 && key.app() == app && key.name().contains(contains);
             if is_asked && !self.has_subscribers(key) {
@@ -272,7 +273,7 @@ impl Shard {
         if let Some(roster) = self.home.channels.find(key).and_then(|home| home.roster.as_ref()) {
             let each = roster.iter().take(ROWS_MAX);
             findings.members =
-                each.map(|(id, member)| (id.clone(), member.info().into())).collect();
+                each.map(|(id, member)| (id.clone(), member.user_info().into())).collect();
             findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
         }
     }
@@ -280,24 +281,24 @@ impl Shard {
     fn inspect_subscribers(&self, inspector: &mut Inspector, key: &ChannelKey) -> bool {
         let Some(slot) = self.local.channels.find_key(key) else { return true };
         let subscribers = &self.local.channels[slot].subscribers;
-        let Inspector { findings, place, .. } = inspector;
-        if *place == 0 {
+        let Inspector { findings, next_slot, .. } = inspector;
+        if *next_slot == 0 {
             let (name, count) = (key.shared_name(), count_of(subscribers.len()));
             findings.channels.push(ChannelRow { name, subscribers: count, users: 0 });
             findings.left_out += subscribers.len().saturating_sub(ROWS_MAX) as u64;
         }
         let mut looked_at = 0;
-        for subscriber in subscribers.iter().take(ROWS_MAX).skip(*place as usize) {
-            if looked_at >= SLICE {
+        for subscriber in subscribers.iter().take(ROWS_MAX).skip(*next_slot as usize) {
+            if looked_at >= SLICE_ENTRIES_MAX {
                 return false;
             }
-            *place += 1;
+            *next_slot += 1;
             let Some(found) = self.local.connections.get(subscriber.slot) else { continue };
             looked_at += 1 + count_of(found.subscriptions.len());
             let at = subscriber.subscription_index as usize;
             let member = found.subscriptions.get(at).and_then(|one| one.member.as_deref());
-            let user = member.map(|user| &*user.text).or_else(|| user_of(found));
-            findings.connections.push(self.row(subscriber.slot, found, user));
+            let user = member.map(|user| &*user.text).or_else(|| user_id_of(found));
+            findings.connections.push(self.connection_row(subscriber.slot, found, user));
         }
         true
     }
@@ -309,11 +310,11 @@ impl Shard {
         contains: &str,
     ) -> bool {
         let table = &self.local.connections;
-        let Some(slice) = inspector.slice(table.end().number()) else { return true };
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         let mut looked_at = 0;
         for number in slice {
-            if looked_at >= SLICE {
-                inspector.place = number;
+            if looked_at >= SLICE_ENTRIES_MAX {
+                inspector.next_slot = number;
                 break;
             }
             looked_at += 1;
@@ -323,53 +324,56 @@ impl Shard {
                 continue;
             }
             looked_at += count_of(found.subscriptions.len());
-            let user = user_of(found);
+            let user = user_id_of(found);
             let is_asked = contains.is_empty()
                 || user.is_some_and(|user| user.contains(contains))
                 || found.socket_id.to_string().contains(contains);
             if is_asked {
-                let rank = (found.send_queue.bytes() as u64, self.age(found).unwrap_or(0));
-                inspector.connections.add(rank, || self.row(slot, found, user));
+                let rank =
+                    (found.send_queue.bytes() as u64, self.age_seconds_of(found).unwrap_or(0));
+                inspector.connections.add(rank, || self.connection_row(slot, found, user));
             }
         }
         false
     }
 
     /// Looks for a connection in one slice: `None` if it may be in a later one, `Err` if there is none.
-    pub fn find_slice(
+    pub fn find_in_slice(
         &self,
         inspector: &mut Inspector,
         socket_id: SocketId,
     ) -> Option<Result<ConnectionKey, ()>> {
         let table = &self.local.connections;
-        let Some(slice) = inspector.slice(table.end().number()) else { return Some(Err(())) };
+        let Some(slice) = inspector.next_slice(table.slots_end().number()) else {
+            return Some(Err(()));
+        };
         let mut each = slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)));
         let (slot, found) = each.find(|(_, one)| one.is_counted() && one.socket_id == socket_id)?;
         Some(Ok(ConnectionKey { slot, generation: found.generation }))
     }
 
-    fn inside(&self, key: ConnectionKey) -> Option<ConnectionInside> {
+    fn details(&self, key: ConnectionKey) -> Option<ConnectionDetails> {
         let found = self.local.get(key)?;
         let channels = found.subscriptions.iter().take(ROWS_MAX);
         let channels = channels.filter_map(|one| self.local.channels.get(one.channel));
-        Some(ConnectionInside {
-            row: self.row(key.slot, found, user_of(found)),
+        Some(ConnectionDetails {
+            connection_row: self.connection_row(key.slot, found, user_id_of(found)),
             channels: channels.map(|channel| channel.key.shared_name()).collect(),
             kept_bytes: self.kept_bytes(key) as u64,
             is_closing: found.closing,
             is_blocked: found.blocked,
-            is_pinged: found.pinged,
+            is_pinged: found.awaits_pong,
             has_signed_in: found.signed_in().is_some(),
         })
     }
 
     /// In seconds.
-    fn age(&self, found: &Connection) -> Option<u32> {
-        let opened = self.local.openings.opened(found.generation)?;
+    fn age_seconds_of(&self, found: &Connection) -> Option<u32> {
+        let opened = self.local.openings.opened_second(found.generation)?;
         Some(self.context.now_seconds.saturating_sub(opened))
     }
 
-    fn row(&self, slot: Slot, found: &Connection, user: Option<&str>) -> ConnectionRow {
+    fn connection_row(&self, slot: Slot, found: &Connection, user: Option<&str>) -> ConnectionRow {
         let now = self.context.now_seconds;
         ConnectionRow {
             key: ConnectionKey { slot, generation: found.generation },
@@ -378,15 +382,15 @@ impl Shard {
             user: user.map(Into::into),
             channels: count_of(found.subscriptions.len()),
             queue_bytes: found.send_queue.bytes() as u64,
-            age_seconds: self.age(found),
+            age_seconds: self.age_seconds_of(found),
             silent_seconds: now.saturating_sub(found.last_inbound_seconds),
         }
     }
 }
 
-fn user_of(connection: &Connection) -> Option<&str> {
+fn user_id_of(connection: &Connection) -> Option<&str> {
     let signed_in = connection.signed_in().map(|signed_in| &*signed_in.user.text);
-    let looked_at = connection.subscriptions.iter().take(SLICE as usize);
+    let looked_at = connection.subscriptions.iter().take(SLICE_ENTRIES_MAX as usize);
     let mut members = looked_at.filter_map(|one| one.member.as_deref());
     signed_in.or_else(|| members.next().map(|user| &*user.text))
 }

@@ -23,7 +23,7 @@ impl Shard {
     /// # Errors
     /// What does not hold.
     pub fn check_invariants(&self, flushing: &[Slot]) -> Result<(), String> {
-        ensure!(self.outbox.own.is_empty(), "mail of the shard to itself is left");
+        ensure!(self.outbox.own_mail.is_empty(), "mail of the shard to itself is left");
         self.local.check_invariants(&self.context, &self.outbox, flushing)?;
         self.home.check_invariants()?;
         if let Some(cluster) = &self.cluster {
@@ -64,7 +64,7 @@ impl Shard {
         for local in self.local.channels.iter().filter(|local| local.active) {
             let name = local.key.name();
             ensure!(
-                !self.home.interested(&local.key).is_empty(),
+                !self.home.interested_cores(&local.key).is_empty(),
                 "{name}: the home is not interested"
             );
         }
@@ -85,13 +85,13 @@ impl Shard {
                 );
             }
         }
-        for (user, is_signed_in, is_watched) in self.local.users.imported() {
+        for (user, is_signed_in, is_watched) in self.local.users.users_with_state() {
             let name = user.name();
             ensure!(
                 self.home.users.is_online(&user) == is_signed_in,
                 "{name}: signed in here {is_signed_in}, and not at home"
             );
-            let waits = self.cluster.as_ref().is_some_and(|cluster| cluster.holds_back(&user));
+            let waits = self.cluster.as_ref().is_some_and(|cluster| cluster.holds_mail_back(&user));
             ensure!(
                 self.home.users.is_watched(&user) == is_watched || waits,
                 "{name}: watched here {is_watched}, and not at home"

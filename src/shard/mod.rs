@@ -45,7 +45,7 @@ pub use channel_key::{ChannelKey, ChannelKeys};
 pub use cluster::{ANSWER_SECONDS, ClusterOutbox, FromCluster, LEASE_SECONDS, Stored, ToCluster};
 pub use configuration::ShardConfiguration;
 pub use context::{MemoryLimits, Pace, Settings};
-pub use inspect::{ChannelRow, ConnectionInside, ConnectionRow, Findings, Inspection, Inspector};
+pub use inspect::{ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection, Inspector};
 pub use local::connection::{Connection, ConnectionKey};
 pub use local::delivery::AfterSend;
 pub use local::send_queue::SendQueue;
@@ -55,12 +55,12 @@ pub use node_message::{
     SessionId, SessionMessage, WireAnswer, WireDescribed, WireQuestion,
 };
 pub use operator::{
-    NodeChannelRow, NodeConnectionInside, NodeConnectionRow, NodeRows, OPERATOR_ORDERS_MAX,
+    NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows, OPERATOR_ORDERS_MAX,
     OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
 };
 pub use outbox::{GatherAnswer, Observation, Outbox, RefusalNote, Trace};
 pub use query::{Answer, Described, MessageCounts, NodeQuestion, Question, Traffic};
-pub use state::{ChannelState, ConnectionState, HomeState, MemberState, NotAtRest, UserState};
+pub use state::{ChannelState, ConnectionState, HomeState, MemberState, TransferFault, UserState};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -231,7 +231,7 @@ impl Shard {
             return self.publish_here(&channel, &frame, except, cache);
         }
         let home = self.context.keys.home(&channel);
-        self.outbox.mail_home(home, Mail::Publish { channel, frame, except, cache });
+        self.outbox.send_to_home(home, Mail::Publish { channel, frame, except, cache });
     }
 
     /// HOT. Publishes an event of a channel whose home this core is. This is the channel's only ordering point on the
@@ -250,7 +250,7 @@ impl Shard {
             .filter(|app| !app.is_removed)
             .map(|app| app.cache_ttl_seconds);
         if let Some(seconds) = cache_ttl_seconds {
-            home.remember(context, channel, frame, seconds);
+            home.cache_event(context, channel, frame, seconds);
         }
         if let Some(cluster) = cluster {
             cluster.publish(outbox, channel, frame, except, cache_ttl_seconds);
@@ -273,20 +273,20 @@ impl Shard {
     /// Processes what the parts of this shard have for each other, in the order that `OwnMail` states.
     #[inline]
     fn take_own_mail(&mut self) {
-        if !self.outbox.own.is_empty() {
+        if !self.outbox.own_mail.is_empty() {
             self.take_all_own_mail();
         }
     }
 
     fn take_all_own_mail(&mut self) {
         loop {
-            if let Some(mail) = self.outbox.own.from_home.pop_front() {
+            if let Some(mail) = self.outbox.own_mail.from_home.pop_front() {
                 self.route(mail);
-            } else if let Some((channel, change)) = self.outbox.own.changes.pop_front() {
+            } else if let Some((channel, change)) = self.outbox.own_mail.changes.pop_front() {
                 if let Some((cluster, mut here)) = self.clustered() {
                     cluster.on_change(&mut here, &channel, change);
                 }
-            } else if let Some(mail) = self.outbox.own.to_home.pop_front() {
+            } else if let Some(mail) = self.outbox.own_mail.to_home.pop_front() {
                 self.route(mail);
             } else {
                 return;
@@ -330,11 +330,13 @@ impl Shard {
             }
             Mail::Withdraw { channel, connection, ticket, core } => {
                 if let Some((cluster, mut here)) = self.clustered() {
-                    cluster.withdraw(&mut here, &channel, connection, ticket, core);
+                    cluster.withdraw_subscribe(&mut here, &channel, connection, ticket, core);
                 }
             }
             Mail::Leave { channel, user_id } => home.leave(context, out, &channel, &user_id),
-            Mail::Disinterest { channel, core } => home.disinterest(context, out, &channel, core),
+            Mail::Disinterest { channel, core } => {
+                home.remove_interest(context, out, &channel, core)
+            }
             Mail::Count { channel, core, count } => home.count(context, out, &channel, core, count),
             Mail::UserHere { user, core } => self.note_user(&user, core, true),
             Mail::UserGone { user, core } => self.note_user(&user, core, false),
@@ -347,17 +349,22 @@ impl Shard {
             Mail::EndAccess(command) => local.end_access(context, out, &command),
             Mail::Ask { id, from, question } => {
                 let answer = self.answer(&question);
-                self.outbox.mail_back(from, Mail::Answer { id, answer });
+                self.outbox.send_from_home(from, Mail::Answer { id, answer });
             }
             Mail::Inspect { id, from, question } => {
                 let received_at = self.now();
-                self.take_order(OperatorOrder { from, id, received_at, question });
+                self.queue_operator_order(OperatorOrder {
+                    gathering_core: from,
+                    question_number: id,
+                    received_at,
+                    question,
+                });
             }
             Mail::Subscribed { channel, connection, ticket, greeting, joined } => {
                 local.on_subscribed(context, out, &channel, (connection, ticket), greeting, joined);
             }
             Mail::Full { channel, connection, ticket, error } => {
-                local.on_full(context, out, &channel, connection, ticket, error);
+                local.on_subscribe_refused(context, out, &channel, connection, ticket, error);
             }
             Mail::UserStatus { user, online } => {
                 local.on_user_status(context, out, &user, online);
@@ -387,9 +394,9 @@ impl Shard {
         self.take_own_mail();
     }
 
-    /// See `Local::close_some`.
+    /// See `Local::close_next`.
     pub fn close_some(&mut self, count: usize, error: ErrorCode) -> bool {
-        let are_left = self.local.close_some(&self.context, &mut self.outbox, count, error);
+        let are_left = self.local.close_next(&self.context, &mut self.outbox, count, error);
         self.take_own_mail();
         are_left
     }

@@ -54,7 +54,7 @@ impl OperatorAnswer {
             OperatorOutcome::Inside(Some(inside)) => {
                 let names =
                     inside.channel_names.iter().map(|name| name.len() + size_of::<Box<str>>());
-                size_of::<NodeConnectionInside>() + inside.row.text_bytes() + names.sum::<usize>()
+                size_of::<NodeConnectionDetails>() + inside.row.text_bytes() + names.sum::<usize>()
             }
             _ => 0,
         };
@@ -85,7 +85,7 @@ impl OperatorAnswer {
 pub enum OperatorOutcome {
     Rows(NodeRows),
     /// The connection, if this core has it.
-    Inside(Option<Box<NodeConnectionInside>>),
+    Inside(Option<Box<NodeConnectionDetails>>),
     Ended,
     /// The connection is open, but not in the channel.
     NotSubscribed,
@@ -146,7 +146,7 @@ impl NodeConnectionRow {
 
 /// The inside of one connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeConnectionInside {
+pub struct NodeConnectionDetails {
     pub row: NodeConnectionRow,
     /// Names of the channels, as many as fit.
     pub channel_names: Vec<Box<str>>,
@@ -165,8 +165,8 @@ pub struct NodeConnectionInside {
 #[derive(Clone, Debug)]
 pub struct OperatorOrder {
     /// The core that gathers the answers of this node, and the number of the question there.
-    pub from: u16,
-    pub id: u32,
+    pub gathering_core: u16,
+    pub question_number: u32,
     /// By the clock of this core.
     pub received_at: Moment,
     pub question: std::sync::Arc<OperatorQuestion>,

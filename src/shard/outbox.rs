@@ -86,7 +86,7 @@ pub struct Outbox {
     /// The event log has a viewer: fill `observations`. The worker sets it at the beginning of a tick.
     pub is_observed: bool,
     /// Questions of other nodes' operators, which the worker answers in slices. Limit: `OPERATOR_ORDERS_MAX`.
-    /// `Shard::next_order` takes them out.
+    /// `Shard::next_operator_order` takes them out.
     pub orders: VecDeque<OperatorOrder>,
     /// Lines about other nodes, and hints for developers.
     pub notes: Vec<String>,
@@ -97,9 +97,9 @@ pub struct Outbox {
     /// Published events were enqueued since the flush reset this.
     pub has_events: bool,
     /// Empty between two calls.
-    pub(super) own: OwnMail,
+    pub(super) own_mail: OwnMail,
     core: u16,
-    is_lone: bool,
+    is_only_core: bool,
     /// Fill `traces`.
     debug: bool,
 }
@@ -148,7 +148,7 @@ impl Outbox {
         Self {
             lines: LineBudget::new(settings.debug),
             core: settings.core,
-            is_lone: settings.cores == 1,
+            is_only_core: settings.cores == 1,
             debug: settings.debug,
             ..Self::default()
         }
@@ -176,14 +176,14 @@ impl Outbox {
         }
     }
 
-    pub(super) fn note(&mut self, channel: &str, text: &str) {
+    pub(super) fn log_for_channel(&mut self, channel: &str, text: &str) {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(format!("{}: {text}", shown(channel)));
         }
     }
 
     /// A line about another node.
-    pub(super) fn note_line(&mut self, line: String) {
+    pub(super) fn log_line(&mut self, line: String) {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(line);
         }
@@ -191,26 +191,26 @@ impl Outbox {
 
     /// Writes to a home. This core's own gets mail by the tick, after what other cores sent before; a lone core has no
     /// others to wait for.
-    pub(super) fn mail_home(&mut self, home: u16, mail: Mail) {
-        if self.is_lone {
-            self.own.to_home.push_back(mail);
+    pub(super) fn send_to_home(&mut self, home: u16, mail: Mail) {
+        if self.is_only_core {
+            self.own_mail.to_home.push_back(mail);
         } else {
             self.mails.push((home, mail));
         }
     }
 
     /// A home's mail to one core; to its own core without a detour, because no other mail could come before it.
-    pub(super) fn mail_back(&mut self, core: u16, mail: Mail) {
+    pub(super) fn send_from_home(&mut self, core: u16, mail: Mail) {
         if core == self.core {
-            self.own.from_home.push_back(mail);
+            self.own_mail.from_home.push_back(mail);
         } else {
             self.mails.push((core, mail));
         }
     }
 
     /// Mail to this core's home that waited for other nodes.
-    pub(super) fn release_mail(&mut self, mails: Vec<Mail>) {
-        self.own.to_home.extend(mails);
+    pub(super) fn process_held_mail(&mut self, mails: Vec<Mail>) {
+        self.own_mail.to_home.extend(mails);
     }
 
     /// Reports a change of the home to the cluster, if there is one.
@@ -221,7 +221,7 @@ impl Outbox {
         change: impl FnOnce() -> Change,
     ) {
         if context.is_clustered() {
-            self.own.changes.push_back((channel.clone(), change()));
+            self.own_mail.changes.push_back((channel.clone(), change()));
         }
     }
 
@@ -303,9 +303,9 @@ mod tests {
             ("closed", &|outbox| outbox.closed.push((key, 4_100))),
             ("answered", &|outbox| outbox.answered.push(GatherAnswer::NodesGone)),
             ("cluster", &|outbox| outbox.cluster.push(reply())),
-            ("cluster over its limit", &|outbox| outbox.cluster.note_over()),
+            ("cluster over its limit", &|outbox| outbox.cluster.request_restart()),
             ("traces", &|outbox| outbox.traces.push(Trace::Handled(socket_id))),
-            ("notes", &|outbox| outbox.note_line("a line".to_owned())),
+            ("notes", &|outbox| outbox.log_line("a line".to_owned())),
             ("refusals", &|outbox| outbox.refuse(refusal())),
         ];
         assert!(Outbox::default().is_empty());

@@ -32,8 +32,8 @@ impl Shard {
 
     /// See `Local::sent`.
     #[inline]
-    pub fn sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
-        self.local.sent(&self.context, &mut self.outbox, slot, count, blocked)
+    pub fn on_sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
+        self.local.on_sent(&self.context, &mut self.outbox, slot, count, blocked)
     }
 
     /// The connection has something to send that is not in its send queue: it takes part in the next flush.

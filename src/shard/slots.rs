@@ -21,18 +21,18 @@ use crate::slot::Slot;
 pub(super) struct Slots<T> {
     slab: Slab<T>,
     /// All slots that were ever in use are below it.
-    end: Slot,
+    slots_end: Slot,
 }
 
 impl<T> Slots<T> {
     /// `reserved` entries find room without moving: address space, not memory.
     pub(super) fn new(reserved: usize) -> Self {
-        Self { slab: Slab::with_capacity(reserved), end: Slot::FIRST }
+        Self { slab: Slab::with_capacity(reserved), slots_end: Slot::FIRST }
     }
 
     pub(super) fn insert(&mut self, value: T) -> Slot {
         let slot = Slot::of(self.slab.insert(value));
-        self.end = self.end.max(slot.next());
+        self.slots_end = self.slots_end.max(slot.next());
         slot
     }
 
@@ -56,8 +56,8 @@ impl<T> Slots<T> {
     }
 
     /// All entries are below this slot. It does not become less.
-    pub(super) fn end(&self) -> Slot {
-        self.end
+    pub(super) fn slots_end(&self) -> Slot {
+        self.slots_end
     }
 
     /// All entries with their slots.
@@ -140,7 +140,7 @@ impl<T: Keyed> KeyedSlots<T> {
         let (hash, app) = (channel.key().hash(), channel.key().app());
         let slot = ChannelSlot(self.slots.insert(channel));
         let slots = &self.slots;
-        index_of_app(&mut self.by_app, app)
+        app_index_mut(&mut self.by_app, app)
             .insert_unique(hash, slot, |slot| slots[slot.0].key().hash());
         slot
     }
@@ -155,7 +155,7 @@ impl<T: Keyed> KeyedSlots<T> {
         const CAPACITY_KEPT: usize = 1024;
         let channel = self.slots.remove(slot.0);
         let key = channel.key();
-        let index = index_of_app(&mut self.by_app, key.app());
+        let index = app_index_mut(&mut self.by_app, key.app());
         if let Ok(entry) = index.find_entry(key.hash(), |found| *found == slot) {
             entry.remove();
         }
@@ -175,8 +175,8 @@ impl<T: Keyed> KeyedSlots<T> {
     }
 
     /// All channels are below this slot.
-    pub(super) fn end(&self) -> ChannelSlot {
-        ChannelSlot(self.slots.end())
+    pub(super) fn slots_end(&self) -> ChannelSlot {
+        ChannelSlot(self.slots.slots_end())
     }
 
     /// All channels with their slots.
@@ -199,7 +199,7 @@ impl<T: Keyed> KeyedSlots<T> {
     }
 
     /// Entries of the indexes of all apps: as many as channels.
-    pub(super) fn indexed(&self) -> usize {
+    pub(super) fn indexed_count(&self) -> usize {
         self.by_app.iter().map(HashTable::len).sum()
     }
 }
@@ -221,7 +221,7 @@ impl<T: Keyed> IndexMut<ChannelSlot> for KeyedSlots<T> {
 }
 
 /// The index of an app, made if it is the app's first channel.
-fn index_of_app(
+fn app_index_mut(
     by_app: &mut Vec<HashTable<ChannelSlot>>,
     app: AppIndex,
 ) -> &mut HashTable<ChannelSlot> {
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(table.of_app(AppIndex(1)).count(), 1);
         table.remove(of_first);
         assert_eq!((table.find_key(&key(0, "a")), table.get(of_first).is_none()), (None, true));
-        assert_eq!((table.len(), table.indexed()), (1, 1));
+        assert_eq!((table.len(), table.indexed_count()), (1, 1));
         assert_eq!(table.insert(key(0, "c")), of_first, "a slot is used again");
         assert_eq!(table[of_first].name(), "c");
     }

@@ -19,7 +19,7 @@ pub struct ConnectionState {
     pub socket_id: SocketId,
     pub subscriptions: Vec<(Box<str>, Option<UserId>)>,
     /// What is left of a frame that the kernel has begun to take.
-    pub begun: Vec<u8>,
+    pub begun_frame: Vec<u8>,
     /// The frames after it.
     pub unsent: Vec<u8>,
     /// Our close frame is among them, or was sent.
@@ -57,7 +57,7 @@ pub struct ChannelState {
 
 /// The shard is not at rest: a question to a home is unanswered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAtRest;
+pub struct TransferFault;
 
 /// `ChannelState::home`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

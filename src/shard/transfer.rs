@@ -5,14 +5,14 @@
 //! Cost: linear in the connections and channels of the core; it is paused during that time.
 
 use super::mail::{Mail, Restore};
-use super::state::{ChannelState, ConnectionState, NotAtRest};
+use super::state::{ChannelState, ConnectionState, TransferFault};
 use super::{ConnectionKey, Shard};
 
 impl Shard {
     /// All connections. An error is one for all: the shard is not at rest.
     pub fn export_connections(
         &self,
-    ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), NotAtRest>> {
+    ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), TransferFault>> {
         self.local.export_connections(&self.context)
     }
 
@@ -36,7 +36,7 @@ impl Shard {
         let Ok(channel) = self.context.keys.make(app, &state.name) else { return };
         let home = self.context.keys.home(&channel);
         let restore = Restore::Home { channel, state: state.home };
-        self.outbox.mail_home(home, Mail::Restore(Box::new(restore)));
+        self.outbox.send_to_home(home, Mail::Restore(Box::new(restore)));
         self.take_own_mail();
     }
 

@@ -38,7 +38,7 @@ impl Outbox {
     ) {
         if context.app(channel.app()).wants_webhook(kind, channel.name()) {
             let (app, channel) = (channel.app(), channel.shared_name());
-            self.webhooks.push(WebhookEvent { app, channel, what: what() });
+            self.webhooks.push(WebhookEvent { app, channel, happening: what() });
         }
     }
 

@@ -24,14 +24,14 @@ pub(super) struct Flush {
     /// Sessions of the current batch. Their results follow those of `items`.
     answers: Vec<AnswerItem>,
     /// Storage of the connections of one run.
-    slice: Vec<Slot>,
+    batch_slots: Vec<Slot>,
     /// Storage of `Sessions::answers`.
     keys: Vec<SessionKey>,
     arena: Vec<u8>,
     results: Vec<Sent>,
     /// Those that have something to send, and whose channel seals nothing any longer.
-    stuck: Vec<ConnectionKey>,
-    stuck_sessions: Vec<SessionKey>,
+    unsealable: Vec<ConnectionKey>,
+    unsealable_sessions: Vec<SessionKey>,
 }
 
 /// One connection's send in the current batch.
@@ -57,14 +57,14 @@ enum Source {
 #[derive(Clone, Copy)]
 struct Sealed {
     content: usize,
-    kept_before: usize,
+    backlog_bytes_before: usize,
 }
 
 /// One session's send in the current batch.
 struct AnswerItem {
     key: SessionKey,
     /// With TLS: where its sealed bytes begin in the arena.
-    in_arena: Option<usize>,
+    arena_start: Option<usize>,
     bytes: usize,
 }
 
@@ -78,8 +78,8 @@ impl Sealed {
         unsent: Option<&[u8]>,
         blocked: bool,
     ) -> AfterSend {
-        reactor.keep_sealed(shard, key, unsent.unwrap_or_default(), self.kept_before);
-        let after = shard.sent(key.slot, self.content, blocked);
+        reactor.keep_sealed(shard, key, unsent.unwrap_or_default(), self.backlog_bytes_before);
+        let after = shard.on_sent(key.slot, self.content, blocked);
         reactor.close_exhausted_key(shard, key);
         match after {
             // The last bytes wait until the socket takes them.
@@ -92,10 +92,10 @@ impl Sealed {
 impl Flush {
     /// Sends queued frames, for `FLUSHES_PER_TICK_MAX` connections at most. The remaining connections are first in the
     /// next tick, after the core has read and accepted. Answers of sessions fill the last batch.
-    pub(super) fn run<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
+    pub(super) fn flush_tick<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         self.dirty.append(&mut site.shard.outbox.dirty);
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
-        let mut slice = std::mem::take(&mut self.slice);
+        let mut slice = std::mem::take(&mut self.batch_slots);
         slice.extend(self.dirty.drain(..count));
         // Sessions with more to send are added there again.
         let keys = std::mem::take(&mut self.keys);
@@ -113,16 +113,19 @@ impl Flush {
             self.send(site.shard, reactor);
             self.settle(site.shard, reactor);
             self.settle_answers(site, reactor);
-            for key in self.stuck.drain(..) {
+            for key in self.unsealable.drain(..) {
                 reactor.drop_socket(site.shard, key);
             }
-            for key in self.stuck_sessions.drain(..) {
+            for key in self.unsealable_sessions.drain(..) {
                 reactor.drop_unsealable(site, key);
             }
         }
-        debug_assert!(self.stuck.is_empty() && self.stuck_sessions.is_empty(), "all were dropped");
+        debug_assert!(
+            self.unsealable.is_empty() && self.unsealable_sessions.is_empty(),
+            "all were dropped"
+        );
         slice.clear();
-        self.slice = slice;
+        self.batch_slots = slice;
         answers.clear();
         self.keys = answers;
         if self.arena.capacity() > 4 * limits::SEND_BYTES_PER_TICK_MAX {
@@ -131,12 +134,12 @@ impl Flush {
     }
 
     /// Slots that wait for the next tick.
-    pub(super) fn waiting(&self) -> &[Slot] {
+    pub(super) fn waiting_slots(&self) -> &[Slot] {
         &self.dirty
     }
 
     /// Connections wait for the next tick.
-    pub(super) fn is_unfinished(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         !self.dirty.is_empty()
     }
 
@@ -155,7 +158,7 @@ impl Flush {
             if queue.is_empty() {
                 continue;
             }
-            let (source, bytes) = match queue.single() {
+            let (source, bytes) = match queue.single_frame() {
                 Some(frame) => (Source::Queue, frame.len()),
                 None => {
                     let start = self.arena.len();
@@ -174,7 +177,7 @@ impl Flush {
         shard: &Shard,
         reactor: &mut Reactor<K>,
     ) {
-        let kept_before = reactor.input_bytes(key.slot);
+        let backlog_bytes_before = reactor.input_bytes(key.slot);
         let (Some(queue), Some(secure)) =
             (shard.send_queue(key.slot), reactor.secure.get_mut(key.slot))
         else {
@@ -190,10 +193,10 @@ impl Flush {
         let bytes = self.arena.len() - start;
         if bytes > 0 {
             let place = u32::try_from(self.sealed.len()).unwrap_or(u32::MAX);
-            self.sealed.push(Sealed { content, kept_before });
+            self.sealed.push(Sealed { content, backlog_bytes_before });
             self.items.push(Item { key, source: Source::Sealed(start, place), bytes });
         } else if !queue.is_empty() {
-            self.stuck.push(key);
+            self.unsealable.push(key);
         }
     }
 
@@ -204,14 +207,14 @@ impl Flush {
             if reactor.sessions.seal(key, &mut self.arena) {
                 let bytes = self.arena.len() - start;
                 if bytes > 0 {
-                    self.answers.push(AnswerItem { key, in_arena: Some(start), bytes });
+                    self.answers.push(AnswerItem { key, arena_start: Some(start), bytes });
                 } else {
-                    self.stuck_sessions.push(key);
+                    self.unsealable_sessions.push(key);
                 }
             } else if let Some((_, bytes)) = reactor.sessions.unsent(key) {
                 // A session that has ended has nothing to send.
                 let bytes = bytes.len().min(limits::SEND_BYTES_PER_TICK_MAX);
-                self.answers.push(AnswerItem { key, in_arena: None, bytes });
+                self.answers.push(AnswerItem { key, arena_start: None, bytes });
             }
         }
     }
@@ -223,7 +226,7 @@ impl Flush {
         let sends = self.items.iter().filter_map(|item| {
             let socket = sockets.descriptor(item.key.slot)?;
             let bytes = match item.source {
-                Source::Queue => shard.send_queue(item.key.slot)?.single()?,
+                Source::Queue => shard.send_queue(item.key.slot)?.single_frame()?,
                 Source::Arena(start) | Source::Sealed(start, _) => {
                     &self.arena[start..start + item.bytes]
                 }
@@ -232,7 +235,7 @@ impl Flush {
         });
         let answers = self.answers.iter().filter_map(|item| {
             let (socket, bytes) = sessions.unsent(item.key)?;
-            let bytes = match item.in_arena {
+            let bytes = match item.arena_start {
                 Some(start) => &self.arena[start..start + item.bytes],
                 None => bytes.get(..item.bytes)?,
             };
@@ -275,7 +278,7 @@ impl Flush {
                     let unsent = self.arena.get(start + taken..start + item.bytes);
                     (sealed.content, sealed.settle(shard, reactor, key, unsent, blocked))
                 }
-                _ => (taken, shard.sent(key.slot, taken, blocked)),
+                _ => (taken, shard.on_sent(key.slot, taken, blocked)),
             };
             sent_bytes += content;
             match after {
@@ -298,8 +301,9 @@ impl Flush {
     fn settle_answers<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         let results = self.results.iter().skip(self.items.len());
         for (item, sent) in self.answers.drain(..).zip(results) {
-            let sealed = item.in_arena.and_then(|start| self.arena.get(start..start + item.bytes));
-            reactor.answered(site, item.key, item.bytes, *sent, sealed);
+            let sealed =
+                item.arena_start.and_then(|start| self.arena.get(start..start + item.bytes));
+            reactor.on_answer_sent(site, item.key, item.bytes, *sent, sealed);
         }
     }
 }

@@ -23,7 +23,7 @@ const NODES_TIME_MS: u64 = 1_500;
 /// this one.
 const NODE_QUESTIONS_MAX: usize = 1_024;
 
-/// Questions of callers in progress at a time. A caller checks `takes_caller_questions` first.
+/// Questions of callers in progress at a time. A caller checks `has_room_for_caller_question` first.
 const CALLER_QUESTIONS_MAX: usize = 16;
 
 /// Bytes of the answers of other nodes to all questions of sessions. Over it an answer is discarded, as if its node had
@@ -36,12 +36,13 @@ const CALLER_BYTES_MAX: usize = 32 << 20;
 pub struct Gathers {
     gathers: HashMap<u32, Gather, foldhash::fast::RandomState>,
     next: u32,
-    /// Sessions whose answers became complete since `take_whole` returned them last, with the number of the question.
-    whole: VecDeque<(SessionKey, u32)>,
+    /// Sessions whose answers became complete since `next_complete_session` returned them last, with the number of the
+    /// question.
+    complete: VecDeque<(SessionKey, u32)>,
     /// Of `gathers`, questions of other nodes.
-    of_nodes: usize,
+    node_question_count: usize,
     /// Of `gathers`, questions of callers.
-    of_callers: usize,
+    caller_question_count: usize,
     /// Bytes of the answers of other nodes.
     session_bytes: usize,
     caller_bytes: usize,
@@ -66,7 +67,7 @@ struct Gather {
 /// The asker of a question.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asker {
-    /// A session of this core; `take_whole` returns it.
+    /// A session of this core; `next_complete_session` returns it.
     Session(SessionKey),
     /// A session of another node, and the number of the question there.
     Node(SessionId, u32),
@@ -75,7 +76,7 @@ pub(super) enum Asker {
 }
 
 impl Gather {
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.missing == 0 && self.missing_nodes <= 0
     }
 }
@@ -86,9 +87,9 @@ impl Gathers {
         Self {
             gathers: HashMap::default(),
             next: 0,
-            whole: VecDeque::new(),
-            of_nodes: 0,
-            of_callers: 0,
+            complete: VecDeque::new(),
+            node_question_count: 0,
+            caller_question_count: 0,
             session_bytes: 0,
             caller_bytes: 0,
             metrics,
@@ -97,14 +98,14 @@ impl Gathers {
     }
 
     /// Whether there is room for one more question of another node. If not, that is counted.
-    pub(super) fn takes_node_questions(&self) -> bool {
-        self.has_room(self.of_nodes < NODE_QUESTIONS_MAX)
+    pub(super) fn has_room_for_node_question(&self) -> bool {
+        self.has_room(self.node_question_count < NODE_QUESTIONS_MAX)
     }
 
     /// Whether there is room for one more question of a caller. If not, that is counted.
     #[must_use]
-    pub fn takes_caller_questions(&self) -> bool {
-        self.has_room(self.of_callers < CALLER_QUESTIONS_MAX)
+    pub fn has_room_for_caller_question(&self) -> bool {
+        self.has_room(self.caller_question_count < CALLER_QUESTIONS_MAX)
     }
 
     fn has_room(&self, has_room: bool) -> bool {
@@ -123,8 +124,8 @@ impl Gathers {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         let is_of_node = matches!(asker, Asker::Node(..));
-        self.of_nodes += usize::from(is_of_node);
-        self.of_callers += usize::from(matches!(asker, Asker::Caller));
+        self.node_question_count += usize::from(is_of_node);
+        self.caller_question_count += usize::from(matches!(asker, Asker::Caller));
         let questions = &self.metrics.cluster.questions;
         let is_to_nodes = nodes > 0 && !is_of_node;
         questions.received.add(u64::from(is_of_node));
@@ -136,8 +137,14 @@ impl Gathers {
         let gather =
             Gather { asker, since, missing, missing_nodes, is_to_nodes, answers, node_bytes };
         debug_assert!(!self.gathers.contains_key(&id), "numbers repeat after 2^32 questions");
-        debug_assert!(self.of_nodes <= NODE_QUESTIONS_MAX, "`takes_node_questions` was asked");
-        debug_assert!(self.of_callers <= CALLER_QUESTIONS_MAX, "callers ask whether there is room");
+        debug_assert!(
+            self.node_question_count <= NODE_QUESTIONS_MAX,
+            "`has_room_for_node_question` was asked"
+        );
+        debug_assert!(
+            self.caller_question_count <= CALLER_QUESTIONS_MAX,
+            "callers ask whether there is room"
+        );
         self.gathers.insert(id, gather);
         self.metrics.gathers.set(self.gathers.len() as u64);
         if let Asker::Session(_) = asker {
@@ -223,11 +230,11 @@ impl Gathers {
     /// If the answers are complete, notes that for the session, or sends them to the node that asked.
     pub(super) fn finish(&mut self, id: u32, out: &mut ClusterOutbox) {
         self.count_answered_by_nodes(id);
-        let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_whole()) else {
+        let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_complete()) else {
             return;
         };
         match &gather.asker {
-            Asker::Session(key) => self.whole.push_back((*key, id)),
+            Asker::Session(key) => self.complete.push_back((*key, id)),
             Asker::Caller => {}
             Asker::Node(session, number) => {
                 let answers = gather.answers.drain(..).map(Into::into).collect();
@@ -280,18 +287,18 @@ impl Gathers {
     }
 
     /// The next session whose answers are complete, with the number of its question.
-    pub(super) fn take_whole(&mut self) -> Option<(SessionKey, u32)> {
-        self.whole.pop_front()
+    pub(super) fn next_complete_session(&mut self) -> Option<(SessionKey, u32)> {
+        self.complete.pop_front()
     }
 
     /// Sessions with complete answers are waiting.
-    pub(super) fn has_whole(&self) -> bool {
-        !self.whole.is_empty()
+    pub(super) fn has_complete_sessions(&self) -> bool {
+        !self.complete.is_empty()
     }
 
     /// All answers if none is missing. That ends the question.
-    pub fn take(&mut self, id: u32) -> Option<Vec<Answer>> {
-        self.gathers.get(&id).filter(|gather| gather.is_whole())?;
+    pub fn take_answers(&mut self, id: u32) -> Option<Vec<Answer>> {
+        self.gathers.get(&id).filter(|gather| gather.is_complete())?;
         self.end(id)
     }
 
@@ -303,12 +310,12 @@ impl Gathers {
         self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));
         match gather.asker {
             Asker::Node(..) => {
-                debug_assert!(self.of_nodes > 0, "`begin` has counted it");
-                self.of_nodes = self.of_nodes.saturating_sub(1);
+                debug_assert!(self.node_question_count > 0, "`begin` has counted it");
+                self.node_question_count = self.node_question_count.saturating_sub(1);
             }
             Asker::Caller => {
-                debug_assert!(self.of_callers > 0, "`begin` has counted it");
-                self.of_callers = self.of_callers.saturating_sub(1);
+                debug_assert!(self.caller_question_count > 0, "`begin` has counted it");
+                self.caller_question_count = self.caller_question_count.saturating_sub(1);
                 debug_assert!(self.caller_bytes >= gather.node_bytes, "they were added");
                 self.caller_bytes = self.caller_bytes.saturating_sub(gather.node_bytes);
             }
@@ -338,17 +345,17 @@ mod tests {
     fn questions_of_callers_have_a_bound_and_an_ended_one_makes_room() {
         let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
         let begin = |gathers: &mut Gathers| {
-            assert!(gathers.takes_caller_questions());
+            assert!(gathers.has_room_for_caller_question());
             gathers.begin(Asker::Caller, Moment::default(), None, 1, 0)
         };
         let ids: Vec<u32> = (0..CALLER_QUESTIONS_MAX).map(|_| begin(&mut gathers)).collect();
-        assert!(!gathers.takes_caller_questions());
-        assert!(gathers.takes_node_questions(), "callers do not use the room of nodes");
+        assert!(!gathers.has_room_for_caller_question());
+        assert!(gathers.has_room_for_node_question(), "callers do not use the room of nodes");
         for id in ids {
             gathers.end(id);
             assert!(gathers.end(id).is_none(), "it counts once");
         }
-        assert_eq!(gathers.of_callers, 0);
+        assert_eq!(gathers.caller_question_count, 0);
         begin(&mut gathers);
         let metrics = &gathers.metrics;
         assert_eq!((metrics.gathers.get(), metrics.gathers.peak()), (1, 16), "now, and the most");
@@ -382,15 +389,16 @@ mod tests {
         let metrics = gathers.metrics.clone();
         let held = metrics.gathered_bytes.get();
         assert!(held <= CALLER_BYTES_MAX as u64 && held > CALLER_BYTES_MAX as u64 / 2, "{held}");
-        let sums = gathers.take(id).expect("complete").into_iter().map(|answer| match answer {
-            Answer::Operator(answer) => match answer.outcome {
-                OperatorOutcome::Rows(rows) => {
-                    (rows.channels.len() as u64 + rows.left_out, rows.left_out_subscribers)
-                }
-                _ => panic!("rows"),
-            },
-            _ => panic!("of an operator"),
-        });
+        let sums =
+            gathers.take_answers(id).expect("complete").into_iter().map(|answer| match answer {
+                Answer::Operator(answer) => match answer.outcome {
+                    OperatorOutcome::Rows(rows) => {
+                        (rows.channels.len() as u64 + rows.left_out, rows.left_out_subscribers)
+                    }
+                    _ => panic!("rows"),
+                },
+                _ => panic!("of an operator"),
+            });
         let sums: Vec<(u64, u64)> = sums.collect();
         let cut = (ROWS as u64, 2 * ROWS as u64);
         assert_eq!(sums, [(ROWS as u64, 0), (ROWS as u64, 0), cut, cut]);
@@ -412,13 +420,13 @@ mod tests {
             GatherAnswer::Node { id, answers: vec![users(10)] },
         ];
         gathers.note_answers(&mut answered, now, &mut ClusterOutbox::default());
-        assert_eq!(gathers.take_whole(), Some((key, id)));
+        assert_eq!(gathers.next_complete_session(), Some((key, id)));
         let metrics = gathers.metrics.clone();
         assert_eq!(
             (metrics.gathered_discarded.get(), metrics.cluster.questions.incomplete.get()),
             (1, 1)
         );
         gathers.session_bytes -= SESSION_BYTES_MAX - 100;
-        assert_eq!(gathers.take(id).map(|answers| answers.len()), Some(1));
+        assert_eq!(gathers.take_answers(id).map(|answers| answers.len()), Some(1));
     }
 }

@@ -128,7 +128,7 @@ impl<K: Kernel> Core<K> {
         // The stamp must be later than the read and earlier than anything done for it.
         site.stamp = reactor.kernel.stamp();
         site.drain_from_home();
-        site.catch_up();
+        site.process_mail_sent_before_now();
         self.began = began;
         self.settle();
         debug_assert!(self.shard.outbox.mails.is_empty() || paused, "mail is in the rings");
@@ -169,18 +169,18 @@ impl<K: Kernel> Core<K> {
             self.flush();
         }
         self.reactor.finish_tick();
-        if self.wants_another_tick() || !self.mailbox.prepare_sleep() {
+        if self.wants_another_tick() || !self.mailbox.try_set_asleep() {
             return NextTick::Now;
         }
-        debug_assert!(!self.mailbox.has_held(), "a core with mail does not sleep");
+        debug_assert!(!self.mailbox.has_held_mail(), "a core with mail does not sleep");
         debug_assert!(!self.mailbox.has_overflow(), "nor one whose mail waits for room");
         if paused {
             // No time passes.
             return NextTick::OnReport;
         }
         let now = self.shard.now();
-        let paced = self.reactor.has_paced().then_some(Moment(now.0 + PACED_LOOK_MS));
-        let accepts = self.reactor.accepts_again_at(&self.http);
+        let paced = self.reactor.has_paused_reads().then_some(Moment(now.0 + PACED_LOOK_MS));
+        let accepts = self.reactor.accept_due(&self.http);
         match paced.into_iter().chain(accepts).min() {
             Some(at) => NextTick::At(at),
             None => NextTick::OnReport,
@@ -193,7 +193,7 @@ impl<K: Kernel> Core<K> {
     /// What does not hold.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.mailbox.check_invariants()?;
-        self.shard.check_invariants(self.flush.waiting())?;
+        self.shard.check_invariants(self.flush.waiting_slots())?;
         self.shard.check_gauges()?;
         self.reactor.check_invariants(&self.shard)?;
         // Paused, it takes over connections in any order.
@@ -209,7 +209,7 @@ impl<K: Kernel> Core<K> {
     fn flush(&mut self) {
         let mut flush = std::mem::take(&mut self.flush);
         let (mut site, reactor) = self.split();
-        flush.run(&mut site, reactor);
+        flush.flush_tick(&mut site, reactor);
         self.flush = flush;
         self.observe_events();
     }
@@ -223,7 +223,7 @@ impl<K: Kernel> Core<K> {
             let oldest = received.map_or(self.began, |at| at.min(self.began));
             self.unsent_since = Some(self.unsent_since.map_or(oldest, |at| at.min(oldest)));
         }
-        if !self.flush.is_unfinished()
+        if !self.flush.has_waiting()
             && let Some(oldest) = self.unsent_since.take()
         {
             let now = self.reactor.kernel.stamp();
@@ -234,18 +234,18 @@ impl<K: Kernel> Core<K> {
     /// Publishes what is counted elsewhere. Call it at the end of a tick.
     pub fn note_gauges(&self) {
         let metrics = self.shard.metrics();
-        let carried = self.mailbox.carried();
+        let carried = self.mailbox.mail_totals();
         metrics.mail_sent.set(carried.sent);
         // The rings themselves are not asked: each has an index that another core writes.
         let taken = carried.received.saturating_sub(metrics.mail_received.get());
         metrics.ring_mail.set(taken);
         metrics.mail_received.set(carried.received);
-        metrics.mail_discarded.set(self.mailbox.discarded());
-        metrics.mail_waiting.set(self.mailbox.waiting() as u64);
-        metrics.mail_held.set(self.mailbox.held() as u64);
+        metrics.mail_discarded.set(self.mailbox.discarded_count());
+        metrics.mail_waiting.set(self.mailbox.overflow_len() as u64);
+        metrics.mail_held.set(self.mailbox.held_until_due() as u64);
         metrics.publishers_waiting.set(self.http.publishers_waiting() as u64);
-        metrics.ready_sockets.set(self.reactor.queued() as u64);
-        metrics.flush_waiting.set(self.flush.waiting().len() as u64);
+        metrics.ready_sockets.set(self.reactor.queued_reads() as u64);
+        metrics.flush_waiting.set(self.flush.waiting_slots().len() as u64);
         metrics.send_queue_bytes.note_peak();
         metrics.http_connections.set(self.http_sessions() as u64);
         if self.shard.has_cluster() {
@@ -266,21 +266,21 @@ impl<K: Kernel> Core<K> {
 
     /// Connections have frames to send that wait for the next tick.
     pub fn has_unflushed(&self) -> bool {
-        self.flush.is_unfinished()
+        self.flush.has_waiting()
     }
 
     fn wants_another_tick(&self) -> bool {
-        let mail_waits = self.mailbox.has_held() || self.mailbox.has_overflow();
+        let mail_waits = self.mailbox.has_held_mail() || self.mailbox.has_overflow();
         if self.paused {
             return mail_waits || !self.shard.outbox.mails.is_empty();
         }
         let now = self.shard.now();
-        let accepts = self.reactor.accepts_again_at(&self.http).is_some_and(|at| at <= now);
+        let accepts = self.reactor.accept_due(&self.http).is_some_and(|at| at <= now);
         mail_waits
             || !self.shard.outbox.is_empty()
-            || self.flush.is_unfinished()
+            || self.flush.has_waiting()
             || self.reactor.has_unread()
-            || self.gathers.has_whole()
+            || self.gathers.has_complete_sessions()
             || self.reactor.cluster.readable
             || self.shard.has_unserved()
             || accepts
@@ -312,9 +312,9 @@ impl<K: Kernel> Core<K> {
         http::publish_for_operator(app, request, &mut self.split().0)
     }
 
-    /// See `Site::catch_up`.
+    /// See `Site::process_mail_sent_before_now`.
     pub fn catch_up(&mut self) {
-        self.split().0.catch_up();
+        self.split().0.process_mail_sent_before_now();
     }
 
     /// See `Site::begin_gather`.

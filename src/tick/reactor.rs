@@ -111,7 +111,7 @@ pub struct Reactor<K: Kernel> {
     /// Sockets that are closed after these bytes were sent, as far as they fit.
     pub(super) final_bytes: Vec<(K::Socket, Vec<u8>)>,
     /// Nothing is accepted before.
-    pub(super) accept_again: Moment,
+    pub(super) accept_resumes_at: Moment,
     /// The listener from which the next tick accepts first.
     pub(super) first_listener: usize,
     /// Completions to deal with.
@@ -122,16 +122,16 @@ pub struct Reactor<K: Kernel> {
     /// Readable sockets that were read in this tick already: they wait for the next one.
     unread: VecDeque<ConnectionKey>,
     /// The previous tick had no time for any of `unread`.
-    starved: bool,
+    had_no_read_time: bool,
     /// Readable sockets whose reads are paused: see `Shard::must_wait`. They count as queued, so none is here twice.
-    paced: Vec<ConnectionKey>,
-    next_paced_look: Moment,
+    paused_reads: Vec<ConnectionKey>,
+    next_paused_check: Moment,
     /// The number of this tick.
     pub(super) tick: u16,
     /// Closing connections and their deadlines, in order of deadline.
-    closing_until: VecDeque<(Moment, ConnectionKey)>,
+    closing_deadlines: VecDeque<(Moment, ConnectionKey)>,
     /// Closed once the kernel has ended their watches.
-    pub(super) closing: Vec<K::Socket>,
+    pub(super) closed_sockets: Vec<K::Socket>,
     /// Received bytes, from `RECORD_BYTES_MAX` on. The room before is for the beginning of a TLS record.
     pub(super) scratch: Box<[u8]>,
     /// Reports of the Redis connection since the worker looked last.
@@ -173,17 +173,17 @@ impl<K: Kernel> Reactor<K> {
             named: NamedClients::default(),
             acceptor: None,
             final_bytes: Vec::new(),
-            accept_again: Moment::default(),
+            accept_resumes_at: Moment::default(),
             first_listener: 0,
             events: Vec::new(),
             ready: VecDeque::new(),
             unread: VecDeque::new(),
-            starved: false,
-            paced: Vec::new(),
-            next_paced_look: Moment::default(),
+            had_no_read_time: false,
+            paused_reads: Vec::new(),
+            next_paused_check: Moment::default(),
             tick: 0,
-            closing_until: VecDeque::new(),
-            closing: Vec::new(),
+            closing_deadlines: VecDeque::new(),
+            closed_sockets: Vec::new(),
             scratch: vec![0; RECORD_BYTES_MAX + limits::READ_BYTES_PER_TICK_MAX].into(),
             cluster: ClusterReports::default(),
             doorbell_watch_ended: false,
@@ -210,7 +210,7 @@ impl<K: Kernel> Reactor<K> {
         self.sockets.0[slot] =
             SocketState { descriptor: Some(descriptor), read_in_tick, ..SocketState::default() };
         if !leftover.is_empty() {
-            self.feed(shard, key, leftover);
+            self.decode_input(shard, key, leftover);
         }
     }
 
@@ -267,7 +267,7 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn run_events(&mut self, site: &mut Site<'_>, paused: bool, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
         let waiting = self.unread.len();
-        self.look_at_paced(site.shard);
+        self.check_paused_reads(site.shard);
         self.take_reports(site);
         if paused {
             return;
@@ -355,7 +355,7 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn finish_tick(&mut self) {
         self.send_final_bytes();
         self.kernel.submit();
-        self.closing.clear();
+        self.closed_sockets.clear();
     }
 
     /// Ends the watches of the listeners and returns them. A listener that is shared with another process would wake

@@ -25,7 +25,7 @@ pub(super) struct Post {
     /// Mail on its way to the shard, with its stamps.
     inbox: Vec<StampedMail<Mail>>,
     /// Mail of the shard to itself.
-    own: Vec<Mail>,
+    own_mail: Vec<Mail>,
     /// The stamp of the oldest event that other cores have sent in this tick; see `Core::observe_events`.
     pub(super) oldest_event: Option<u64>,
 }
@@ -49,8 +49,9 @@ pub(super) struct Site<'a> {
 }
 
 impl Site<'_> {
-    /// Moves the shard's mail to the rings, and processes its mail to itself, until there is none. `catch_up` calls it
-    /// last: mail that other cores sent before is processed before mail of this core to itself.
+    /// Moves the shard's mail to the rings, and processes its mail to itself, until there is none.
+    /// `process_mail_sent_before_now` calls it last: mail that other cores sent before is processed before mail of this
+    /// core to itself.
     pub(super) fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
         loop {
@@ -60,7 +61,7 @@ impl Site<'_> {
             }
             for (to, mail) in self.shard.outbox.mails.drain(..) {
                 if to == own_core {
-                    self.post.own.push(mail);
+                    self.post.own_mail.push(mail);
                 } else {
                     let stamp = match &mail {
                         // An event keeps the time of its publish. This lane is not ordered by stamps.
@@ -72,7 +73,7 @@ impl Site<'_> {
                     self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
                 }
             }
-            for mail in self.post.own.drain(..) {
+            for mail in self.post.own_mail.drain(..) {
                 self.shard.on_mail(mail);
             }
         }
@@ -80,7 +81,7 @@ impl Site<'_> {
 
     /// Processes all mail that was sent before now by any core. A request must be ordered after everything that was
     /// answered before the request was made.
-    pub(super) fn catch_up(&mut self) {
+    pub(super) fn process_mail_sent_before_now(&mut self) {
         self.drain_to_home();
         self.settle_mail();
     }
@@ -119,10 +120,10 @@ impl Site<'_> {
     /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
     /// was ordered here, or its mail is stamped and in a ring (unless `has_overflow`).
     pub(super) fn publish(&mut self, app: AppIndex, publications: &[Publication]) {
-        self.catch_up();
+        self.process_mail_sent_before_now();
         for one in publications {
             let channel = self.shard.key_of(app, &one.channel);
-            self.shard.publish(channel, one.frame.clone(), one.except, true);
+            self.shard.publish(channel, one.frame.clone(), one.excluded_socket_id, true);
         }
         self.shard.metrics().app(app).published_events.add(publications.len() as u64);
         self.settle_mail();
@@ -158,7 +159,7 @@ impl Site<'_> {
         question: Option<NodeQuestion>,
     ) {
         let asker = Asker::Node(from, number);
-        match question.filter(|_| self.gathers.takes_node_questions()) {
+        match question.filter(|_| self.gathers.has_room_for_node_question()) {
             Some(NodeQuestion::Api(question)) => {
                 let (id, _) = self.ask_cores(asker, question, 0);
                 self.gathers.finish(id, &mut self.shard.outbox.cluster);
@@ -173,7 +174,7 @@ impl Site<'_> {
     }
 
     fn ask_cores(&mut self, asker: Asker, question: Question, nodes: i64) -> (u32, Arc<Question>) {
-        self.catch_up();
+        self.process_mail_sent_before_now();
         let cores = self.mailbox.cores();
         let own = self.shard.answer(&question);
         let now = self.shard.now();
@@ -199,7 +200,12 @@ impl Site<'_> {
             let question = question.clone();
             if to == from {
                 let received_at = now;
-                self.shard.take_order(OperatorOrder { from, id, received_at, question });
+                self.shard.queue_operator_order(OperatorOrder {
+                    gathering_core: from,
+                    question_number: id,
+                    received_at,
+                    question,
+                });
             } else {
                 self.shard.outbox.mails.push((to, Mail::Inspect { id, from, question }));
             }

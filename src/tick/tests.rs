@@ -102,12 +102,12 @@ fn core_of(app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
 
 fn core_with(mailbox: Mailbox<Mail>, app: App, sent: fn(usize) -> Sent) -> Core<Scripted> {
     let apps = Arc::new(Apps::new(vec![app]));
-    assert!(apps.get(AppIndex(0)).admit(), "each test opens one connection");
+    assert!(apps.get(AppIndex(0)).try_count_connection(), "each test opens one connection");
     let overload = Arc::new(Overload::default());
     let source = |_: &mut [u8]| Received::Nothing;
     let kernel = Scripted { sent, source, seen: |_| {}, waiting: [0; 2], now: 0, read_ns: 0 };
     let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
-    Core::new(Shard::new(Settings::alone(apps)), mailbox, http, kernel, 0)
+    Core::new(Shard::new(Settings::single_core(apps)), mailbox, http, kernel, 0)
 }
 
 fn open(core: &mut Core<Scripted>) -> ConnectionKey {
@@ -173,7 +173,7 @@ fn connections_that_end_at_once_are_closed_in_several_ticks_of_bounded_time() {
     const CONNECTIONS: usize = 1_000;
     const READ_NS: u64 = 10_000;
     let app = sample();
-    assert!((1..CONNECTIONS).all(|_| app.admit()));
+    assert!((1..CONNECTIONS).all(|_| app.try_count_connection()));
     let mut core = core_of(app, |_| Sent::Whole);
     let keys: Vec<_> = (0..CONNECTIONS).map(|_| open(&mut core)).collect();
     tick(&mut core);
@@ -245,10 +245,10 @@ fn a_question_of_another_node_over_the_limit_is_answered_without_this_node() {
     (0..1_024).for_each(|number| ask(&mut core, number));
     let metrics = core.shard.metrics().clone();
     assert_eq!((metrics.gathers.get(), metrics.gathers_refused.get()), (1_024, 0));
-    assert!(core.shard.outbox.cluster.take().is_empty());
+    assert!(core.shard.outbox.cluster.take_effects().is_empty());
     ask(&mut core, 1_024);
     assert_eq!((metrics.gathers.get(), metrics.gathers_refused.get()), (1_024, 1));
-    let effects = core.shard.outbox.cluster.take();
+    let effects = core.shard.outbox.cluster.take_effects();
     assert!(matches!(&effects[..], [ToCluster::Reply { to, .. }] if *to == from), "{effects:?}");
 }
 
@@ -279,8 +279,8 @@ fn a_close_for_a_full_send_queue_keeps_the_answers_before_the_handshake() {
     const BYTES_MAX: usize = 4_096;
     const PINGS: usize = 100;
     let apps = Arc::new(Apps::new(vec![sample()]));
-    assert!(apps.get(AppIndex(0)).admit());
-    let mut settings = Settings::alone(apps);
+    assert!(apps.get(AppIndex(0)).try_count_connection());
+    let mut settings = Settings::single_core(apps);
     settings.memory.send_queue_bytes_max = BYTES_MAX;
     let mut core = core_of(sample(), |_| Sent::Whole);
     core.shard = Shard::new(settings);

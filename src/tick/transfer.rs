@@ -12,7 +12,7 @@ use core::net::SocketAddr;
 
 use super::Core;
 use super::kernel::Kernel;
-use crate::shard::{ChannelState, ConnectionKey, ConnectionState, NotAtRest};
+use crate::shard::{ChannelState, ConnectionKey, ConnectionState, TransferFault};
 use crate::tls::socket::{SecureSocket, SecureState};
 
 /// A connection in transfer, without its socket.
@@ -79,7 +79,7 @@ impl<K: Kernel> Core<K> {
     /// HTTP sessions that cannot be transferred yet.
     #[must_use]
     pub fn busy_sessions(&self) -> usize {
-        self.reactor.sessions.busy()
+        self.reactor.sessions.untransferable_count()
     }
 
     #[must_use]
@@ -87,10 +87,10 @@ impl<K: Kernel> Core<K> {
         self.paused
     }
 
-    /// Whether no mail waits here. Mail may still be on its way to this core: see `mailbox::Carried`.
+    /// Whether no mail waits here. Mail may still be on its way to this core: see `mailbox::MailTotals`.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        let waits = self.mailbox.has_held() || self.mailbox.has_overflow();
+        let waits = self.mailbox.has_held_mail() || self.mailbox.has_overflow();
         !waits && self.shard.outbox.mails.is_empty()
     }
 
@@ -100,7 +100,7 @@ impl<K: Kernel> Core<K> {
     /// If the core is not at rest. Then no connection may move.
     pub fn export_connections(
         &self,
-    ) -> impl Iterator<Item = Result<(ConnectionKey, TransferredConnection, &K::Socket), NotAtRest>>
+    ) -> impl Iterator<Item = Result<(ConnectionKey, TransferredConnection, &K::Socket), TransferFault>>
     {
         debug_assert!(self.paused, "a core does not change during its export");
         self.shard.export_connections().filter_map(|exported| {

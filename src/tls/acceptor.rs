@@ -1,7 +1,7 @@
 //! The configuration of TLS handshakes, as the control thread passes it to workers: certificates and ticket keys.
 //!
-//! A worker looks for the newest configuration once a second (`src/latest.rs`). An old configuration is freed when no
-//! worker has it and its handshakes have ended. `server/certificates.rs` makes new ones.
+//! A worker looks for the newest configuration once a second (`src/latest_value.rs`). An old configuration is freed
+//! when no worker has it and its handshakes have ended. `server/certificates.rs` makes new ones.
 //!
 //! Limit: `tls/ticket.rs` bounds the number of ticket keys; each worker has one configuration, and one more until it
 //! has looked.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use crate::latest::ValueLink;
+use crate::latest_value::ValueLink;
 use crate::tls::ticket::TicketKey;
 
 /// A configuration of handshakes, and the next one if there is one.

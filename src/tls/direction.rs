@@ -179,7 +179,7 @@ impl Direction {
         Some(content.len())
     }
 
-    pub(super) fn is_used_up(&self) -> bool {
+    pub(super) fn has_reached_key_limit(&self) -> bool {
         self.sequence == SEQUENCE_MAX
     }
 

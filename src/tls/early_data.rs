@@ -22,15 +22,15 @@ pub(super) const EARLY_DATA_BYTES_MAX: u32 = 32_768;
 #[derive(Default)]
 pub(super) struct EarlyData {
     /// A record was opened with the client's handshake key: no early data can follow.
-    is_over: bool,
+    is_ruled_out: bool,
     has_begun: bool,
 }
 
 impl EarlyData {
     /// A copy of what rustls is shown next, if that is a record that may be early data. Otherwise this costs nothing;
     /// of most clients, only the record with Finished is copied.
-    pub(super) fn copy(&self, secrets: &Secrets, shown: &[u8]) -> Option<Vec<u8>> {
-        let is_possible = !self.is_over
+    pub(super) fn copy_if_possible(&self, secrets: &Secrets, shown: &[u8]) -> Option<Vec<u8>> {
+        let is_possible = !self.is_ruled_out
             && shown.first() == Some(&DATA)
             && first_record_bytes(shown) == shown.len()
             && secrets.client_handshake().is_some();
@@ -46,9 +46,9 @@ impl EarlyData {
         is_kept: bool,
     ) -> bool {
         // The sequence number of the client's first record is 0, so a record after it cannot be tried with this key.
-        self.is_over = !is_kept || opens(secrets, suite, record).unwrap_or(true);
-        self.has_begun |= !self.is_over;
-        !self.is_over
+        self.is_ruled_out = !is_kept || opens(secrets, suite, record).unwrap_or(true);
+        self.has_begun |= !self.is_ruled_out;
+        !self.is_ruled_out
     }
 
     /// What an error of rustls means for the client.

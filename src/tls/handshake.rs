@@ -131,8 +131,8 @@ impl Handshake {
                 let record = rest.get_mut(..record_bytes).unwrap_or_default();
                 *used += record.len();
                 self.check_header(record, 0, out)?;
-                let copy = self.early_data.copy(&self.secrets, record);
-                let (pumped, discarded) = self.pump(record, out)?;
+                let copy = self.early_data.copy_if_possible(&self.secrets, record);
+                let (pumped, discarded) = self.process_with_rustls(record, out)?;
                 record.get(discarded..).unwrap_or_default().clone_into(&mut self.input);
                 (pumped, copy)
             } else {
@@ -142,8 +142,8 @@ impl Handshake {
                 };
                 *used += taken;
                 let mut kept = std::mem::take(&mut self.input);
-                let copy = self.early_data.copy(&self.secrets, &kept);
-                let (pumped, discarded) = self.pump(&mut kept, out)?;
+                let copy = self.early_data.copy_if_possible(&self.secrets, &kept);
+                let (pumped, discarded) = self.process_with_rustls(&mut kept, out)?;
                 kept.drain(..discarded);
                 if !kept.is_empty() {
                     self.input = kept;
@@ -227,7 +227,7 @@ impl Handshake {
     }
 
     /// Lets rustls process these records. Returns how many bytes of them it does not need again.
-    fn pump(
+    fn process_with_rustls(
         &mut self,
         records: &mut [u8],
         out: &mut Vec<u8>,

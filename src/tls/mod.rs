@@ -87,8 +87,8 @@ impl SecureChannel for TlsChannel {
         }
     }
 
-    fn owes(&self) -> bool {
-        matches!(self, Self::Established(records) if records.owes())
+    fn has_pending_record(&self) -> bool {
+        matches!(self, Self::Established(records) if records.has_pending_record())
     }
 
     fn begin_record(&mut self, out: &mut Vec<u8>) -> Option<usize> {

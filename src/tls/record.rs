@@ -47,13 +47,13 @@ pub struct RecordLayer {
     suite: Suite,
     is_tls13: bool,
     /// Records in a row that contained nothing.
-    idle: u8,
+    empty_records_in_a_row: u8,
     /// Bytes of an incomplete KeyUpdate message. All but its last byte are known.
     key_update_bytes: u8,
     /// The peer has requested a key update, which is not sent yet. Several requests get one answer.
-    owes_key_update: bool,
+    must_send_key_update: bool,
     /// The peer has requested a renegotiation: a warning says that there is none.
-    owes_refusal: bool,
+    must_send_refusal: bool,
     /// `close_notify` or a fatal alert was sealed: nothing may follow.
     is_closed: bool,
 }
@@ -86,10 +86,10 @@ impl RecordLayer {
             receiving,
             suite,
             is_tls13,
-            idle: 0,
+            empty_records_in_a_row: 0,
             key_update_bytes: 0,
-            owes_key_update: false,
-            owes_refusal: false,
+            must_send_key_update: false,
+            must_send_refusal: false,
             is_closed: false,
         }
     }
@@ -97,8 +97,13 @@ impl RecordLayer {
     /// For another process. Contains the keys.
     pub(super) fn export(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 * size_of::<Direction>() + 8);
-        let flags = [self.is_tls13, self.owes_key_update, self.owes_refusal, self.is_closed];
-        out.extend_from_slice(&[self.suite as u8, self.idle, self.key_update_bytes]);
+        let flags =
+            [self.is_tls13, self.must_send_key_update, self.must_send_refusal, self.is_closed];
+        out.extend_from_slice(&[
+            self.suite as u8,
+            self.empty_records_in_a_row,
+            self.key_update_bytes,
+        ]);
         out.extend(flags.map(u8::from));
         self.sending.export(&mut out);
         self.receiving.export(&mut out);
@@ -107,16 +112,17 @@ impl RecordLayer {
 
     pub(super) fn import(bytes: &[u8]) -> Option<Self> {
         let (head, bytes) = bytes.split_first_chunk::<7>()?;
-        let [suite, idle, key_update_bytes, flags @ ..] = *head;
+        let [suite, empty_records_in_a_row, key_update_bytes, flags @ ..] = *head;
         let (sending, bytes) = Direction::import(bytes)?;
         let (receiving, bytes) = Direction::import(bytes)?;
-        let [is_tls13, owes_key_update, owes_refusal, is_closed] = flags.map(|flag| flag == 1);
+        let [is_tls13, must_send_key_update, must_send_refusal, is_closed] =
+            flags.map(|flag| flag == 1);
         let suite = Suite::of_number(suite)?;
         bytes.is_empty().then(|| Self {
-            idle,
+            empty_records_in_a_row,
             key_update_bytes,
-            owes_key_update,
-            owes_refusal,
+            must_send_key_update,
+            must_send_refusal,
             is_closed,
             ..Self::of(sending, receiving, suite, is_tls13)
         })
@@ -137,8 +143,8 @@ impl RecordLayer {
     }
 
     /// Something is to be sent, also without content.
-    pub(super) fn owes(&self) -> bool {
-        !self.is_closed && (self.owes_key_update || self.owes_refusal)
+    pub(super) fn has_pending_record(&self) -> bool {
+        !self.is_closed && (self.must_send_key_update || self.must_send_refusal)
     }
 
     /// Sends what is owed, and begins a record: its content is appended to `out`, at most `CONTENT_BYTES_MAX` bytes,
@@ -208,11 +214,11 @@ impl RecordLayer {
 
     /// Sends the answer to a request for a key update, our own key update if it is due, and a refused renegotiation.
     fn settle(&mut self, out: &mut Vec<u8>) {
-        if std::mem::take(&mut self.owes_refusal) {
+        if std::mem::take(&mut self.must_send_refusal) {
             self.alert(Alert::NO_RENEGOTIATION, out);
         }
         let is_due = self.is_tls13 && self.needs_key_update();
-        if !std::mem::take(&mut self.owes_key_update) && !is_due {
+        if !std::mem::take(&mut self.must_send_key_update) && !is_due {
             return;
         }
         let [kind, high, middle, low] = KEY_UPDATE;
@@ -238,7 +244,7 @@ impl RecordLayer {
             self.alert(alert, out);
             self.is_closed = true;
         }
-        debug_assert!(!self.owes(), "nothing follows the last alert");
+        debug_assert!(!self.has_pending_record(), "nothing follows the last alert");
     }
 
     /// Opens the first record of `input` in place. Returns its length and what it contains; `None`: it is incomplete.
@@ -258,7 +264,7 @@ impl RecordLayer {
         let Some(body) = input.get_mut(HEADER_BYTES..HEADER_BYTES + length) else {
             return Ok(None);
         };
-        if self.receiving.is_used_up() {
+        if self.receiving.has_reached_key_limit() {
             return Err(Alert::INTERNAL_ERROR);
         }
         let explicit = self.explicit_nonce_bytes();
@@ -331,11 +337,11 @@ impl RecordLayer {
             return Err(Alert::UNEXPECTED_MESSAGE);
         }
         if kind == DATA && !content.is_empty() {
-            self.idle = 0;
+            self.empty_records_in_a_row = 0;
             return Ok(RecordEvent::Data(at..at + content.len()));
         }
-        self.idle += 1;
-        if self.idle > IDLE_RECORDS_MAX {
+        self.empty_records_in_a_row += 1;
+        if self.empty_records_in_a_row > IDLE_RECORDS_MAX {
             return Err(Alert::UNEXPECTED_MESSAGE);
         }
         match (kind, content) {
@@ -348,7 +354,7 @@ impl RecordLayer {
             (ALERT, []) | (HANDSHAKE, []) => Err(Alert::UNEXPECTED_MESSAGE),
             (ALERT, _) => Err(Alert::DECODE_ERROR),
             (HANDSHAKE, _) if !self.is_tls13 => {
-                self.owes_refusal = true;
+                self.must_send_refusal = true;
                 Ok(RecordEvent::Nothing)
             }
             (HANDSHAKE, message) => self.receive_key_update(message),
@@ -369,7 +375,7 @@ impl RecordLayer {
                 None => {
                     self.key_update_bytes = 0;
                     self.receiving.update(self.suite).ok_or(Alert::INTERNAL_ERROR)?;
-                    self.owes_key_update |= byte == 1;
+                    self.must_send_key_update |= byte == 1;
                 }
             }
         }
@@ -380,7 +386,7 @@ impl RecordLayer {
 #[cfg(test)]
 impl RecordLayer {
     /// As if that many records had been sealed.
-    pub(super) fn set_sent(&mut self, records: u64) {
+    pub(super) fn set_sealed_count(&mut self, records: u64) {
         self.sending.sequence = records;
     }
 }

@@ -55,7 +55,7 @@ pub trait SecureChannel: Sized {
     fn open(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> Opened;
 
     /// Something is to be sent, also without content.
-    fn owes(&self) -> bool;
+    fn has_pending_record(&self) -> bool;
 
     /// Seals what is owed, and begins a record in `out`. At most `CONTENT_BYTES_MAX` bytes of content are appended,
     /// then comes `end_record`. `None`: nothing can be sent.
@@ -90,7 +90,7 @@ struct RecordBacklog {
 /// A channel and what waits beside it.
 pub struct SecureSocket<C> {
     channel: C,
-    waiting: Option<Box<RecordBacklog>>,
+    backlog: Option<Box<RecordBacklog>>,
 }
 
 /// What a read has brought.
@@ -113,7 +113,7 @@ pub struct SecureState {
 impl<C: SecureChannel> SecureSocket<C> {
     #[must_use]
     pub fn accept(acceptor: &C::Acceptor) -> Option<Box<Self>> {
-        C::accept(acceptor).map(|channel| Box::new(Self { channel, waiting: None }))
+        C::accept(acceptor).map(|channel| Box::new(Self { channel, backlog: None }))
     }
 
     #[must_use]
@@ -129,7 +129,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     /// Memory beside its own box.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        let waiting = self.waiting.as_ref().map_or(0, |waiting| {
+        let waiting = self.backlog.as_ref().map_or(0, |waiting| {
             size_of::<RecordBacklog>() + waiting.input.capacity() + waiting.output.capacity()
         });
         waiting + self.channel.heap_bytes()
@@ -138,14 +138,14 @@ impl<C: SecureChannel> SecureSocket<C> {
     /// The peer has closed the channel, or it has failed.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| waiting.has_ended)
+        self.backlog.as_ref().is_some_and(|waiting| waiting.has_ended)
     }
 
     /// Sealed bytes wait, or the channel owes an answer.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.channel.owes()
-            || self.waiting.as_ref().is_some_and(|waiting| !waiting.output.is_empty())
+        self.channel.has_pending_record()
+            || self.backlog.as_ref().is_some_and(|waiting| !waiting.output.is_empty())
     }
 
     /// Opens what was received. `buffer[start..end]` has the received bytes, and there is room for a record before
@@ -153,7 +153,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     pub fn receive(&mut self, buffer: &mut [u8], start: usize, end: usize) -> SecureInput {
         debug_assert!(start <= end && end <= buffer.len(), "received bytes of the buffer");
         let nothing = SecureInput { plain: start..start, end: None };
-        let Some(waiting) = &mut self.waiting else {
+        let Some(waiting) = &mut self.backlog else {
             let opened = self.open(buffer, start, end);
             return opened.unwrap_or(nothing);
         };
@@ -191,7 +191,7 @@ impl<C: SecureChannel> SecureSocket<C> {
         let input = buffer.get_mut(start..end)?;
         // Mostly nothing is to be sent, so no buffer is kept for it.
         let mut out = self
-            .waiting
+            .backlog
             .as_mut()
             .map_or_else(Vec::new, |waiting| std::mem::take(&mut waiting.output));
         let opened = self.channel.open(input, &mut out);
@@ -201,9 +201,9 @@ impl<C: SecureChannel> SecureSocket<C> {
         };
         let has_ended = opened.end.is_some_and(|end| end != ChannelEnd::NotTls);
         if left.is_empty() && out.is_empty() && !has_ended {
-            self.waiting = None;
+            self.backlog = None;
         } else {
-            let waiting = self.waiting.get_or_insert_default();
+            let waiting = self.backlog.get_or_insert_default();
             waiting.input = left.to_vec();
             waiting.output = out;
             waiting.has_ended |= has_ended;
@@ -216,11 +216,11 @@ impl<C: SecureChannel> SecureSocket<C> {
     /// Appends sealed bytes to `out`: first what waits, then one record with the content that `fill` appends to its
     /// argument, at most as many bytes as it is given. Returns the bytes of that content.
     pub fn write(&mut self, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>, usize)) -> usize {
-        let waiting = self.waiting.as_mut().map(|waiting| std::mem::take(&mut waiting.output));
+        let waiting = self.backlog.as_mut().map(|waiting| std::mem::take(&mut waiting.output));
         let waiting = waiting.unwrap_or_default();
         out.extend_from_slice(&waiting);
-        if self.waiting.as_ref().is_some_and(|waiting| waiting.is_empty()) {
-            self.waiting = None;
+        if self.backlog.as_ref().is_some_and(|waiting| waiting.is_empty()) {
+            self.backlog = None;
         }
         if waiting.len() > SEALED_BYTES_MAX {
             return 0;
@@ -245,7 +245,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     /// Keeps the bytes of `write` that the socket did not take.
     pub fn keep(&mut self, unsent: &[u8]) {
         if !unsent.is_empty() {
-            let waiting = self.waiting.get_or_insert_default();
+            let waiting = self.backlog.get_or_insert_default();
             // Nothing was sealed since `write`.
             let newer = std::mem::replace(&mut waiting.output, unsent.to_vec());
             waiting.output.extend_from_slice(&newer);
@@ -266,7 +266,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     #[must_use]
     pub fn export(&self) -> Option<Box<SecureState>> {
         let channel = self.channel.export()?;
-        let [input, output] = match &self.waiting {
+        let [input, output] = match &self.backlog {
             None => [Vec::new(), Vec::new()],
             Some(waiting) => [waiting.input.clone(), waiting.output.clone()],
         };
@@ -281,7 +281,7 @@ impl<C: SecureChannel> SecureSocket<C> {
         let channel = C::import(&channel)?;
         let waiting = RecordBacklog { input, output, has_ended };
         let waiting = (!waiting.is_empty()).then(|| Box::new(waiting));
-        Some(Box::new(Self { channel, waiting }))
+        Some(Box::new(Self { channel, backlog: waiting }))
     }
 }
 

@@ -290,7 +290,7 @@ fn a_key_that_has_sealed_enough_is_replaced_in_tls_1_3_and_ends_the_connection_i
         let mut pair = Pair::established(client.into(), &server, usize::MAX);
         pair.exchange(b"before");
         assert!(!pair.server.is_exhausted());
-        pair.records(|records| records.set_sent(KEY_RECORDS_MAX));
+        pair.records(|records| records.set_sealed_count(KEY_RECORDS_MAX));
         assert_eq!(pair.server.is_exhausted(), !is_tls13);
         if is_tls13 {
             // The client cannot read it, because the sequence number was changed; the next one begins at zero again.

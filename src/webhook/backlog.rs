@@ -40,7 +40,7 @@ const PARTS: usize = 4;
 pub(super) struct Backlog {
     policy: Policy,
     /// One of `PARTS`.
-    part: Amount,
+    chunk_amount: Amount,
     waiting: WaitingEvents,
     groups: BTreeMap<u64, RetryGroup>,
     due: BTreeSet<(Moment, u64)>,
@@ -63,7 +63,7 @@ impl Backlog {
     pub(super) fn new(policy: Policy, max: Amount) -> Self {
         Self {
             policy,
-            part: Amount { events: max.events / PARTS, bytes: max.bytes / PARTS },
+            chunk_amount: Amount { events: max.events / PARTS, bytes: max.bytes / PARTS },
             waiting: WaitingEvents::default(),
             groups: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -84,12 +84,12 @@ impl Backlog {
     }
 
     /// Whether events wait that were never tried and that do not fill a request.
-    pub(super) fn wants_more(&self, now: Moment) -> bool {
+    pub(super) fn has_partial_batch(&self, now: Moment) -> bool {
         !self.waiting.is_empty() && !self.waiting.is_full() && now >= self.paused_until
     }
 
     /// Whether no refused event is left.
-    pub(super) fn is_clean(&self) -> bool {
+    pub(super) fn has_no_refused(&self) -> bool {
         self.groups.is_empty()
     }
 
@@ -107,7 +107,7 @@ impl Backlog {
     }
 
     /// The server ends: everything is due, and pauses are short from here on.
-    pub(super) fn hurry(&mut self, now: Moment) {
+    pub(super) fn make_all_due(&mut self, now: Moment) {
         if !std::mem::replace(&mut self.is_hurried, true) {
             self.paused_until = now;
             self.all_are_due(now);
@@ -164,7 +164,7 @@ impl Backlog {
         let mut entries = Vec::new();
         let mut bytes = 0;
         self.change(id, |group| {
-            let width = group.width.clamp(1, EVENTS_MAX);
+            let width = group.tried_together.clamp(1, EVENTS_MAX);
             while entries.len() < width {
                 let is_first = entries.is_empty();
                 let fits =
@@ -198,18 +198,22 @@ impl Backlog {
             };
             let Some(event_json) = self.waiting.pop_if(fits) else { break };
             if let Some(&group) = self.group_of.get(&event_json.channel) {
-                self.join(group, BacklogEntry { event_json, since: (now, unix_ms) }, given_up);
+                self.add_to_group(
+                    group,
+                    BacklogEntry { event_json, first_attempt: (now, unix_ms) },
+                    given_up,
+                );
                 continue;
             }
             bytes += event_json.json.len();
-            entries.push(BacklogEntry { event_json, since: (now, unix_ms) });
+            entries.push(BacklogEntry { event_json, first_attempt: (now, unix_ms) });
         }
         entries
     }
 
     /// Adds an event after those of its channel.
-    fn join(&mut self, id: u64, entry: BacklogEntry, given_up: &mut Vec<BacklogEntry>) {
-        let (part, now) = (self.part, entry.since.0);
+    fn add_to_group(&mut self, id: u64, entry: BacklogEntry, given_up: &mut Vec<BacklogEntry>) {
+        let (part, now) = (self.chunk_amount, entry.first_attempt.0);
         self.change(id, |group| {
             group.push_back(entry);
             let rest = PARTS - 1;
@@ -239,7 +243,7 @@ impl Backlog {
         if let Some(id) = attempt.group {
             self.change(id, |group| {
                 group.is_isolated = false;
-                group.width = group.width.saturating_mul(2).min(EVENTS_MAX);
+                group.tried_together = group.tried_together.saturating_mul(2).min(EVENTS_MAX);
             });
             self.resolve_front(id, now);
         }
@@ -286,7 +290,7 @@ impl Backlog {
             left.into_iter().rev().for_each(|entry| group.push_front(entry));
         });
         if given_up.is_empty() {
-            self.put_off(id, tried, verdict, now, random);
+            self.reschedule_front(id, tried, verdict, now, random);
         } else {
             self.resolve_front(id, now);
         }
@@ -297,14 +301,23 @@ impl Backlog {
     }
 
     /// Schedules the front of a group again: in parts if it was more than one event, otherwise after a pause.
-    fn put_off(&mut self, id: u64, tried: usize, verdict: RetryVerdict, now: Moment, random: u64) {
+    fn reschedule_front(
+        &mut self,
+        id: u64,
+        tried: usize,
+        verdict: RetryVerdict,
+        now: Moment,
+        random: u64,
+    ) {
         let Some(group) = self.groups.get(&id) else { return };
         let may_be_its_events = match verdict {
             RetryVerdict::Permanent => true,
             RetryVerdict::Transient => {
-                group.is_apart || group.refusals >= TOGETHER || group.has_several_channels()
+                group.tries_events_alone
+                    || group.refusals >= TOGETHER
+                    || group.has_several_channels()
             }
-            RetryVerdict::Busy => group.is_apart || group.refusals >= TOGETHER,
+            RetryVerdict::Busy => group.tries_events_alone || group.refusals >= TOGETHER,
             RetryVerdict::Unreachable => false,
         };
         if tried > 1 && may_be_its_events {
@@ -362,8 +375,8 @@ impl Backlog {
         let group = RetryGroup {
             entries: VecDeque::new(),
             channels,
-            width: EVENTS_MAX,
-            is_apart: false,
+            tried_together: EVENTS_MAX,
+            tries_events_alone: false,
             refusals: 0,
             due: now,
             refused_alone_at: None,
@@ -431,7 +444,7 @@ impl Backlog {
             let is_over = |account: Amount, part: Amount| {
                 account.events > part.events || account.bytes > part.bytes
             };
-            while is_over(self.isolated_amount[queue], self.part) {
+            while is_over(self.isolated_amount[queue], self.chunk_amount) {
                 let Some(&id) = self.isolated[queue].first() else { break };
                 self.change(id, |group| {
                     given_up.extend(group.pop_front(|_| true));
@@ -446,5 +459,5 @@ impl Backlog {
 }
 
 fn since_first(entry: &BacklogEntry, now: Moment) -> Duration {
-    Duration::from_millis(now.0.saturating_sub(entry.since.0.0))
+    Duration::from_millis(now.0.saturating_sub(entry.first_attempt.0.0))
 }

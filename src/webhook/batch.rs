@@ -95,7 +95,9 @@ impl Amount {
 }
 
 /// By class; bytes of the events alone.
-pub(super) fn amounts<'a>(events: impl IntoIterator<Item = &'a EventJson>) -> [Amount; CLASSES] {
+pub(super) fn amounts_by_class<'a>(
+    events: impl IntoIterator<Item = &'a EventJson>,
+) -> [Amount; CLASSES] {
     let mut amounts = [Amount::default(); CLASSES];
     events.into_iter().for_each(|event_json| amounts[event_json.class as usize].add(event_json));
     amounts
@@ -147,7 +149,7 @@ mod tests {
         assert!(waiting.is_empty());
         assert_eq!(body(&all, 0), br#"{"time_ms":0,"events":[2,4,1,3]}"#);
         assert_eq!(
-            amounts(&all).map(|amount| (amount.events, amount.bytes)),
+            amounts_by_class(&all).map(|amount| (amount.events, amount.bytes)),
             [(1, 1), (1, 1), (2, 2)]
         );
     }
@@ -157,7 +159,7 @@ mod tests {
         let all = [event_json(Class::Open, "{\"a\":1}"), event_json(Class::Open, "{}")];
         let expected = br#"{"time_ms":1700000000123,"events":[{"a":1},{}]}"#;
         assert_eq!(body(&all, 1_700_000_000_123), expected);
-        assert_eq!(amounts(&all)[Class::Open as usize], Amount { events: 2, bytes: 9 });
+        assert_eq!(amounts_by_class(&all)[Class::Open as usize], Amount { events: 2, bytes: 9 });
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) const CLASSES: usize = 3;
 impl Class {
     pub(super) fn of(event: &WebhookEvent) -> Self {
         let access = channel_name::classify(&event.channel).map(|kind| kind.access);
-        match (access, &event.what) {
+        match (access, &event.happening) {
             (Ok(Access::Public) | Err(_), _) => Self::Open,
             (Ok(_), Happening::ClientEvent(_)) => Self::Client,
             (Ok(_), _) => Self::Member,

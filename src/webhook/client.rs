@@ -6,12 +6,12 @@
 use std::fmt;
 use std::io::Read;
 use std::net::ToSocketAddrs;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ureq::http::HeaderValue;
 use ureq::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout};
 use ureq::{Agent, Error, Timeout};
@@ -47,33 +47,43 @@ pub(super) enum DeliveryFailure {
 /// The client of all endpoints. Connections are kept open between requests, and TLS is set up once.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointClient {
-    agent: Agent,
+    /// Made for the first request: it reads the certificates of all authorities of the host.
+    agent: Arc<OnceLock<Agent>>,
+    timeout: Duration,
+    endpoints: usize,
 }
 
 impl EndpointClient {
     /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
     pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        let config = Agent::config_builder()
-            .timeout_global(Some(timeout))
-            // A redirected POST would arrive as a GET, or at a URL that is not configured.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .proxy(None)
-            .tls_config(tls)
-            .max_response_header_size(HEAD_BYTES_MAX)
-            .input_buffer_size(HEAD_BYTES_MAX)
-            .output_buffer_size(HEAD_BYTES_MAX)
-            .max_idle_connections(endpoints)
-            .max_idle_connections_per_host(endpoints)
-            .build();
-        let connector = DefaultConnector::default().chain(TitleCase);
-        let agent = Agent::with_parts(config, connector, OnThisThread);
-        Self { agent }
+        Self { agent: Arc::new(OnceLock::new()), timeout, endpoints }
+    }
+
+    fn agent(&self) -> &Agent {
+        self.agent.get_or_init(|| {
+            let tls = TlsConfig::builder()
+                .root_certs(authorities_of_host())
+                .unversioned_rustls_crypto_provider(Arc::new(
+                    rustls::crypto::ring::default_provider(),
+                ))
+                .build();
+            let config = Agent::config_builder()
+                .timeout_global(Some(self.timeout))
+                // A redirected POST would arrive as a GET, or at a URL that is not configured.
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .http_status_as_error(false)
+                .proxy(None)
+                .tls_config(tls)
+                .max_response_header_size(HEAD_BYTES_MAX)
+                .input_buffer_size(HEAD_BYTES_MAX)
+                .output_buffer_size(HEAD_BYTES_MAX)
+                .max_idle_connections(self.endpoints)
+                .max_idle_connections_per_host(self.endpoints)
+                .build();
+            let connector = DefaultConnector::default().chain(TitleCase);
+            Agent::with_parts(config, connector, OnThisThread)
+        })
     }
 
     /// Posts the body, signed with the app's secret (docs/PROTOCOL.md rule 52).
@@ -83,12 +93,18 @@ impl EndpointClient {
     pub(super) fn post(&self, url: &str, app: &App, body: &[u8]) -> Result<(), DeliveryFailure> {
         let signature = signature::sign(&app.secret, &[body]);
         let mut answer = self
-            .agent
+            .agent()
             .post(url)
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("ringverb/", env!("CARGO_PKG_VERSION")))
-            .header("X-Pusher-Key", HeaderValue::from_bytes(app.key.as_bytes()).map_err(other)?)
-            .header("X-Pusher-Signature", HeaderValue::from_bytes(&signature).map_err(other)?)
+            .header(
+                "X-Pusher-Key",
+                HeaderValue::from_bytes(app.key.as_bytes()).map_err(unspecified_failure)?,
+            )
+            .header(
+                "X-Pusher-Signature",
+                HeaderValue::from_bytes(&signature).map_err(unspecified_failure)?,
+            )
             .send(body)
             .map_err(|error| DeliveryFailure::from(&error))?;
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| {
@@ -108,19 +124,20 @@ impl EndpointClient {
     ///
     /// # Errors
     /// When there is no answer, or its TLS is not trusted.
-    pub(super) fn head(&self, url: &str) -> Result<Option<String>, DeliveryFailure> {
-        let answer = self.agent.head(url).call().map_err(|error| DeliveryFailure::from(&error))?;
+    pub(super) fn probe_with_head(&self, url: &str) -> Result<Option<String>, DeliveryFailure> {
+        let answer =
+            self.agent().head(url).call().map_err(|error| DeliveryFailure::from(&error))?;
         let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
         Ok(date.map(str::to_owned))
     }
 
     /// Ends requests of other threads, and lets no new one begin.
-    pub(super) fn shut(&self) {
-        self.agent.clone().shutdown();
+    pub(super) fn close_for_all(&self) {
+        self.agent().clone().shutdown();
     }
 }
 
-fn other(error: impl fmt::Display) -> DeliveryFailure {
+fn unspecified_failure(error: impl fmt::Display) -> DeliveryFailure {
     DeliveryFailure::Connection(error.to_string())
 }
 
@@ -147,6 +164,21 @@ impl From<&Error> for DeliveryFailure {
             error => Self::HungUp(error.to_string()),
         }
     }
+}
+
+/// The authorities that programs of this host trust: its store, or the files of SSL_CERT_FILE and SSL_CERT_DIR. What
+/// cannot be read is left out. Without any, no certificate is trusted, and the failure of a request says so.
+fn authorities_of_host() -> RootCerts {
+    let found = rustls_native_certs::load_native_certs();
+    if let Some(error) = found.errors.first() {
+        tracing::warn!(
+            event = "webhook_authorities",
+            "{} files of this host's certificate authorities cannot be read, so webhooks do not trust certificates that \
+             these have issued. The first: {error}",
+            found.errors.len()
+        );
+    }
+    RootCerts::from(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()))
 }
 
 fn is_of_tls(error: &std::io::Error) -> bool {
@@ -184,7 +216,7 @@ impl fmt::Display for DeliveryFailure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status, _) => {
-                write!(formatter, "answered with HTTP {status}; {}", advice(*status))
+                write!(formatter, "answered with HTTP {status}; {}", advice_for_status(*status))
             }
             Self::Timeout => formatter.write_str(
                 "gave no answer in time; let the backend answer first and work in a queue, or raise \
@@ -193,7 +225,7 @@ impl fmt::Display for DeliveryFailure {
             Self::Connection(why) => write!(
                 formatter,
                 "could not be reached: {}; check that the backend runs and can be reached from this host",
-                plain(why)
+                error_without_number(why)
             ),
             Self::HungUp(why) => write!(
                 formatter,
@@ -211,7 +243,7 @@ impl fmt::Display for DeliveryFailure {
 }
 
 /// The system's text of an error, without the number and the name that ureq adds.
-fn plain(why: &str) -> String {
+fn error_without_number(why: &str) -> String {
     let why = why.strip_prefix("io: ").unwrap_or(why);
     let why = why.rsplit_once(" (os error").map_or(why, |(why, _)| why);
     let mut text = String::new();
@@ -222,7 +254,7 @@ fn plain(why: &str) -> String {
     text
 }
 
-fn advice(status: u16) -> &'static str {
+fn advice_for_status(status: u16) -> &'static str {
     match status {
         300..=399 => "redirects are not followed: configure the URL that it leads to",
         401 | 403 => {

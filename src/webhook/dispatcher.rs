@@ -22,15 +22,15 @@ use super::client::EndpointClient;
 use super::gate::Gate;
 use super::input::{ClassedEvent, EndpointTarget, Orders};
 use super::report;
-use super::sender::{self, Common, EndedSender, Handle, PushError};
+use super::sender::{self, EndedSender, Handle, PushError, SenderShared};
 use super::time::{WebhookClock, later, unix_ms};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::config::validate::WEBHOOKS_MAX;
 use crate::config::webhook_url;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
-use crate::latest::LatestValue;
-use crate::live::LiveLog;
+use crate::event_log::EventLog;
+use crate::latest_value::LatestValue;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 
@@ -64,7 +64,7 @@ struct LostEvents {
     events: [u64; WEBHOOK_KINDS],
     quiet_until: Moment,
     /// Of the last one.
-    why: DropReason,
+    last_reason: DropReason,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,13 +90,13 @@ impl DropReason {
 }
 
 impl LostEvents {
-    fn any(&self) -> bool {
+    fn has_any(&self) -> bool {
         self.events.iter().any(|events| *events > 0)
     }
 
     /// The losses to report now, by kind.
     fn due(&mut self, now: Moment) -> Option<String> {
-        if !self.any() || now < self.quiet_until {
+        if !self.has_any() || now < self.quiet_until {
             return None;
         }
         self.quiet_until = later(now, LOSS_REPORT_INTERVAL);
@@ -110,7 +110,7 @@ impl LostEvents {
 }
 
 pub(super) struct Dispatcher {
-    common: Arc<Common>,
+    sender_shared: Arc<SenderShared>,
     rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
     doorbell: Arc<Doorbell>,
     orders: Orders,
@@ -121,11 +121,11 @@ pub(super) struct Dispatcher {
     apps: Arc<Apps>,
     endpoints: Vec<Endpoint>,
     /// Senders of removed endpoints, while events wait for them.
-    leaving: Vec<EndedSender>,
+    removed_senders: Vec<EndedSender>,
     /// By app: its endpoints.
     endpoints_of: Vec<Vec<usize>>,
     /// Endpoints with losses to report.
-    losing: Vec<usize>,
+    endpoints_with_losses: Vec<usize>,
     /// Losses of the workers' rings that were reported.
     workers_losses_reported: [u64; WEBHOOK_KINDS],
     workers_losses: LostEvents,
@@ -133,7 +133,7 @@ pub(super) struct Dispatcher {
     alive: Sender<Infallible>,
     all_ended: Receiver<Infallible>,
     /// Events that passed the gate; empty between two passes.
-    passed: Vec<ClassedEvent>,
+    passed_events: Vec<ClassedEvent>,
 }
 
 impl Dispatcher {
@@ -143,11 +143,11 @@ impl Dispatcher {
         rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
         doorbell: Arc<Doorbell>,
         counters: Arc<WebhookCounters>,
-        live: Arc<LiveLog>,
+        live: Arc<EventLog>,
         orders: Orders,
     ) -> Self {
         let (endpoints, endpoints_of, _) = endpoints(&apps, Vec::new());
-        let common = Common {
+        let common = SenderShared {
             client: EndpointClient::new(settings.timeout, WEBHOOKS_MAX),
             apps: LatestValue::new(apps.clone()),
             settings,
@@ -156,26 +156,26 @@ impl Dispatcher {
             live,
             bytes: AtomicUsize::new(0),
             open_bytes: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
+            must_stop: AtomicBool::new(false),
         };
         let (alive, all_ended) = channel();
         Self {
             gate: Gate::new(settings.debounce),
-            common: Arc::new(common),
+            sender_shared: Arc::new(common),
             rings,
             doorbell,
             orders,
             apps,
-            leaving: Vec::new(),
+            removed_senders: Vec::new(),
             grace: None,
             endpoints,
             endpoints_of,
-            losing: Vec::new(),
+            endpoints_with_losses: Vec::new(),
             workers_losses_reported: [0; WEBHOOK_KINDS],
             workers_losses: LostEvents::default(),
             alive,
             all_ended,
-            passed: Vec::new(),
+            passed_events: Vec::new(),
         }
     }
 
@@ -187,17 +187,17 @@ impl Dispatcher {
                 break grace;
             }
             let taken = self.dispatch();
-            self.report_losses(self.common.clock.now());
+            self.report_losses(self.sender_shared.clock.now());
             match taken {
                 0 => self.sleep(),
                 1..EVENTS_PER_PASS => pause_after_little(),
                 _ => {}
             }
         };
-        for _ in 0..=self.common.settings.ring_events / EVENTS_PER_PASS {
+        for _ in 0..=self.sender_shared.settings.ring_events / EVENTS_PER_PASS {
             self.dispatch();
         }
-        self.gate.release_all(&mut self.passed);
+        self.gate.release_all(&mut self.passed_events);
         self.route();
         self.report_losses(Moment(u64::MAX));
         self.finish(grace);
@@ -219,21 +219,22 @@ impl Dispatcher {
             for (_, budget) in &self.rings {
                 budget.apply(&apps);
             }
-            self.common.apps.set(apps.clone());
+            self.sender_shared.apps.set(apps.clone());
             let (endpoints, endpoints_of, gone) =
                 endpoints(&apps, std::mem::take(&mut self.endpoints));
             (self.apps, self.endpoints, self.endpoints_of) = (apps, endpoints, endpoints_of);
             // Numbers of endpoints have changed. Losses that are not reported yet are found again.
-            self.losing =
-                (0..self.endpoints.len()).filter(|at| self.endpoints[*at].losses.any()).collect();
-            self.leaving.retain(|sender| sender.events() > 0);
+            self.endpoints_with_losses = (0..self.endpoints.len())
+                .filter(|at| self.endpoints[*at].losses.has_any())
+                .collect();
+            self.removed_senders.retain(|sender| sender.events() > 0);
             for endpoint in gone {
-                self.common.counters.set_failing(endpoint.target.number, None);
+                self.sender_shared.counters.set_failing(endpoint.target.number, None);
                 let sender = endpoint.sender.map(|sender| sender.finish(endpoint.target));
-                self.leaving.extend(sender);
+                self.removed_senders.extend(sender);
             }
-            let excess = self.leaving.len().saturating_sub(LEAVING_MAX);
-            self.leaving.drain(..excess);
+            let excess = self.removed_senders.len().saturating_sub(LEAVING_MAX);
+            self.removed_senders.drain(..excess);
         }
         has_changed
     }
@@ -241,18 +242,18 @@ impl Dispatcher {
     /// Reads each ring up to `EVENTS_PER_PASS`, and queues the events that may be sent by now. Returns the number of
     /// events read.
     fn dispatch(&mut self) -> usize {
-        let now = self.common.clock.now();
-        self.gate.release(now, &mut self.passed);
+        let now = self.sender_shared.clock.now();
+        self.gate.release(now, &mut self.passed_events);
         let mut taken = 0;
         for (ring, budget) in &mut self.rings {
             for _ in 0..EVENTS_PER_PASS {
                 let Ok((class, event)) = ring.pop() else { break };
                 budget.release(event.app, class);
                 taken += 1;
-                self.gate.accept(class, event, now, &mut self.passed);
+                self.gate.accept(class, event, now, &mut self.passed_events);
             }
         }
-        self.common.counters.leaves_released_early.add(self.gate.take_released_early());
+        self.sender_shared.counters.leaves_released_early.add(self.gate.take_released_early());
         self.route();
         taken
     }
@@ -263,9 +264,10 @@ impl Dispatcher {
         fence(Ordering::SeqCst);
         let has_events = self.rings.iter().any(|(ring, _)| !ring.is_empty());
         if !has_events && !self.follow_changes() && self.asked_to_finish().is_none() {
-            let clock = self.common.clock;
+            let clock = self.sender_shared.clock;
             let due = self.gate.next_due().map_or(SLEEP_MAX, |due| clock.until(due));
-            let losses_due = !self.losing.is_empty() || self.workers_losses.any();
+            let losses_due =
+                !self.endpoints_with_losses.is_empty() || self.workers_losses.has_any();
             self.doorbell.wait_for(if losses_due { due.min(LOSS_REPORT_INTERVAL) } else { due });
         }
         self.doorbell.set_awake();
@@ -273,7 +275,7 @@ impl Dispatcher {
 
     /// Queues the event for every endpoint that wants it.
     fn route(&mut self) {
-        let mut passed = std::mem::take(&mut self.passed);
+        let mut passed = std::mem::take(&mut self.passed_events);
         for (class, event) in passed.drain(..) {
             if usize::from(event.app.0) >= self.endpoints_of.len() {
                 self.follow_changes();
@@ -286,28 +288,28 @@ impl Dispatcher {
                     continue;
                 }
                 let event_json = event_json.get_or_insert_with(|| written(class, &event));
-                if let Err(why) = endpoint.queue(event_json, &self.common, &self.alive) {
+                if let Err(why) = endpoint.queue(event_json, &self.sender_shared, &self.alive) {
                     let kind = event.kind() as usize;
-                    self.common.counters.dropped_at_queues.add(1);
-                    self.common.counters.dropped_at_queues_of.add(kind, 1);
-                    if !endpoint.losses.any() {
-                        self.losing.push(at);
+                    self.sender_shared.counters.dropped_at_queues.add(1);
+                    self.sender_shared.counters.dropped_at_queues_of.add(kind, 1);
+                    if !endpoint.losses.has_any() {
+                        self.endpoints_with_losses.push(at);
                     }
                     endpoint.losses.events[kind] += 1;
-                    endpoint.losses.why = why;
+                    endpoint.losses.last_reason = why;
                 }
             }
         }
-        self.passed = passed;
+        self.passed_events = passed;
     }
 
     /// Reports dropped events if the interval is over; `now` may be the maximum.
     fn report_losses(&mut self, now: Moment) {
         let endpoints = &mut self.endpoints;
-        self.losing.retain(|at| {
+        self.endpoints_with_losses.retain(|at| {
             let Endpoint { target, losses, .. } = &mut endpoints[*at];
             let Some(events) = losses.due(now) else { return true };
-            let why = losses.why.sentence();
+            let why = losses.last_reason.sentence();
             tracing::warn!(
                 event = "webhook_events_dropped",
                 "webhook {}: {events}, because {why}",
@@ -315,7 +317,7 @@ impl Dispatcher {
             );
             false
         });
-        let dropped = self.common.counters.dropped_by_workers_of.get();
+        let dropped = self.sender_shared.counters.dropped_by_workers_of.get();
         for (kind, reported) in self.workers_losses_reported.iter_mut().enumerate() {
             self.workers_losses.events[kind] += dropped[kind] - *reported;
             *reported = dropped[kind];
@@ -335,9 +337,10 @@ impl Dispatcher {
             let sender = endpoint.sender.take()?;
             Some(sender.finish(endpoint.target.clone()))
         });
-        let rests: Vec<EndedSender> = senders.chain(self.leaving).collect();
+        let rests: Vec<EndedSender> = senders.chain(self.removed_senders).collect();
         drop(self.alive);
-        let (clock, failing_end) = (self.common.clock, self.common.settings.failing_end);
+        let (clock, failing_end) =
+            (self.sender_shared.clock, self.sender_shared.settings.failing_end);
         let start = clock.now();
         loop {
             let left = grace.saturating_sub(clock.since(start));
@@ -351,11 +354,11 @@ impl Dispatcher {
                 break;
             }
         }
-        self.common.stop.store(true, Ordering::Release);
+        self.sender_shared.must_stop.store(true, Ordering::Release);
         // Before the connections are cut, so that what is counted here is what the endpoints did not accept.
         for ended in rests.iter().filter(|ended| ended.events() > 0) {
             let (target, discarded) = (&ended.target, ended.discarded());
-            self.common.counters.lost_at_end.add(discarded.count() as u64);
+            self.sender_shared.counters.lost_at_end.add(discarded.count() as u64);
             let app = &self.apps.get(target.app).id;
             tracing::warn!(
                 event = "webhook_events_discarded",
@@ -364,7 +367,7 @@ impl Dispatcher {
                 discarded.sentence()
             );
         }
-        self.common.client.shut();
+        self.sender_shared.client.close_for_all();
         rests.iter().for_each(EndedSender::wake);
     }
 }
@@ -377,7 +380,7 @@ impl Endpoint {
     fn queue(
         &mut self,
         event_json: &EventJson,
-        common: &Arc<Common>,
+        common: &Arc<SenderShared>,
         alive: &Sender<Infallible>,
     ) -> Result<(), DropReason> {
         match self.sender.as_ref().map(|sender| sender.push(event_json, common)) {

@@ -87,7 +87,7 @@ impl Gate {
         out: &mut Vec<ClassedEvent>,
     ) {
         self.release(now, out);
-        match movement(&event.what) {
+        match move_of(&event.happening) {
             Some(Move::Came(user)) => {
                 if !self.take(&name_of(&event, user)) {
                     out.push((class, event));
@@ -96,7 +96,7 @@ impl Gate {
             Some(Move::Left(user)) if self.debounce_ms > 0 => {
                 self.delay(class, event, user, now, out);
             }
-            _ if event.what == Happening::CacheMiss && !self.is_news(&event, now) => {}
+            _ if event.happening == Happening::CacheMiss && !self.note_cache_miss(&event, now) => {}
             _ => out.push((class, event)),
         }
     }
@@ -194,14 +194,14 @@ impl Gate {
 
     fn release_one(&mut self, key: u64, out: &mut Vec<ClassedEvent>) {
         let Some((class, event)) = self.remove(key) else { return };
-        if let Some(Move::Left(user)) = movement(&event.what) {
+        if let Some(Move::Left(user)) = move_of(&event.happening) {
             self.delayed_by_name.remove(&name_of(&event, user));
         }
         out.push((class, event));
     }
 
     /// Whether the channel's cache miss was not sent recently. Records it as sent now.
-    fn is_news(&mut self, event: &WebhookEvent, now: Moment) -> bool {
+    fn note_cache_miss(&mut self, event: &WebhookEvent, now: Moment) -> bool {
         while let Some((until, ..)) = self.misses_by_age.front() {
             if *until > now && self.misses_by_age.len() < MISSES_MAX {
                 break;
@@ -219,7 +219,7 @@ impl Gate {
     }
 }
 
-fn movement(what: &Happening) -> Option<Move> {
+fn move_of(what: &Happening) -> Option<Move> {
     match what {
         Happening::Occupied => Some(Move::Came(None)),
         Happening::Vacated => Some(Move::Left(None)),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn event(channel: &str, what: Happening) -> WebhookEvent {
-        WebhookEvent { app: AppIndex(0), channel: channel.into(), what }
+        WebhookEvent { app: AppIndex(0), channel: channel.into(), happening: what }
     }
 
     fn came(user: Option<u8>) -> Happening {
@@ -272,7 +272,7 @@ mod tests {
             let mut out = Vec::new();
             gate.accept(Class::Open, event(channel, what), Moment(at), &mut out);
             sent.extend(
-                out.into_iter().map(|(_, event)| (at, event.channel.to_string(), event.what)),
+                out.into_iter().map(|(_, event)| (at, event.channel.to_string(), event.happening)),
             );
         }
         sent
@@ -315,7 +315,8 @@ mod tests {
             ],
         );
         assert_eq!(sent.len(), 3);
-        let other = WebhookEvent { app: AppIndex(1), channel: "a".into(), what: came(Some(1)) };
+        let other =
+            WebhookEvent { app: AppIndex(1), channel: "a".into(), happening: came(Some(1)) };
         let mut out = Vec::new();
         gate.accept(Class::Open, other, Moment(2), &mut out);
         assert_eq!((out.len(), gate.delayed.len()), (1, 1));
@@ -352,7 +353,7 @@ mod tests {
         let of = |app, number: usize, what| WebhookEvent {
             app: AppIndex(app),
             channel: number.to_string().into(),
-            what,
+            happening: what,
         };
         for number in 0..10 {
             for (app, class) in [(0, Class::Member), (1, Class::Open), (1, Class::Member)] {
@@ -432,7 +433,7 @@ mod tests {
             gate.release_all(&mut sent);
             let mut believed: HashMap<(u8, Option<u8>), bool> = HashMap::new();
             for (_, event) in sent {
-                let (user, came) = match movement(&event.what) {
+                let (user, came) = match move_of(&event.happening) {
                     Some(Move::Came(user)) => (user, true),
                     Some(Move::Left(user)) => (user, false),
                     None => unreachable!(),

@@ -37,7 +37,7 @@ use self::budget::{Class, RingBudget};
 use crate::app::{Apps, WebhookKind};
 use crate::config::validate::WEBHOOKS_MAX;
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
-use crate::live::LiveLog;
+use crate::event_log::EventLog;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 use input::{ClassedEvent, Orders};
@@ -50,7 +50,9 @@ const _: () = assert!(WebhookKind::ALL.len() == WEBHOOK_KINDS);
 /// # Errors
 /// Why it cannot be reached; the text follows the URL.
 pub(crate) fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
-    client::EndpointClient::new(timeout, 1).head(url).map_err(|failure| failure.to_string())
+    client::EndpointClient::new(timeout, 1)
+        .probe_with_head(url)
+        .map_err(|failure| failure.to_string())
 }
 
 /// The input of one worker.
@@ -110,7 +112,7 @@ pub(crate) fn start(
     apps: Arc<Apps>,
     workers: usize,
     settings: WebhookSettings,
-    live: Arc<LiveLog>,
+    live: Arc<EventLog>,
 ) -> io::Result<(Webhooks, Vec<Feed>)> {
     let doorbell = Arc::new(Doorbell::new()?);
     let counters = Arc::new(WebhookCounters::new(WEBHOOKS_MAX));

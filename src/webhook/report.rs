@@ -98,7 +98,7 @@ impl Discarded {
 
 impl EndpointReport {
     /// Whether a failure is to be reported now.
-    pub(super) fn fails(&mut self, now: Moment) -> bool {
+    pub(super) fn report_failure_now(&mut self, now: Moment) -> bool {
         if self.failing_since.is_some() || now < self.failing_quiet_until {
             return false;
         }
@@ -108,7 +108,7 @@ impl EndpointReport {
     }
 
     /// No refused event is left: returns since when the endpoint was reported as failing, if it was.
-    pub(super) fn recovers(&mut self) -> Option<Moment> {
+    pub(super) fn end_failure(&mut self) -> Option<Moment> {
         self.failing_since.take()
     }
 
@@ -138,7 +138,7 @@ impl EndpointReport {
     }
 
     /// The events that were given up, if the interval is over; `now` may be the maximum.
-    pub(super) fn due(&mut self, now: Moment) -> Option<String> {
+    pub(super) fn due_report(&mut self, now: Moment) -> Option<String> {
         if now < self.next_due()? {
             return None;
         }
@@ -175,14 +175,14 @@ mod tests {
     fn events_that_are_given_up_are_reported_at_a_bounded_rate_and_length() {
         let mut report = EndpointReport::default();
         let second = |seconds: u64| Moment(seconds * 1000);
-        assert_eq!((report.next_due(), report.due(second(1))), (None, None));
+        assert_eq!((report.next_due(), report.due_report(second(1))), (None, None));
         let failure = "answered with HTTP 400; look";
         report.note_given_up(
             &line(WebhookKind::MemberAdded, "presence-\n1"),
             GiveUpReason::Permanent,
             failure,
         );
-        let first = report.due(second(1)).unwrap();
+        let first = report.due_report(second(1)).unwrap();
         let expected = "1 event given up: member_added of \"presence-\\n1\". Reason: the endpoint answered with \
                         HTTP 400; look; such an answer is final";
         assert_eq!(first, expected);
@@ -190,15 +190,15 @@ mod tests {
             let long = line(WebhookKind::CacheMiss, &"x".repeat(10_000));
             report.note_given_up(&long, GiveUpReason::Expired, failure);
         }
-        assert_eq!((report.due(second(10)), report.next_due()), (None, Some(second(11))));
-        let many = report.due(second(11)).unwrap();
+        assert_eq!((report.due_report(second(10)), report.next_due()), (None, Some(second(11))));
+        let many = report.due_report(second(11)).unwrap();
         assert!(many.starts_with("100000 events given up: cache_miss of \"xxx"), "{many}");
         assert!(
             many.contains("(in all 100000 cache_miss)") && many.contains("WEBHOOK_RETRY"),
             "{many}"
         );
         assert!(many.len() < 700, "{many}");
-        assert_eq!(report.due(Moment(u64::MAX)), None);
+        assert_eq!(report.due_report(Moment(u64::MAX)), None);
     }
 
     #[test]
@@ -221,9 +221,11 @@ mod tests {
     #[test]
     fn a_failing_endpoint_is_reported_once_a_minute() {
         let mut report = EndpointReport::default();
-        assert_eq!(report.recovers(), None);
-        assert!(report.fails(Moment(5)) && !report.fails(Moment(6)));
-        assert_eq!((report.recovers(), report.recovers()), (Some(Moment(5)), None));
-        assert!(!report.fails(Moment(60_004)) && report.fails(Moment(60_005)));
+        assert_eq!(report.end_failure(), None);
+        assert!(report.report_failure_now(Moment(5)) && !report.report_failure_now(Moment(6)));
+        assert_eq!((report.end_failure(), report.end_failure()), (Some(Moment(5)), None));
+        assert!(
+            !report.report_failure_now(Moment(60_004)) && report.report_failure_now(Moment(60_005))
+        );
     }
 }

@@ -24,9 +24,9 @@ use super::report::{self, EndpointReport, events};
 use super::retry::{Policy, RetryVerdict};
 use super::time::unix_ms;
 use crate::clock::Moment;
-use crate::live::{self, LiveEvent, LiveKind};
+use crate::event_log::{self, EventLogEntry, EventLogKind};
 pub(super) use handle::{EndedSender, Handle, PushError};
-pub(super) use load::Common;
+pub(super) use load::SenderShared;
 use load::{ENDED, Load, WORKS};
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.
@@ -35,7 +35,7 @@ const STACK_BYTES: usize = 512 * 1024;
 const NICE: i32 = 10;
 
 struct Sender {
-    common: Arc<Common>,
+    sender_shared: Arc<SenderShared>,
     target: Arc<EndpointTarget>,
     queue: Receiver<EventJson>,
     /// The queue has not ended.
@@ -55,17 +55,17 @@ struct Sender {
 /// # Errors
 /// When the system gives no thread.
 pub(super) fn start(
-    common: &Arc<Common>,
+    sender_shared: &Arc<SenderShared>,
     target: &Arc<EndpointTarget>,
     alive: Channel<Infallible>,
 ) -> io::Result<Handle> {
     let (queue, receiver) = channel();
     let load = Arc::new(Load::default());
-    let WebhookSettings { retry_first, retry, queue_events_max, .. } = common.settings;
+    let WebhookSettings { retry_first, retry, queue_events_max, .. } = sender_shared.settings;
     let policy = Policy { first: retry_first, limit: retry };
     let max = Amount { events: queue_events_max, bytes: super::settings::ENDPOINT_BYTES_MAX };
     let sender = Sender {
-        common: common.clone(),
+        sender_shared: sender_shared.clone(),
         target: target.clone(),
         queue: receiver,
         is_open: true,
@@ -89,17 +89,17 @@ impl Sender {
         while let Some(attempt) = self.next_attempt() {
             self.sample(attempt.events().next());
             let body = batch::body(attempt.events(), attempt.unix_ms());
-            self.common.counters.requests.add(1);
-            let apps = self.common.apps.get();
+            self.sender_shared.counters.requests.add(1);
+            let apps = self.sender_shared.apps.get();
             let app = apps.get(self.target.app);
-            let result = self.common.client.post(&self.target.url, app, &body);
-            if self.common.live.is_watched() {
+            let result = self.sender_shared.client.post(&self.target.url, app, &body);
+            if self.sender_shared.live.is_watched() {
                 self.observe(&attempt, result.as_ref().err());
             }
             match result {
                 Ok(()) => self.accepted(&attempt),
                 // What is left is counted as lost.
-                Err(_) if self.common.stop.load(Ordering::Acquire) => return,
+                Err(_) if self.sender_shared.must_stop.load(Ordering::Acquire) => return,
                 Err(failure) => self.refused(attempt, &failure),
             }
         }
@@ -108,19 +108,19 @@ impl Sender {
 
     /// Waits for what is to be posted next; `None` to end.
     fn next_attempt(&mut self) -> Option<Attempt> {
-        let common = self.common.clone();
+        let sender_shared = self.sender_shared.clone();
         let mut has_waited = false;
-        while !common.stop.load(Ordering::Acquire) {
+        while !sender_shared.must_stop.load(Ordering::Acquire) {
             self.drain();
             // It stays while the request is under way, because its events wait until they are accepted.
-            common.counters.set_oldest(self.target.number, self.backlog.oldest_ms());
-            let now = common.clock.now();
+            sender_shared.counters.set_oldest(self.target.number, self.backlog.oldest_ms());
+            let now = sender_shared.clock.now();
             self.report_given_up(now);
             if !self.is_open {
-                self.backlog.hurry(now);
-            } else if !has_waited && self.backlog.wants_more(now) {
+                self.backlog.make_all_due(now);
+            } else if !has_waited && self.backlog.has_partial_batch(now) {
                 // Events come in bursts; one request for a burst costs both sides less.
-                wait_for_more(common.settings.batch_delay);
+                wait_for_more(sender_shared.settings.batch_delay);
                 has_waited = true;
                 continue;
             }
@@ -152,7 +152,7 @@ impl Sender {
 
     /// Waits until the moment, or the end of the queue.
     fn pause(&self, until: Moment) {
-        std::thread::park_timeout(self.common.clock.until(self.or_report(until)));
+        std::thread::park_timeout(self.sender_shared.clock.until(self.wait_or_report(until)));
     }
 
     /// Waits until the moment, the next event or the end of the queue.
@@ -160,7 +160,7 @@ impl Sender {
         if !self.is_open {
             return self.pause(until);
         }
-        let time = self.common.clock.until(self.or_report(until));
+        let time = self.sender_shared.clock.until(self.wait_or_report(until));
         match self.queue.recv_timeout(time) {
             Ok(event_json) => self.backlog.push(event_json),
             Err(RecvTimeoutError::Timeout) => {}
@@ -168,13 +168,13 @@ impl Sender {
         }
     }
 
-    fn or_report(&self, until: Moment) -> Moment {
+    fn wait_or_report(&self, until: Moment) -> Moment {
         self.report.next_due().map_or(until, |due| due.min(until))
     }
 
     /// Waits for the next event; `true` if none comes and the sender ends.
     fn ends_idle(&mut self) -> bool {
-        match self.queue.recv_timeout(self.common.settings.idle) {
+        match self.queue.recv_timeout(self.sender_shared.settings.idle) {
             Ok(event_json) => self.backlog.push(event_json),
             Err(RecvTimeoutError::Disconnected) => self.is_open = false,
             Err(RecvTimeoutError::Timeout) => {
@@ -201,25 +201,25 @@ impl Sender {
     }
 
     fn accepted(&mut self, attempt: &Attempt) {
-        let now = self.common.clock.now();
+        let now = self.sender_shared.clock.now();
         self.load.failing_since.store(WORKS, Ordering::Release);
-        self.common.counters.set_failing(self.target.number, None);
-        self.common.counters.delivered.add(attempt.entries.len() as u64);
+        self.sender_shared.counters.set_failing(self.target.number, None);
+        self.sender_shared.counters.delivered.add(attempt.entries.len() as u64);
         self.backlog.accepted(attempt, now);
-        self.take_off(attempt.events());
-        if self.backlog.is_clean() {
+        self.subtract_from_load(attempt.events());
+        if self.backlog.has_no_refused() {
             self.report_recovered();
         }
     }
 
     fn refused(&mut self, attempt: Attempt, failure: &DeliveryFailure) {
-        let common = self.common.clone();
-        common.counters.requests_failed.add(1);
+        let sender_shared = self.sender_shared.clone();
+        sender_shared.counters.requests_failed.add(1);
         self.failure = failure.to_string();
-        let now = common.clock.now();
+        let now = sender_shared.clock.now();
         if self.load.failing_since.load(Ordering::Relaxed) == WORKS {
             self.load.failing_since.store(now.0, Ordering::Release);
-            common.counters.set_failing(self.target.number, Some(unix_ms() / 1_000));
+            sender_shared.counters.set_failing(self.target.number, Some(unix_ms() / 1_000));
         }
         // Without random numbers the pauses of endpoints are equal, which is no error.
         let random = getrandom::u64().unwrap_or_default();
@@ -233,36 +233,36 @@ impl Sender {
     }
 
     fn give_up(&mut self, given_up: &[(BacklogEntry, GiveUpReason)]) {
-        let counters = self.common.counters.clone();
+        let counters = self.sender_shared.counters.clone();
         for (entry, why) in given_up {
             counters.given_up.add(1);
             counters.given_up_of.add(entry.event_json.kind as usize, 1);
             self.report.note_given_up(&entry.event_json, *why, &self.failure);
         }
-        self.take_off(given_up.iter().map(|(entry, _)| &entry.event_json));
+        self.subtract_from_load(given_up.iter().map(|(entry, _)| &entry.event_json));
     }
 
     /// Subtracts events that no longer wait.
-    fn take_off<'a>(&self, events: impl Iterator<Item = &'a EventJson>) {
+    fn subtract_from_load<'a>(&self, events: impl Iterator<Item = &'a EventJson>) {
         let by_kind = &self.load.by_kind;
         let events = events.inspect(|event_json| {
             by_kind[event_json.kind as usize].fetch_sub(1, Ordering::Relaxed);
         });
-        let amounts = batch::amounts(events);
+        let amounts = batch::amounts_by_class(events);
         for (amount, load) in amounts.iter().zip(&self.load.by_class) {
-            self.common.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
+            self.sender_shared.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
             load.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
             load.events.fetch_sub(amount.events, Ordering::Relaxed);
         }
         let open = amounts[Class::Open as usize].bytes;
-        self.common.open_bytes.fetch_sub(open, Ordering::Relaxed);
+        self.sender_shared.open_bytes.fetch_sub(open, Ordering::Relaxed);
         let events = amounts.iter().map(|amount| amount.events).sum();
         self.load.events.fetch_sub(events, Ordering::AcqRel);
-        self.common.counters.settled.add(events as u64);
+        self.sender_shared.counters.settled.add(events as u64);
     }
 
     fn app_id(&self) -> String {
-        self.common.apps.get().get(self.target.app).id.clone()
+        self.sender_shared.apps.get().get(self.target.app).id.clone()
     }
 
     /// Shows an attempt and its answer in the event log of the console.
@@ -272,19 +272,19 @@ impl Sender {
             Some(failure) => ("failed", failure.to_string()),
         };
         let text = report::attempt(&self.target.shown, attempt.events(), &outcome);
-        self.common.live.push_webhook(LiveEvent {
+        self.sender_shared.live.push_webhook(EventLogEntry {
             unix_ms: unix_ms(),
-            kind: LiveKind::Webhook,
+            kind: EventLogKind::Webhook,
             app: Some(self.target.app),
             socket_id: None,
             channel: attempt.events().next().map(|event_json| event_json.channel.clone()),
             cause,
-            text: live::beginning(text.as_bytes()),
+            text: event_log::cut_text(text.as_bytes()),
         });
     }
 
     fn report_failing(&mut self, failed: usize, now: Moment) {
-        if self.report.fails(now) {
+        if self.report.report_failure_now(now) {
             tracing::warn!(
                 event = "webhook_failing",
                 "webhook {} of app {} {}. Retrying {} for {} s; other events are not delayed",
@@ -292,13 +292,13 @@ impl Sender {
                 self.app_id(),
                 self.failure,
                 events(failed as u64),
-                self.common.settings.retry.as_secs(),
+                self.sender_shared.settings.retry.as_secs(),
             );
         }
     }
 
     fn report_given_up(&mut self, now: Moment) {
-        if let Some(what) = self.report.due(now) {
+        if let Some(what) = self.report.due_report(now) {
             tracing::warn!(
                 event = "webhook_failing",
                 "webhook {} of app {}: {what}",
@@ -309,12 +309,12 @@ impl Sender {
     }
 
     fn report_recovered(&mut self) {
-        if let Some(since) = self.report.recovers() {
+        if let Some(since) = self.report.end_failure() {
             tracing::info!(
                 event = "webhook_recovered",
                 "webhook {} accepts requests again, {} s after its failure was reported",
                 self.target.shown,
-                self.common.clock.since(since).as_secs(),
+                self.sender_shared.clock.since(since).as_secs(),
             );
         }
     }

@@ -34,7 +34,7 @@ pub(super) struct Drain {
     /// Ticks are irregular; closes have their own interval.
     next_close: Moment,
     /// The drain does not end before.
-    ends_after: Moment,
+    ends_not_before: Moment,
     /// When connections that have not answered are cut off. Set when the last close frame was sent.
     cut_off_at: Option<Moment>,
 }
@@ -50,22 +50,22 @@ impl<K: HostKernel> Worker<K> {
             return;
         }
         self.close_and_cut_off();
-        let is_over = self.core.shard.now() >= self.drain.ends_after;
+        let is_over = self.core.shard.now() >= self.drain.ends_not_before;
         if self.core.shard.connection_count() == 0 && is_over {
             self.drain.is_done = true;
-            self.shared.drained.fetch_add(1, Ordering::AcqRel);
+            self.shared.drained_workers.fetch_add(1, Ordering::AcqRel);
         }
     }
 
     fn begin_drain(&mut self) {
         self.core.http.draining = true;
-        let ticks = usize::try_from(self.closes_take_ms() / DRAIN_TICK_MS).unwrap_or(usize::MAX);
+        let ticks = usize::try_from(self.close_duration_ms() / DRAIN_TICK_MS).unwrap_or(usize::MAX);
         let each = self.core.shard.connection_count().div_ceil(ticks.max(1));
         self.drain.closes_per_tick = each.max(CLOSES_PER_TICK_MIN);
         let listeners = self.core.reactor.stop_listening();
         if self.shared.phase.is_retiring() {
             // A client that was just accepted may not have finished its handshake.
-            self.drain.ends_after = Moment(self.core.shard.now().0 + RETIRING_MS_MIN);
+            self.drain.ends_not_before = Moment(self.core.shard.now().0 + RETIRING_MS_MIN);
         } else {
             // No client connects to a server that is about to end.
             for listener in &listeners {
@@ -78,7 +78,7 @@ impl<K: HostKernel> Worker<K> {
 
     /// Clients that all reconnect to another server at once overload it. With a delay a load balancer sends them to
     /// other servers, too.
-    fn closes_take_ms(&self) -> u64 {
+    fn close_duration_ms(&self) -> u64 {
         let config = &self.shared.config;
         if self.shared.phase.is_retiring() || config.shutdown_delay_seconds > 0 {
             u64::from(config.shutdown_grace_seconds) * 1_000 / 2

@@ -1,15 +1,16 @@
-//! A worker answers what an operator asks (`src/desk.rs`), of this node or of another one: questions about its state,
-//! and a few actions.
+//! A worker answers what an operator asks (`src/operator_requests.rs`), of this node or of another one: questions about
+//! its state, and a few actions.
 //!
 //! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
 //! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
-//! ends. A task whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
+//! ends. A request whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
 //! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`.
 
 use super::notes::peer_of;
 use super::{HostKernel, Worker, sys};
-use crate::desk::{
-    DeskReply, DeskRequest, DeskTask, InspectionReply, OwnRequest, ReplyPlace, SocketFacts,
+use crate::operator_requests::{
+    CoreRequest, InspectionReply, OperatorReply, OperatorRequest, QueuedRequest, ReplySender,
+    SocketFacts,
 };
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
@@ -18,17 +19,17 @@ use crate::shard::{
 use crate::slot::Slot;
 
 /// A question that cores and nodes are answering: its number, and the place of the answer.
-pub(super) type DeskAsk = (u32, ReplyPlace);
+pub(super) type PendingGather = (u32, ReplySender);
 
 /// A task that a worker has begun and answers in slices.
-pub(super) struct DeskWork {
+pub(super) struct OperatorWork {
     inspector: Inspector,
-    goal: DeskGoal,
-    asker: DeskAsker,
+    purpose: InspectionPurpose,
+    reply_to: ReplyTarget,
 }
 
 /// What is done with what an inspection finds.
-enum DeskGoal {
+enum InspectionPurpose {
     Show,
     /// End the connection, or its subscription to a channel.
     End {
@@ -38,115 +39,126 @@ enum DeskGoal {
 }
 
 /// What came of it.
-enum SlicedReply {
+enum FinishedWork {
     Found(Box<InspectionReply>),
     Ended(AccessEnd),
 }
 
-impl From<SlicedReply> for DeskReply {
-    fn from(reply: SlicedReply) -> Self {
+impl From<FinishedWork> for OperatorReply {
+    fn from(reply: FinishedWork) -> Self {
         match reply {
-            SlicedReply::Found(found) => Self::Found(found),
-            SlicedReply::Ended(end) => Self::Ended(end),
+            FinishedWork::Found(found) => Self::Found(found),
+            FinishedWork::Ended(end) => Self::Ended(end),
         }
     }
 }
 
 /// The receiver of the answer.
-enum DeskAsker {
+enum ReplyTarget {
     /// The thread `admin`.
-    Desk(ReplyPlace),
+    AdminThread(ReplySender),
     /// A core that gathers the answers for another node.
-    Core(OperatorOrder),
+    GatheringCore(OperatorOrder),
 }
 
 impl<K: HostKernel> Worker<K> {
     /// Passes complete answers on, and forgets questions whose asker has given up.
-    pub(super) fn pass_answers_on(&mut self) {
+    pub(super) fn send_gathered_answers(&mut self) {
         let gathers = &mut self.core.gathers;
-        self.desk_asks.retain(|(id, reply)| {
-            if reply.is_abandoned() {
+        self.pending_gathers.retain(|(id, reply)| {
+            if reply.has_no_receiver() {
                 gathers.end(*id);
                 return false;
             }
-            let Some(answers) = gathers.take(*id) else { return true };
-            reply.leave(DeskReply::Answers(answers));
+            let Some(answers) = gathers.take_answers(*id) else { return true };
+            reply.send(OperatorReply::Answers(answers));
             false
         });
     }
 
-    /// Begins a task. What needs no slices is answered at once, and leaves the desk free for the next one.
-    fn begin_task(&mut self, task: DeskTask) -> Option<DeskWork> {
-        let DeskTask { request, reply } = task;
-        let (asked, goal) = match request {
-            DeskRequest::Ask(_) | DeskRequest::AskNodes(_)
-                if !self.core.gathers.takes_caller_questions() =>
+    /// Begins a request. What needs no slices is answered at once, and does not block the queue.
+    fn begin_request(&mut self, queued: QueuedRequest) -> Option<OperatorWork> {
+        let QueuedRequest { request, reply } = queued;
+        let (question, purpose) = match request {
+            OperatorRequest::AllCores(_) | OperatorRequest::OtherNodes(_)
+                if !self.core.gathers.has_room_for_caller_question() =>
             {
-                reply.leave(DeskReply::Busy);
+                reply.send(OperatorReply::Busy);
                 return None;
             }
-            DeskRequest::Ask(question) => {
-                self.desk_asks.push((self.core.begin_gather(question), reply));
+            OperatorRequest::AllCores(question) => {
+                self.pending_gathers.push((self.core.begin_gather(question), reply));
                 return None;
             }
-            DeskRequest::AskNodes(question) => {
-                self.desk_asks.push((self.core.begin_operator_gather(question), reply));
+            OperatorRequest::OtherNodes(question) => {
+                self.pending_gathers.push((self.core.begin_operator_gather(question), reply));
                 return None;
             }
-            DeskRequest::Own(OwnRequest::Publish { app, request }) => {
+            OperatorRequest::ThisCore(CoreRequest::Publish { app, request }) => {
                 let response = self.core.publish_for_operator(app, &request);
-                reply.leave(DeskReply::Published(response));
+                reply.send(OperatorReply::Published(response));
                 return None;
             }
-            DeskRequest::Own(OwnRequest::Refusals { socket_id }) => {
-                reply.leave(DeskReply::Refused(self.observer.recent(socket_id)));
+            OperatorRequest::ThisCore(CoreRequest::Refusals { socket_id }) => {
+                reply.send(OperatorReply::Refused(self.observer.recent_refusals(socket_id)));
                 return None;
             }
-            DeskRequest::Own(OwnRequest::Look(asked)) => (asked, DeskGoal::Show),
-            DeskRequest::Own(OwnRequest::EndAccess { socket_id, channel }) => {
-                (Inspection::Connection { socket_id }, DeskGoal::End { socket_id, channel })
+            OperatorRequest::ThisCore(CoreRequest::Inspect(question)) => {
+                (question, InspectionPurpose::Show)
             }
+            OperatorRequest::ThisCore(CoreRequest::EndAccess { socket_id, channel }) => (
+                Inspection::Connection { socket_id },
+                InspectionPurpose::End { socket_id, channel },
+            ),
         };
-        Some(DeskWork { inspector: Inspector::new(asked), goal, asker: DeskAsker::Desk(reply) })
+        Some(OperatorWork {
+            inspector: Inspector::new(question),
+            purpose,
+            reply_to: ReplyTarget::AdminThread(reply),
+        })
     }
 
     /// Begins to answer another node. A node that does not have the app has no rows.
-    fn begin_order(&mut self, order: OperatorOrder) -> Option<DeskWork> {
-        let Some(asked) = order.question.inspection(&self.configuration.configuration.apps) else {
+    fn begin_order(&mut self, order: OperatorOrder) -> Option<OperatorWork> {
+        let Some(question) = order.question.inspection(&self.configuration.configuration.apps)
+        else {
             self.answer_order(&order, OperatorOutcome::Rows(NodeRows::default()));
             return None;
         };
-        let goal = match &*order.question {
+        let purpose = match &*order.question {
             OperatorQuestion::EndAccess { socket_id, channel } => {
-                DeskGoal::End { socket_id: *socket_id, channel: channel.clone() }
+                InspectionPurpose::End { socket_id: *socket_id, channel: channel.clone() }
             }
-            _ => DeskGoal::Show,
+            _ => InspectionPurpose::Show,
         };
-        let inspector = Inspector::for_node(asked);
-        Some(DeskWork { inspector, goal, asker: DeskAsker::Core(order) })
+        Some(OperatorWork {
+            inspector: Inspector::for_node(question),
+            purpose,
+            reply_to: ReplyTarget::GatheringCore(order),
+        })
     }
 
     fn answer_order(&mut self, order: &OperatorOrder, outcome: OperatorOutcome) {
         let host = rustix::system::uname();
-        self.core.shard.answer_order(order, &host.nodename().to_string_lossy(), outcome);
+        self.core.shard.answer_operator_order(order, &host.nodename().to_string_lossy(), outcome);
     }
 
-    fn next_work(&mut self) -> Option<DeskWork> {
-        let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
-        if let Some(task) = desk.next() {
-            return self.begin_task(task);
+    fn next_operator_work(&mut self) -> Option<OperatorWork> {
+        let queue = &self.shared.operator_queues[usize::from(self.core.mailbox.core())];
+        if let Some(queued) = queue.pop() {
+            return self.begin_request(queued);
         }
-        let order = self.core.shard.next_order()?;
+        let order = self.core.shard.next_operator_order()?;
         self.begin_order(order)
     }
 
-    /// The task in progress, if its asker still waits.
-    fn unfinished_work(&mut self) -> Option<DeskWork> {
-        let work = self.desk_work.take()?;
-        match &work.asker {
-            DeskAsker::Desk(reply) if reply.is_abandoned() => None,
-            DeskAsker::Core(order) if order.is_late(self.core.shard.now()) => {
-                self.core.shard.refuse_late_order(order);
+    /// The request in progress, if its asker still waits.
+    fn unfinished_work(&mut self) -> Option<OperatorWork> {
+        let work = self.operator_work.take()?;
+        match &work.reply_to {
+            ReplyTarget::AdminThread(reply) if reply.has_no_receiver() => None,
+            ReplyTarget::GatheringCore(order) if order.is_late(self.core.shard.now()) => {
+                self.core.shard.refuse_late_operator_order(order);
                 None
             }
             _ => Some(work),
@@ -154,70 +166,74 @@ impl<K: HostKernel> Worker<K> {
     }
 
     /// Works on one task for one slice.
-    pub(super) fn serve_desk(&mut self) {
+    pub(super) fn serve_operator(&mut self) {
         let work = self.unfinished_work();
-        let Some(mut work) = work.or_else(|| self.next_work()) else { return };
-        let Some(reply) = self.carry_out_task(&mut work) else {
-            self.desk_work = Some(work);
+        let Some(mut work) = work.or_else(|| self.next_operator_work()) else { return };
+        let Some(reply) = self.work_on_slice(&mut work) else {
+            self.operator_work = Some(work);
             return;
         };
-        match &work.asker {
-            DeskAsker::Desk(place) => place.leave(reply.into()),
-            DeskAsker::Core(order) => {
-                let outcome = self.outcome(order, reply);
+        match &work.reply_to {
+            ReplyTarget::AdminThread(place) => place.send(reply.into()),
+            ReplyTarget::GatheringCore(order) => {
+                let outcome = self.node_outcome(order, reply);
                 self.answer_order(order, outcome);
             }
         }
     }
 
     /// Whether a tick is needed for a question.
-    pub(super) fn is_asked(&self) -> bool {
-        let desk = &self.shared.desks[usize::from(self.core.mailbox.core())];
+    pub(super) fn has_operator_work(&self) -> bool {
+        let queue = &self.shared.operator_queues[usize::from(self.core.mailbox.core())];
         let has_orders = !self.core.shard.outbox.orders.is_empty();
-        !self.core.is_paused() && (self.desk_work.is_some() || has_orders || desk.is_busy())
+        !self.core.is_paused()
+            && (self.operator_work.is_some() || has_orders || queue.has_requests())
     }
 
-    fn carry_out_task(&mut self, work: &mut DeskWork) -> Option<SlicedReply> {
-        match &work.goal {
-            DeskGoal::Show => {
+    fn work_on_slice(&mut self, work: &mut OperatorWork) -> Option<FinishedWork> {
+        match &work.purpose {
+            InspectionPurpose::Show => {
                 if !self.core.shard.inspect(&mut work.inspector) {
                     return None;
                 }
                 let findings = std::mem::take(&mut work.inspector.findings);
-                let socket = findings.inside.as_ref().map(|inside| self.facts(inside.row.key.slot));
-                Some(SlicedReply::Found(Box::new(InspectionReply { findings, socket })))
+                let socket = findings
+                    .details
+                    .as_ref()
+                    .map(|inside| self.socket_facts(inside.connection_row.key.slot));
+                Some(FinishedWork::Found(Box::new(InspectionReply { findings, socket })))
             }
-            DeskGoal::End { socket_id, channel } => {
-                let found = self.core.shard.find_slice(&mut work.inspector, *socket_id)?;
+            InspectionPurpose::End { socket_id, channel } => {
+                let found = self.core.shard.find_in_slice(&mut work.inspector, *socket_id)?;
                 let end = |key| self.core.shard.end_for_operator(key, channel.as_deref());
-                Some(SlicedReply::Ended(found.map_or(AccessEnd::NotOpen, end)))
+                Some(FinishedWork::Ended(found.map_or(AccessEnd::NotOpen, end)))
             }
         }
     }
 
     /// A reply as another node reads it.
-    fn outcome(&self, order: &OperatorOrder, reply: SlicedReply) -> OperatorOutcome {
+    fn node_outcome(&self, order: &OperatorOrder, reply: FinishedWork) -> OperatorOutcome {
         let apps = &self.configuration.configuration.apps;
         match reply {
-            SlicedReply::Ended(AccessEnd::Done) => OperatorOutcome::Ended,
-            SlicedReply::Ended(AccessEnd::NotSubscribed) => OperatorOutcome::NotSubscribed,
-            SlicedReply::Ended(AccessEnd::NotOpen) => OperatorOutcome::NotOpen,
-            SlicedReply::Found(found) => {
+            FinishedWork::Ended(AccessEnd::Done) => OperatorOutcome::Ended,
+            FinishedWork::Ended(AccessEnd::NotSubscribed) => OperatorOutcome::NotSubscribed,
+            FinishedWork::Ended(AccessEnd::NotOpen) => OperatorOutcome::NotOpen,
+            FinishedWork::Found(found) => {
                 let InspectionReply { findings, socket } = *found;
                 if let OperatorQuestion::Connection { .. } = *order.question {
-                    let inside = findings.inside.map(|inside| {
-                        let mut inside = inside.of_node(apps);
-                        socket.into_iter().for_each(|facts| facts.add_to(&mut inside));
+                    let inside = findings.details.map(|inside| {
+                        let mut inside = inside.to_node_answer(apps);
+                        socket.into_iter().for_each(|facts| facts.copy_to(&mut inside));
                         Box::new(inside)
                     });
                     return OperatorOutcome::Inside(inside);
                 }
-                OperatorOutcome::Rows(findings.of_node(apps))
+                OperatorOutcome::Rows(findings.to_node_answer(apps))
             }
         }
     }
 
-    fn facts(&self, slot: Slot) -> SocketFacts {
+    fn socket_facts(&self, slot: Slot) -> SocketFacts {
         let socket = self.core.reactor.descriptor(slot);
         SocketFacts {
             peer: self.core.reactor.named_client(slot).or_else(|| socket.and_then(peer_of)),

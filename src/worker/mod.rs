@@ -34,7 +34,7 @@ use crate::limits;
 use crate::mailbox::Mailbox;
 use crate::output;
 use crate::pusher::printed;
-use crate::running::{ConfigurationLink, RunningConfiguration};
+use crate::running_configuration::{ConfigurationLink, RunningConfiguration};
 use crate::shard::{Mail, MemoryLimits, Pace, Settings, Shard, ShardConfiguration};
 use crate::tick::http::{Http, Rules};
 use crate::tick::kernel::Kernel;
@@ -44,11 +44,11 @@ use crate::tls::acceptor::AcceptorLink;
 use crate::webhook::Feed;
 use crate::ws::frame;
 use drain::{DRAIN_TICK_MS, Drain};
-use inspect::{DeskAsk, DeskWork};
+use inspect::{OperatorWork, PendingGather};
 use kernel::{Choice, Epoll, ring_that_fits};
 use notes::Notes;
 use observe::Observer;
-use overload::Guard;
+use overload::MemoryGuard;
 use quiet::QuietWatch;
 use redis::RedisConnection;
 pub(crate) use shared::Shared;
@@ -73,14 +73,14 @@ pub(crate) struct Worker<K: HostKernel> {
     /// To the apps' backends, if any app has webhooks.
     feed: Option<Feed>,
     debug_log: DebugLog,
-    guard: Guard,
+    memory_guard: MemoryGuard,
     drain: Drain,
     redis: Option<RedisConnection>,
     notes: Notes,
     observer: Observer,
     /// A question of an operator that is not answered yet.
-    desk_work: Option<DeskWork>,
-    desk_asks: Vec<DeskAsk>,
+    operator_work: Option<OperatorWork>,
+    pending_gathers: Vec<PendingGather>,
     /// The configuration of TLS handshakes.
     acceptor: Option<Arc<AcceptorLink>>,
     /// The configuration that this worker has applied.
@@ -128,7 +128,7 @@ pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity:
             "all workers share one descriptor table, so LimitNOFILE counts for all of them together: {error}"
         );
     }
-    match shared.io {
+    match shared.kernel_interface {
         Choice::Uring(size) => {
             let smaller = shared.clone();
             run_on(|clock| ring_that_fits(clock, size, &smaller.smaller_rings), shared, ends);
@@ -143,7 +143,7 @@ fn run_on<K: HostKernel>(make: impl Fn(Clock) -> io::Result<K>, shared: Arc<Shar
         shared.unstartable.set(copy_of(error)).ok();
     });
     // All workers have their resources before any of them serves: a server starts completely or not at all.
-    shared.started.wait();
+    shared.start_barrier.wait();
     let Ok(parts) = parts else { return };
     if shared.unstartable.get().is_some() {
         return;
@@ -225,7 +225,7 @@ impl<K: HostKernel> Worker<K> {
             shared.overload.clone(),
             Box::new(move || entropy.next()),
         );
-        http.access.wanted = shared.config.log.access;
+        http.access.wants_entry = shared.config.log.access;
         let redis = RedisConnection::new(&shared, running.apps.clone(), &mailbox);
         let core = Core::new(shard, mailbox, http, kernel, shared.sockets_reserved);
         Self {
@@ -233,13 +233,13 @@ impl<K: HostKernel> Worker<K> {
             clock: shared.clock,
             feed,
             debug_log: DebugLog::new(),
-            guard: Guard::default(),
+            memory_guard: MemoryGuard::default(),
             drain: Drain::default(),
             redis,
             notes: Notes::default(),
             observer: Observer::default(),
-            desk_work: None,
-            desk_asks: Vec::new(),
+            operator_work: None,
+            pending_gathers: Vec::new(),
             acceptor: None,
             configuration,
             // The first tick counts as a heartbeat, also in the first second of the clock.
@@ -276,7 +276,7 @@ impl<K: HostKernel> Worker<K> {
     fn tick(&mut self) -> u64 {
         self.core.mailbox.doorbell().set_awake();
         let began_ns = self.core.reactor.kernel.stamp();
-        let stage = self.shared.phase.stage();
+        let stage = self.shared.phase.as_u8();
         let now = self.clock.now();
         self.apply_phase();
         self.follow_configuration();
@@ -292,8 +292,8 @@ impl<K: HostKernel> Worker<K> {
             self.shed();
         }
         self.core.tick();
-        if self.is_asked() {
-            self.serve_desk();
+        if self.has_operator_work() {
+            self.serve_operator();
             self.core.settle();
         }
         self.read_redis();
@@ -305,7 +305,7 @@ impl<K: HostKernel> Worker<K> {
         self.write_redis();
         let rest = self.core.finish();
         // At the end, because answers of other nodes come with `read_redis`, and the next tick may be a second away.
-        self.pass_answers_on();
+        self.send_gathered_answers();
         self.write_access();
         self.settle_accounts();
         self.core.note_gauges();
@@ -322,7 +322,7 @@ impl<K: HostKernel> Worker<K> {
         // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
         // The same holds for a question of an operator and for a configuration.
         let has_configuration = self.configuration.next().is_some();
-        if self.shared.phase.stage() != stage || self.is_asked() || has_configuration {
+        if self.shared.phase.as_u8() != stage || self.has_operator_work() || has_configuration {
             return 0;
         }
         self.park_ms(rest)
@@ -359,7 +359,7 @@ impl<K: HostKernel> Worker<K> {
         self.notes.start_second();
         // A debug build checks itself. It costs as much as the state of the core is large.
         debug_assert_eq!(self.core.check_invariants(), Ok(()));
-        self.core.shard.metrics().turn(self.last_second);
+        self.core.shard.metrics().begin_second(self.last_second);
         self.core.http.refill_lines();
         if let Some(latest) = self.acceptor.as_ref().and_then(|acceptor| acceptor.latest()) {
             self.use_acceptor(Some(latest));
@@ -411,10 +411,14 @@ impl<K: HostKernel> Worker<K> {
         }
         self.debug_log.write(&mut self.core.shard.outbox.traces);
         let apps = &self.configuration.configuration.apps;
-        for event in self.core.http.printed.drain(..) {
+        for event in self.core.http.published_to_show.drain(..) {
             if self.shared.config.print_events {
                 let payload = frame::server_payload(&event.frame);
-                output::events(printed::line(&apps.get(event.app).id, event.except, payload));
+                output::events(printed::line(
+                    &apps.get(event.app).id,
+                    event.excluded_socket_id,
+                    payload,
+                ));
             }
             if self.core.http.is_observed {
                 self.observer.published(&event);

@@ -23,23 +23,23 @@ const LINES_PER_SECOND: u32 = 10;
 
 #[derive(Default)]
 pub(super) struct Notes {
-    written: u32,
+    lines_this_second: u32,
 }
 
 impl Notes {
     /// Logs a line about another node or a hint for developers; over the limit it is only counted.
     pub(super) fn write(&mut self, text: &str, metrics: &CoreMetrics) {
-        if self.written < LINES_PER_SECOND {
+        if self.lines_this_second < LINES_PER_SECOND {
             tracing::warn!(target: PEER, event = "worker_note", "{text}");
         } else {
             metrics.lines_left_out.add(1);
         }
-        self.written = self.written.saturating_add(1);
+        self.lines_this_second = self.lines_this_second.saturating_add(1);
     }
 
     /// A new second begins.
     pub(super) fn start_second(&mut self) {
-        let silent = std::mem::take(&mut self.written).saturating_sub(LINES_PER_SECOND);
+        let silent = std::mem::take(&mut self.lines_this_second).saturating_sub(LINES_PER_SECOND);
         if silent > 0 {
             tracing::warn!(
                 target: PEER, event = "lines_suppressed",

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::{HostKernel, Worker, time};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
-use crate::live::{LiveEvent, LiveKind, beginning};
+use crate::event_log::{EventLogEntry, EventLogKind, cut_text};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::Observation;
 use crate::tick::http::Printed;
@@ -21,8 +21,8 @@ const RECENT_MAX: usize = 128;
 /// Events of a worker until the reader's lock is free, and its last refusals.
 #[derive(Default)]
 pub(super) struct Observer {
-    events: Vec<LiveEvent>,
-    recent: VecDeque<LiveEvent>,
+    events: Vec<EventLogEntry>,
+    recent_refusals: VecDeque<EventLogEntry>,
 }
 
 impl Observer {
@@ -34,80 +34,83 @@ impl Observer {
         line: &str,
         is_observed: bool,
     ) {
-        let text = beginning(line.as_bytes());
-        let refused = LiveEvent { app, socket_id, cause, ..event(LiveKind::Refused, text) };
+        let text = cut_text(line.as_bytes());
+        let refused = EventLogEntry { app, socket_id, cause, ..event(EventLogKind::Refused, text) };
         if is_observed {
             self.events.push(refused.clone());
         }
-        if self.recent.len() >= RECENT_MAX {
-            self.recent.pop_front();
+        if self.recent_refusals.len() >= RECENT_MAX {
+            self.recent_refusals.pop_front();
         }
         // The log has the line, too, so its rate is limited.
-        self.recent.push_back(LiveEvent { unix_ms: time::unix_ms(), ..refused });
+        self.recent_refusals.push_back(EventLogEntry { unix_ms: time::unix_ms(), ..refused });
     }
 
     /// The last refusals, of one connection or of all.
-    pub(super) fn recent(&self, socket_id: Option<SocketId>) -> Vec<LiveEvent> {
-        let is_asked = |event: &&LiveEvent| socket_id.is_none() || event.socket_id == socket_id;
-        self.recent.iter().filter(is_asked).cloned().collect()
+    pub(super) fn recent_refusals(&self, socket_id: Option<SocketId>) -> Vec<EventLogEntry> {
+        let is_asked = |event: &&EventLogEntry| socket_id.is_none() || event.socket_id == socket_id;
+        self.recent_refusals.iter().filter(is_asked).cloned().collect()
     }
 
     pub(super) fn published(&mut self, published: &Printed) {
-        self.events.push(LiveEvent {
+        self.events.push(EventLogEntry {
             app: Some(published.app),
-            socket_id: published.except,
+            socket_id: published.excluded_socket_id,
             channel: Some(published.channel.shared()),
-            ..event(LiveKind::ApiEvent, payload(&published.frame))
+            ..event(EventLogKind::ApiEvent, payload_text(&published.frame))
         });
     }
 
     fn observed(&mut self, observation: Observation) {
-        let of = |kind, app, socket_id| LiveEvent {
+        let of = |kind, app, socket_id| EventLogEntry {
             app: Some(app),
             socket_id: Some(socket_id),
             ..event(kind, Box::default())
         };
         self.events.push(match observation {
-            Observation::Connected { app, socket_id } => of(LiveKind::Connected, app, socket_id),
+            Observation::Connected { app, socket_id } => {
+                of(EventLogKind::Connected, app, socket_id)
+            }
             Observation::Disconnected { app, socket_id, ended } => {
                 let (by, cause) = ended.names();
                 let text = format!("closed by {by}").into();
-                LiveEvent { cause, text, ..of(LiveKind::Disconnected, app, socket_id) }
+                EventLogEntry { cause, text, ..of(EventLogKind::Disconnected, app, socket_id) }
             }
-            Observation::Subscribed { app, socket_id, channel, user } => LiveEvent {
+            Observation::Subscribed { app, socket_id, channel, user } => EventLogEntry {
                 channel: Some(channel),
                 text: user.map(|user| format!("as user {user}").into()).unwrap_or_default(),
-                ..of(LiveKind::Subscribed, app, socket_id)
+                ..of(EventLogKind::Subscribed, app, socket_id)
             },
-            Observation::Unsubscribed { app, socket_id, channel } => {
-                LiveEvent { channel: Some(channel), ..of(LiveKind::Unsubscribed, app, socket_id) }
-            }
-            Observation::SignedIn { app, socket_id, user } => LiveEvent {
-                text: format!("as user {user}").into(),
-                ..of(LiveKind::SignedIn, app, socket_id)
-            },
-            Observation::ClientEvent { app, socket_id, channel, frame } => LiveEvent {
+            Observation::Unsubscribed { app, socket_id, channel } => EventLogEntry {
                 channel: Some(channel),
-                text: payload(&frame),
-                ..of(LiveKind::ClientEvent, app, socket_id)
+                ..of(EventLogKind::Unsubscribed, app, socket_id)
+            },
+            Observation::SignedIn { app, socket_id, user } => EventLogEntry {
+                text: format!("as user {user}").into(),
+                ..of(EventLogKind::SignedIn, app, socket_id)
+            },
+            Observation::ClientEvent { app, socket_id, channel, frame } => EventLogEntry {
+                channel: Some(channel),
+                text: payload_text(&frame),
+                ..of(EventLogKind::ClientEvent, app, socket_id)
             },
         });
     }
 }
 
-fn event(kind: LiveKind, text: Box<str>) -> LiveEvent {
+fn event(kind: EventLogKind, text: Box<str>) -> EventLogEntry {
     let (app, socket_id, channel) = (None, None, None);
-    LiveEvent { unix_ms: 0, kind, app, socket_id, channel, cause: "", text }
+    EventLogEntry { unix_ms: 0, kind, app, socket_id, channel, cause: "", text }
 }
 
-fn payload(frame: &FrameBytes) -> Box<str> {
-    beginning(frame::server_payload(frame))
+fn payload_text(frame: &FrameBytes) -> Box<str> {
+    cut_text(frame::server_payload(frame))
 }
 
 impl<K: HostKernel> Worker<K> {
     /// Call it at the beginning of a tick.
     pub(super) fn begin_observing(&mut self) {
-        let is_observed = self.shared.live.is_watched();
+        let is_observed = self.shared.event_log.is_watched();
         self.core.shard.outbox.is_observed = is_observed;
         self.core.http.is_observed = is_observed;
     }
@@ -124,7 +127,7 @@ impl<K: HostKernel> Worker<K> {
         let new = observer.events.iter_mut().filter(|event| event.unix_ms == 0);
         new.for_each(|event| event.unix_ms = unix_ms);
         let worker = usize::from(self.core.mailbox.core());
-        self.shared.live.add_lost(worker, std::mem::take(&mut outbox.unobserved));
-        self.shared.live.push(worker, &mut observer.events);
+        self.shared.event_log.add_lost(worker, std::mem::take(&mut outbox.unobserved));
+        self.shared.event_log.push(worker, &mut observer.events);
     }
 }

@@ -17,15 +17,15 @@ const SLOTS_PER_SHED: usize = 1 << 16;
 
 /// One worker's part.
 #[derive(Default)]
-pub(super) struct Guard {
+pub(super) struct MemoryGuard {
     address_slots: AddressSlots,
     /// The last measurement that was processed.
-    measured: u32,
+    last_measurement: u32,
     /// The slot at which the next search starts.
     next_slot: usize,
 }
 
-impl Guard {
+impl MemoryGuard {
     pub(super) fn put(&mut self, slot: Slot, address_slot: AddressSlot) {
         self.address_slots.put(slot, address_slot);
     }
@@ -40,11 +40,11 @@ impl<K: HostKernel> Worker<K> {
     /// headroom. While memory is short, the connections that use most are closed, once for each measurement.
     pub(super) fn shed(&mut self) {
         let pressure = &self.shared.overload.pressure;
-        let measured = pressure.number();
-        if measured == self.guard.measured {
+        let measured = pressure.measurement_word();
+        if measured == self.memory_guard.last_measurement {
             return;
         }
-        self.guard.measured = measured;
+        self.memory_guard.last_measurement = measured;
         let core = &mut self.core;
         let cores = u64::from(core.mailbox.cores());
         core.shard.set_headroom(pressure.headroom() / cores);
@@ -52,8 +52,9 @@ impl<K: HostKernel> Worker<K> {
         core.shard.set_http_reserve(reserve / cores);
         if pressure.level() > OverloadLevel::None {
             let slots = core.reactor.slots();
-            let first = if self.guard.next_slot < slots { self.guard.next_slot } else { 0 };
-            self.guard.next_slot = first + SLOTS_PER_SHED;
+            let first =
+                if self.memory_guard.next_slot < slots { self.memory_guard.next_slot } else { 0 };
+            self.memory_guard.next_slot = first + SLOTS_PER_SHED;
             core.shed(first..slots.min(first + SLOTS_PER_SHED));
         }
     }
@@ -64,10 +65,12 @@ impl<K: HostKernel> Worker<K> {
         let overload = &self.shared.overload;
         for account in self.core.reactor.accounts.drain(..) {
             match account {
-                AddressChange::Begun(slot, address_slot) => self.guard.put(slot, address_slot),
-                AddressChange::Ended(slot) => {
-                    overload.admission.leave(self.guard.address_slots.take(slot))
+                AddressChange::Begun(slot, address_slot) => {
+                    self.memory_guard.put(slot, address_slot)
                 }
+                AddressChange::Ended(slot) => overload
+                    .admission
+                    .release_connection(self.memory_guard.address_slots.take(slot)),
             }
         }
         overload.refusals.take(&mut self.core.shard.outbox.refused);

@@ -14,7 +14,7 @@ pub(super) struct QuietWatch {
     /// Ticks of this second.
     ticks: u32,
     /// Ticks of busy seconds since memory was returned.
-    unreturned: u32,
+    busy_ticks_since_return: u32,
 }
 
 impl QuietWatch {
@@ -27,11 +27,11 @@ impl QuietWatch {
         let ticks = std::mem::take(&mut self.ticks);
         let is_quiet = ticks <= QUIET_TICKS_MAX;
         if !is_quiet {
-            self.unreturned = self.unreturned.saturating_add(ticks);
+            self.busy_ticks_since_return = self.busy_ticks_since_return.saturating_add(ticks);
         }
-        let is_due = is_quiet && self.unreturned >= TICKS_MIN;
+        let is_due = is_quiet && self.busy_ticks_since_return >= TICKS_MIN;
         if is_due {
-            self.unreturned = 0;
+            self.busy_ticks_since_return = 0;
         }
         is_due
     }

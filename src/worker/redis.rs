@@ -60,14 +60,14 @@ pub(super) struct RedisConnection {
     /// To be rung by the thread that connects.
     doorbells: Arc<[Doorbell]>,
     /// Names the socket to the kernel.
-    number: u32,
+    socket_number: u32,
     /// The socket takes no more for now.
     blocked: bool,
     /// Since when the connection has been up, in seconds.
     up_since: Option<u32>,
     pause_ms: u64,
     second: u32,
-    dropped_noted: u64,
+    dropped_logged: u64,
     /// It is counted in `RedisConnections::congested`.
     is_congested: bool,
     buffer: Box<[u8]>,
@@ -87,12 +87,12 @@ impl RedisConnection {
             session: ClusterSession::new(own, prefix, apps, login, time::unix_seconds()),
             state: RedisState::Pausing(Moment::default()),
             doorbells: mailbox.doorbells(),
-            number: 0,
+            socket_number: 0,
             blocked: false,
             up_since: None,
             pause_ms: PAUSE_FIRST_MS,
             second: 0,
-            dropped_noted: 0,
+            dropped_logged: 0,
             is_congested: false,
             buffer: vec![0; CHUNK_BYTES].into(),
         })
@@ -112,8 +112,8 @@ impl RedisConnection {
     fn note_congestion(&mut self, connections: &RedisConnections, shard: &Shard) {
         let is_congested = self.session.is_congested(shard);
         match (std::mem::replace(&mut self.is_congested, is_congested), is_congested) {
-            (false, true) => connections.congested.fetch_add(1, Ordering::Relaxed),
-            (true, false) => connections.congested.fetch_sub(1, Ordering::Relaxed),
+            (false, true) => connections.congested_workers.fetch_add(1, Ordering::Relaxed),
+            (true, false) => connections.congested_workers.fetch_sub(1, Ordering::Relaxed),
             _ => return,
         };
     }
@@ -175,7 +175,7 @@ impl<K: HostKernel> Worker<K> {
                     Ok(receiver) => connection.state = RedisState::Calling(receiver),
                     Err(error) => {
                         let why = unreachable(connections, &error);
-                        self.on_lost(&why);
+                        self.on_connection_lost(&why);
                     }
                 }
             }
@@ -185,11 +185,11 @@ impl<K: HostKernel> Worker<K> {
                 Err(TryRecvError::Empty) => self.core.reactor.cluster.readable = false,
                 Ok(Err(error)) => {
                     let why = unreachable(connections, &error);
-                    self.on_lost(&why);
+                    self.on_connection_lost(&why);
                 }
                 Err(TryRecvError::Disconnected) => {
                     let why = unreachable(connections, &io::Error::other("the call was given up"));
-                    self.on_lost(&why);
+                    self.on_connection_lost(&why);
                 }
             },
             RedisState::Serving(_) => self.read_if_ready(),
@@ -199,12 +199,12 @@ impl<K: HostKernel> Worker<K> {
     fn on_connected(&mut self, socket: OwnedFd) {
         let Some(connection) = &mut self.redis else { return };
         connection.session.open();
-        connection.number = connection.number.wrapping_add(1);
+        connection.socket_number = connection.socket_number.wrapping_add(1);
         connection.blocked = false;
         connection.up_since = None;
         let reactor = &mut self.core.reactor;
-        reactor.cluster = ClusterReports { number: connection.number, ..Default::default() };
-        reactor.kernel.watch_readable(&socket, Watched::Cluster(connection.number));
+        reactor.cluster = ClusterReports { number: connection.socket_number, ..Default::default() };
+        reactor.kernel.watch_readable(&socket, Watched::Cluster(connection.socket_number));
         connection.state = RedisState::Serving(socket);
     }
 
@@ -217,7 +217,10 @@ impl<K: HostKernel> Worker<K> {
         connection.blocked &= !is_writable;
         let RedisState::Serving(socket) = &connection.state else { return };
         if watch_ended {
-            self.core.reactor.kernel.watch_readable(socket, Watched::Cluster(connection.number));
+            self.core
+                .reactor
+                .kernel
+                .watch_readable(socket, Watched::Cluster(connection.socket_number));
         }
         if !is_readable {
             return;
@@ -256,11 +259,11 @@ impl<K: HostKernel> Worker<K> {
         }
         let address = connections.scaling.address();
         let why = format!("the connection to Redis at {address} ended: {why}");
-        self.on_lost(&why);
+        self.on_connection_lost(&why);
     }
 
     /// There is no connection. The next attempt follows after a pause.
-    fn on_lost(&mut self, why: &str) {
+    fn on_connection_lost(&mut self, why: &str) {
         let Some(connection) = &mut self.redis else { return };
         if !matches!(connection.state, RedisState::Serving(_)) {
             connection.session.note_unreachable();
@@ -275,13 +278,14 @@ impl<K: HostKernel> Worker<K> {
             let reactor = &mut self.core.reactor;
             reactor.kernel.unwatch(
                 &socket,
-                Watched::Cluster(connection.number),
+                Watched::Cluster(connection.socket_number),
                 connection.blocked,
             );
             reactor.kernel.submit();
             // What was reported of this socket is of no use to anybody, and a report that waits keeps the core awake.
-            connection.number = connection.number.wrapping_add(1);
-            reactor.cluster = ClusterReports { number: connection.number, ..Default::default() };
+            connection.socket_number = connection.socket_number.wrapping_add(1);
+            reactor.cluster =
+                ClusterReports { number: connection.socket_number, ..Default::default() };
         }
         self.core.settle();
         let worker = usize::from(self.core.mailbox.core());
@@ -321,7 +325,7 @@ impl<K: HostKernel> Worker<K> {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
-                Err(error) => return Err(reason(&error.into())),
+                Err(error) => return Err(error_text(&error.into())),
             }
         }
         core.reactor.cluster.readable = true;
@@ -339,7 +343,8 @@ impl<K: HostKernel> Worker<K> {
         let mut result = Ok(());
         if connection.second != now {
             connection.second = now;
-            connections.up[worker].store(connection.session.is_up(), Ordering::Relaxed);
+            connections.is_up_by_worker[worker]
+                .store(connection.session.is_up(), Ordering::Relaxed);
             result = connection.session.advance(
                 time::unix_seconds(),
                 connections.sends_heartbeat(worker),
@@ -348,16 +353,16 @@ impl<K: HostKernel> Worker<K> {
         }
         let result = result.and_then(|()| connection.session.carry_out(&mut core.shard));
         connection.note_congestion(connections, &core.shard);
-        core.shard.set_cluster_congested(connections.congested.load(Ordering::Relaxed) > 0);
+        core.shard.set_cluster_congested(connections.congested_workers.load(Ordering::Relaxed) > 0);
         let metrics = core.shard.metrics();
         metrics.cluster.waiting.set(connection.session.waiting() as u64);
         metrics.cluster.dropped.set(connection.session.dropped);
         for note in connection.session.notes.drain(..) {
             self.notes.write(&note, metrics);
         }
-        let dropped = connection.session.dropped - connection.dropped_noted;
+        let dropped = connection.session.dropped - connection.dropped_logged;
         if dropped > 0 && connection.second.is_multiple_of(10) {
-            connection.dropped_noted = connection.session.dropped;
+            connection.dropped_logged = connection.session.dropped;
             let text = format!(
                 "{dropped} events for other nodes were dropped: Redis has been away for too long to keep them all"
             );
@@ -376,7 +381,10 @@ impl<K: HostKernel> Worker<K> {
         if connection.write()
             && let RedisState::Serving(socket) = &connection.state
         {
-            self.core.reactor.kernel.watch_writable(socket, Watched::Cluster(connection.number));
+            self.core
+                .reactor
+                .kernel
+                .watch_writable(socket, Watched::Cluster(connection.socket_number));
         }
     }
 
@@ -409,16 +417,16 @@ impl<K: HostKernel> Worker<K> {
                 Err(_) => break,
             }
         }
-        connections.ended.fetch_add(1, Ordering::AcqRel);
+        connections.ended_workers.fetch_add(1, Ordering::AcqRel);
     }
 }
 
 fn unreachable(connections: &RedisConnections, error: &io::Error) -> String {
-    format!("cannot reach Redis at {}: {}", connections.scaling.address(), reason(error))
+    format!("cannot reach Redis at {}: {}", connections.scaling.address(), error_text(error))
 }
 
 /// An error of the system without its number.
-fn reason(error: &io::Error) -> String {
+fn error_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut characters = text.chars();

@@ -14,31 +14,31 @@ use super::time::Clock;
 use super::transfer::Transfer;
 use crate::admission::overload::Overload;
 use crate::config::Config;
-use crate::desk::Desk;
-use crate::live::LiveLog;
+use crate::event_log::EventLog;
 use crate::metrics::CoreMetrics;
+use crate::operator_requests::OperatorQueue;
 use crate::phase::Phase;
-use crate::running::CurrentConfiguration;
+use crate::running_configuration::CurrentConfiguration;
 
 /// The state that all workers share. What changes in it is atomic, or behind a lock that a worker only tries.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: Config,
     /// What may change. A worker has its own link to it.
-    pub current: CurrentConfiguration,
+    pub current_configuration: CurrentConfiguration,
     pub phase: Phase,
     /// `/up` answers 503, so that load balancers stop sending clients before the server drains
     /// (`Config::shutdown_delay_seconds`).
     pub unready: AtomicBool,
     /// Workers without connections, once draining.
-    pub drained: AtomicUsize,
+    pub drained_workers: AtomicUsize,
     /// By worker: ticks since it has had no connections, once draining.
     pub drained_ticks: Box<[AtomicU64]>,
     /// By worker: a counter that grows at least once a second. A worker whose counter stands still has stalled.
     pub heartbeats: Box<[AtomicU64]>,
     /// A barrier for all workers and the main thread. Each worker then has its own descriptor table and its rings.
     /// Descriptors that are opened before it are copied into all tables.
-    pub started: Barrier,
+    pub start_barrier: Barrier,
     /// Why a worker could not be set up. Final after `started`; then no worker runs.
     pub unstartable: OnceLock<io::Error>,
     /// Workers that accept no more, once draining.
@@ -52,12 +52,12 @@ pub(crate) struct Shared {
     /// By worker. Each is written by its worker only.
     pub metrics: Box<[Arc<CoreMetrics>]>,
     /// By worker: where the admin listener asks it.
-    pub desks: Box<[Desk]>,
+    pub operator_queues: Box<[OperatorQueue]>,
     /// The event log of the console.
-    pub live: Arc<LiveLog>,
+    pub event_log: Arc<EventLog>,
     /// Which kernel interface all workers use.
-    pub io: Choice,
-    /// Workers with a smaller ring than `io` has. Final after `started`.
+    pub kernel_interface: Choice,
+    /// Workers with a smaller ring than `kernel_interface` has. Final after `start_barrier`.
     pub smaller_rings: AtomicUsize,
     pub transfer: Transfer,
     /// The connections to the other nodes by Redis; `None`: this node is alone.
@@ -65,7 +65,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Workers with a smaller ring than was chosen. Call it after `started`.
+    /// Workers with a smaller ring than was chosen. Call it after `start_barrier`.
     pub(crate) fn smaller_rings(&self) -> usize {
         self.smaller_rings.load(Ordering::Relaxed)
     }

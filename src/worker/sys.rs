@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsRawFd;
 
-use crate::desk::RoundTrip;
+use crate::operator_requests::RoundTrip;
 
 /// Gives the calling thread a descriptor table of its own, with all that is open now: RLIMIT_NOFILE then counts for
 /// each worker alone, and the kernel takes no reference on a file for a system call of the table's only thread.

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trip() {
+    fn a_close_payload_is_decoded_as_it_was_encoded() {
         let payload = encode_payload(4200, "Reconnect ☂");
         assert_eq!(decode_payload(&payload), Ok(Some((4200, "Reconnect ☂"))));
         assert_eq!(encode_payload(NORMAL, ""), [0x03, 0xe8]);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_faults() {
+    fn each_fault_of_a_close_payload_is_named() {
         assert_eq!(decode_payload(&[3]), Err(Violation::ClosePayload));
         assert_eq!(decode_payload(&1005_u16.to_be_bytes()), Err(Violation::CloseCode));
         assert_eq!(decode_payload(b"\x03\xe8\xff"), Err(Violation::InvalidUtf8));

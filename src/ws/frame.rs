@@ -2,7 +2,8 @@
 //!
 //! Knows no message: what a sequence of frames means is in `reader`. A header is checked as far as it can be by itself:
 //! a reserved bit or opcode, a missing mask, a length that is not in its shortest form. Limit: the payload of a control
-//! frame has at most 125 bytes. `text_in` writes a frame into reused space, so that a single frame needs one copy.
+//! frame has at most 125 bytes. `write_text_frame` writes a frame into reused space, so that a single frame needs one
+//! copy.
 
 use super::violation::Violation;
 use crate::limits::CONTROL_PAYLOAD_MAX;
@@ -129,7 +130,7 @@ pub fn encode_text(payload: &[u8]) -> Vec<u8> {
 
 /// Writes a text frame in `space`; `write` appends its payload there. So the payload of a single frame needs no vector
 /// of its own.
-pub fn text_in(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+pub fn write_text_frame(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     space.clear();
     space.extend_from_slice(&[0; SERVER_HEADER_BYTES_MAX]);
     write(space);
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn encode_appends() {
+    fn frames_are_appended_to_the_output() {
         let mut out = vec![7];
         encode(Opcode::Pong, b"hi", &mut out);
         encode(Opcode::Close, b"", &mut out);

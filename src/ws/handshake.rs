@@ -106,7 +106,8 @@ pub fn check(request: &UpgradeRequest<'_>) -> Result<AcceptKey, HandshakeRefusal
     if !request.http_11 {
         return Err(HandshakeRefusal::HttpVersion);
     }
-    if !lists(request.upgrade, "websocket") || !lists(request.connection, "upgrade") {
+    if !list_contains(request.upgrade, "websocket") || !list_contains(request.connection, "upgrade")
+    {
         return Err(HandshakeRefusal::NotAnUpgrade);
     }
     if request.version.map(str::trim_ascii) != Some("13") {
@@ -133,7 +134,7 @@ pub fn write_response(accept: &AcceptKey, out: &mut Vec<u8>) {
 }
 
 /// Whether a comma-separated list contains `token`, ignoring case.
-fn lists(list: Option<&str>, token: &str) -> bool {
+fn list_contains(list: Option<&str>, token: &str) -> bool {
     let mut tokens = list.unwrap_or_default().as_bytes().split(|byte| *byte == b',');
     tokens.any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal() {
+    fn each_malformed_upgrade_has_its_refusal() {
         let cases = [
             (HandshakeRefusal::WrongMethod, 405, UpgradeRequest { method: "POST", ..SAMPLE }),
             (HandshakeRefusal::HttpVersion, 426, UpgradeRequest { http_11: false, ..SAMPLE }),

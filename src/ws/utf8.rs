@@ -14,7 +14,7 @@ pub struct InvalidUtf8;
 /// Validator of one text; `Default` starts a new one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8 {
-    cut: [u8; 3],
+    cut_character: [u8; 3],
     cut_len: u8,
 }
 
@@ -29,7 +29,7 @@ impl Utf8 {
             Ok(_) => Ok(()),
             // No error length: the text ends inside a character that may still become whole.
             Err(error) if error.error_len().is_none() => {
-                rest.iter().skip(error.valid_up_to()).try_for_each(|&byte| self.keep(byte))
+                rest.iter().skip(error.valid_up_to()).try_for_each(|&byte| self.push_cut_byte(byte))
             }
             Err(_) => Err(InvalidUtf8),
         }
@@ -55,7 +55,7 @@ impl Utf8 {
     }
 
     fn extend_cut(&mut self, byte: u8) -> Result<(), InvalidUtf8> {
-        let [a, b, c] = self.cut;
+        let [a, b, c] = self.cut_character;
         let candidate: &[u8] = match self.cut_len {
             1 => &[a, byte],
             2 => &[a, b, byte],
@@ -66,14 +66,14 @@ impl Utf8 {
                 self.cut_len = 0;
                 Ok(())
             }
-            Err(error) if error.error_len().is_none() => self.keep(byte),
+            Err(error) if error.error_len().is_none() => self.push_cut_byte(byte),
             Err(_) => Err(InvalidUtf8),
         }
     }
 
     /// Appends to the cut character. A fourth byte always completes or refutes it: there is room.
-    fn keep(&mut self, byte: u8) -> Result<(), InvalidUtf8> {
-        let slot = self.cut.get_mut(usize::from(self.cut_len)).ok_or(InvalidUtf8)?;
+    fn push_cut_byte(&mut self, byte: u8) -> Result<(), InvalidUtf8> {
+        let slot = self.cut_character.get_mut(usize::from(self.cut_len)).ok_or(InvalidUtf8)?;
         *slot = byte;
         self.cut_len += 1;
         Ok(())

@@ -1,11 +1,14 @@
 """The Helm chart and the plain Kubernetes manifests.
 
-Renders the chart with several values. Each object fits the schema of its kind (Kubernetes 1.37; those of the Prometheus
+Renders the chart with several values, by Helm's engine and once by the program helm. Each object fits the schema of its kind (Kubernetes 1.37; those of the Prometheus
 operator have none here). The chart's default output is what packaging/kubernetes has, so that the two cannot differ.
 """
 
+import os
 import pathlib
 import re
+import subprocess
+import tempfile
 import unittest
 
 import helm_python as helm
@@ -91,6 +94,28 @@ class Chart(unittest.TestCase):
         monitored = rendered({"serviceMonitor": {"enabled": True}})
         both = plain("ringverb.yaml") | plain("monitoring.yaml")
         self.assertEqual(without_labels_of_helm(monitored), both)
+
+    def test_the_command_of_the_documents_renders_the_same(self):
+        with tempfile.TemporaryDirectory() as folder:
+            values = pathlib.Path(folder) / "app.yaml"
+            # As packaging/README.md says it.
+            values.write_text(yaml.safe_dump({**GIVEN, "redis": {"host": "redis"}}))
+            arguments = ["ringverb", "packaging/helm/ringverb", "--values", str(values)]
+
+            def of_helm(*command):
+                command = [os.environ["HELM"], *command]
+                return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+            template = of_helm("template", *arguments)
+            self.assertEqual(template.returncode, 0, template.stderr)
+            self.assertEqual(by_name(filter(None, yaml.safe_load_all(template.stdout))), rendered())
+            installed = of_helm("install", *arguments, "--dry-run=client")
+            self.assertIn("REVERB_HOST=ringverb.default.svc", installed.stdout, installed.stderr)
+            lint = of_helm("lint", *arguments[1:])
+            self.assertEqual(lint.returncode, 0, lint.stdout)
+            refused = of_helm("template", *arguments, "--set", "replicas=0")
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("'/replicas': minimum", refused.stderr)
 
     def test_all_objects_fit_their_schemas(self):
         self.fits(plain("ringverb.yaml"))

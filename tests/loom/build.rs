@@ -22,8 +22,8 @@ const FAULTS: [(&str, &str, &str); 6] = [
     ),
     (
         "rung before the mail is there",
-        "self.to_ring[usize::from(to)] = true;\n        self.carried",
-        "self.doorbells[usize::from(to)].ring();\n        self.carried",
+        "self.doorbells_due[usize::from(to)] = true;\n        self.mail_totals",
+        "self.doorbells[usize::from(to)].ring();\n        self.mail_totals",
     ),
     (
         "no fence of the receiver",
@@ -35,7 +35,7 @@ const FAULTS: [(&str, &str, &str); 6] = [
         "pub fn ring(&self) {\n        fence(Ordering::SeqCst);",
         "pub fn ring(&self) {",
     ),
-    ("mail that waited for room does not ring", "self.to_ring[to] = true;", "let _ = to;"),
+    ("mail that waited for room does not ring", "self.doorbells_due[to] = true;", "let _ = to;"),
 ];
 
 fn main() {

@@ -203,7 +203,7 @@ fn a_file_of_reverb_beside_the_env_file_is_compared() {
 }
 
 #[test]
-fn sizes_have_units() {
+fn sizes_may_have_a_unit() {
     let finished = check(folder("RINGVERB_MEMORY_MAX=512M\nREVERB_APP_MAX_MESSAGE_SIZE=64KiB\n"));
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let server = folder("REVERB_MAX_REQUEST_SIZE=64K\n").start();
@@ -327,7 +327,7 @@ fn check_shows_changed_options_first_and_the_others_on_request() {
 }
 
 #[test]
-fn check_asks_redis() {
+fn check_asks_redis_for_role_and_clock() {
     let redis = Redis::start();
     let run = |setup: Setup| setup.args(&["check", "--port", "0"]).run();
     let finished = run(Setup::new().meeting_in(&redis));

@@ -265,7 +265,7 @@ fn bytes_after_a_handshake() {
 }
 
 #[test]
-fn frames_cut_anywhere() {
+fn frames_in_any_pieces_do_not_harm_the_server() {
     run(300, &(frames(), 1..400_usize), |target, (frames, size)| {
         let pieces = cut(&frames, size);
         send_and_drain(Client::open(&target.server, &Handshake::new()).wire, &pieces);

@@ -283,7 +283,7 @@ fn refusals_of_the_server_are_readable() {
 }
 
 #[test]
-fn nothing_listens() {
+fn commands_report_a_server_that_does_not_listen() {
     let port = {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         taken.local_addr().expect("an address").port().to_string()

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::support::{
-    Answer, Client, Endpoint, Finished, Handshake, Server, Setup, eventually, now,
+    Answer, Client, Endpoint, Finished, Handshake, Server, Setup, eventually, now, tls,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -233,4 +233,34 @@ fn a_busy_backend_gets_the_event_again_after_the_time_that_it_asks_for() {
     client.close();
     let finished = stopped(server);
     assert!(!finished.stdout.contains("given up"), "{}", finished.stdout);
+}
+
+/// The host's store of authorities is that of SSL_CERT_FILE, as for curl and PHP.
+#[test]
+fn a_certificate_of_the_hosts_authorities_is_trusted_and_every_other_one_is_refused_and_logged() {
+    let endpoint = Endpoint::over_tls();
+    let server = |authorities: &str| {
+        let setup = Setup::new().file("empty.pem", "").env("RINGVERB_WEBHOOK_URL", &endpoint.url);
+        setup.env("SSL_CERT_FILE", authorities).env("RINGVERB_WEBHOOK_DEBOUNCE", "0").start()
+    };
+    let trusting = server(&tls::file("authority.pem"));
+    let mut client = trusting.connect();
+    client.subscribe("orders");
+    assert_eq!(endpoint.next()["channel"], "orders");
+    client.close();
+    let log = stopped(trusting).stdout;
+    assert!(!log.contains("cannot be trusted") && !log.contains("authorities"), "{log}");
+    for (authorities, reason) in [
+        ("empty.pem", None),
+        ("missing.pem", Some("of this host's certificate authorities cannot be read")),
+    ] {
+        while endpoint.events.try_recv().is_ok() {}
+        let mut server = server(authorities);
+        let mut client = server.connect();
+        client.subscribe("secret");
+        server.line_with("cannot be trusted");
+        let finished = stopped(server);
+        assert!(reason.is_none_or(|reason| finished.stdout.contains(reason)), "{finished:?}");
+        assert!(endpoint.events.try_recv().is_err(), "nothing is posted to a stranger");
+    }
 }

@@ -297,7 +297,7 @@ impl AttackSimulation {
     fn poll_question(&mut self) {
         let Some((core, id, since)) = self.asked else { return };
         let gathers = &mut self.process.cores[core].gathers;
-        if let Some(answers) = gathers.take(id) {
+        if let Some(answers) = gathers.take_answers(id) {
             assert_eq!(answers.len(), self.process.cores.len(), "each core answers once");
             self.asked = None;
             return;
@@ -350,7 +350,7 @@ impl AttackSimulation {
                 let kept = core.kept_bytes(key);
                 let most = CONNECTION_BYTES_MAX + MESSAGE_BYTES_MAX + PARTIAL_BYTES_MAX;
                 assert!(kept <= most, "{key:?} of core {index} keeps {kept} bytes");
-                let queue = core.shard.send_queue(key.slot).map_or(0, SendQueue::cost);
+                let queue = core.shard.send_queue(key.slot).map_or(0, SendQueue::memory_bytes);
                 let charged = core.shard.kept_bytes(key) - queue;
                 // The rest is the send queue's, so that what a client keeps never closes it when an event comes.
                 assert!(charged <= CONNECTION_BYTES_MAX / 2, "{key:?} is charged {charged} bytes");
@@ -360,7 +360,11 @@ impl AttackSimulation {
             }
             // A connection that has ended may have an entry still, and its slot's next one another.
             let most = 2 * core.reactor.slots();
-            assert!(core.reactor.queued() <= most, "{} sockets are queued", core.reactor.queued());
+            assert!(
+                core.reactor.queued_reads() <= most,
+                "{} sockets are queued",
+                core.reactor.queued_reads()
+            );
             if let Some(most) = self.kept_max[index] {
                 let kept = self.kept(index);
                 assert!(kept <= most, "core {index} keeps {kept} bytes, {most} were left");
@@ -458,7 +462,7 @@ impl AttackSimulation {
         self.process.check_empty();
         for core in &self.process.cores {
             assert_eq!(core.shard.charged_bytes(), 0, "charges are left");
-            assert_eq!(core.reactor.queued(), 0, "queued sockets are left");
+            assert_eq!(core.reactor.queued_reads(), 0, "queued sockets are left");
         }
         assert!(self.world.borrow().wires.iter().all(|wire| wire.closed), "a socket leaked");
     }

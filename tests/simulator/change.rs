@@ -47,9 +47,9 @@ impl Changes {
         if apps.is_empty() || random.below(2) == 0 {
             apps.push(App { enabled: true, is_removed: false, ..other });
         }
-        let changed = process.apps.changed(apps).expect("two apps");
-        let wanted = Arc::new(changed.wanted);
-        for apps in [Arc::new(changed.prepared), wanted.clone()] {
+        let changed = process.apps.change_steps(apps).expect("two apps");
+        let wanted = Arc::new(changed.without_removed_apps);
+        for apps in [Arc::new(changed.with_new_apps), wanted.clone()] {
             let mut cores: Vec<usize> = (0..process.cores.len()).collect();
             while !cores.is_empty() {
                 let core = cores.swap_remove(random.below(cores.len()));

@@ -141,7 +141,7 @@ impl SecureChannel for SimChannel {
         opened
     }
 
-    fn owes(&self) -> bool {
+    fn has_pending_record(&self) -> bool {
         self.owes && !self.is_closed
     }
 

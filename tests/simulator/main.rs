@@ -147,12 +147,12 @@ fn processes_keep_their_invariants() {
 }
 
 #[test]
-fn backends_are_answered() {
+fn http_requests_of_backends_are_answered_correctly() {
     try_corpus(Model::Http);
 }
 
 #[test]
-fn nodes_agree() {
+fn nodes_agree_when_quiet() {
     try_corpus(Model::Cluster);
 }
 
@@ -163,7 +163,7 @@ fn attackers_take_nothing_from_honest_clients() {
 
 /// What the fuzzer kept: its bytes are the choices. Nothing runs if one seed is replayed.
 #[test]
-fn the_fuzzers_corpus() {
+fn the_fuzzers_corpus_passes() {
     if given("RINGVERB_SEED").is_some() {
         return;
     }
@@ -190,7 +190,7 @@ fn replay(target: &str, run_script: fn(&[u8])) {
 /// New seeds in every run, as many as are asked for, or for as long as is asked for; none if one seed is replayed.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "new seeds come from the clock")]
-fn new_seeds() {
+fn new_seeds_pass_all_models() {
     if given("RINGVERB_SEED").is_some() {
         return;
     }

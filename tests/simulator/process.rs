@@ -10,7 +10,7 @@ use ringverb::admission::overload::Overload;
 use ringverb::api::Publication;
 use ringverb::app::{App, AppIndex, Apps};
 use ringverb::clock::Moment;
-use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::config::validate::{DevelopmentApp, build_config};
 use ringverb::config::{Config, Sources, merge};
 use ringverb::mailbox::{Mailbox, mesh_of};
 use ringverb::metrics::CoreMetrics;
@@ -134,7 +134,7 @@ fn config(has_webhooks: bool, counts_addresses: bool, proxies: &[IpAddr]) -> Con
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
-    build(&merged, &development).expect("a good configuration")
+    build_config(&merged, &development).expect("a good configuration")
 }
 
 /// The defaults, but for what the world says.
@@ -279,7 +279,7 @@ impl Process {
             match account {
                 AddressChange::Begun(slot, place) => self.places[index].put(slot, place),
                 AddressChange::Ended(slot) => {
-                    self.overload.admission.leave(self.places[index].take(slot));
+                    self.overload.admission.release_connection(self.places[index].take(slot));
                 }
             }
         }
@@ -366,7 +366,7 @@ impl Process {
     /// A WebSocket without its handshake.
     pub(crate) fn open(&mut self, core: usize, wire: usize, leftover: &mut [u8]) {
         let entropy = self.world.borrow().random.next();
-        assert!(self.apps.get(APP).admit());
+        assert!(self.apps.get(APP).try_count_connection());
         let socket = self.socket(core, wire);
         let core = &mut self.cores[core];
         let key = core.shard.open(APP, entropy, b"");
@@ -388,14 +388,14 @@ impl Process {
         core: usize,
         channel: &str,
         number: u64,
-        except: Option<SocketId>,
+        excluded_socket_id: Option<SocketId>,
     ) {
         self.tick_while(core, Mailbox::is_congested);
         let mut text = Vec::new();
         outbound::event("\"e\"", &format!("\"{number}\""), channel, &mut text);
         let frame = frame::encode_text(&text).into();
         let channel = ChannelName::parse(channel).expect("a channel name");
-        self.cores[core].publish(APP, &[Publication { channel, frame, except }]);
+        self.cores[core].publish(APP, &[Publication { channel, frame, excluded_socket_id }]);
         self.tick(core);
         self.tick_while(core, Mailbox::has_overflow);
     }
@@ -423,7 +423,7 @@ impl Process {
 
     /// Clients wait to be read until time has passed.
     pub(crate) fn has_paced(&self) -> bool {
-        self.cores.iter().any(|core| core.reactor.has_paced())
+        self.cores.iter().any(|core| core.reactor.has_paused_reads())
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -435,17 +435,17 @@ impl Process {
         for core in &self.cores {
             assert_eq!(core.http_sessions(), 0, "HTTP connections are left");
             assert_eq!(core.shard.http_bytes(), 0, "memory of HTTP connections is left");
-            assert_eq!(core.reactor.queued(), 0, "queued sockets are left");
+            assert_eq!(core.reactor.queued_reads(), 0, "queued sockets are left");
         }
         let admission = &self.overload.admission;
-        if !admission.is_on() {
+        if !admission.limits_clients() {
             return;
         }
         for address in [Ipv4Addr::LOCALHOST, CLIENT_OF_A_PROXY] {
-            let free = |_: &u32| admission.enter_socket(address.into()).is_ok();
+            let free = |_: &u32| admission.try_count_socket(address.into()).is_ok();
             let count = (0..=CONNECTIONS_PER_IP_MAX).take_while(free).count();
             assert_eq!(count, CONNECTIONS_PER_IP_MAX as usize, "HTTP places of {address}");
-            let free = |_: &u32| admission.enter(address.into()).is_ok();
+            let free = |_: &u32| admission.try_count_connection(address.into()).is_ok();
             let count = (0..=CONNECTIONS_PER_IP_MAX).take_while(free).count();
             assert_eq!(count, CONNECTIONS_PER_IP_MAX as usize, "places of {address}");
         }
@@ -470,7 +470,7 @@ impl Process {
                 let found = &inspector.findings;
                 assert!(found.channels.is_empty() && found.connections.is_empty(), "{found:?}");
             }
-            assert!(!core.mailbox.has_held() && !core.mailbox.has_overflow(), "mail is left");
+            assert!(!core.mailbox.has_held_mail() && !core.mailbox.has_overflow(), "mail is left");
         }
         self.check_http();
         let app = self.apps.get(APP);

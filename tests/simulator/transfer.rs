@@ -1,7 +1,7 @@
 //! The process gives its connections to another one, with another number of cores and another seed, while clients go
 //! on: or to one that dies before it has taken them, and goes on itself.
 
-use ringverb::mailbox::Carried;
+use ringverb::mailbox::MailTotals;
 use ringverb::shard::ChannelState;
 use ringverb::tick::{SessionPeer, TransferredConnection, TransferredSession};
 use ringverb::tls::socket::SecureState;
@@ -58,7 +58,8 @@ impl Simulation {
             let socket = new.socket(core, wire);
             let key = new.cores[core].import_connection(moved, socket);
             if let Some(client) = client {
-                new.places[core].put(key.slot, new.overload.admission.enter_again(client));
+                new.places[core]
+                    .put(key.slot, new.overload.admission.count_transferred_connection(client));
             }
         }
         for (place, session) in sessions.into_iter().enumerate() {
@@ -138,7 +139,7 @@ impl Simulation {
             ring_capacity: ring_capacity(random),
             seed: random.next(),
             http_connections_max: self.http_connections_max,
-            counts_addresses: self.process.overload.admission.is_on(),
+            counts_addresses: self.process.overload.admission.limits_clients(),
             listeners: self.process.listeners.iter().flatten().copied().collect(),
             is_new_process: true,
         };
@@ -171,9 +172,9 @@ impl Simulation {
         for round in 0.. {
             assert!(round < 10_000, "mail never runs dry");
             self.process.tick_all();
-            let carried: Vec<Carried> =
-                self.process.cores.iter().map(|core| core.mailbox.carried()).collect();
-            let sum = |what: fn(&Carried) -> u64| carried.iter().map(what).sum::<u64>();
+            let carried: Vec<MailTotals> =
+                self.process.cores.iter().map(|core| core.mailbox.mail_totals()).collect();
+            let sum = |what: fn(&MailTotals) -> u64| carried.iter().map(what).sum::<u64>();
             let quiet = self.process.cores.iter().all(ringverb::tick::Core::is_quiet);
             let equal = sum(|carried| carried.sent) == sum(|carried| carried.received);
             if quiet && equal && before.as_ref() == Some(&carried) {
@@ -196,7 +197,7 @@ fn given(process: &Process) -> Given {
     for (index, core) in process.cores.iter().enumerate() {
         for moved in core.export_connections() {
             let (key, moved, socket) = moved.expect("a core at rest");
-            let client = process.overload.admission.client(&process.places[index].get(key.slot));
+            let client = process.overload.admission.client_of(&process.places[index].get(key.slot));
             let bytes = postcard::to_allocvec(&moved).expect("bytes");
             given.connections.push((bytes, socket.wire, client));
         }

@@ -21,7 +21,7 @@ const ACTORS: &[&str] =
 const VERBS: &[&str] = &["told", "hears", "heard"];
 
 #[test]
-fn spelling_is_american() {
+fn the_spelling_of_prose_is_american() {
     let mut violations = Vec::new();
     for source in sources("src").iter().chain(sources("bench")) {
         look_for_british(&source.name, &source.text, &mut violations);
@@ -85,7 +85,7 @@ fn documents() -> Vec<(String, String)> {
 }
 
 #[test]
-fn words_are_found() {
+fn british_spelling_and_hidden_actors_are_found() {
     let mut violations = Vec::new();
     look_for_british("x", "a grey line\na gray one", &mut violations);
     look_for_actors("y", "// Nobody waits.", &mut violations);

@@ -123,8 +123,13 @@ fn core() -> Core<Browsers> {
         Http::new(rules(1_000), apps.clone(), Arc::new(Overload::default()), Box::new(random));
     http.accepts = true;
     let mailbox = mesh(1).expect("an eventfd").remove(0);
-    let mut core =
-        Core::new(Shard::new(Settings::alone(apps)), mailbox, http, Browsers::default(), 1_000);
+    let mut core = Core::new(
+        Shard::new(Settings::single_core(apps)),
+        mailbox,
+        http,
+        Browsers::default(),
+        1_000,
+    );
     core.reactor.listen(());
     core
 }

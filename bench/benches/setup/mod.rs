@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ringverb::app::{AppIndex, Apps};
 use ringverb::config::Config;
-use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::config::validate::{DevelopmentApp, build_config};
 use ringverb::config::{Sources, merge};
 use ringverb::shard::{ConnectionKey, MemoryLimits, Settings, Shard};
 use ringverb::tick::http::Rules;
@@ -29,7 +29,7 @@ pub(crate) fn config_with(more: &[(&str, &str)]) -> Config {
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
-    build(&merged, &development).expect("a plain configuration")
+    build_config(&merged, &development).expect("a plain configuration")
 }
 
 /// Rules of HTTP for so many connections.
@@ -57,7 +57,7 @@ pub(crate) fn shard_with(config: Config) -> Shard {
             send_queue_bytes_max: config.send_queue_bytes_max,
             connection_bytes_max: config.connection_bytes_max,
         },
-        ..Settings::alone(Arc::new(Apps::new(config.apps)))
+        ..Settings::single_core(Arc::new(Apps::new(config.apps)))
     })
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn flush(shard: &mut Shard) {
     for &slot in &dirty {
         if shard.take_dirty(slot).is_some() {
             let bytes = shard.send_queue(slot).map_or(0, |queue| queue.bytes());
-            shard.sent(slot, bytes, false);
+            shard.on_sent(slot, bytes, false);
         }
     }
     dirty.clear();

@@ -36,7 +36,13 @@ final class DoctorCommand extends Command
     ): int {
         $this->extensions();
         $this->application($config, $router);
-        $servers = $files->running($processes);
+        try {
+            $servers = $files->running($processes);
+        } catch (RuntimeException $exception) {
+            $this->report(false, 'server of this application on this host', $exception->getMessage());
+
+            return self::FAILURE;
+        }
         $shown = array_map(static fn($server): string => "{$server->pid}", $servers);
         $this->report(
             $servers !== [],
@@ -59,7 +65,8 @@ final class DoctorCommand extends Command
 
     private function extensions(): void
     {
-        foreach (['pcntl_exec' => 'reverb:start', 'posix_kill' => 'reverb:restart'] as $function => $command) {
+        $needed = ['pcntl_exec' => 'reverb:start', 'posix_kill' => 'reverb:restart', 'proc_open' => 'reverb:restart'];
+        foreach ($needed as $function => $command) {
             $this->report(
                 function_exists($function),
                 $function,

@@ -36,10 +36,16 @@ final class InstallCommand extends Command
         if ($release !== null) {
             $plan[] =
                 "download {$release->url()}, check its SHA-256 sum {$release->sha256}, " .
-                "and put its program at {$binary->installed()}";
+                "and put its program at {$binary->installed()}, and a .gitignore into " .
+                dirname($binary->installed(), 2);
+        }
+        if ($added !== [] && !is_writable(is_file($file) ? $file : dirname($file))) {
+            $this->error("Cannot write {$file}: run this command as its owner. Nothing was changed.");
+
+            return self::FAILURE;
         }
         if ($added !== []) {
-            $plan[] = "set in {$file}: " . implode(', ', array_keys($added));
+            $plan[] = "set in {$file}: " . implode(', ', array_map(self::shown(...), array_keys($added), $added));
         }
         if ($plan === []) {
             $path = $binary->path();
@@ -61,23 +67,27 @@ final class InstallCommand extends Command
                 $release->install($binary->installed(), Release::download(...));
                 ServerFiles::ignoreInGit(dirname($binary->installed(), 2));
             }
+            if ($added !== []) {
+                $text = is_file($file) ? (string) file_get_contents($file) : '';
+                file_put_contents($file, self::withNames($text, $added));
+            }
+            $path = $binary->path();
         } catch (BinaryException $exception) {
             $this->error($exception->getMessage());
 
             return self::FAILURE;
         }
-        if ($added !== []) {
-            $text = is_file($file) ? (string) file_get_contents($file) : '';
-            file_put_contents($file, self::withNames($text, $added));
-        }
-        $path = $binary->path();
         $version = $binary->version($path);
         if ($version === null) {
             $this->error("{$path} does not run on this machine: it needs Linux with glibc 2.28 or newer.");
 
             return self::FAILURE;
         }
-        $this->info("{$path} is version {$version}. Start it: php artisan reverb:start");
+        if ($added !== [] && $this->laravel->configurationIsCached()) {
+            $this->warn('The configuration is cached, so .env is not read: php artisan config:clear');
+        }
+        $this->info("{$path} is version {$version}. Start it with php artisan reverb:start; " .
+            'php artisan reverb:restart gives it to a server that runs.');
 
         return self::SUCCESS;
     }
@@ -148,15 +158,27 @@ final class InstallCommand extends Command
      */
     public static function withNames(string $text, array $values): string
     {
+        // A file of Windows keeps its line ends.
+        $end = str_contains($text, "\r\n") ? "\r\n" : "\n";
         foreach ($values as $name => $value) {
             $line = "{$name}={$value}";
-            $text = preg_replace_callback("/^{$name}=.*$/m", static fn(): string => $line, $text, 1, $count);
+            $text = preg_replace_callback("/^{$name}=[^\r\n]*/m", static fn(): string => $line, $text, 1, $count);
             if ($count === 0) {
-                $text = ($text === '' ? '' : rtrim($text, "\n") . "\n") . $line . "\n";
+                $text = ($text === '' ? '' : rtrim($text, "\r\n") . $end) . $line . $end;
             }
         }
 
         return $text;
+    }
+
+    /** What the plan shows of a name. */
+    private static function shown(string $name, string $value): string
+    {
+        return match ($name) {
+            'REVERB_APP_ID', 'REVERB_APP_KEY', 'REVERB_APP_SECRET' => "{$name} (generated)",
+            'BROADCAST_CONNECTION' => "{$name}={$value} in place of " . config('broadcasting.default', 'null'),
+            default => "{$name}={$value}",
+        };
     }
 
     private function versionOf(Binary $binary, string $path): string

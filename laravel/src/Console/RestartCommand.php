@@ -37,21 +37,35 @@ final class RestartCommand extends Command
         ProcessTable $processes,
         Replacement $replacement,
     ): int {
-        if (!$this->option('requested')) {
-            $this->request($files);
-        } elseif (!$this->isRequested($files)) {
-            return self::SUCCESS;
+        try {
+            $servers = $files->running($processes);
+            $elsewhere = $files->elsewhere($processes);
+            if (!$this->option('requested')) {
+                $this->request($files);
+            } elseif (!$this->isRequested($files)) {
+                return self::SUCCESS;
+            }
+        } catch (RuntimeException $exception) {
+            $this->error($exception->getMessage());
+
+            return self::FAILURE;
         }
-        $servers = $files->running($processes);
         if ($servers === []) {
             $this->info('No server of this application runs on this host.');
+            if ($elsewhere !== []) {
+                $this->warn(
+                    'The state folder names a server of another host, container or boot (' .
+                        implode(', ', $elsewhere) .
+                        '): run this command there.',
+                );
+            }
 
             return self::SUCCESS;
         }
         try {
             $text = $configuration->json();
         } catch (ConfigurationException $exception) {
-            $this->error($exception->getMessage() . ' Nothing was restarted.');
+            $this->error(rtrim($exception->getMessage(), '.') . '. Nothing was restarted.');
 
             return self::FAILURE;
         }
@@ -75,6 +89,13 @@ final class RestartCommand extends Command
         try {
             // The server executes the file at its own path again, wherever ringverb:install puts another one.
             $program = $processes->program($server->pid) ?? $binary->path();
+            [$code, $output] = Binary::run([$program, '--version']);
+            if ($code !== 0) {
+                $this->error("Process {$server->pid} was not restarted, because {$program} does not run here:");
+                $this->line(trim($output));
+
+                return false;
+            }
             $files->write($next, $text);
             $problem = $this->refusal($program, $next, $server, $processes);
             if ($problem !== null) {
@@ -124,13 +145,15 @@ final class RestartCommand extends Command
         try {
             $now = time();
             $this->laravel->make(CacheFactory::class)->store()->forever(self::SIGNAL_OF_REVERB, $now);
-            $files->rememberRequest((string) $now);
         } catch (Throwable $exception) {
             $this->warn(
                 "The cache is not available ({$exception->getMessage()}), so servers of Reverb itself, and those " .
                     'of other hosts, continue.',
             );
+
+            return;
         }
+        $files->rememberRequest((string) $now);
     }
 
     /** The first call on a host only remembers what there is. */

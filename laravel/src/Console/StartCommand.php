@@ -95,7 +95,8 @@ final class StartCommand extends Command
 
             return;
         }
-        $files->claim($file, new RunningServer($pid, $identity, $file, $environmentFile));
+        $server = new RunningServer($pid, $identity, $file, $environmentFile);
+        $files->claim($file, $server, $processes->processIdsOf());
     }
 
     /** @return list<string> */

@@ -70,6 +70,9 @@ final class Binary
      */
     public static function run(array $command, ?string $folder = null, ?array $environment = null): array
     {
+        if (!function_exists('proc_open')) {
+            return [127, 'this PHP has no proc_open: remove it from disable_functions'];
+        }
         // A program that is missing is a warning, which Laravel makes an exception.
         $process = @proc_open(
             $command,

@@ -31,6 +31,15 @@ final class ProcessTable
         return trim((string) $this->read('sys/kernel/random/boot_id')) . ':' . $started;
     }
 
+    /** In which boot of which host, and in which container of it, process ids count. */
+    public function processIdsOf(): ?string
+    {
+        $namespace = @readlink("{$this->proc}/self/ns/pid");
+        $boot = $this->read('sys/kernel/random/boot_id');
+
+        return $namespace === false || $boot === null ? null : trim($boot) . ':' . $namespace;
+    }
+
     /** Whether the process has a handler for this signal. Without one, most signals end a process. */
     public function catches(int $pid, int $signal): bool
     {

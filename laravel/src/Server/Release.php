@@ -15,6 +15,9 @@ final class Release
     /** Seconds without a byte. */
     private const TIMEOUT = 60;
 
+    private const WRITABLE =
+        'it must belong to the user of this command, or RINGVERB_STATE must name another folder.';
+
     public function __construct(
         public readonly string $version,
         public readonly string $archive,
@@ -33,7 +36,14 @@ final class Release
         ?string $source,
         ?string $sha256,
         string $machine,
+        string $system = PHP_OS_FAMILY,
     ): self {
+        if ($system !== 'Linux') {
+            throw new BinaryException(
+                "The server needs Linux, and this is {$system}: run it in a container (docs/laravel-migration.md, " .
+                    '"By host").',
+            );
+        }
         $architecture = match ($machine) {
             'x86_64', 'amd64' => 'x86_64',
             'aarch64', 'arm64' => 'aarch64',
@@ -87,12 +97,22 @@ final class Release
     {
         $folder = dirname($path);
         if (!is_dir($folder) && !@mkdir($folder, 0755, true) && !is_dir($folder)) {
-            throw new BinaryException("Cannot make the folder {$folder}: set RINGVERB_STATE to a folder of this user.");
+            throw new BinaryException("Cannot make the folder {$folder}: " . self::WRITABLE);
         }
         $work = $folder . '/.install-' . bin2hex(random_bytes(4));
         try {
             $archive = $work . '.tar.gz';
-            is_dir($this->source) ? copy($this->url(), $archive) : $fetch($this->url(), $archive);
+            if (!is_writable($folder)) {
+                throw new BinaryException("Cannot write to {$folder}: " . self::WRITABLE);
+            }
+            if (is_dir($path)) {
+                throw new BinaryException("{$path} is a folder, and the program must be there: remove the folder.");
+            }
+            if (!is_dir($this->source)) {
+                $fetch($this->url(), $archive);
+            } elseif (!@copy($this->url(), $archive)) {
+                throw new BinaryException("Cannot read {$this->url()}: is it the folder of the archive?");
+            }
             $found = (string) @hash_file('sha256', $archive);
             if (!hash_equals($this->sha256, $found)) {
                 throw new BinaryException(
@@ -100,20 +120,42 @@ final class Release
                         'Nothing was installed.',
                 );
             }
-            mkdir($work, 0700);
+            @mkdir($work, 0700);
             [$code, $output] = Binary::run(['tar', '-xzf', $archive, '-C', $work, '--no-same-owner']);
-            $programs = glob($work . '/*/bin/ringverb') ?: [];
-            if ($code !== 0 || count($programs) !== 1) {
+            $program = self::programIn($work);
+            if ($code !== 0 || $program === null) {
                 throw new BinaryException("{$this->archive} has no program bin/ringverb. {$output}");
             }
-            chmod($programs[0], 0755);
-            if (!rename($programs[0], $path)) {
-                throw new BinaryException("Cannot write {$path}.");
+            chmod($program, 0755);
+            // A program that does not run here must not take the place of one that does.
+            [$code, $output] = Binary::run([$program, '--version']);
+            if ($code !== 0) {
+                throw new BinaryException(
+                    'The program of the archive does not run on this machine (' .
+                        trim($output) .
+                        '): it needs Linux with glibc 2.28 or newer, and a disk without noexec. Nothing was installed.',
+                );
+            }
+            if (!@rename($program, $path)) {
+                throw new BinaryException("Cannot write {$path}: " . self::WRITABLE);
             }
         } finally {
             @unlink($work . '.tar.gz');
             Binary::run(['rm', '-rf', $work]);
         }
+    }
+
+    /** The one `NAME/bin/ringverb` of the folder. */
+    private static function programIn(string $folder): ?string
+    {
+        $found = array_filter(
+            array_map(static fn(string $name): string => "{$folder}/{$name}/bin/ringverb", @scandir($folder) ?: []),
+            static fn(string $path): bool => !str_contains($path, '/./') &&
+                !str_contains($path, '/../') &&
+                is_file($path),
+        );
+
+        return count($found) === 1 ? reset($found) : null;
     }
 
     /**

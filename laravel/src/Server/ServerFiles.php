@@ -38,8 +38,12 @@ final class ServerFiles
         }
     }
 
-    /** Notes the process that is about to run the server. */
-    public function claim(string $configuration, RunningServer $server): void
+    /**
+     * Notes the process that is about to run the server.
+     *
+     * @param  string|null  $processIdsOf  the host or container in which the process id counts
+     */
+    public function claim(string $configuration, RunningServer $server, ?string $processIdsOf): void
     {
         $this->write(
             $this->claimOf($configuration),
@@ -49,6 +53,7 @@ final class ServerFiles
                     'identity' => $server->identity,
                     'configuration' => $configuration,
                     'environment_file' => $server->environmentFile,
+                    'process_ids_of' => $processIdsOf,
                 ],
                 JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES,
             ) . "\n",
@@ -61,21 +66,18 @@ final class ServerFiles
     }
 
     /**
-     * The servers that are alive. Claims of others are removed: their process has ended.
+     * The servers that are alive. The claim of an ended process is removed, unless another host or container that
+     * shares the folder wrote it: its process ids mean nothing here.
      *
      * @return list<RunningServer>
+     *
+     * @throws RuntimeException if another user has the folder
      */
     public function running(ProcessTable $processes): array
     {
         $servers = [];
-        foreach (glob($this->state . '/servers/*.pid') ?: [] as $file) {
-            $claim = json_decode((string) @file_get_contents($file), true);
-            if (
-                !is_array($claim) ||
-                !is_int($claim['pid'] ?? null) ||
-                !is_string($claim['identity'] ?? null) ||
-                !is_string($claim['configuration'] ?? null)
-            ) {
+        foreach ($this->claims() as $file => $claim) {
+            if (self::isElsewhere($claim, $processes)) {
                 continue;
             }
             if ($processes->identity($claim['pid']) !== $claim['identity']) {
@@ -95,6 +97,19 @@ final class ServerFiles
         return $servers;
     }
 
+    /** The servers that other hosts or containers with this folder have claimed. @return list<string> addresses */
+    public function elsewhere(ProcessTable $processes): array
+    {
+        $addresses = [];
+        foreach ($this->claims() as $file => $claim) {
+            if (self::isElsewhere($claim, $processes)) {
+                $addresses[] = basename($file, '.pid');
+            }
+        }
+
+        return $addresses;
+    }
+
     /** The request of `reverb:restart` that this host has followed last; null if it has not looked yet. */
     public function lastRequest(): ?string
     {
@@ -106,6 +121,45 @@ final class ServerFiles
     public function rememberRequest(string $request): void
     {
         $this->write($this->folder() . '/restart-request', $request);
+    }
+
+    /** @return array<string, array<string, mixed>> by file */
+    private function claims(): array
+    {
+        $claims = [];
+        $folder = $this->state . '/servers';
+        if (!is_dir($folder)) {
+            return [];
+        }
+        // glob() would take [ and ? in the path for a pattern, and an unreadable folder for an empty one.
+        $names = @scandir($folder);
+        if ($names === false) {
+            throw new RuntimeException("Cannot read {$folder}: run this command as the user of the server.");
+        }
+        foreach ($names as $name) {
+            if (!str_ends_with($name, '.pid')) {
+                continue;
+            }
+            $claim = json_decode((string) @file_get_contents("{$folder}/{$name}"), true);
+            if (
+                is_array($claim) &&
+                is_int($claim['pid'] ?? null) &&
+                is_string($claim['identity'] ?? null) &&
+                is_string($claim['configuration'] ?? null)
+            ) {
+                $claims["{$folder}/{$name}"] = $claim;
+            }
+        }
+
+        return $claims;
+    }
+
+    /** @param array<string, mixed> $claim */
+    private static function isElsewhere(array $claim, ProcessTable $processes): bool
+    {
+        $other = $claim['process_ids_of'] ?? null;
+
+        return is_string($other) && $other !== $processes->processIdsOf();
     }
 
     private function folder(): string

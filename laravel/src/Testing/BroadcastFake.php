@@ -61,7 +61,7 @@ final class BroadcastFake
         return $this;
     }
 
-    /** The event leaves its sender out, as toOthers() does. Without a socket id in the request, nobody is left out. */
+    /** The event leaves its sender out, as toOthers() does. Without a socket id in the request, none is left out. */
     public function assertBroadcastToOthers(string $event, ?string $socketId = null): self
     {
         $found = $this->matching(
@@ -71,8 +71,8 @@ final class BroadcastFake
         );
         Assert::assertNotEmpty(
             $found,
-            "{$event} leaves nobody out: does the event use InteractsWithSockets, and the request have X-Socket-ID? " .
-                $this->summary(),
+            "{$event} leaves no connection out: does the event use InteractsWithSockets, and does the request have " .
+                "X-Socket-ID? {$this->summary()}",
         );
 
         return $this;

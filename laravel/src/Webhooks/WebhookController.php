@@ -40,6 +40,7 @@ final class WebhookController
 
             throw $exception;
         }
+        $verifier->complete($webhook);
 
         return new Response('', 204);
     }

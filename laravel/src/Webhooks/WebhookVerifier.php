@@ -10,17 +10,24 @@ use Illuminate\Contracts\Cache\Repository;
 use InvalidArgumentException;
 use Ringverb\Laravel\Configuration;
 use Ringverb\Laravel\Events\WebhookEvent;
-use Ringverb\Laravel\Exceptions\ConfigurationException;
 use Ringverb\Laravel\Exceptions\WebhookException;
 
 /**
  * Checks a webhook: the key names an app, the signature covers the bytes of the body, the time is within the window,
- * and the same request was not handled within it. The cache remembers what was handled.
+ * and the same request was not handled within it. The cache remembers which requests were handled, and which are being
+ * handled: a PHP process that ends within a listener must not make the retry of the server look like a repetition.
  */
 final class WebhookVerifier
 {
     /** Bytes of a request. The server sends far less. */
     private const BODY_MAX = 16 * 1024 * 1024;
+
+    /** Seconds. The server retries for 300 s, so a retry after this time is handled. */
+    private const HANDLING = 60;
+
+    private const BEGUN = 'begun';
+
+    private const HANDLED = 'handled';
 
     /** @param Closure(): float $now seconds since 1970 */
     public function __construct(
@@ -37,7 +44,7 @@ final class WebhookVerifier
             throw new WebhookException(413, 'The body is larger than ' . self::BODY_MAX . ' bytes.');
         }
         $app = $this->app($key);
-        $expected = hash_hmac('sha256', $body, (string) ($app['secret'] ?? ''));
+        $expected = hash_hmac('sha256', $body, $app['secret'] ?? '');
         // The comparison is made for an unknown key, too, so that its time does not tell which keys exist.
         $isRight = hash_equals($expected, $signature);
         if ($app === null || ($app['secret'] ?? '') === '' || !$isRight) {
@@ -70,15 +77,25 @@ final class WebhookVerifier
         $events = [];
         try {
             foreach ($decoded['events'] as $event) {
-                $events[] = WebhookEvent::parse((array) $event, (string) $app['app_id'], $createdAt);
+                $events[] = WebhookEvent::parse((array) $event, $app['app_id'], $createdAt);
             }
         } catch (InvalidArgumentException $exception) {
             throw new WebhookException(400, "The body is no webhook: {$exception->getMessage()}.");
         }
-        // Twice the window: a clock that is behind makes a request valid for that long.
-        $isFirst = $this->cache->add($this->cacheKey($signature), true, 2 * $this->windowSeconds);
+        $cacheKey = $this->cacheKey($signature);
+        $isFirst = (bool) $this->cache->add($cacheKey, self::BEGUN, self::HANDLING);
+        if (!$isFirst && $this->cache->get($cacheKey) !== self::HANDLED) {
+            throw new WebhookException(503, 'The same request is being handled: its outcome is not known yet.');
+        }
 
         return new Webhook($events, $signature, $isFirst);
+    }
+
+    /** The listeners have run. A repetition of the request is answered without them. */
+    public function complete(Webhook $webhook): void
+    {
+        // Twice the window: a clock that is behind makes a request valid for that long.
+        $this->cache->put($this->cacheKey($webhook->signature), self::HANDLED, 2 * $this->windowSeconds);
     }
 
     /** Lets the server send the same request again. */
@@ -87,16 +104,12 @@ final class WebhookVerifier
         $this->cache->forget($this->cacheKey($webhook->signature));
     }
 
-    /** @return array<string, mixed>|null */
+    /** @return array{app_id: string, key: string, secret: string, options: array<string, mixed>}|null */
     private function app(string $key): ?array
     {
-        try {
-            $apps = $this->configuration->apps();
-        } catch (ConfigurationException) {
-            return null;
-        }
-        foreach ($apps as $app) {
-            if ($key !== '' && hash_equals((string) ($app['key'] ?? ''), $key)) {
+        // An ApplicationProvider that fails is a 500, after which the server sends the request again.
+        foreach ($this->configuration->clients() as $app) {
+            if ($key !== '' && hash_equals($app['key'], $key)) {
                 return $app;
             }
         }

@@ -70,7 +70,7 @@ fn counts_are_added_up() {
 }
 
 #[test]
-fn users_and_connections() {
+fn users_and_connections_of_all_cores_are_merged() {
     let Plan::Ask { reply, .. } = get("channels/presence-r/users", &[]) else { panic!() };
     let users = vec![Answer::Users(Vec::new()), Answer::Users(vec!["7".into(), "8".into()])];
     assert_eq!(

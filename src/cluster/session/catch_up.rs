@@ -49,13 +49,13 @@ enum Stage {
 pub(super) struct CatchUp {
     stage: Stage,
     /// Answers to come: of the sessions that received the request, and the reply of Redis with their number.
-    due: i64,
-    held: HashMap<SessionId, Vec<HeldMessage>, foldhash::fast::FixedState>,
+    answers_due: i64,
+    held_messages: HashMap<SessionId, Vec<HeldMessage>, foldhash::fast::FixedState>,
     held_bytes: usize,
     /// Senders that have replayed all.
-    done: SessionSet,
+    finished_senders: SessionSet,
     /// Senders that were there before, and have not.
-    missing: SessionSet,
+    absent_senders: SessionSet,
     /// When the session went down, in seconds since 1970: a process that was stopped counts no time of its own. `None`:
     /// all was replayed.
     pub(super) down_since: Option<u64>,
@@ -75,11 +75,11 @@ impl CatchUp {
     pub(super) fn new(unix_seconds: u64) -> Self {
         Self {
             stage: Stage::Idle,
-            due: 0,
-            held: HashMap::default(),
+            answers_due: 0,
+            held_messages: HashMap::default(),
             held_bytes: 0,
-            done: SessionSet::default(),
-            missing: SessionSet::default(),
+            finished_senders: SessionSet::default(),
+            absent_senders: SessionSet::default(),
             down_since: Some(unix_seconds),
             down_seconds: 0,
             last_received: unix_seconds,
@@ -90,11 +90,11 @@ impl CatchUp {
 
     fn reset(&mut self, stage: Stage) {
         self.stage = stage;
-        self.due = 0;
-        self.held = HashMap::default();
+        self.answers_due = 0;
+        self.held_messages = HashMap::default();
         self.held_bytes = 0;
-        self.done = SessionSet::default();
-        self.missing = SessionSet::default();
+        self.finished_senders = SessionSet::default();
+        self.absent_senders = SessionSet::default();
     }
 
     /// The session is down. What was held is replayed on the next one.
@@ -113,7 +113,7 @@ impl CatchUp {
         let may_have_missed = std::mem::replace(&mut self.may_have_missed, true);
         if may_have_missed {
             self.reset(Stage::Asking);
-            self.missing.extend(known);
+            self.absent_senders.extend(known);
         }
         may_have_missed
     }
@@ -122,7 +122,7 @@ impl CatchUp {
     pub(super) fn take_request(&mut self, now: u32) -> bool {
         match self.stage {
             Stage::Asking => {
-                self.due += 1;
+                self.answers_due += 1;
                 self.stage = Stage::Waiting { until: now + ANSWER_SECONDS };
                 true
             }
@@ -137,27 +137,27 @@ impl CatchUp {
     /// So many sessions received the request, this one among them.
     pub(super) fn on_request_sent(&mut self, receivers: u32) {
         debug_assert!(self.stage != Stage::Asking, "the request was taken before it was sent");
-        self.due += i64::from(receivers.saturating_sub(1)) - 1;
+        self.answers_due += i64::from(receivers.saturating_sub(1)) - 1;
     }
 
     /// Whether new events of this sender are to be held.
     pub(super) fn waits_for(&self, sender: SessionId) -> bool {
-        !self.is_closed() && !self.done.contains(&sender)
+        !self.is_closed() && !self.finished_senders.contains(&sender)
     }
 
     /// Whether a sender did not receive the request, or may not have, and is to be asked by itself. It counts as asked
     /// then. `is_new`: it says that its session is new.
-    pub(super) fn must_ask(&mut self, sender: SessionId, is_new: bool) -> bool {
+    pub(super) fn must_ask_sender(&mut self, sender: SessionId, is_new: bool) -> bool {
         let was_asked = match self.stage {
             Stage::Waiting { .. } => true,
-            Stage::Draining { .. } => self.held.contains_key(&sender),
+            Stage::Draining { .. } => self.held_messages.contains_key(&sender),
             Stage::Idle | Stage::Asking | Stage::GivenUp => return false,
         };
         debug_assert!(!self.is_closed(), "senders are asked while they are waited for");
-        let must_ask = is_new || !was_asked && !self.missing.contains(&sender);
+        let must_ask = is_new || !was_asked && !self.absent_senders.contains(&sender);
         if must_ask {
-            self.held.entry(sender).or_default();
-            self.due += 1;
+            self.held_messages.entry(sender).or_default();
+            self.answers_due += 1;
         }
         must_ask
     }
@@ -168,13 +168,14 @@ impl CatchUp {
     }
 
     /// All sessions that received the request have answered.
-    pub(super) fn is_over(&self) -> bool {
-        !matches!(self.stage, Stage::Asking | Stage::Waiting { .. }) && self.missing.is_empty()
+    pub(super) fn has_all_answers(&self) -> bool {
+        !matches!(self.stage, Stage::Asking | Stage::Waiting { .. })
+            && self.absent_senders.is_empty()
     }
 
     /// Whether the stored events are to be read now. True once.
     pub(super) fn take_must_read_stored(&mut self) -> bool {
-        self.is_over() && std::mem::take(&mut self.must_read_stored)
+        self.has_all_answers() && std::mem::take(&mut self.must_read_stored)
     }
 
     pub(super) fn must_read_stored(&self) -> bool {
@@ -183,40 +184,43 @@ impl CatchUp {
 
     /// More senders are kept than messages might be.
     pub(super) fn has_too_many(&self) -> bool {
-        (self.held.len() + self.done.len()) * SENDER_BYTES > HELD_BYTES_MAX
+        (self.held_messages.len() + self.finished_senders.len()) * SENDER_BYTES > HELD_BYTES_MAX
     }
 
     /// Keeps a message of a sender that is waited for. `false`: there is no room for it.
-    pub(super) fn hold(&mut self, sender: SessionId, topic: &[u8], payload: &[u8]) -> bool {
+    pub(super) fn try_hold(&mut self, sender: SessionId, topic: &[u8], payload: &[u8]) -> bool {
         debug_assert!(self.waits_for(sender), "what nobody waits for is delivered at once");
         self.held_bytes += topic.len() + payload.len();
-        self.held.entry(sender).or_default().push((topic.into(), payload.into()));
+        self.held_messages.entry(sender).or_default().push((topic.into(), payload.into()));
         self.held_bytes <= HELD_BYTES_MAX
     }
 
     /// A sender has replayed all, or is no longer waited for. Returns what it has sent since.
-    pub(super) fn end(&mut self, sender: SessionId) -> Vec<HeldMessage> {
-        self.missing.remove(&sender);
-        self.done.insert(sender);
-        let held = self.held.remove(&sender).unwrap_or_default();
+    pub(super) fn finish_sender(&mut self, sender: SessionId) -> Vec<HeldMessage> {
+        self.absent_senders.remove(&sender);
+        self.finished_senders.insert(sender);
+        let held = self.held_messages.remove(&sender).unwrap_or_default();
         let bytes = held.iter().map(|(topic, payload)| topic.len() + payload.len());
         let bytes = bytes.sum::<usize>();
         debug_assert!(bytes <= self.held_bytes, "`hold` has counted them");
         self.held_bytes -= bytes;
-        debug_assert!(!self.held.is_empty() || self.held_bytes == 0, "the sum of what is held");
+        debug_assert!(
+            !self.held_messages.is_empty() || self.held_bytes == 0,
+            "the sum of what is held"
+        );
         held
     }
 
     /// An asked sender has answered.
     pub(super) fn on_answer(&mut self) {
-        self.due -= 1;
+        self.answers_due -= 1;
     }
 
     /// Continues if all sessions that received the request have answered. Returns the senders for which this session no
     /// longer waits.
     pub(super) fn drain_if_answered(&mut self) -> Option<Vec<SessionId>> {
         match self.stage {
-            Stage::Waiting { until } if self.due <= 0 => Some(self.drain(until)),
+            Stage::Waiting { until } if self.answers_due <= 0 => Some(self.drain(until)),
             _ => None,
         }
     }
@@ -224,7 +228,11 @@ impl CatchUp {
     fn drain(&mut self, until: u32) -> Vec<SessionId> {
         debug_assert_eq!(self.stage, Stage::Waiting { until }, "the time of the wait");
         self.stage = Stage::Draining { until: until + LEASE_SECONDS };
-        self.held.keys().filter(|sender| !self.missing.contains(*sender)).copied().collect()
+        self.held_messages
+            .keys()
+            .filter(|sender| !self.absent_senders.contains(*sender))
+            .copied()
+            .collect()
     }
 
     /// A second has passed. Returns the senders that are no longer waited for, if that has changed.
@@ -239,11 +247,11 @@ impl CatchUp {
 
     /// Waits for no sender any longer. Returns the senders of which something is held.
     pub(super) fn give_up(&mut self) -> Vec<SessionId> {
-        self.missing.clear();
+        self.absent_senders.clear();
         let is_asked = self.stage != Stage::Asking && self.stage != Stage::GivenUp;
         self.stage = if is_asked { Stage::Idle } else { Stage::GivenUp };
-        debug_assert!(self.is_closed() && self.is_over(), "no sender is waited for");
-        self.held.keys().copied().collect()
+        debug_assert!(self.is_closed() && self.has_all_answers(), "no sender is waited for");
+        self.held_messages.keys().copied().collect()
     }
 }
 
@@ -281,12 +289,16 @@ mod tests {
                     catch_up.drain_if_answered();
                 }
                 Answer(node) => {
-                    catch_up.end(sender(node));
+                    catch_up.finish_sender(sender(node));
                     catch_up.on_answer();
                     catch_up.drain_if_answered();
                 }
                 Ask(node, is_new, asked) => {
-                    assert_eq!(catch_up.must_ask(sender(node), is_new), asked, "node {node}");
+                    assert_eq!(
+                        catch_up.must_ask_sender(sender(node), is_new),
+                        asked,
+                        "node {node}"
+                    );
                 }
                 Second(now) => drop(catch_up.expire(now)),
                 GiveUp => drop(catch_up.give_up()),
@@ -350,25 +362,34 @@ mod tests {
         ]);
         let drained: [Step; 3] = [Up(&[1]), Request(5, true), Sent(1)];
         let mut catch_up = run(&drained);
-        assert!(!catch_up.is_over(), "node 1 was there before and has not answered");
-        assert!(!catch_up.must_ask(sender(1), false), "it says that it is new when it is back");
-        assert!(catch_up.must_ask(sender(2), false) && !catch_up.must_ask(sender(2), false));
-        assert!(catch_up.must_ask(sender(1), true));
-        catch_up.end(sender(1));
-        assert!(catch_up.is_over() && !catch_up.is_closed());
+        assert!(!catch_up.has_all_answers(), "node 1 was there before and has not answered");
+        assert!(
+            !catch_up.must_ask_sender(sender(1), false),
+            "it says that it is new when it is back"
+        );
+        assert!(
+            catch_up.must_ask_sender(sender(2), false)
+                && !catch_up.must_ask_sender(sender(2), false)
+        );
+        assert!(catch_up.must_ask_sender(sender(1), true));
+        catch_up.finish_sender(sender(1));
+        assert!(catch_up.has_all_answers() && !catch_up.is_closed());
     }
 
     #[test]
     fn messages_of_a_sender_are_kept_within_a_limit_and_returned_in_order() {
         let mut catch_up = run(&[Up(&[1])]);
-        assert!(catch_up.hold(sender(1), b"t", b"one") && catch_up.hold(sender(1), b"t", b"two"));
-        let held = catch_up.end(sender(1));
+        assert!(
+            catch_up.try_hold(sender(1), b"t", b"one")
+                && catch_up.try_hold(sender(1), b"t", b"two")
+        );
+        let held = catch_up.finish_sender(sender(1));
         assert_eq!(
             held.iter().map(|(_, payload)| &**payload).collect::<Vec<_>>(),
             [b"one", b"two"]
         );
         assert_eq!(catch_up.held_bytes, 0);
-        assert!(!catch_up.hold(sender(2), b"", &vec![0; HELD_BYTES_MAX + 1]));
+        assert!(!catch_up.try_hold(sender(2), b"", &vec![0; HELD_BYTES_MAX + 1]));
         assert_eq!(catch_up.give_up(), [sender(2)]);
     }
 

@@ -30,7 +30,7 @@ impl ClusterSession {
             return Ok(());
         };
         if from.node == self.own.node {
-            self.on_own(from, number, &message, shard);
+            self.on_own_message(from, number, &message, shard);
             return Ok(());
         }
         shard.metrics().cluster.messages_received.add(1);
@@ -46,17 +46,17 @@ impl ClusterSession {
             }
             NodeMessage::Session(SessionMessage::ReplayDone) => self.on_replay_done(from, shard),
             message if self.catch_up.waits_for(from) => {
-                self.ask_if_missed(from, is_session_up(&message));
+                self.request_replay_if_missed(from, is_session_up(&message));
                 // Its number is not noted: what it replays has lower ones.
                 if !is_replayable(&message) {
-                    self.take(from, topic, message, frame, shard);
-                } else if !self.catch_up.hold(from, topic, payload) {
+                    self.process_message(from, topic, message, frame, shard);
+                } else if !self.catch_up.try_hold(from, topic, payload) {
                     self.give_up_catch_up(shard);
                 }
             }
             message => {
-                if self.is_new(from, number) {
-                    self.take(from, topic, message, frame, shard);
+                if self.note_number(from, number) {
+                    self.process_message(from, topic, message, frame, shard);
                 } else if is_stored(&message) {
                     self.read_stored_again(topic, shard);
                 }
@@ -67,7 +67,13 @@ impl ClusterSession {
 
     /// This node is among the receivers of what it sends, and Redis counts it: the session that asked is answered, and
     /// nothing else happens.
-    fn on_own(&mut self, from: SessionId, number: u64, message: &NodeMessage, shard: &mut Shard) {
+    fn on_own_message(
+        &mut self,
+        from: SessionId,
+        number: u64,
+        message: &NodeMessage,
+        shard: &mut Shard,
+    ) {
         if from == self.own {
             let received = &mut self.partition.echo_received;
             *received = number.max(*received);
@@ -105,7 +111,7 @@ impl ClusterSession {
     }
 
     /// Notes the number; `false` when it was received before, on this connection or an earlier one.
-    pub(super) fn is_new(&mut self, from: SessionId, number: u64) -> bool {
+    pub(super) fn note_number(&mut self, from: SessionId, number: u64) -> bool {
         if self.senders.len() >= SENDERS_MAX && !self.senders.contains_key(&from) {
             // Of the nodes that live, each has sent something within a lease.
             let since = self.clock.saturating_sub(LEASE_SECONDS);
@@ -125,7 +131,7 @@ impl ClusterSession {
     }
 
     /// Acts on a message, or gives it to the shard. A message on a topic of the wrong kind is ignored.
-    pub(super) fn take(
+    pub(super) fn process_message(
         &mut self,
         from: SessionId,
         topic: &[u8],
@@ -158,7 +164,8 @@ impl ClusterSession {
     fn on_session_message(&mut self, from: SessionId, message: SessionMessage, shard: &mut Shard) {
         match message {
             SessionMessage::Snapshot { app, channel: name, ticket, snapshot } => {
-                let channel = self.app(&app).and_then(|app| shard.channel_key(app, &name).ok());
+                let channel =
+                    self.app_index(&app).and_then(|app| shard.channel_key(app, &name).ok());
                 if let Some(channel) = &channel {
                     shard.on_cluster(FromCluster::Snapshot { from, channel, ticket, snapshot });
                 }
@@ -185,12 +192,12 @@ impl ClusterSession {
     }
 
     fn end_access(&self, app: &str, target: AccessTarget, action: AccessAction, shard: &mut Shard) {
-        if let Some(app) = self.app(app) {
+        if let Some(app) = self.app_index(app) {
             shard.on_cluster(FromCluster::EndAccess(&AccessCommand { app, target, action }));
         }
     }
 
-    pub(super) fn app(&self, id: &str) -> Option<AppIndex> {
+    pub(super) fn app_index(&self, id: &str) -> Option<AppIndex> {
         self.apps.by_id(id)
     }
 }

@@ -234,7 +234,7 @@ impl ClusterSession {
     /// Nothing waits to be sent or to be answered.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.output().is_empty() && self.awaited.is_empty() && self.catch_up.is_over()
+        self.output().is_empty() && self.awaited.is_empty() && self.catch_up.has_all_answers()
     }
 
     /// No connection to Redis could be made.
@@ -331,7 +331,7 @@ impl ClusterSession {
             shard.on_cluster(FromCluster::Stored { channel: &channel });
         }
         loop {
-            for what in shard.outbox.cluster.take() {
+            for what in shard.outbox.cluster.take_effects() {
                 self.carry_out_one(what);
             }
             let in_flight = self.topics_in_flight;
@@ -342,7 +342,7 @@ impl ClusterSession {
             }
             shard.on_cluster(FromCluster::TopicRoom(room));
         }
-        if shard.outbox.cluster.take_over() && self.is_up() {
+        if shard.outbox.cluster.take_restart_request() && self.is_up() {
             return Err(Lost::Overrun);
         }
         if self.is_up() && !shard.has_unannounced() {

@@ -29,7 +29,7 @@ impl ClusterSession {
                 let payload = self.payload(SessionMessage::of_access(app, *command).into(), b"");
                 self.recent.note(self.number, self.clock, recent);
                 let mut bytes = Vec::new();
-                let topic = self.names.all();
+                let topic = self.names.all_sessions();
                 resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
                 self.keep(Kept { bytes: bytes.into(), stores: None });
             }
@@ -59,13 +59,13 @@ impl ClusterSession {
                 self.send(&topic, message.into(), AwaitedReply::SnapshotSent { channel, ticket });
             }
             ToCluster::Fetch { channel, ticket } => {
-                let key = self.names.stored(&self.apps, &channel);
+                let key = self.names.stored_event_key(&self.apps, &channel);
                 self.command(&[b"GET", key.as_bytes()], AwaitedReply::Fetched { channel, ticket });
             }
             ToCluster::StoreIfAbsent { channel, frame, seconds } => {
-                let key = self.names.stored(&self.apps, &channel);
+                let key = self.names.stored_event_key(&self.apps, &channel);
                 // The session that published it is no longer known.
-                let (value, seconds) = self.stored(&frame, seconds, 0);
+                let (value, seconds) = self.encode_stored(&frame, seconds, 0);
                 let set: [&[u8]; 6] =
                     [b"SET", key.as_bytes(), &value, b"EX", seconds.as_bytes(), b"NX"];
                 self.command(&set, AwaitedReply::Ignored);
@@ -94,15 +94,15 @@ impl ClusterSession {
         let recent =
             RecentMessage::Event { channel: channel.clone(), frame: frame.clone(), except };
         let Some(seconds) = cache_ttl_seconds else {
-            self.publish_only(channel, frame, except, false);
+            self.publish_without_storing(channel, frame, except, false);
             return self.recent.note(self.number, self.clock, recent);
         };
         let payload = self.payload(ChannelMessage::Event { except, cache: true }.into(), frame);
         self.recent.note(self.number, self.clock, recent);
         let topic = self.names.channel(&self.apps, channel);
-        let key = self.names.stored(&self.apps, channel);
-        let (value, seconds) = self.stored(frame, seconds, self.number);
-        let stored_number = self.names.stored_number(self.own);
+        let key = self.names.stored_event_key(&self.apps, channel);
+        let (value, seconds) = self.encode_stored(frame, seconds, self.number);
+        let stored_number = self.names.stored_number_key(self.own);
         let number = self.number.to_string();
         let (key, stored_number) = (key.as_bytes(), stored_number.as_bytes());
         let (seconds, number) = (seconds.as_bytes(), number.as_bytes());
@@ -126,13 +126,13 @@ impl ClusterSession {
     }
 
     /// A stored event, and for how many seconds.
-    fn stored(&self, frame: &FrameBytes, seconds: u32, number: u64) -> (Vec<u8>, String) {
+    fn encode_stored(&self, frame: &FrameBytes, seconds: u32, number: u64) -> (Vec<u8>, String) {
         let expires = self.unix_seconds + u64::from(seconds);
         let head = StoredHead { expires, from: self.own, number };
         (envelope::encode_stored(head, frame), seconds.to_string())
     }
 
-    pub(super) fn publish_only(
+    pub(super) fn publish_without_storing(
         &mut self,
         channel: &ChannelKey,
         frame: &FrameBytes,
@@ -152,7 +152,7 @@ impl ClusterSession {
     }
 
     pub(super) fn send_to_all(&mut self, message: SessionMessage) {
-        self.send(&self.names.all(), message.into(), AwaitedReply::Ignored);
+        self.send(&self.names.all_sessions(), message.into(), AwaitedReply::Ignored);
     }
 
     pub(super) fn send(&mut self, topic: &str, message: NodeMessage, awaited: AwaitedReply) {

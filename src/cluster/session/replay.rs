@@ -34,7 +34,7 @@ impl ClusterSession {
     /// All topics are announced, so all that is published after this is received.
     pub(super) fn request_replay(&mut self) {
         if self.catch_up.take_request(self.clock) {
-            self.send_replay_request(&self.names.all(), AwaitedReply::ReplayRequested);
+            self.send_replay_request(&self.names.all_sessions(), AwaitedReply::ReplayRequested);
         }
     }
 
@@ -55,10 +55,10 @@ impl ClusterSession {
     /// So many sessions received the request, this one among them.
     pub(super) fn on_replay_requested(&mut self, receivers: u32, shard: &mut Shard) {
         self.catch_up.on_request_sent(receivers);
-        self.go_on_if_answered(shard);
+        self.finish_catch_up_if_answered(shard);
     }
 
-    fn go_on_if_answered(&mut self, shard: &mut Shard) {
+    fn finish_catch_up_if_answered(&mut self, shard: &mut Shard) {
         let senders = self.catch_up.drain_if_answered().unwrap_or_default();
         self.release_held(senders, shard);
     }
@@ -96,10 +96,10 @@ impl ClusterSession {
         frame: &[u8],
         shard: &mut Shard,
     ) {
-        if !self.is_new(from, number) {
+        if !self.note_number(from, number) {
             return;
         }
-        let Some(app) = self.app(app) else { return };
+        let Some(app) = self.app_index(app) else { return };
         match what {
             Replayed::Event { except, cache } => {
                 let Ok(channel) = shard.channel_key(app, channel) else { return };
@@ -128,28 +128,28 @@ impl ClusterSession {
         if !self.catch_up.is_closed() {
             self.release_held_of(from, shard);
             self.catch_up.on_answer();
-            self.go_on_if_answered(shard);
+            self.finish_catch_up_if_answered(shard);
         }
     }
 
     /// Whether an event is still to be received from its sender, who replays what was missed, or will.
-    pub(super) fn is_to_come(&self, from: SessionId, number: u64) -> bool {
+    pub(super) fn will_be_replayed(&self, from: SessionId, number: u64) -> bool {
         let newest = self.senders.get(&from).map_or(0, |sender| sender.number);
         from.node != self.own.node && self.catch_up.waits_for(from) && newest < number
     }
 
     /// What is stored for the channel is read once its sender has replayed all.
     pub(super) fn fetch_after(&mut self, from: SessionId, channel: &ChannelKey, shard: &mut Shard) {
-        self.ask_if_missed(from, false);
+        self.request_replay_if_missed(from, false);
         let topic = self.names.channel(&self.apps, channel);
-        if !self.catch_up.hold(from, topic.as_bytes(), b"") {
+        if !self.catch_up.try_hold(from, topic.as_bytes(), b"") {
             self.give_up_catch_up(shard);
         }
     }
 
     /// A sender that was down, too, when all were asked, or did not exist, is asked now.
-    pub(super) fn ask_if_missed(&mut self, from: SessionId, is_new: bool) {
-        if self.catch_up.must_ask(from, is_new) {
+    pub(super) fn request_replay_if_missed(&mut self, from: SessionId, is_new: bool) {
+        if self.catch_up.must_ask_sender(from, is_new) {
             self.send_replay_request(&self.names.session(from), AwaitedReply::Ignored);
         }
     }
@@ -157,7 +157,7 @@ impl ClusterSession {
     /// Takes the events that a sender has published since, and has not replayed.
     fn release_held_of(&mut self, from: SessionId, shard: &mut Shard) {
         let mut to_fetch = BTreeSet::new();
-        for (topic, payload) in self.catch_up.end(from) {
+        for (topic, payload) in self.catch_up.finish_sender(from) {
             if payload.is_empty() {
                 to_fetch.insert(topic);
                 continue;
@@ -172,8 +172,8 @@ impl ClusterSession {
             {
                 to_fetch.insert(topic.clone());
             }
-            if self.is_new(from, number) && !self.was_greeted(from, number, &topic, shard) {
-                self.take(from, &topic, message, frame, shard);
+            if self.note_number(from, number) && !self.was_greeted(from, number, &topic, shard) {
+                self.process_message(from, &topic, message, frame, shard);
             }
         }
         if !self.catch_up.must_read_stored() {

@@ -78,22 +78,24 @@ impl ClusterSession {
                 self.partition.is_role_asked = false;
                 check_role(reply)?;
             }
-            AwaitedReply::Heartbeat => self.partition.undelivered += u32::from(count(reply) <= 1),
+            AwaitedReply::Heartbeat => {
+                self.partition.undelivered += u32::from(receiver_count(reply) <= 1)
+            }
             AwaitedReply::Echo { number } => self.on_echo_sent(number)?,
             AwaitedReply::Ignored => {}
             AwaitedReply::Unsubscribed => self.note_topic_confirmed(),
-            AwaitedReply::ReplayRequested => self.on_replay_requested(count(reply), shard),
+            AwaitedReply::ReplayRequested => self.on_replay_requested(receiver_count(reply), shard),
             AwaitedReply::Transition => shard.on_cluster(FromCluster::TransitionOrdered),
             AwaitedReply::Subscribed { channel, ticket } => {
                 self.note_topic_confirmed();
                 shard.on_cluster(FromCluster::Subscribed { channel: &channel, ticket });
             }
             AwaitedReply::SnapshotSent { channel, ticket } => {
-                let (channel, receivers) = (&channel, count(reply));
+                let (channel, receivers) = (&channel, receiver_count(reply));
                 shard.on_cluster(FromCluster::SnapshotSent { channel, ticket, receivers });
             }
             AwaitedReply::Asked { id } => {
-                shard.on_cluster(FromCluster::Asked { id, receivers: count(reply) });
+                shard.on_cluster(FromCluster::Asked { id, receivers: receiver_count(reply) });
             }
             AwaitedReply::Fetched { channel, ticket } => {
                 self.on_fetched(&channel, ticket, reply, shard);
@@ -114,7 +116,8 @@ impl ClusterSession {
             Value::Bytes(bytes) => envelope::decode_stored(bytes, self.unix_seconds),
             _ => None,
         };
-        let to_come = stored.as_ref().filter(|stored| self.is_to_come(stored.from, stored.number));
+        let to_come =
+            stored.as_ref().filter(|stored| self.will_be_replayed(stored.from, stored.number));
         match to_come.map(|stored| stored.from).filter(|_| shard.is_refetch(channel, ticket)) {
             Some(from) => self.fetch_after(from, channel, shard),
             None => shard.on_cluster(FromCluster::Fetched { channel, ticket, stored }),
@@ -125,7 +128,7 @@ impl ClusterSession {
         self.kept_bytes -= kept.bytes.len();
         let Some((channel, frame, except)) = kept.stores else { return };
         match reply {
-            Value::Error(_) => self.publish_only(&channel, &frame, except, true),
+            Value::Error(_) => self.publish_without_storing(&channel, &frame, except, true),
             Value::Bytes(why) => {
                 let why: String = String::from_utf8_lossy(why).chars().take(QUOTED_MAX).collect();
                 self.note(format!("Redis does not store the event of a cache channel: {why:?}"));
@@ -140,7 +143,7 @@ impl ClusterSession {
         self.state = SessionState::Up;
         shard.metrics().cluster.is_up.set(1);
         shard.metrics().cluster.sessions.add(1);
-        let mut topics = vec![self.names.session(self.own), self.names.all()];
+        let mut topics = vec![self.names.session(self.own), self.names.all_sessions()];
         if self.own.core == 0 {
             topics.push(self.names.questions());
         }
@@ -158,7 +161,7 @@ impl ClusterSession {
 }
 
 /// How many sessions received a `PUBLISH`.
-fn count(reply: &Value) -> u32 {
+fn receiver_count(reply: &Value) -> u32 {
     match reply {
         Value::Integer(count) => u32::try_from(*count).unwrap_or_default(),
         _ => 0,

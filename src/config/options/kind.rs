@@ -109,12 +109,12 @@ impl Accepts {
             }
             OptionKind::Number { unit, min, max } => format!("{unit}, {min} to {max}"),
             OptionKind::Size { min, max, .. } if max >= TOLD_MAX => {
-                format!("bytes, or a size such as 64K: at least {}", sizes::short(min))
+                format!("bytes, or a size such as 64K: at least {}", sizes::format_short(min))
             }
             OptionKind::Size { min, max, .. } => format!(
                 "bytes, or a size such as 64K: {} to {}",
-                sizes::short(min),
-                sizes::short(max)
+                sizes::format_short(min),
+                sizes::format_short(max)
             ),
             OptionKind::Choice(words) => alternatives(words),
             OptionKind::Text(accepts)

@@ -43,7 +43,7 @@ pub struct OptionSpec {
     pub accepts: Accepts,
     pub meaning: &'static str,
     /// Of an option of the server: `ringverb reload` applies it. Options of apps and endpoints always change so.
-    is_live: bool,
+    is_reloadable: bool,
 }
 
 /// Makes `OptionId` and `OPTIONS`, in the same order, so that an id is an index.
@@ -63,7 +63,7 @@ macro_rules! options {
             default: $default,
             accepts: $accepts,
             meaning: $meaning,
-            is_live: options!(@is_live $($live)?),
+            is_reloadable: options!(@is_live $($live)?),
         },)+)+];
     };
     (@is_live) => { false };
@@ -203,8 +203,8 @@ impl OptionSpec {
 
     /// Whether a running server applies another value, so that it needs no restart.
     #[must_use]
-    pub fn may_change(&self) -> bool {
-        self.is_live || matches!(self.scope, Scope::App | Scope::Webhook)
+    pub fn changes_while_running(&self) -> bool {
+        self.is_reloadable || matches!(self.scope, Scope::App | Scope::Webhook)
     }
 
     /// The line of `--help` for the flag that sets this option.
@@ -264,11 +264,14 @@ pub fn document() -> String {
         "# Options
 
 Each option can be given in the environment, in `.env` and in `ringverb.toml`. A flag wins over the environment, the
-environment over `.env`, `.env` over `ringverb.toml`. With `--laravel-config`, `REVERB_*` and `REDIS_*` names are not
-read from the environment and `.env`, because PHP has read them: its values win over `ringverb.toml`, and `RINGVERB_*`
-names over its values. `ringverb check` shows the values that count and where they come from. In the column `change`,
-`reload` means that a running server applies another value (`ringverb reload`, SIGHUP), and `restart` that it needs a
-new start or a take-over. This file is generated from the table in `src/config/options/mod.rs`; a test compares them.
+environment over `.env`, `.env` over `ringverb.toml`. Both files are those of the working directory. Where it has
+neither, and neither `--config`, `--env-file` nor the environment names an app, the configuration of the host's service
+is read: `/etc/ringverb/ringverb.toml`, which packages install. With `--laravel-config`, `REVERB_*` and `REDIS_*` names
+are not read from the environment and `.env`, because PHP has read them: its values win over `ringverb.toml`, and
+`RINGVERB_*` names over its values. `ringverb check` shows the values that count and where they come from. In the column
+`change`, `reload` means that a running server applies another value (`ringverb reload`, SIGHUP), and `restart` that it
+needs a new start or a take-over. This file is generated from the table in `src/config/options/mod.rs`; a test compares
+them.
 ",
     );
     for (scope, title, place) in TITLES {
@@ -291,7 +294,7 @@ new start or a take-over. This file is generated from the table in `src/config/o
                 option.key,
                 option.accepts.sentence(),
                 option.meaning,
-                if option.may_change() { "reload" } else { "restart" }
+                if option.changes_while_running() { "reload" } else { "restart" }
             ));
         }
     }
@@ -314,7 +317,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn names_are_unique() {
+    fn keys_and_names_of_options_are_unique() {
         let keys: BTreeSet<_> = OPTIONS.iter().map(|option| option.key).collect();
         let names: Vec<_> = OPTIONS.iter().flat_map(|option| option.environment).collect();
         assert_eq!(keys.len(), OPTIONS.len());
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_accepted() {
+    fn each_default_is_accepted_by_its_kind() {
         for option in OPTIONS.iter().filter(|option| !option.default.is_empty()) {
             let (kind, default) = (option.accepts.kind, option.default);
             let is_good = match kind {

@@ -13,7 +13,7 @@ fn env(name: &str, default: PhpValue) -> Env {
 
 /// The value of the key `a`.
 fn value(code: &str) -> PhpValue {
-    let read = returned(&format!("<?php\nreturn ['a' => {code}, 'b' => 1];"));
+    let read = parse_returned_array(&format!("<?php\nreturn ['a' => {code}, 'b' => 1];"));
     let Some(PhpValue::Array(elements)) = read else { panic!("{code}: {read:?}") };
     assert_eq!(elements.len(), 2, "{code}: {elements:?}");
     assert_eq!(elements[1], (Some("b".to_owned()), scalar("1")), "{code}");
@@ -22,7 +22,7 @@ fn value(code: &str) -> PhpValue {
 }
 
 #[test]
-fn literals() {
+fn php_literals_have_their_values() {
     for (code, expected) in [
         ("'x'", "x"),
         (r"'it\'s \\ \n'", r"it's \ \n"),
@@ -49,7 +49,7 @@ fn literals() {
 }
 
 #[test]
-fn calls_of_env() {
+fn calls_of_env_have_name_and_default() {
     for (code, name, default) in [
         ("env('X')", "X", PhpValue::Null),
         ("env(\"X\", 5)", "X", scalar("5")),
@@ -105,13 +105,16 @@ fn the_returned_array_is_found() {
         "<?php // return ['z'];\n/* return */ return ['a' => 1];",
     ] {
         let expected = PhpValue::Array(vec![(Some("a".to_owned()), scalar("1"))]);
-        assert_eq!(returned(text), Some(expected), "{text}");
+        assert_eq!(parse_returned_array(text), Some(expected), "{text}");
     }
     for text in ["", "<?php", "return ['a'];", "<?php return", "<?php return $x;", "<?php return ["]
     {
-        assert_eq!(returned(text), None, "{text}");
+        assert_eq!(parse_returned_array(text), None, "{text}");
     }
-    assert_eq!(returned(&format!("<?php return ['a'];{}", " ".repeat(BYTES_MAX))), None);
+    assert_eq!(
+        parse_returned_array(&format!("<?php return ['a'];{}", " ".repeat(BYTES_MAX))),
+        None
+    );
 }
 
 /// Each of these costs time or stack that grows faster than the text, if a reader is careless.
@@ -122,14 +125,14 @@ fn hostile_files_are_read_in_linear_time() {
         "a([",
     ] {
         let many = unit.repeat(BYTES_MAX / unit.len() - 16);
-        let _ = returned(&format!("<?php return [{many}"));
+        let _ = parse_returned_array(&format!("<?php return [{many}"));
     }
 }
 
 proptest! {
         #[test]
         fn any_text_is_answered(text in "[\\[\\](){}'\"$,;=>*/#<?a-c0-2\\\\ \n.-]{0,60}") {
-            let _ = returned(&format!("<?php return ['a' => {text}"));
-            let _ = returned(&format!("<?php return [{text}];"));
+            let _ = parse_returned_array(&format!("<?php return ['a' => {text}"));
+            let _ = parse_returned_array(&format!("<?php return [{text}];"));
     }
 }

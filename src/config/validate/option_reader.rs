@@ -20,11 +20,15 @@ pub(in crate::config) struct OptionReader {
 
 impl OptionReader {
     /// A credential that is a part of URLs.
-    pub(super) fn in_url(&mut self, values: &Values, id: Id) -> String {
+    pub(super) fn url_credential(&mut self, values: &Values, id: Id) -> String {
         let Some(given) = values.get(id) else { return String::new() };
         if let Some(why) = unreachable(&given.value, id == Id::AppKey) {
             let shown = shown(&given.value);
-            self.problems.push(format!("{} is {shown}{}, but {why}", given.name(), given.place()));
+            self.problems.push(format!(
+                "{} is {shown}{}, but {why}",
+                given.name(),
+                given.source_in_brackets()
+            ));
         }
         given.value.clone()
     }
@@ -34,7 +38,7 @@ impl OptionReader {
         let given = values.get(id)?;
         let text = given.value.trim();
         if !text.is_empty() && text.bytes().all(|byte| byte == b'*') {
-            let (name, place) = (given.name(), given.place());
+            let (name, place) = (given.name(), given.source_in_brackets());
             self.problems.push(format!(
                 "{name} has only asterisks{place}, but they stand for a secret that is hidden: give the secret itself"
             ));
@@ -56,24 +60,24 @@ impl OptionReader {
         prefixes
     }
 
-    pub(super) fn wrong(&mut self, id: Id, given: &Sourced) {
+    pub(super) fn add_problem(&mut self, id: Id, given: &Sourced) {
         let accepts = &id.spec().accepts;
         self.problems.push(format!(
             "{} is \"{}\"{}, but it takes {}",
             given.name(),
             accepts.kind.shown(&given.value),
-            given.place(),
+            given.source_in_brackets(),
             accepts.sentence()
         ));
     }
 
     /// A number of an option with a default.
     pub(super) fn number<T: TryFrom<u64> + Default>(&mut self, values: &Values, id: Id) -> T {
-        self.some(values, id).unwrap_or_default()
+        self.optional_number(values, id).unwrap_or_default()
     }
 
     /// A number in the range of its option, or nothing where none is given.
-    pub(in crate::config) fn some<T: TryFrom<u64>>(
+    pub(in crate::config) fn optional_number<T: TryFrom<u64>>(
         &mut self,
         values: &Values,
         id: Id,
@@ -82,7 +86,7 @@ impl OptionReader {
         let number = id.spec().accepts.kind.number(&given.value);
         let number = number.and_then(|number| T::try_from(number).ok());
         if number.is_none() {
-            self.wrong(id, given);
+            self.add_problem(id, given);
         }
         number
     }
@@ -105,7 +109,7 @@ impl OptionReader {
     pub(in crate::config) fn choice(&mut self, values: &Values, id: Id) -> usize {
         let Some(given) = values.get(id) else { return 0 };
         id.spec().accepts.kind.word(&given.value).unwrap_or_else(|| {
-            self.wrong(id, given);
+            self.add_problem(id, given);
             0
         })
     }
@@ -119,7 +123,7 @@ impl OptionReader {
     pub(super) fn boolean(&mut self, values: &Values, id: Id) -> bool {
         let Some(given) = values.get(id) else { return false };
         boolean(&given.value).unwrap_or_else(|| {
-            self.wrong(id, given);
+            self.add_problem(id, given);
             false
         })
     }
@@ -129,7 +133,7 @@ impl OptionReader {
         let items = given.value.split(',').map(str::trim).filter(|item| !item.is_empty());
         let items: Vec<String> = items.map(str::to_owned).collect();
         if items.is_empty() {
-            self.wrong(id, given);
+            self.add_problem(id, given);
         }
         items
     }
@@ -141,7 +145,7 @@ impl OptionReader {
         match text.trim_start_matches('[').trim_end_matches(']').parse() {
             Ok(address) => address,
             Err(_) => {
-                self.wrong(id, given);
+                self.add_problem(id, given);
                 unspecified
             }
         }

@@ -192,7 +192,7 @@ fn continue_is_asked_for_once() {
 }
 
 #[test]
-fn chunked_bodies() {
+fn chunked_bodies_are_joined_and_bounded() {
     let head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n".as_slice();
     let bytes = [head, b"3\r\nabc\r\n2;x\r\nde\r\n0\r\nT: 1\r\n\r\nGET"].concat();
     let outcome = read_pieces([&bytes[..]]);
@@ -233,7 +233,7 @@ fn http_11_needs_exactly_one_host() {
 }
 
 #[test]
-fn every_refusal() {
+fn each_malformed_request_has_its_refusal() {
     let fields = "X: y\r\n".repeat(HTTP_HEADERS_MAX + 1);
     let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n", "a".repeat(2000));

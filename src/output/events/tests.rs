@@ -14,7 +14,7 @@ fn document() -> String {
     text.push_str(REASONS);
     for cause in Cause::ALL {
         let level = if cause.is_ordinary() { "info" } else { "warn" };
-        let (name, counted) = (cause.name(), cause.counted().name());
+        let (name, counted) = (cause.name(), cause.counter().name());
         writeln!(text, "| `{name}` | `{counted}` | {level} |").unwrap();
     }
     text
@@ -71,8 +71,8 @@ fn the_document_of_log_events_is_the_table() {
 fn events_are_sorted_and_unique() {
     let names: Vec<&str> = LOG_EVENTS.iter().map(|event| event.name).collect();
     assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
-    assert!(names.iter().all(|name| known(name) == *name));
-    assert_eq!(known("not an event"), UNNAMED);
+    assert!(names.iter().all(|name| static_name(name) == *name));
+    assert_eq!(static_name("not an event"), UNNAMED);
 }
 
 /// The names of events that are no call of `tracing`.
@@ -109,7 +109,7 @@ fn each_call_of_the_log_names_an_event_of_the_table_and_no_row_is_unused() {
             let name = rest.strip_prefix("event = \"").and_then(|rest| rest.split('"').next());
             let shown = rest.chars().take(60).collect::<String>();
             let name = name.unwrap_or_else(|| panic!("{call} has no event: {shown}"));
-            assert_eq!(known(name), name, "docs/LOGS.md does not have it: {shown}");
+            assert_eq!(static_name(name), name, "docs/LOGS.md does not have it: {shown}");
             used.insert(name);
         }
     }

@@ -13,7 +13,7 @@ fn subscribed(channel: &str) -> Subscribe {
 
 #[test]
 #[rustfmt::skip]
-fn malformed() {
+fn malformed_messages_have_fault_and_value() {
     for (text, fault, value) in [
         ("not json", MessageFault::NotJson, "not json"),
         ("", MessageFault::NotJson, ""),
@@ -55,7 +55,7 @@ fn malformed() {
 }
 
 #[test]
-fn pings() {
+fn pings_and_pongs_need_no_data() {
     for data in ["", ",\"data\":{}", ",\"data\":\"{}\"", ",\"data\":[]", ",\"extra\":1"] {
         check(&format!("{{\"event\":\"pusher:ping\"{data}}}"), &Ok(Inbound::Ping));
     }
@@ -64,7 +64,7 @@ fn pings() {
 }
 
 #[test]
-fn subscriptions() {
+fn subscriptions_are_read_from_objects_and_strings() {
     let news = Ok(Inbound::Subscribe(subscribed("news")));
     check("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"news\"}}", &news);
     check("{\"event\":\"pusher:subscribe\",\"data\":\"{\\\"channel\\\":\\\"news\\\"}\"}", &news);

@@ -14,7 +14,7 @@ fn spans(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn raw_spans_survive() {
+fn members_are_read_as_raw_spans() {
     let text = " { \"a\" : 1.0 ,\"b\":{\"x\":[1,\"}\"]}, \"c\":\"q\\\"u\\u00e9\\/\",\"d\":[ ],\"e\":12345678901234567890 } ";
     let expected = [
         ("\"a\"", "1.0"),
@@ -31,7 +31,7 @@ fn raw_spans_survive() {
 }
 
 #[test]
-fn malformed_is_refused() {
+fn malformed_json_is_refused_everywhere() {
     let mut validator = Validator::default();
     for text in [
         "",
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn strings_round_trip(text in ".*") {
+    fn written_strings_are_read_back_unchanged(text in ".*") {
         let mut out = Vec::new();
         write_string(&text, &mut out);
         let out = String::from_utf8(out).unwrap();

@@ -51,7 +51,7 @@ fn bytes(bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn every_form() {
+fn each_form_of_value_is_read() {
     let text = |text: &str| Value::Text(text.to_owned());
     let error = |text: &str| Value::Error(text.to_owned());
     let table: [(&[u8], Value); 26] = [
@@ -88,7 +88,7 @@ fn every_form() {
 }
 
 #[test]
-fn every_fault() {
+fn each_fault_ends_the_reader() {
     let table: [(&[u8], MalformedReply); 30] = [
         (b"x", MalformedReply::UnknownType),
         (b"\r\n", MalformedReply::UnknownType),
@@ -146,7 +146,7 @@ fn replies_and_pushes_take_turns() {
 }
 
 #[test]
-fn levels_are_counted() {
+fn nested_values_are_refused_below_the_depth_limit() {
     let nested = |levels: usize| [b"*1\r\n".repeat(levels), b":1\r\n".to_vec()].concat();
     let mut value = &one(&nested(LEVELS_MAX));
     let mut levels = 0;
@@ -219,7 +219,7 @@ fn text_has_a_bound_of_its_own() {
 
 /// Quadratic cost would show: these take minutes where each piece has all before it parsed again.
 #[test]
-fn cost_is_linear() {
+fn the_cost_of_reading_is_linear_in_the_bytes() {
     let bulk = vec![b'\r'; 5_000_000];
     let stream = [b"$5000000\r\n".as_slice(), &bulk, b"\r\n"].concat();
     assert_eq!(read_pieces(stream.chunks(16)), (vec![Value::Bytes(bulk)], None));

@@ -35,7 +35,7 @@ pub(super) fn is_change(path: &str) -> bool {
 
 /// Carries out a request that was admitted.
 pub(super) async fn answer(request: &Request, main: MainThread<'_>) -> Response {
-    let outcome = match wanted(request) {
+    let outcome = match requested_change(request) {
         Err(outcome) => outcome,
         Ok(what) => ask(what, main).await,
     };
@@ -77,7 +77,7 @@ async fn ask(what: ChangeCommand, (orders, pending, owed): MainThread<'_>) -> Ch
     for _ in 0..looks {
         // Read first: an outcome that comes before the end of all changes is received below.
         let changes_end = owed.changes_end();
-        match (received(&outcome), changes_end) {
+        match (outcome_if_ready(&outcome), changes_end) {
             (Some(Ok(outcome)), _) => return outcome,
             (None | Some(Err(())), Some(true)) => {
                 let text =
@@ -96,7 +96,7 @@ async fn ask(what: ChangeCommand, (orders, pending, owed): MainThread<'_>) -> Ch
     ChangeOutcome::error(503, &text)
 }
 
-fn received(outcome: &Receiver<ChangeOutcome>) -> Option<Result<ChangeOutcome, ()>> {
+fn outcome_if_ready(outcome: &Receiver<ChangeOutcome>) -> Option<Result<ChangeOutcome, ()>> {
     match outcome.try_recv() {
         Ok(outcome) => Some(Ok(outcome)),
         Err(TryRecvError::Empty) => None,
@@ -116,7 +116,7 @@ fn response(outcome: &ChangeOutcome, methods: Option<&'static str>) -> Response 
 }
 
 /// What a request asks for.
-fn wanted(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
+fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
     let method = request.method();
     let path = parts(request);
     let parts = path.each_ref().map(Option::as_deref);
@@ -212,7 +212,7 @@ mod tests {
             ("PATCH /api/apps/1", "{\"secret\": \"hunter2\"", 400),
             ("PUT /api/apps", "{}", 405),
         ] {
-            let found = wanted(&request(&format!("{line} HTTP/1.1\r\n{json}"), body));
+            let found = requested_change(&request(&format!("{line} HTTP/1.1\r\n{json}"), body));
             match found {
                 Ok(_) => assert_eq!(expected, 200, "{line}"),
                 Err(outcome) => {
@@ -230,7 +230,7 @@ mod tests {
         let json = "Host: a\r\nContent-Type: application/json";
         for path in ["/api/reload", "/api/apps", "/api/apps/1", "/api/apps/1/disable"] {
             let outcome = |method: &str| {
-                wanted(&request(&format!("{method} {path} HTTP/1.1\r\n{json}"), "{}"))
+                requested_change(&request(&format!("{method} {path} HTTP/1.1\r\n{json}"), "{}"))
             };
             let (taken, refused): (Vec<&str>, Vec<&str>) =
                 all.into_iter().partition(|method| outcome(method).is_ok());

@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 
 use socket2::Socket;
 
-use super::listener::{AdminListener, bind, bind_file, is_at, reason, refusal};
+use super::listener::{AdminListener, bind, bind_error_text, bind_file, is_at, start_refusal};
 use super::{AdminServer, ScrapeSources};
 use crate::config::admin::{Admin, AdminPlace};
 use crate::server::probe::StartError;
@@ -82,7 +82,7 @@ impl Claimed {
 ///
 /// # Errors
 /// When a place that is configured cannot be had.
-pub(in crate::server) fn claim(
+pub(in crate::server) fn bind_or_inherit(
     admin: &Admin,
     inherited: Option<OwnedFd>,
 ) -> Result<Claimed, StartError> {
@@ -96,7 +96,9 @@ pub(in crate::server) fn claim(
     let listener = socket.and_then(|socket| AdminListener::new(socket, &admin.place));
     match listener {
         Ok(listener) => Ok(Claimed::Listens(listener)),
-        Err(error) if admin.is_explicit => Err(StartError::Admin(refusal(&admin.place, &error))),
-        Err(error) => Ok(Claimed::Without(reason(&admin.place, &error))),
+        Err(error) if admin.is_explicit => {
+            Err(StartError::Admin(start_refusal(&admin.place, &error)))
+        }
+        Err(error) => Ok(Claimed::Without(bind_error_text(&admin.place, &error))),
     }
 }

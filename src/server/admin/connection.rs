@@ -108,7 +108,7 @@ async fn stream(socket: &Socket, readable: &Readable, viewer: &Viewer) {
         }
         sleep(VIEW_INTERVAL).await;
         quiet += VIEW_INTERVAL;
-        bytes = viewer.next();
+        bytes = viewer.next_events();
         if !bytes.is_empty() {
             quiet = Duration::ZERO;
         } else if quiet >= COMMENT_INTERVAL {
@@ -136,7 +136,7 @@ async fn read_request(socket: &Socket, readable: &Readable, owed: Option<&OwedAn
         match (&*socket).read(&mut chunk) {
             Ok(0) => return Asked::Gone,
             Ok(count) => {
-                owed.inspect(|owed| owed.has_begun());
+                owed.inspect(|owed| owed.note_begun());
                 input.extend_from_slice(&chunk[..count]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,

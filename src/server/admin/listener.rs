@@ -97,7 +97,7 @@ fn remove_left_over(path: &Path) {
 }
 
 /// Why a place cannot be had.
-pub(super) fn reason(place: &AdminPlace, error: &io::Error) -> String {
+pub(super) fn bind_error_text(place: &AdminPlace, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!("{place} is in use"),
         _ => format!("{place} cannot be listened on: {error}"),
@@ -105,7 +105,7 @@ pub(super) fn reason(place: &AdminPlace, error: &io::Error) -> String {
 }
 
 /// Why a start with this place fails, and what to change. To find the process that has a port may take a second.
-pub(in crate::server) fn refusal(place: &AdminPlace, error: &io::Error) -> String {
+pub(in crate::server) fn start_refusal(place: &AdminPlace, error: &io::Error) -> String {
     let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
     let holder = match place {
         AdminPlace::Tcp(address) if is_in_use => live_holder(*address),
@@ -120,7 +120,7 @@ pub(in crate::server) fn refusal(place: &AdminPlace, error: &io::Error) -> Strin
     };
     format!(
         "no admin listener: {}{by}. Choose another place with RINGVERB_ADMIN, or switch it off with RINGVERB_ADMIN=off",
-        reason(place, error)
+        bind_error_text(place, error)
     )
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    use super::super::claim::{Claimed, claim};
+    use super::super::claim::{Claimed, bind_or_inherit};
     use crate::config::admin::Admin;
 
     fn admin(place: AdminPlace, is_explicit: bool) -> Admin {
@@ -172,27 +172,31 @@ mod tests {
     fn a_default_that_is_in_use_is_no_error_and_a_configured_one_is() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = AdminPlace::Tcp(taken.local_addr().unwrap());
-        let claimed = claim(&admin(place.clone(), false), None).unwrap();
+        let claimed = bind_or_inherit(&admin(place.clone(), false), None).unwrap();
         assert!(matches!(claimed, Claimed::Without(why) if why.contains("is in use")));
-        let error = claim(&admin(place, true), None).map(drop).unwrap_err().to_string();
+        let error = bind_or_inherit(&admin(place, true), None).map(drop).unwrap_err().to_string();
         assert!(error.contains("is in use") && error.contains("RINGVERB_ADMIN=off"), "{error}");
     }
 
     #[test]
     fn the_listener_of_the_old_process_is_used_where_the_configuration_wants_it() {
         let any = AdminPlace::parse("127.0.0.1:0").unwrap();
-        let old = listens(claim(&admin(any.clone(), true), None).unwrap());
+        let old = listens(bind_or_inherit(&admin(any.clone(), true), None).unwrap());
         let new = listens(
-            claim(&admin(any, true), Some(old.socket.try_clone().unwrap().into())).unwrap(),
+            bind_or_inherit(&admin(any, true), Some(old.socket.try_clone().unwrap().into()))
+                .unwrap(),
         );
         assert_eq!(old.place, new.place);
         let elsewhere = admin(AdminPlace::parse("127.0.0.2:0").unwrap(), true);
-        let other =
-            listens(claim(&elsewhere, Some(old.socket.try_clone().unwrap().into())).unwrap());
+        let other = listens(
+            bind_or_inherit(&elsewhere, Some(old.socket.try_clone().unwrap().into())).unwrap(),
+        );
         assert_ne!(old.place, other.place);
-        let off =
-            claim(&admin(AdminPlace::Off, true), Some(old.socket.try_clone().unwrap().into()))
-                .unwrap();
+        let off = bind_or_inherit(
+            &admin(AdminPlace::Off, true),
+            Some(old.socket.try_clone().unwrap().into()),
+        )
+        .unwrap();
         assert!(matches!(off, Claimed::Off));
     }
 
@@ -200,15 +204,15 @@ mod tests {
     fn a_socket_file_is_only_for_its_user_and_a_stale_one_is_replaced() {
         let path = path();
         let place = admin(AdminPlace::Unix(path.clone()), true);
-        let first = listens(claim(&place, None).unwrap());
+        let first = listens(bind_or_inherit(&place, None).unwrap());
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(claim(&place, None).is_err(), "somebody listens");
+        assert!(bind_or_inherit(&place, None).is_err(), "somebody listens");
         drop(first);
-        let second = listens(claim(&place, None).unwrap());
+        let second = listens(bind_or_inherit(&place, None).unwrap());
         second.remove_file();
         assert!(!path.exists());
         fs::write(&path, "a file of somebody").unwrap();
-        assert!(claim(&place, None).is_err(), "it is no socket");
+        assert!(bind_or_inherit(&place, None).is_err(), "it is no socket");
         assert_eq!(fs::read_to_string(&path).unwrap(), "a file of somebody");
         fs::remove_file(path).unwrap();
     }

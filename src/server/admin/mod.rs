@@ -22,7 +22,7 @@ mod server;
 mod slots;
 mod viewers;
 
-pub(super) use claim::{Claimed, claim};
-pub(super) use listener::{probe, refusal};
+pub(super) use claim::{Claimed, bind_or_inherit};
+pub(super) use listener::{probe, start_refusal};
 pub(super) use metrics::ScrapeSources;
 pub(super) use server::AdminServer;

@@ -33,14 +33,14 @@ pub(super) struct OwedAnswers {
     /// Connections without an answer.
     open: AtomicUsize,
     /// Of these, those that have sent something.
-    begun: AtomicUsize,
+    begun_count: AtomicUsize,
 }
 
 /// The answer to one connection. Dropped, it is owed no longer.
 #[derive(Debug)]
 pub(super) struct OwedAnswer {
     owed: Arc<OwedAnswers>,
-    has_begun: Cell<bool>,
+    note_begun: Cell<bool>,
 }
 
 impl OwedAnswers {
@@ -81,9 +81,9 @@ impl OwedAnswers {
     }
 
     /// A connection was accepted.
-    pub(super) fn owe(self: &Arc<Self>) -> OwedAnswer {
+    pub(super) fn add_connection(self: &Arc<Self>) -> OwedAnswer {
         self.open.fetch_add(1, Ordering::SeqCst);
-        OwedAnswer { owed: self.clone(), has_begun: Cell::new(false) }
+        OwedAnswer { owed: self.clone(), note_begun: Cell::new(false) }
     }
 
     /// Waits until all connections are answered, within limits. Call `stop` before.
@@ -97,24 +97,24 @@ impl OwedAnswers {
 
     fn is_owed(&self, waited: Duration) -> bool {
         self.is_accepting.load(Ordering::SeqCst)
-            || self.begun.load(Ordering::SeqCst) > 0
+            || self.begun_count.load(Ordering::SeqCst) > 0
             || waited < SILENT_TIME && self.open.load(Ordering::SeqCst) > 0
     }
 }
 
 impl OwedAnswer {
     /// The peer has sent something.
-    pub(super) fn has_begun(&self) {
-        if !self.has_begun.replace(true) {
-            self.owed.begun.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn note_begun(&self) {
+        if !self.note_begun.replace(true) {
+            self.owed.begun_count.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
 impl Drop for OwedAnswer {
     fn drop(&mut self) {
-        if self.has_begun.get() {
-            self.owed.begun.fetch_sub(1, Ordering::SeqCst);
+        if self.note_begun.get() {
+            self.owed.begun_count.fetch_sub(1, Ordering::SeqCst);
         }
         self.owed.open.fetch_sub(1, Ordering::SeqCst);
     }
@@ -130,13 +130,13 @@ mod tests {
         let late = SILENT_TIME;
         assert!(!owed.is_owed(Duration::ZERO));
         assert!(owed.begin_accept() && owed.is_owed(late), "it may accept one");
-        let first = owed.owe();
+        let first = owed.add_connection();
         owed.end_accept();
         assert!(owed.is_owed(Duration::ZERO) && !owed.is_owed(late), "it may send nothing");
-        first.has_begun();
-        first.has_begun();
-        let second = owed.owe();
-        second.has_begun();
+        first.note_begun();
+        first.note_begun();
+        let second = owed.add_connection();
+        second.note_begun();
         drop(second);
         assert!(owed.is_owed(late), "the first waits");
         owed.stop();

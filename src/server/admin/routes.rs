@@ -76,9 +76,10 @@ impl AdminState {
         let now = sources.shared.clock.now();
         let beats = sources.shared.heartbeats.iter();
         let heartbeats = RefCell::new(beats.map(|_| (0, now)).collect());
-        let log = sources.shared.live.clone();
+        let log = sources.shared.event_log.clone();
         let shared = sources.shared.clone();
-        let viewers = Rc::new(Viewers::new(log, move || shared.current.get().apps.clone()));
+        let viewers =
+            Rc::new(Viewers::new(log, move || shared.current_configuration.get().apps.clone()));
         let questions = Questions::default();
         let resident = Resident::open().ok();
         Self {
@@ -108,9 +109,9 @@ impl AdminState {
             )
             .with_header("Allow", "GET, HEAD")
         } else if path == "/live" {
-            self.live()
+            self.liveness_response()
         } else if path == "/ready" {
-            self.ready()
+            self.readiness_response()
         } else if let Some(response) = self.console(request) {
             response
         } else if let Err(refusal) = self.admit(request) {
@@ -165,7 +166,7 @@ impl AdminState {
     fn view(&self, request: &Request) -> Result<Viewer, Response> {
         let filter = ViewFilter::read(&Parameters::of(request.query()));
         let filter = filter.map_err(|sentence| Response::text(400, &format!("{sentence}.\n")))?;
-        let viewer = self.viewers.add(filter);
+        let viewer = self.viewers.add_viewer(filter);
         viewer.map_err(|sentence| Response::text(503, &format!("{sentence}\n")))
     }
 
@@ -176,7 +177,11 @@ impl AdminState {
     /// Whether the request may see more than probes.
     fn admit(&self, request: &Request) -> Result<(), Response> {
         let is_public = self.shared().config.admin.place.is_public();
-        check_token(self.shared().current.get().admin_token.as_ref(), is_public, request)?;
+        check_token(
+            self.shared().current_configuration.get().admin_token.as_ref(),
+            is_public,
+            request,
+        )?;
         self.check_host(request)
     }
 
@@ -184,7 +189,7 @@ impl AdminState {
     /// reach an address of the loopback, so they get numbers only, unless it is a developer's server.
     fn check_contents(&self, path: &str) -> Result<(), Response> {
         let config = &self.shared().config;
-        let running = self.shared().current.get();
+        let running = self.shared().current_configuration.get();
         let is_open = running.admin_token.is_some()
             || !self.is_tcp
             || config.development
@@ -202,7 +207,7 @@ impl AdminState {
     /// Without a token, a request must name this host. A request with a token cannot be sent by a page that does not
     /// have it.
     fn check_host(&self, request: &Request) -> Result<(), Response> {
-        if self.shared().current.get().admin_token.is_some() {
+        if self.shared().current_configuration.get().admin_token.is_some() {
             return Ok(());
         }
         // HTTP/1.0 has no Host, and every browser sends one.
@@ -225,7 +230,7 @@ impl AdminState {
     fn metrics(&self, request: &Request) -> Response {
         let accept = request.header_list("accept");
         let format = Format::of_accept(accept.as_deref().unwrap_or_default());
-        let apps = self.shared().current.get().apps.clone();
+        let apps = self.shared().current_configuration.get().apps.clone();
         let scrape = Scrape {
             sources: &self.sources,
             apps: &apps,
@@ -241,7 +246,7 @@ impl AdminState {
         Response::new(200, kind, metrics::render(&scrape, format)).with_header("Vary", "Accept")
     }
 
-    fn ready(&self) -> Response {
+    fn readiness_response(&self) -> Response {
         match self.why_not_ready() {
             None => Response::text(200, "ready\n"),
             Some(why) => Response::text(503, &format!("not ready: {why}\n")),
@@ -265,7 +270,7 @@ impl AdminState {
         }
     }
 
-    fn live(&self) -> Response {
+    fn liveness_response(&self) -> Response {
         let now = self.shared().clock.now();
         let mut seen = self.heartbeats.borrow_mut();
         let beats = self.shared().heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));

@@ -88,7 +88,7 @@ pub(super) async fn accept_all(
             return;
         }
         let accepted = socket.accept();
-        let answer = accepted.is_ok().then(|| owed.owe());
+        let answer = accepted.is_ok().then(|| owed.add_connection());
         owed.end_accept();
         match accepted {
             Ok((peer, _)) => match slots.admit(peer) {

@@ -60,7 +60,7 @@ impl AdminSlots {
         if self.used.get() >= CONNECTIONS_MAX {
             let longest = self.waiting.borrow_mut().pop_front();
             match longest {
-                Some(longest) => self.end(&longest),
+                Some(longest) => self.end_connection(&longest),
                 None => return Err(socket),
             }
         }
@@ -72,7 +72,7 @@ impl AdminSlots {
     }
 
     /// Its task ends when it reads the end of the socket.
-    fn end(&self, entry: &SlotEntry) {
+    fn end_connection(&self, entry: &SlotEntry) {
         self.release(entry);
         if entry.is_answered.get() {
             // A socket that is not connected any longer needs none.

@@ -14,7 +14,7 @@ use super::api::{Parameters, event_json};
 use crate::app::Apps;
 use serde_json::json;
 
-use crate::live::{LiveEvent, LiveKind, LiveLog};
+use crate::event_log::{EventLog, EventLogEntry, EventLogKind};
 use crate::text::shown;
 
 const VIEWERS_MAX: usize = 8;
@@ -32,7 +32,7 @@ pub(super) struct ViewFilter {
     channel: Option<Box<str>>,
     socket_id: Option<Box<str>>,
     /// Empty: all kinds.
-    kinds: Vec<LiveKind>,
+    kinds: Vec<EventLogKind>,
 }
 
 impl ViewFilter {
@@ -42,8 +42,8 @@ impl ViewFilter {
         let text = |name| parameters.get(name).map(Into::into);
         let kinds = parameters.get("kind").into_iter().flat_map(|kinds| kinds.split(','));
         let kinds = kinds.map(|name| {
-            LiveKind::parse(name).ok_or_else(|| {
-                let all = LiveKind::ALL.map(LiveKind::name).join(", ");
+            EventLogKind::parse(name).ok_or_else(|| {
+                let all = EventLogKind::ALL.map(EventLogKind::name).join(", ");
                 format!("kind has {}, but takes {all}", shown(name))
             })
         });
@@ -55,7 +55,7 @@ impl ViewFilter {
         })
     }
 
-    fn passes(&self, event: &LiveEvent, apps: &Apps) -> bool {
+    fn passes(&self, event: &EventLogEntry, apps: &Apps) -> bool {
         let app = event.app.and_then(|app| apps.find(app));
         let is_app = |id: &str| app.is_some_and(|app| app.id == id);
         let is_channel =
@@ -71,48 +71,50 @@ impl ViewFilter {
 #[derive(Debug)]
 struct ViewQueue {
     filter: ViewFilter,
-    waiting: RefCell<VecDeque<Rc<LiveEvent>>>,
+    waiting: RefCell<VecDeque<Rc<EventLogEntry>>>,
     waiting_bytes: Cell<usize>,
-    lost: Cell<u64>,
+    lost_events: Cell<u64>,
 }
 
 impl ViewQueue {
-    fn push(&self, event: &Rc<LiveEvent>) {
+    fn push(&self, event: &Rc<EventLogEntry>) {
         let mut waiting = self.waiting.borrow_mut();
         let bytes = self.waiting_bytes.get() + bytes_of(event);
         if waiting.len() < WAITING_MAX && bytes <= WAITING_BYTES_MAX {
             waiting.push_back(event.clone());
             self.waiting_bytes.set(bytes);
         } else {
-            self.lost.set(self.lost.get() + 1);
+            self.lost_events.set(self.lost_events.get() + 1);
         }
     }
 
-    fn pop(&self) -> Option<Rc<LiveEvent>> {
+    fn pop(&self) -> Option<Rc<EventLogEntry>> {
         let event = self.waiting.borrow_mut().pop_front()?;
         self.waiting_bytes.set(self.waiting_bytes.get().saturating_sub(bytes_of(&event)));
         Some(event)
     }
 }
 
-fn bytes_of(event: &LiveEvent) -> usize {
-    size_of::<LiveEvent>() + event.text.len() + event.channel.as_ref().map_or(0, |name| name.len())
+fn bytes_of(event: &EventLogEntry) -> usize {
+    size_of::<EventLogEntry>()
+        + event.text.len()
+        + event.channel.as_ref().map_or(0, |name| name.len())
 }
 
 /// All viewers.
 pub(super) struct Viewers {
-    log: Arc<LiveLog>,
+    event_log: Arc<EventLog>,
     /// The apps in use.
     apps: Box<dyn Fn() -> Arc<Apps>>,
     queues: RefCell<Vec<Rc<ViewQueue>>>,
     /// Events that the threads had no room for.
-    lost: Cell<u64>,
+    lost_events: Cell<u64>,
 }
 
 impl Viewers {
-    pub(super) fn new(log: Arc<LiveLog>, apps: impl Fn() -> Arc<Apps> + 'static) -> Self {
+    pub(super) fn new(event_log: Arc<EventLog>, apps: impl Fn() -> Arc<Apps> + 'static) -> Self {
         let apps = Box::new(apps);
-        Self { log, apps, queues: RefCell::default(), lost: Cell::new(0) }
+        Self { event_log, apps, queues: RefCell::default(), lost_events: Cell::new(0) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -120,13 +122,13 @@ impl Viewers {
     }
 
     /// Events of threads that were lost since the start, while there was a viewer.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.get()
+    pub(super) fn lost_events(&self) -> u64 {
+        self.lost_events.get()
     }
 
     /// # Errors
     /// A sentence if there are too many.
-    pub(super) fn add(self: &Rc<Self>, filter: ViewFilter) -> Result<Viewer, String> {
+    pub(super) fn add_viewer(self: &Rc<Self>, filter: ViewFilter) -> Result<Viewer, String> {
         let mut queues = self.queues.borrow_mut();
         if queues.len() >= VIEWERS_MAX {
             return Err(format!(
@@ -134,22 +136,22 @@ impl Viewers {
             ));
         }
         let (waiting, waiting_bytes) = (RefCell::default(), Cell::new(0));
-        let queue = ViewQueue { filter, waiting, waiting_bytes, lost: Cell::new(0) };
+        let queue = ViewQueue { filter, waiting, waiting_bytes, lost_events: Cell::new(0) };
         let queue = Rc::new(queue);
         queues.push(queue.clone());
-        self.log.set_watched(true);
+        self.event_log.set_watched(true);
         Ok(Viewer { viewers: self.clone(), queue })
     }
 
     /// Gives the events of all threads to the viewers.
     fn distribute(&self) {
         let mut events = Vec::new();
-        let lost = self.log.take(&mut events);
-        let newly_lost = lost - self.lost.replace(lost);
+        let lost = self.event_log.take_all(&mut events);
+        let newly_lost = lost - self.lost_events.replace(lost);
         let apps = (self.apps)();
         let queues = self.queues.borrow();
         for queue in queues.iter() {
-            queue.lost.set(queue.lost.get() + newly_lost);
+            queue.lost_events.set(queue.lost_events.get() + newly_lost);
         }
         for event in events {
             let event = Rc::new(event);
@@ -168,7 +170,7 @@ pub(super) struct Viewer {
 
 impl Viewer {
     /// What it has not read yet, as server-sent events. Empty if nothing has happened.
-    pub(super) fn next(&self) -> Vec<u8> {
+    pub(super) fn next_events(&self) -> Vec<u8> {
         self.viewers.distribute();
         let mut out = Vec::new();
         let apps = (self.viewers.apps)();
@@ -180,7 +182,7 @@ impl Viewer {
             out.extend_from_slice(event_json(&event, &apps).to_string().as_bytes());
             out.extend_from_slice(b"\n\n");
         }
-        let lost = self.queue.lost.take();
+        let lost = self.queue.lost_events.take();
         if lost > 0 {
             out.extend_from_slice(
                 format!("data: {}\n\n", json!({ "kind": "lost", "count": lost })).as_bytes(),
@@ -195,7 +197,7 @@ impl Drop for Viewer {
         let mut queues = self.viewers.queues.borrow_mut();
         queues.retain(|queue| !Rc::ptr_eq(queue, &self.queue));
         if queues.is_empty() {
-            self.viewers.log.set_watched(false);
+            self.viewers.event_log.set_watched(false);
         }
     }
 }
@@ -206,8 +208,8 @@ mod tests {
     use crate::app::{AppIndex, sample};
     use crate::pusher::socket_id::SocketId;
 
-    fn event(kind: LiveKind, channel: &str) -> LiveEvent {
-        LiveEvent {
+    fn event(kind: EventLogKind, channel: &str) -> EventLogEntry {
+        EventLogEntry {
             unix_ms: 7,
             kind,
             app: Some(AppIndex(0)),
@@ -218,10 +220,10 @@ mod tests {
         }
     }
 
-    fn viewers() -> (Arc<LiveLog>, Rc<Viewers>) {
-        let log = Arc::new(LiveLog::new(1));
+    fn viewers() -> (Arc<EventLog>, Rc<Viewers>) {
+        let event_log = Arc::new(EventLog::new(1));
         let apps = Arc::new(Apps::new(vec![sample()]));
-        (log.clone(), Rc::new(Viewers::new(log, move || apps.clone())))
+        (event_log.clone(), Rc::new(Viewers::new(event_log, move || apps.clone())))
     }
 
     fn filter(query: &str) -> ViewFilter {
@@ -229,21 +231,22 @@ mod tests {
     }
 
     fn text(viewer: &Viewer) -> String {
-        String::from_utf8(viewer.next()).unwrap()
+        String::from_utf8(viewer.next_events()).unwrap()
     }
 
     #[test]
     fn each_viewer_receives_the_events_that_pass_its_filter() {
-        let (log, viewers) = viewers();
-        let all = viewers.add(filter("")).unwrap();
-        let some = viewers.add(filter("kind=refused,subscribed&channel=orders&app=1001")).unwrap();
-        let none = viewers.add(filter("app=other")).unwrap();
-        log.push(
+        let (event_log, viewers) = viewers();
+        let all = viewers.add_viewer(filter("")).unwrap();
+        let some =
+            viewers.add_viewer(filter("kind=refused,subscribed&channel=orders&app=1001")).unwrap();
+        let none = viewers.add_viewer(filter("app=other")).unwrap();
+        event_log.push(
             0,
             &mut vec![
-                event(LiveKind::Subscribed, "private-orders.1"),
-                event(LiveKind::Subscribed, "news"),
-                event(LiveKind::ApiEvent, "private-orders.1"),
+                event(EventLogKind::Subscribed, "private-orders.1"),
+                event(EventLogKind::Subscribed, "news"),
+                event(EventLogKind::ApiEvent, "private-orders.1"),
             ],
         );
         assert_eq!(text(&all).matches("data: ").count(), 3);
@@ -259,58 +262,60 @@ mod tests {
 
     #[test]
     fn an_event_of_an_app_that_the_list_does_not_have_yet_is_shown_without_its_id() {
-        let (log, viewers) = viewers();
-        let all = viewers.add(filter("")).unwrap();
-        let some = viewers.add(filter("app=1001")).unwrap();
-        let newer = LiveEvent { app: Some(AppIndex(7)), ..event(LiveKind::Connected, "c") };
-        log.push(0, &mut vec![newer]);
+        let (event_log, viewers) = viewers();
+        let all = viewers.add_viewer(filter("")).unwrap();
+        let some = viewers.add_viewer(filter("app=1001")).unwrap();
+        let newer = EventLogEntry { app: Some(AppIndex(7)), ..event(EventLogKind::Connected, "c") };
+        event_log.push(0, &mut vec![newer]);
         assert!(text(&all).starts_with("data: {\"at\":7,\"channel\":\"c\",\"kind\":\"connected\""));
         assert_eq!(text(&some), "");
     }
 
     #[test]
     fn the_event_log_is_on_while_there_is_a_viewer() {
-        let (log, viewers) = viewers();
-        assert!(!log.is_watched());
-        let mut all: Vec<_> = std::iter::from_fn(|| viewers.add(filter("")).ok()).collect();
+        let (event_log, viewers) = viewers();
+        assert!(!event_log.is_watched());
+        let mut all: Vec<_> = std::iter::from_fn(|| viewers.add_viewer(filter("")).ok()).collect();
         assert_eq!(all.len(), VIEWERS_MAX);
-        assert!(log.is_watched());
+        assert!(event_log.is_watched());
         all.pop();
-        assert!(log.is_watched() && viewers.len() == VIEWERS_MAX - 1);
+        assert!(event_log.is_watched() && viewers.len() == VIEWERS_MAX - 1);
         all.clear();
-        assert!(!log.is_watched());
+        assert!(!event_log.is_watched());
     }
 
     #[test]
     fn a_viewer_that_does_not_read_loses_events_and_is_shown_the_number() {
-        let (log, viewers) = viewers();
-        let (slow, quick) = (viewers.add(filter("")).unwrap(), viewers.add(filter("")).unwrap());
+        let (event_log, viewers) = viewers();
+        let (slow, quick) =
+            (viewers.add_viewer(filter("")).unwrap(), viewers.add_viewer(filter("")).unwrap());
         for _ in 0..3 {
-            log.push(0, &mut vec![event(LiveKind::ClientEvent, "c"); 1_000]);
-            quick.next();
+            event_log.push(0, &mut vec![event(EventLogKind::ClientEvent, "c"); 1_000]);
+            quick.next_events();
         }
-        log.add_lost(0, 5);
+        event_log.add_lost(0, 5);
         let read = text(&slow);
         assert_eq!(read.matches("client_event").count(), WAITING_MAX);
         assert!(read.ends_with("data: {\"count\":1005,\"kind\":\"lost\"}\n\n"), "1,000 and 5");
         assert_eq!(text(&quick), "data: {\"count\":5,\"kind\":\"lost\"}\n\n");
-        assert_eq!(viewers.lost(), 5);
+        assert_eq!(viewers.lost_events(), 5);
     }
 
     #[test]
     fn the_bytes_that_wait_for_a_viewer_are_limited() {
-        let (log, viewers) = viewers();
-        let (slow, quick) = (viewers.add(filter("")).unwrap(), viewers.add(filter("")).unwrap());
-        let mut large = event(LiveKind::ClientEvent, "c");
+        let (event_log, viewers) = viewers();
+        let (slow, quick) =
+            (viewers.add_viewer(filter("")).unwrap(), viewers.add_viewer(filter("")).unwrap());
+        let mut large = event(EventLogKind::ClientEvent, "c");
         large.text = "\u{1}".repeat(WAITING_BYTES_MAX / 8).into();
         for _ in 0..2 {
-            log.push(0, &mut vec![large.clone(); 6]);
+            event_log.push(0, &mut vec![large.clone(); 6]);
             viewers.distribute();
             assert!(slow.queue.waiting_bytes.get() <= WAITING_BYTES_MAX);
-            while !quick.next().is_empty() {}
+            while !quick.next_events().is_empty() {}
         }
         let kept = slow.queue.waiting.borrow().len();
-        assert_eq!((kept, slow.queue.lost.get()), (7, 5), "eight would be over the limit");
+        assert_eq!((kept, slow.queue.lost_events.get()), (7, 5), "eight would be over the limit");
         let first = text(&slow);
         assert!(first.len() < 2 * WAITING_BYTES_MAX && first.contains("\"count\":5"));
         let rest = std::iter::from_fn(|| Some(text(&slow)).filter(|part| !part.is_empty()));

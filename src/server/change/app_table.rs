@@ -71,7 +71,7 @@ pub(super) fn edit(
             credentials::check_kinds(&given)?;
             let mut fresh = Table::new();
             merge_into(&mut fresh, &given)?;
-            credentials::keep(&mut fresh, &before);
+            credentials::keep_masked_secrets(&mut fresh, &before);
             // A second secret that is not given is removed: that ends a change of secrets.
             for name in ["id", "key", "secret"] {
                 if let (false, Some(value)) = (fresh.contains_key(name), before.get(name)) {
@@ -84,7 +84,7 @@ pub(super) fn edit(
         AppEdit::Merge(given) => {
             credentials::check_kinds(&given)?;
             merge_into(table, &given)?;
-            credentials::keep(table, &before);
+            credentials::keep_masked_secrets(table, &before);
             "changed"
         }
         AppEdit::Enable(enabled) => {
@@ -131,7 +131,7 @@ fn add(
     };
     let (id, secret) = (text("id"), text("secret"));
     if tables.iter().any(|table| is_named(table, &id)) {
-        return Err(Box::new(ChangeOutcome::exists(&id)));
+        return Err(Box::new(ChangeOutcome::app_exists(&id)));
     }
     tables.push(table);
     Ok(Edited { id, what: "added", is_new: true, is_removed: false, secret: Some(secret) })
@@ -180,13 +180,13 @@ fn to_toml(name: &str, value: &Json) -> Result<Value, Box<ChangeOutcome>> {
 }
 
 /// An app for an answer: what was given, with secrets masked.
-pub(super) fn described(values: &Values, apps: &Apps, apps_file: Option<&str>) -> Json {
+pub(super) fn app_as_json(values: &Values, apps: &Apps, apps_file: Option<&str>) -> Json {
     let mut app = Map::new();
     for option in of_scope(Scope::App) {
         let Some(given) = values.get(option.id) else { continue };
         let is_shown = !given.is_default() || option.id == OptionId::AppEnabled;
         if is_shown {
-            put(&mut app, option.key, shown(option.id, &given.value));
+            insert_at_path(&mut app, option.key, value_as_json(option.id, &given.value));
         }
     }
     let webhooks = values.webhooks().iter().map(|webhook| {
@@ -197,9 +197,9 @@ pub(super) fn described(values: &Values, apps: &Apps, apps_file: Option<&str>) -
             };
             let value = match option.id {
                 OptionId::WebhookUrl => Json::String(webhook_url::shown(&given.value)),
-                id => shown(id, &given.value),
+                id => value_as_json(id, &given.value),
             };
-            put(&mut shown_webhook, option.key, value);
+            insert_at_path(&mut shown_webhook, option.key, value);
         }
         Json::Object(shown_webhook)
     });
@@ -218,7 +218,7 @@ pub(super) fn described(values: &Values, apps: &Apps, apps_file: Option<&str>) -
 }
 
 /// A key with a dot names a member of an object.
-fn put(object: &mut Map<String, Json>, key: &str, value: Json) {
+fn insert_at_path(object: &mut Map<String, Json>, key: &str, value: Json) {
     match key.split_once('.') {
         None => {
             object.insert(key.to_owned(), value);
@@ -226,14 +226,14 @@ fn put(object: &mut Map<String, Json>, key: &str, value: Json) {
         Some((outer, inner)) => {
             let entry = object.entry(outer).or_insert_with(|| Json::Object(Map::new()));
             if let Json::Object(entry) = entry {
-                put(entry, inner, value);
+                insert_at_path(entry, inner, value);
             }
         }
     }
 }
 
 /// A value in the type that it has in a request.
-fn shown(id: OptionId, value: &str) -> Json {
+fn value_as_json(id: OptionId, value: &str) -> Json {
     let kind = &OPTIONS[id as usize].accepts.kind;
     match kind {
         OptionKind::Secret(_) => MASK.into(),

@@ -13,7 +13,7 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::outcome::ChangeOutcome;
-use super::outcome::shown;
+use super::outcome::path_text;
 use crate::config::{Sources, read_apps_file};
 use crate::text::Counted;
 
@@ -22,13 +22,13 @@ const HEAD: &str = "# Apps of ringverb that are changed at run time. The server 
 
 /// Why a file that does not exist is refused: it was there, and its apps are in use. A disk that is not mounted and a
 /// slip of the operator look the same, and both would disconnect all clients of these apps.
-fn vanished(path: &Path, in_use: &Table) -> Option<String> {
+fn missing_file_refusal(path: &Path, in_use: &Table) -> Option<String> {
     let apps = in_use.get("apps").and_then(Value::as_array).map_or(0, Vec::len);
     (apps > 0).then(|| {
         format!(
             "{} (RINGVERB_APPS_FILE) no longer exists, but {} of it {} in use: put the file back, or create it empty if \
              these apps are to be removed",
-            shown(path),
+            path_text(path),
             Counted(apps as u64, "app"),
             if apps == 1 { "is" } else { "are" }
         )
@@ -44,7 +44,7 @@ pub(super) fn check_presence(
         return Ok(());
     };
     let is_missing = next.apps_file_is_missing && path == next_path;
-    match is_missing.then(|| vanished(Path::new(path), table)).flatten() {
+    match is_missing.then(|| missing_file_refusal(Path::new(path), table)).flatten() {
         None => Ok(()),
         Some(problem) => Err(vec![problem]),
     }
@@ -55,16 +55,17 @@ pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<Change
     let refused = |problem| Box::new(ChangeOutcome::refused(&[problem]));
     let mut table = match read_apps_file(path).map_err(refused)? {
         Some(table) => table,
-        None => vanished(path, in_use).map_or_else(|| Ok(Table::new()), |why| Err(refused(why)))?,
+        None => missing_file_refusal(path, in_use)
+            .map_or_else(|| Ok(Table::new()), |why| Err(refused(why)))?,
     };
     let apps = match table.remove("apps") {
         None => Vec::new(),
         Some(Value::Array(apps)) => apps,
-        Some(_) => return Err(refused(format!("{}: apps is no list of tables", shown(path)))),
+        Some(_) => return Err(refused(format!("{}: apps is no list of tables", path_text(path)))),
     };
     let tables = apps.into_iter().map(|app| match app {
         Value::Table(table) => Ok(table),
-        _ => Err(refused(format!("{}: an entry of apps is no table", shown(path)))),
+        _ => Err(refused(format!("{}: an entry of apps is no table", path_text(path)))),
     });
     tables.collect()
 }
@@ -88,7 +89,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
         format!(
             "{} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this process must \
              be able to make files in its folder",
-            shown(path)
+            path_text(path)
         )
     })
 }

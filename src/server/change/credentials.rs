@@ -34,7 +34,7 @@ pub(super) fn check_kinds(given: &Map<String, Json>) -> Result<(), Box<ChangeOut
 }
 
 /// Puts the secrets of the app in the place of their masks.
-pub(super) fn keep(table: &mut Table, before: &Table) {
+pub(super) fn keep_masked_secrets(table: &mut Table, before: &Table) {
     for name in SECRETS {
         let is_masked = table.get(name).and_then(Value::as_str) == Some(MASK);
         if let (true, Some(value)) = (is_masked, before.get(name)) {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_strings() {
+    fn a_credential_that_is_no_string_is_refused() {
         for how in [AppEdit::Add, AppEdit::Replace, AppEdit::Merge] {
             for name in TEXTS {
                 for value in [json!(7), json!(true), json!([MASK]), json!({"a": "b"})] {

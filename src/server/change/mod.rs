@@ -12,7 +12,7 @@ mod apps_file;
 mod credentials;
 mod outcome;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -22,11 +22,13 @@ use super::wait::wake_all;
 use crate::app::Apps;
 use crate::config::admin::AdminPlace;
 use crate::config::options::OptionId;
-use crate::config::validate::{DevelopmentApp, build};
-use crate::config::{Config, Merged, Sources, TlsOptions, Values, is_read_once, merge};
+use crate::config::validate::{DevelopmentApp, build_config};
+use crate::config::{
+    Config, Merged, SERVICE_FILE, Sources, TlsOptions, Values, is_read_once, merge,
+};
 use crate::mailbox::Doorbell;
 use crate::output;
-use crate::running::{ConfigurationLink, RunningConfiguration, SentConfiguration};
+use crate::running_configuration::{ConfigurationLink, RunningConfiguration, SentConfiguration};
 use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
 pub(super) use app_table::{AppChange, AppEdit};
@@ -112,7 +114,7 @@ pub(super) struct Changer {
     pub(super) webhooks: WebhookChanges,
     /// To the task that watches the certificates, after each reload.
     certificates: Option<Sender<TlsOptions>>,
-    last: Arc<ConfigurationLink>,
+    last_link: Arc<ConfigurationLink>,
 }
 
 /// A configuration that was checked.
@@ -127,7 +129,10 @@ struct Checked {
 /// The link of the start, which workers have from the beginning.
 pub(super) fn first_link(shared: &Shared) -> Arc<ConfigurationLink> {
     let (applied, _) = mpsc::channel();
-    ConfigurationLink::new(SentConfiguration { configuration: shared.current.get(), applied })
+    ConfigurationLink::new(SentConfiguration {
+        configuration: shared.current_configuration.get(),
+        applied,
+    })
 }
 
 impl Changer {
@@ -137,7 +142,7 @@ impl Changer {
         doorbells: Arc<[Doorbell]>,
         webhooks: WebhookChanges,
         certificates: Option<Sender<TlsOptions>>,
-        last: Arc<ConfigurationLink>,
+        last_link: Arc<ConfigurationLink>,
     ) -> Self {
         let Merged { server, apps, .. } = merge(&origin.sources);
         Self {
@@ -150,7 +155,7 @@ impl Changer {
             doorbells,
             webhooks,
             certificates,
-            last,
+            last_link,
         }
     }
 
@@ -182,11 +187,19 @@ impl Changer {
             )]);
         }
         let flags = sources.flags.clone();
-        let gathered =
-            Sources::gather(flags, config.as_deref(), env_file.as_deref(), env.as_deref());
+        // The file of the service counts only if it did at the start: a file that vanishes for a moment must not put
+        // another one in its place.
+        let of_host = Some(Path::new(SERVICE_FILE)).filter(|_| sources.is_of_host);
+        let gathered = Sources::read_sources(
+            flags,
+            config.as_deref(),
+            env_file.as_deref(),
+            env.as_deref(),
+            of_host,
+        );
         let checked = gathered.and_then(|sources| {
             apps_file::check_presence(self.origin.sources.apps_file.as_ref(), &sources)?;
-            self.check(sources, None)
+            self.check_new_configuration(sources, None)
         });
         match checked.and_then(|checked| self.apply(checked)) {
             Ok(applied) => ChangeOutcome::reloaded(&applied),
@@ -195,13 +208,13 @@ impl Changer {
     }
 
     fn list_apps(&self) -> ChangeOutcome {
-        let running = self.shared.current.get();
+        let running = self.shared.current_configuration.get();
         let apps = self.apps.iter().map(|values| self.described(values, &running.apps));
         ChangeOutcome::apps(running.number, &apps.collect::<Vec<_>>())
     }
 
     fn show_app(&self, id: &str) -> ChangeOutcome {
-        let running = self.shared.current.get();
+        let running = self.shared.current_configuration.get();
         match self.apps.iter().find(|values| app_table::id_of(values) == id) {
             Some(values) => ChangeOutcome::app(200, &self.described(values, &running.apps)),
             None => ChangeOutcome::no_such_app(id),
@@ -210,7 +223,7 @@ impl Changer {
 
     fn described(&self, values: &Values, apps: &Apps) -> serde_json::Value {
         let file = self.origin.sources.apps_file.as_ref().map(|(path, _)| path.as_str());
-        app_table::described(values, apps, file)
+        app_table::app_as_json(values, apps, file)
     }
 
     /// Changes one app of the apps file.
@@ -242,30 +255,30 @@ impl Changer {
             Err(problem) => return ChangeOutcome::refused(&[problem]),
         };
         let sources = self.origin.sources.with_apps(table);
-        let checked = self.check(sources, Some((path, text)));
+        let checked = self.check_new_configuration(sources, Some((path, text)));
         match checked.and_then(|checked| self.apply(checked)) {
             Err(problems) => ChangeOutcome::refused(&problems),
-            Ok(_) => self.edited(&edited),
+            Ok(_) => self.finish_edit_outcome(&edited),
         }
     }
 
-    fn edited(&self, edited: &outcome::Edited) -> ChangeOutcome {
+    fn finish_edit_outcome(&self, edited: &outcome::Edited) -> ChangeOutcome {
         let mut outcome = self.show_app(&edited.id);
-        outcome.finish_edit(edited, self.shared.current.get().number);
+        outcome.finish_edit(edited, self.shared.current_configuration.get().number);
         outcome
     }
 
     /// Checks everything that can be wrong before anything changes.
-    fn check(
+    fn check_new_configuration(
         &self,
         sources: Sources,
         file: Option<(PathBuf, String)>,
     ) -> Result<Checked, Vec<String>> {
         let merged = merge(&sources);
-        let mut config = build(&merged, &self.origin.development)?;
+        let mut config = build_config(&merged, &self.origin.development)?;
         if config.development && !self.is_development {
             return Err(vec![
-                "no app would be left, and a server that runs does not change to development mode: disable the last \
+                "no app would be left, and a server that runs does not change to development mode: disable the last_link \
                  app instead, or stop the server"
                     .to_owned(),
             ]);
@@ -292,9 +305,9 @@ impl Changer {
     /// Applies a configuration on all cores, or on none.
     fn apply(&mut self, checked: Checked) -> Result<outcome::Applied, Vec<String>> {
         let Checked { sources, merged, mut config, file } = checked;
-        let running = self.shared.current.get();
+        let running = self.shared.current_configuration.get();
         let wanted = std::mem::take(&mut config.apps);
-        let changed = running.apps.changed(wanted).map_err(|_| {
+        let changed = running.apps.change_steps(wanted).map_err(|_| {
             vec![format!(
                 "this process has had {} apps, removed ones included, which is the most: take over with SIGUSR2, which \
                  keeps the connections, and try again",
@@ -302,16 +315,16 @@ impl Changer {
             )]
         })?;
         let prepared =
-            RunningConfiguration { apps: Arc::new(changed.prepared), ..(*running).clone() };
-        self.pass_on(Arc::new(prepared)).map_err(|problem| vec![problem])?;
+            RunningConfiguration { apps: Arc::new(changed.with_new_apps), ..(*running).clone() };
+        self.send_to_cores(Arc::new(prepared)).map_err(|problem| vec![problem])?;
         if let Some((path, text)) = &file {
             apps_file::write(path, text).map_err(|problem| vec![problem])?;
         }
-        let (number, apps) = (running.number + 1, Arc::new(changed.wanted));
+        let (number, apps) = (running.number + 1, Arc::new(changed.without_removed_apps));
         let next = Arc::new(RunningConfiguration::new(number, apps, &config));
         self.webhooks.apply(next.apps.clone());
-        self.shared.current.set(next.clone());
-        if let Err(problem) = self.pass_on(next.clone()) {
+        self.shared.current_configuration.set(next.clone());
+        if let Err(problem) = self.send_to_cores(next.clone()) {
             // They apply it as soon as they run again: it is in their list.
             tracing::warn!(event = "configuration_warning", "{problem}");
         }
@@ -321,9 +334,9 @@ impl Changer {
             keeps = certificates.send(tls.clone()).is_ok();
             self.tls = Some(tls);
         }
-        let applied = self.compare(next.number, &merged, keeps);
+        let applied = self.applied_changes(next.number, &merged, keeps);
         let mut server = merged.server;
-        server.keep(&self.server, &applied.needs_takeover);
+        server.copy_options(&self.server, &applied.needs_takeover);
         (self.server, self.apps) = (server, merged.apps);
         self.is_development = config.development;
         self.origin.sources = sources;
@@ -331,11 +344,16 @@ impl Changer {
     }
 
     /// What differs from the configuration before.
-    fn compare(&self, number: u64, merged: &Merged, tls_can_change: bool) -> outcome::Applied {
+    fn applied_changes(
+        &self,
+        number: u64,
+        merged: &Merged,
+        tls_can_change: bool,
+    ) -> outcome::Applied {
         let is_changeable = |id: &OptionId| {
             let is_tls =
                 matches!(id, OptionId::TlsCert | OptionId::TlsKey | OptionId::TlsKeyPassphrase);
-            id.spec().may_change() && (tls_can_change || !is_tls)
+            id.spec().changes_while_running() && (tls_can_change || !is_tls)
         };
         let differing = self.server.differing(&merged.server);
         let (changed, needs_takeover) = differing.into_iter().partition(is_changeable);
@@ -361,12 +379,12 @@ impl Changer {
     }
 
     /// Passes a configuration to all cores and waits until they have applied it.
-    fn pass_on(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
+    fn send_to_cores(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
         // Of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();
         let next = ConfigurationLink::new(SentConfiguration { configuration, applied: report });
-        self.last.append(next.clone());
-        self.last = next;
+        self.last_link.append(next.clone());
+        self.last_link = next;
         wake_all(&self.doorbells);
         let workers = self.shared.config.workers;
         let mut left = workers;

@@ -133,7 +133,7 @@ impl ChangeOutcome {
         Self::new(404, json!({ "error": text }), None)
     }
 
-    pub(super) fn exists(id: &str) -> Self {
+    pub(super) fn app_exists(id: &str) -> Self {
         let text = format!("an app with the id {id:?} exists: PATCH /api/apps/{id} changes it");
         Self::new(409, json!({ "error": text }), None)
     }
@@ -142,7 +142,7 @@ impl ChangeOutcome {
         let text = format!(
             "the app {id} is not in {} (RINGVERB_APPS_FILE), so it cannot be changed here: change it where it is \
              configured, and run `ringverb reload`",
-            shown(path)
+            path_text(path)
         );
         Self::new(409, json!({ "error": text }), None)
     }
@@ -164,6 +164,6 @@ impl ChangeOutcome {
 }
 
 /// The path of a file for a message.
-pub(super) fn shown(path: &Path) -> String {
+pub(super) fn path_text(path: &Path) -> String {
     path.display().to_string()
 }

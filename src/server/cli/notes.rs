@@ -106,6 +106,8 @@ pub(super) const COMPLETIONS_EXAMPLES: &str = "Examples:
 
 pub(super) const LONG: &str = "
 Every option can be given in the environment, in .env and in ringverb.toml. A flag wins over the
-environment, the environment over .env, .env over ringverb.toml. Exit status: 0 after a clean end,
-1 if the server fails, refuses or cannot be reached, 2 for a wrong command line or configuration.
+environment, the environment over .env, .env over ringverb.toml. Where the working directory has
+neither of the two files and the environment has no app, /etc/ringverb/ringverb.toml is read, which
+packages install. Exit status: 0 after a clean end, 1 if the server fails, refuses or cannot be
+reached, 2 for a wrong command line or configuration.
 ";

@@ -17,7 +17,7 @@ const FILES: &str = "Files";
 /// Where the configuration is.
 #[derive(Args, Clone, Debug, Default)]
 pub(in crate::server) struct FileArguments {
-    /// Configuration file [ringverb.toml, if it exists]
+    /// Configuration file [ringverb.toml; without it and .env /etc/ringverb/ringverb.toml]
     #[arg(long, value_name = "FILE", help_heading = FILES)]
     pub(in crate::server) config: Option<PathBuf>,
     /// Laravel's environment file [.env, if it exists]

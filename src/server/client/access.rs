@@ -4,7 +4,7 @@
 //! they may be on another node. Limits: those of `http.rs`.
 
 use super::http::{self, percent_encoded};
-use super::outcome::{CommandFailure, print, quoted, shown};
+use super::outcome::{CommandFailure, escaped_text, print, quoted};
 use super::peer::ServerPeer;
 use crate::server::cli::{DisconnectArguments, UnsubscribeArguments, WhoseArguments};
 
@@ -30,7 +30,7 @@ pub(super) fn unsubscribe(
 ) -> Result<(), CommandFailure> {
     let body = format!("{{\"channel\":{}}}", quoted(&arguments.channel));
     let whose = ask(peer, &arguments.whose, "unsubscribe", &body)?;
-    print(&format!("{whose}: no longer subscribed to {}\n", shown(&arguments.channel)))
+    print(&format!("{whose}: no longer subscribed to {}\n", escaped_text(&arguments.channel)))
 }
 
 /// Sends the request. Returns whom it was about.
@@ -49,5 +49,5 @@ fn ask(
     };
     let path = format!("/{kind}/{}/{how}", percent_encoded(id));
     http::ask(peer, "POST", &path, &[], body)?.object(peer)?;
-    Ok(format!("{name} {}", shown(id)))
+    Ok(format!("{name} {}", escaped_text(id)))
 }

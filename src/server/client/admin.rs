@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers() {
+    fn an_answer_of_the_admin_api_is_parsed_or_refused() {
         let json = parse(b"HTTP/1.1 201 Created\r\nA: b\r\n\r\n{\"a\":1}\n").unwrap();
         assert_eq!((json.status, json.body["a"].as_u64()), (201, Some(1)));
         let text = parse(b"HTTP/1.1 401 Unauthorized\r\n\r\ntoken!\n").unwrap();

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::admin::{self, AdminResponse};
 use super::http::percent_encoded;
-use super::outcome::{CommandFailure, note, print, shown};
+use super::outcome::{CommandFailure, escaped_text, print, print_to_stderr};
 use crate::config::Config;
 use crate::config::options::{OptionKind, Scope, boolean, of_scope};
 use crate::server::cli::AppCommand;
@@ -27,7 +27,7 @@ pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
     let Some(answer) = admin::ask(&config.admin, "POST", "/api/reload", "")? else {
         return reload_by_signal(config);
     };
-    let body = good(answer)?;
+    let body = body_of_success(answer)?;
     let mut text = format!("configuration {} is in use\n", body["configuration"]);
     for (name, list) in [
         ("apps added", &body["apps"]["added"]),
@@ -41,7 +41,7 @@ pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
             text.push_str(&format!("{name}: {}\n", list.join(", ")));
         }
     }
-    texts(&body["warnings"]).iter().for_each(|warning| note(warning));
+    texts(&body["warnings"]).iter().for_each(|warning| print_to_stderr(warning));
     print(&text)
 }
 
@@ -83,7 +83,7 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
             config.admin.place
         )));
     };
-    let body = good(answer)?;
+    let body = body_of_success(answer)?;
     match command {
         AppCommand::List => print(&table(&body["apps"])),
         AppCommand::Add { .. } => {
@@ -95,10 +95,10 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
                 field("secret")
             ))
         }
-        AppCommand::Set { id, .. } => print(&format!("app {} changed\n", shown(id))),
-        AppCommand::Enable { id } => print(&format!("app {} enabled\n", shown(id))),
-        AppCommand::Disable { id } => print(&format!("app {} disabled\n", shown(id))),
-        AppCommand::Remove { id } => print(&format!("app {} removed\n", shown(id))),
+        AppCommand::Set { id, .. } => print(&format!("app {} changed\n", escaped_text(id))),
+        AppCommand::Enable { id } => print(&format!("app {} enabled\n", escaped_text(id))),
+        AppCommand::Disable { id } => print(&format!("app {} disabled\n", escaped_text(id))),
+        AppCommand::Remove { id } => print(&format!("app {} removed\n", escaped_text(id))),
     }
 }
 
@@ -115,14 +115,15 @@ fn object(options: &[String], mut input: impl Read) -> Result<Value, CommandFail
         let Some((name, value)) = option.split_once('=') else {
             return Err(CommandFailure::Usage(format!(
                 "{} is no NAME=VALUE; docs/OPTIONS.md lists the names",
-                shown(option)
+                escaped_text(option)
             )));
         };
         let (name, value) = match name.strip_suffix(':') {
             Some(name) => (name, json(name, value)?),
             None => match value.strip_prefix('@') {
                 Some(path) => {
-                    let file = File::open(path).map_err(|error| unread(name, path, &error))?;
+                    let file =
+                        File::open(path).map_err(|error| read_failure(name, path, &error))?;
                     (name, typed(name, &read(name, path, file)?))
                 }
                 None if value == "-" => {
@@ -131,7 +132,7 @@ fn object(options: &[String], mut input: impl Read) -> Result<Value, CommandFail
                 None => (name, typed(name, value)),
             },
         };
-        put(&mut object, name, value);
+        insert_at_path(&mut object, name, value);
     }
     Ok(Value::Object(object))
 }
@@ -140,7 +141,7 @@ fn object(options: &[String], mut input: impl Read) -> Result<Value, CommandFail
 fn read(name: &str, place: &str, from: impl Read) -> Result<String, CommandFailure> {
     let mut text = String::new();
     let read = from.take(READ_BYTES_MAX + 1).read_to_string(&mut text);
-    read.map_err(|error| unread(name, place, &error))?;
+    read.map_err(|error| read_failure(name, place, &error))?;
     let value = text.strip_suffix('\n').unwrap_or(&text);
     let value = value.strip_suffix('\r').unwrap_or(value);
     let problem = match value.len() as u64 {
@@ -148,12 +149,12 @@ fn read(name: &str, place: &str, from: impl Read) -> Result<String, CommandFailu
         length if length > READ_BYTES_MAX => format!("has more than {READ_BYTES_MAX} bytes"),
         _ => return Ok(value.to_owned()),
     };
-    let (name, place) = (shown(name), shown(place));
+    let (name, place) = (escaped_text(name), escaped_text(place));
     Err(CommandFailure::Usage(format!("{place}, which has the value of {name}, {problem}")))
 }
 
-fn unread(name: &str, place: &str, error: &io::Error) -> CommandFailure {
-    let (name, place) = (shown(name), shown(place));
+fn read_failure(name: &str, place: &str, error: &io::Error) -> CommandFailure {
+    let (name, place) = (escaped_text(name), escaped_text(place));
     CommandFailure::Usage(format!(
         "cannot read {place}, which has the value of {name}: {error}. A value that begins with @ is written as {name}:=\"@...\""
     ))
@@ -161,7 +162,7 @@ fn unread(name: &str, place: &str, error: &io::Error) -> CommandFailure {
 
 fn json(name: &str, text: &str) -> Result<Value, CommandFailure> {
     serde_json::from_str(text).map_err(|error| {
-        CommandFailure::Usage(format!("the value of {} is no JSON: {error}", shown(name)))
+        CommandFailure::Usage(format!("the value of {} is no JSON: {error}", escaped_text(name)))
     })
 }
 
@@ -178,19 +179,19 @@ fn typed(name: &str, value: &str) -> Value {
     }
 }
 
-fn put(object: &mut Map<String, Value>, name: &str, value: Value) {
+fn insert_at_path(object: &mut Map<String, Value>, name: &str, value: Value) {
     let Some((outer, inner)) = name.split_once('.') else {
         object.insert(name.to_owned(), value);
         return;
     };
     let entry = object.entry(outer).or_insert_with(|| Value::Object(Map::new()));
     if let Value::Object(entry) = entry {
-        put(entry, inner, value);
+        insert_at_path(entry, inner, value);
     }
 }
 
 /// The body, unless the server refused.
-fn good(answer: AdminResponse) -> Result<Value, CommandFailure> {
+fn body_of_success(answer: AdminResponse) -> Result<Value, CommandFailure> {
     let AdminResponse { status, body } = answer;
     if (200..300).contains(&status) {
         return Ok(body);
@@ -206,9 +207,9 @@ fn good(answer: AdminResponse) -> Result<Value, CommandFailure> {
 
 fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => shown(text),
+        Value::String(text) => escaped_text(text),
         Value::Null => String::new(),
-        other => shown(&other.to_string()),
+        other => escaped_text(&other.to_string()),
     }
 }
 

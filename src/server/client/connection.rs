@@ -65,12 +65,12 @@ impl ServerConnection {
     }
 
     /// How long `more` waits from now on.
-    pub(super) fn patience(&self, wait: Duration) -> io::Result<()> {
+    pub(super) fn set_read_timeout(&self, wait: Duration) -> io::Result<()> {
         self.stream.socket().set_read_timeout(Some(wait))
     }
 
     /// Waits for bytes; `false` at the end of the connection.
-    pub(super) fn more(&mut self) -> io::Result<bool> {
+    pub(super) fn receive_more(&mut self) -> io::Result<bool> {
         let mut chunk = [0; 16 * 1024];
         loop {
             match self.stream.read(&mut chunk) {
@@ -88,32 +88,32 @@ impl ServerConnection {
     pub(super) fn head(&mut self) -> Result<Head, CommandFailure> {
         loop {
             if let Some((head, length)) =
-                parse_head(&self.input).map_err(|why| self.strange(why))?
+                parse_head(&self.input).map_err(|why| self.unexpected_answer(why))?
             {
                 self.input.drain(..length);
                 return Ok(head);
             }
             if self.input.len() > HEAD_MAX {
-                return Err(self.strange("its answer has no end"));
+                return Err(self.unexpected_answer("its answer has no end"));
             }
-            if !self.more().map_err(|error| self.lost(&error))? {
-                return Err(self.strange("it closed the connection without an answer"));
+            if !self.receive_more().map_err(|error| self.connection_lost(&error))? {
+                return Err(self.unexpected_answer("it closed the connection without an answer"));
             }
         }
     }
 
-    pub(super) fn strange(&self, what: &str) -> CommandFailure {
+    pub(super) fn unexpected_answer(&self, what: &str) -> CommandFailure {
         CommandFailure::Server(format!(
             "{} was reached, but {what}: does ringverb listen there?",
             self.authority
         ))
     }
 
-    pub(super) fn lost(&self, error: &io::Error) -> CommandFailure {
+    pub(super) fn connection_lost(&self, error: &io::Error) -> CommandFailure {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 let seconds = TIMEOUT.as_secs();
-                self.strange(&format!("it does not answer within {seconds} s"))
+                self.unexpected_answer(&format!("it does not answer within {seconds} s"))
             }
             _ => CommandFailure::Server(format!(
                 "the connection to {} broke: {error}",
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heads() {
+    fn the_head_of_an_answer_is_parsed_or_refused() {
         let (head, length) =
             parse_head(b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\nrest").ok().flatten().unwrap();
         assert_eq!(

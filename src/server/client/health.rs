@@ -5,7 +5,7 @@
 //! the request. Limit: `TIMEOUT` of `outcome.rs`.
 
 use super::http;
-use super::outcome::{CommandFailure, print, shown};
+use super::outcome::{CommandFailure, escaped_text, print};
 use super::peer::ServerPeer;
 
 pub(super) fn run(peer: &ServerPeer) -> Result<(), CommandFailure> {
@@ -15,7 +15,7 @@ pub(super) fn run(peer: &ServerPeer) -> Result<(), CommandFailure> {
             "{}/up answers {}: {}",
             peer.url(),
             answer.status,
-            shown(answer.body.trim())
+            escaped_text(answer.body.trim())
         )));
     }
     print(&format!("{} is up\n", peer.url()))

@@ -5,7 +5,7 @@
 //! answer.
 
 use super::connection::ServerConnection;
-use super::outcome::{CommandFailure, shown};
+use super::outcome::{CommandFailure, escaped_text};
 use super::peer::ServerPeer;
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
@@ -52,7 +52,7 @@ pub(super) fn send(
     let sent = connection.send(request.as_bytes());
     let head = match (connection.head(), sent) {
         (Ok(head), _) => head,
-        (Err(_), Err(error)) => return Err(connection.lost(&error)),
+        (Err(_), Err(error)) => return Err(connection.connection_lost(&error)),
         (Err(failure), Ok(())) => return Err(failure),
     };
     let body =
@@ -66,21 +66,27 @@ fn read_body(
     coding: Option<&str>,
 ) -> Result<String, CommandFailure> {
     if coding.is_some() {
-        return Err(connection.strange("its answer comes in chunks, which ringverb never sends"));
+        return Err(
+            connection.unexpected_answer("its answer comes in chunks, which ringverb never sends")
+        );
     }
     let length = match length.map(|length| length.trim().parse::<usize>()) {
         None => None,
         Some(Ok(length)) if length <= BODY_MAX => Some(length),
-        Some(_) => return Err(connection.strange("the length of its answer makes no sense")),
+        Some(_) => {
+            return Err(connection.unexpected_answer("the length of its answer makes no sense"));
+        }
     };
     // Without a length the end of the connection ends the body.
     while length.is_none_or(|length| connection.input.len() < length) {
         if connection.input.len() > BODY_MAX {
-            return Err(connection.strange("its answer has no end"));
+            return Err(connection.unexpected_answer("its answer has no end"));
         }
-        if !connection.more().map_err(|error| connection.lost(&error))? {
+        if !connection.receive_more().map_err(|error| connection.connection_lost(&error))? {
             if length.is_some() {
-                return Err(connection.strange("it closed the connection within its answer"));
+                return Err(
+                    connection.unexpected_answer("it closed the connection within its answer")
+                );
             }
             break;
         }
@@ -145,7 +151,11 @@ impl HttpAnswer {
             return Err(CommandFailure::Server(format!(
                 "{} answers 200, but with {}: does ringverb listen there?",
                 peer.url(),
-                if self.body.is_empty() { "nothing".to_owned() } else { shown(self.body.trim()) }
+                if self.body.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    escaped_text(self.body.trim())
+                }
             )));
         }
         Ok(self.body)
@@ -154,7 +164,7 @@ impl HttpAnswer {
     /// The answer of the server, and what to do about it.
     fn refusal(&self, peer: &ServerPeer) -> CommandFailure {
         let reason = if self.status == 422 { validation(&self.body) } else { None };
-        let reason = reason.unwrap_or_else(|| shown(self.body.trim()));
+        let reason = reason.unwrap_or_else(|| escaped_text(self.body.trim()));
         let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
         let remedy = match self.status {
             // The text about clocks has its own remedy.
@@ -186,10 +196,10 @@ fn validation(body: &str) -> Option<String> {
     for (name, list) in json::members(body)? {
         // In development mode the server adds the whole reason.
         if json::is_name(name, "error") {
-            return Some(shown(&json::string(list)?));
+            return Some(escaped_text(&json::string(list)?));
         }
         for sentence in json::elements(list)? {
-            sentences.push(shown(&json::string(sentence)?));
+            sentences.push(escaped_text(&json::string(sentence)?));
         }
     }
     (!sentences.is_empty()).then(|| sentences.join(" "))
@@ -230,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_readable() {
+    fn a_refusal_is_shown_as_a_sentence() {
         let peer = ServerPeer {
             host: "h".to_owned(),
             port: 1,

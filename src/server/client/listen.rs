@@ -12,7 +12,9 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::outcome::{CommandFailure, TIMEOUT, member, note, print, quoted, shown};
+use super::outcome::{
+    CommandFailure, TIMEOUT, escaped_text, member, print, print_to_stderr, quoted,
+};
 use super::peer::ServerPeer;
 use super::show::{self, ShownEvent};
 use super::socket::{ClientSocket, ServerInput};
@@ -46,7 +48,7 @@ pub(super) fn run(
         json: arguments.json,
         color,
         user: arguments.user.as_deref().unwrap_or(USER),
-        left: arguments.count,
+        events_left: arguments.count,
         pause: None,
         validator: Validator::default(),
     };
@@ -60,7 +62,7 @@ pub(super) fn run(
         // One sentence for a server that stays away, not one for each attempt.
         let stood = listener.pause == Some(PAUSE_MIN);
         if stood || why != shown_reason {
-            note(&format!("{why}; reconnecting"));
+            print_to_stderr(&format!("{why}; reconnecting"));
             shown_reason = why;
         }
         let pause = listener.pause.unwrap_or(PAUSE_MIN);
@@ -94,8 +96,8 @@ enum ListenStep {
 impl ListenStep {
     fn describe(&self) -> String {
         match self {
-            Self::SignIn(user) => format!("the sign-in of user {}", shown(user)),
-            Self::Subscribe(channel) => format!("the subscription to {}", shown(channel)),
+            Self::SignIn(user) => format!("the sign-in of user {}", escaped_text(user)),
+            Self::Subscribe(channel) => format!("the subscription to {}", escaped_text(channel)),
         }
     }
 }
@@ -111,8 +113,8 @@ fn steps(arguments: &ListenArguments) -> Result<Vec<ListenStep>, String> {
             if let Some(other) = other {
                 return Err(format!(
                     "one connection is signed in as one user, and these are two: {} and {}",
-                    shown(other),
-                    shown(id)
+                    escaped_text(other),
+                    escaped_text(id)
                 ));
             }
             user = Some(id);
@@ -166,7 +168,7 @@ impl<'a> ServerMessage<'a> {
     }
 
     /// The object in `data`, which may be in a string.
-    fn inner(&self) -> String {
+    fn data_object(&self) -> String {
         let data = self.data.unwrap_or("{}");
         json::string(data).map_or_else(|| data.to_owned(), Cow::into_owned)
     }
@@ -174,11 +176,11 @@ impl<'a> ServerMessage<'a> {
 
 /// Code and text of `pusher:error` or `pusher:subscription_error`.
 fn error_of(inner: &str, validator: &mut Validator) -> (u16, String) {
-    let Some(inner) = validator.check(inner.as_bytes()) else { return (0, shown(inner)) };
+    let Some(inner) = validator.check(inner.as_bytes()) else { return (0, escaped_text(inner)) };
     let either = |first, second| member(inner, first).or_else(|| member(inner, second));
     let code = either("code", "status").and_then(|code| code.parse().ok()).unwrap_or_default();
     let text = either("message", "error").and_then(json::string).unwrap_or_default();
-    (code, shown(&text))
+    (code, escaped_text(&text))
 }
 
 struct Listener<'a> {
@@ -187,7 +189,7 @@ struct Listener<'a> {
     color: bool,
     user: &'a str,
     /// Events that are still waited for; `None` is no end.
-    left: Option<u64>,
+    events_left: Option<u64>,
     /// Before the next attempt; `None` before the first connection stood.
     pause: Option<Duration>,
     validator: Validator,
@@ -205,36 +207,40 @@ impl Listener<'_> {
         };
         let (socket_id, silence) = self.greeting(&mut socket)?;
         self.pause = Some(PAUSE_MIN);
-        self.attend(&mut socket, &socket_id, silence, steps)
+        self.wait_for_answer(&mut socket, &socket_id, silence, steps)
     }
 
     /// Waits for the socket id and the silence after which the server is to be asked whether it is there.
     fn greeting(&mut self, socket: &mut ClientSocket) -> Result<(String, Duration), Stop> {
         let bytes = match socket.receive(TIMEOUT)? {
             ServerInput::Text(bytes) => bytes,
-            ServerInput::Closed(reason) => return Err(self.closed(reason)),
-            ServerInput::Silence => return Err(self.strange("sends nothing on its WebSocket")),
+            ServerInput::Closed(reason) => return Err(self.stop_after_close(reason)),
+            ServerInput::Silence => {
+                return Err(self.unexpected_message("sends nothing on its WebSocket"));
+            }
         };
         let message = ServerMessage::read(&bytes, &mut self.validator);
         let Some(message) = message else {
-            return Err(self.strange("does not speak the Pusher protocol"));
+            return Err(self.unexpected_message("does not speak the Pusher protocol"));
         };
-        let inner = message.inner();
+        let inner = message.data_object();
         if message.name == "pusher:error" {
             let reason = error_of(&inner, &mut self.validator);
-            return Err(self.closed(Some(reason)));
+            return Err(self.stop_after_close(Some(reason)));
         }
         let inner = self.validator.check(inner.as_bytes()).unwrap_or("{}");
         let id = member(inner, "socket_id").and_then(json::string);
         let Some(id) = id.filter(|_| message.name == "pusher:connection_established") else {
-            return Err(self.strange("does not start with pusher:connection_established"));
+            return Err(
+                self.unexpected_message("does not start with pusher:connection_established")
+            );
         };
         let seconds = member(inner, "activity_timeout").and_then(|seconds| seconds.parse().ok());
         let seconds = seconds.unwrap_or(SILENCE_SECONDS_MAX).clamp(1, SILENCE_SECONDS_MAX);
         Ok((id.into_owned(), Duration::from_secs(seconds)))
     }
 
-    fn attend(
+    fn wait_for_answer(
         &mut self,
         socket: &mut ClientSocket,
         socket_id: &str,
@@ -248,9 +254,11 @@ impl Listener<'_> {
             let wait = if step.is_some() || pinged { TIMEOUT } else { silence };
             let bytes = match (socket.receive(wait)?, step) {
                 (ServerInput::Text(bytes), _) => bytes,
-                (ServerInput::Closed(reason), _) => return Err(self.closed(reason)),
+                (ServerInput::Closed(reason), _) => return Err(self.stop_after_close(reason)),
                 (ServerInput::Silence, Some(step)) => {
-                    return Err(self.strange(&format!("does not answer {}", step.describe())));
+                    return Err(
+                        self.unexpected_message(&format!("does not answer {}", step.describe()))
+                    );
                 }
                 (ServerInput::Silence, None) if pinged => {
                     let seconds = TIMEOUT.as_secs();
@@ -264,9 +272,9 @@ impl Listener<'_> {
             };
             pinged = false;
             let Some(message) = ServerMessage::read(&bytes, &mut self.validator) else {
-                note(&format!(
+                print_to_stderr(&format!(
                     "ignored a message that is not of the protocol: {}",
-                    shown(&String::from_utf8_lossy(&bytes))
+                    escaped_text(&String::from_utf8_lossy(&bytes))
                 ));
                 continue;
             };
@@ -345,11 +353,12 @@ impl Listener<'_> {
         if message.name == "pusher:signin_success" {
             return;
         }
-        let inner = message.inner();
+        let inner = message.data_object();
         let inner = self.validator.check(inner.as_bytes()).unwrap_or("{}");
         let count = member(inner, "presence").and_then(|presence| member(presence, "count"));
-        let users = count.map_or_else(String::new, |count| format!(", users: {}", shown(count)));
-        note(&format!("listening to {}{users}", shown(&message.channel)));
+        let users =
+            count.map_or_else(String::new, |count| format!(", users: {}", escaped_text(count)));
+        print_to_stderr(&format!("listening to {}{users}", escaped_text(&message.channel)));
     }
 
     /// An error while a step waits is its refusal.
@@ -358,9 +367,9 @@ impl Listener<'_> {
         message: &ServerMessage<'_>,
         step: Option<&ListenStep>,
     ) -> Result<(), Stop> {
-        let (code, text) = error_of(&message.inner(), &mut self.validator);
+        let (code, text) = error_of(&message.data_object(), &mut self.validator);
         let Some(step) = step else {
-            note(&format!("the server sent {code} {text}"));
+            print_to_stderr(&format!("the server sent {code} {text}"));
             return Ok(());
         };
         let remedy =
@@ -385,16 +394,16 @@ impl Listener<'_> {
             show::lines(&event, crate::worker::time::unix_seconds(), self.color)
         };
         print(&text)?;
-        self.left = self.left.map(|left| left.saturating_sub(1));
-        Ok(self.left == Some(0))
+        self.events_left = self.events_left.map(|left| left.saturating_sub(1));
+        Ok(self.events_left == Some(0))
     }
 
     /// What the end of the connection means: the codes after which pusher-js stops for good are refusals (rule 55).
-    fn closed(&self, reason: Option<(u16, String)>) -> Stop {
+    fn stop_after_close(&self, reason: Option<(u16, String)>) -> Stop {
         let Some((code, text)) = reason else {
             return Stop::Lost("the server closed the connection".to_owned());
         };
-        let reason = format!("{code} {}", shown(&text));
+        let reason = format!("{code} {}", escaped_text(&text));
         match code {
             4001 => CommandFailure::Server(format!(
                 "the server refused with {reason}: no app has the key {} at {}; does it run with the same configuration?",
@@ -409,7 +418,7 @@ impl Listener<'_> {
         }
     }
 
-    fn strange(&self, what: &str) -> Stop {
+    fn unexpected_message(&self, what: &str) -> Stop {
         let url = self.peer.url();
         CommandFailure::Server(format!("{url} {what}: does ringverb listen there?")).into()
     }
@@ -429,8 +438,8 @@ fn print_message(message: &ServerMessage<'_>) {
     if message.name == "pusher:pong" {
         return;
     }
-    let (channel, name) = (shown(&message.channel), shown(&message.name));
-    note(format!("{channel} {name} {}", shown(&message.inner())).trim());
+    let (channel, name) = (escaped_text(&message.channel), escaped_text(&message.name));
+    print_to_stderr(format!("{channel} {name} {}", escaped_text(&message.data_object())).trim());
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use super::cli::{ClientCommand, CommandTarget};
 use crate::config::Config;
 use crate::output::{self, NoticeKind};
-use outcome::{CommandFailure, note};
+use outcome::{CommandFailure, print_to_stderr};
 use peer::ServerPeer;
 
 /// Runs one command. `scheme` is the one of `REVERB_SCHEME`.
@@ -37,7 +37,7 @@ pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>)
     let with_app = |config, target: &CommandTarget| {
         let peer = ServerPeer::choose(config, target)?;
         if scheme == Some("https") && target.address.url.is_none() && peer.tls.is_none() {
-            note(&format!(
+            print_to_stderr(&format!(
                 "REVERB_SCHEME is https, which the proxy serves; this command connects to the server itself, at {}",
                 peer.url()
             ));

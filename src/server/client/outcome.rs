@@ -26,7 +26,7 @@ pub(super) enum CommandFailure {
 }
 
 /// What is no result: standard output stays for results.
-pub(super) fn note(text: &str) {
+pub(super) fn print_to_stderr(text: &str) {
     output::notice(NoticeKind::Note, text);
 }
 
@@ -47,7 +47,7 @@ pub(super) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A text of a server, for a sentence.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn escaped_text(text: &str) -> String {
     const SHOWN_MAX: usize = 600;
     let mut out = String::new();
     visible(text, SHOWN_MAX, &mut out);

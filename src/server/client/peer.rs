@@ -8,7 +8,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::outcome::{CommandFailure, note, shown};
+use super::outcome::{CommandFailure, escaped_text, print_to_stderr};
 use crate::app::{App, Secret};
 use crate::config::network::Network;
 use crate::config::{Config, TlsOptions};
@@ -72,7 +72,7 @@ impl ServerPeer {
                 return Err(CommandFailure::Usage(format!(
                     "--app is {}, but no app is configured here, and the development server on port {} has only the app \
                      {}: leave --app out, or run this in the folder of the .env with that app (--env-file, --config)",
-                    shown(id),
+                    escaped_text(id),
                     access.address.port(),
                     access.id
                 )));
@@ -182,7 +182,10 @@ fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, CommandFailu
         })?,
         None => {
             if config.apps.len() > 1 {
-                note(&format!("app {} of {ids}; --app chooses another", config.apps[0].id));
+                print_to_stderr(&format!(
+                    "app {} of {ids}; --app chooses another",
+                    config.apps[0].id
+                ));
             }
             0
         }
@@ -228,7 +231,7 @@ fn parse_url(url: &str) -> Result<Url, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::validate::{DevelopmentApp, build};
+    use crate::config::validate::{DevelopmentApp, build_config};
     use crate::config::{Sources, merge};
 
     fn choose(
@@ -241,7 +244,7 @@ mod tests {
             given.map(|(name, value)| (format!("REVERB_{name}"), (*value).to_owned()));
         let merged = merge(&Sources { environment: environment.collect(), ..Sources::default() });
         let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        ServerPeer::choose(build(&merged, &drawn).unwrap(), target)
+        ServerPeer::choose(build_config(&merged, &drawn).unwrap(), target)
     }
 
     #[test]
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_wins() {
+    fn a_given_url_wins_over_the_configuration() {
         let url = Some("http://[::1]:1/a/".to_owned());
         let target = CommandTarget {
             address: Address { url, ..Address::default() },
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn urls() {
+    fn a_url_names_scheme_host_port_and_prefix() {
         for (url, host, port, prefix) in [
             ("http://localhost:8080", "localhost", 8080, ""),
             ("http://localhost", "localhost", 80, ""),

@@ -6,7 +6,7 @@
 //! too large.
 
 use super::http::{self, HttpAnswer};
-use super::outcome::{CommandFailure, member, note, print, quoted, shown};
+use super::outcome::{CommandFailure, escaped_text, member, print, print_to_stderr, quoted};
 use super::peer::ServerPeer;
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json::Validator;
@@ -31,18 +31,22 @@ pub(super) fn run(peer: &ServerPeer, arguments: &PublishArguments) -> Result<(),
         (many, true) => format!("{many} users"),
         (many, false) => format!("{many} subscribers"),
     };
-    print(&format!("published {} to {} ({people})\n", shown(&arguments.event), shown(channel)))?;
+    print(&format!(
+        "published {} to {} ({people})\n",
+        escaped_text(&arguments.event),
+        escaped_text(channel)
+    ))?;
     if let Some(attributes) = attributes.filter(|_| arguments.info.is_some()) {
         print(&format!("{}\n", attributes.replace(['\n', '\r'], " ")))?;
     }
     if counted.unwrap_or(0) == 0 {
         match channel.strip_prefix("#server-to-user-") {
-            Some(user) => note(&format!(
+            Some(user) => print_to_stderr(&format!(
                 "no connection is signed in as user {}: pusher-js signs in by pusher.signin(), and Laravel's Echo has no \
                  such call",
-                shown(user)
+                escaped_text(user)
             )),
-            None => note(
+            None => print_to_stderr(
                 "nobody is subscribed: Laravel's PrivateChannel('x') is named private-x on the wire, \
                  PresenceChannel('x') presence-x; `ringverb channels` lists the occupied ones",
             ),
@@ -57,23 +61,23 @@ fn check(arguments: &PublishArguments) -> Result<(), String> {
         return Err(format!(
             "\"{}\" is not JSON. Names and texts need double quotes, and the shell removes those unless single quotes \
              enclose the whole: ringverb publish {} {} '{{\"name\":\"value\"}}'. --text sends it as plain text",
-            shown(data),
-            shown(channel),
-            shown(event)
+            escaped_text(data),
+            escaped_text(channel),
+            escaped_text(event)
         ));
     }
     let mut asked = arguments.info.iter().flat_map(|info| info.split(',')).map(str::trim);
     if let Some(unknown) = asked.find(|name| !ATTRIBUTES.contains(name)) {
         return Err(format!(
             "--info has the attribute \"{}\", which does not exist: it takes one or more of {}, comma separated",
-            shown(unknown),
+            escaped_text(unknown),
             ATTRIBUTES.join(", ")
         ));
     }
     match &arguments.socket_id {
         Some(id) if SocketId::parse(id).is_none() => Err(format!(
             "--socket-id is {}, but a socket id is two numbers joined by a dot, as Echo.socketId() returns it",
-            shown(id)
+            escaped_text(id)
         )),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@
 //! terminal sees them. Limits: those of `http.rs`.
 
 use super::http::{self, percent_encoded};
-use super::outcome::{CommandFailure, member, print, shown};
+use super::outcome::{CommandFailure, escaped_text, member, print};
 use super::peer::ServerPeer;
 use crate::pusher::channel_name::{Access, classify};
 use crate::pusher::json;
@@ -20,7 +20,7 @@ pub(super) fn channels(peer: &ServerPeer, prefix: &str) -> Result<(), CommandFai
         .into_iter()
         .flatten()
         .map(|(name, attributes)| {
-            let count = |name| member(attributes, name).map_or("-".to_owned(), shown);
+            let count = |name| member(attributes, name).map_or("-".to_owned(), escaped_text);
             [text(name), count("subscription_count"), count("user_count")]
         })
         .collect();
@@ -28,7 +28,7 @@ pub(super) fn channels(peer: &ServerPeer, prefix: &str) -> Result<(), CommandFai
         let which = if prefix.is_empty() {
             String::new()
         } else {
-            format!(" that starts with {}", shown(prefix))
+            format!(" that starts with {}", escaped_text(prefix))
         };
         return print(&format!("no channel{which} is occupied\n"));
     }
@@ -37,7 +37,7 @@ pub(super) fn channels(peer: &ServerPeer, prefix: &str) -> Result<(), CommandFai
 
 pub(super) fn users(peer: &ServerPeer, channel: &str) -> Result<(), CommandFailure> {
     if classify(channel).map(|kind| kind.access) != Ok(Access::Presence) {
-        let channel = shown(channel);
+        let channel = escaped_text(channel);
         return Err(CommandFailure::Usage(format!(
             "{channel} is not a presence channel, and only those have users; `ringverb channels {channel}` shows \
              the number of subscribers"
@@ -52,14 +52,14 @@ pub(super) fn users(peer: &ServerPeer, channel: &str) -> Result<(), CommandFailu
     let ids: Vec<String> =
         users.filter_map(|user| member(user, "id")).map(|id| text(id) + "\n").collect();
     if ids.is_empty() {
-        return print(&format!("nobody is in {}\n", shown(channel)));
+        return print(&format!("nobody is in {}\n", escaped_text(channel)));
     }
     print(&ids.concat())
 }
 
 /// A raw span of a string, or of a number, as a person reads it.
 fn text(span: &str) -> String {
-    shown(&json::string(span).unwrap_or(span.into()))
+    escaped_text(&json::string(span).unwrap_or(span.into()))
 }
 
 /// Names to the left, numbers to the right.
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned() {
+    fn columns_of_a_table_are_aligned() {
         let rows =
             [["é", "12", "-"], ["presence-room", "-", "3"]].map(|row| row.map(str::to_owned));
         let expected =

@@ -84,7 +84,7 @@ impl Write for ServerStream {
 /// The first certificate of each configured file.
 fn accepted(tls: &TlsOptions) -> Result<Vec<CertificateDer<'static>>, CommandFailure> {
     let read = |path: &String| {
-        let bytes = certificates::read(path).map_err(|error| error.to_string())?;
+        let bytes = certificates::stamps_of_last_read(path).map_err(|error| error.to_string())?;
         CertificateDer::from_pem_slice(&bytes).map_err(|error| error.to_string())
     };
     let each = tls.pairs.iter().map(|pair| {

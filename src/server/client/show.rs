@@ -77,12 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn for_a_program() {
+    fn an_event_for_a_program_is_one_json_line() {
         assert_eq!(one_line(&sample()), "{\"event\":\"a\",  \"channel\":\"c\"}\n");
     }
 
     #[test]
-    fn for_a_person() {
+    fn an_event_for_a_person_is_readable_text() {
         let text = "12:34:56Z private-orders.1 order.shipped\n  {\n      \"id\": 1\n  }\n";
         assert_eq!(lines(&sample(), 86_400 * 3 + 45_296, false), text);
         let event =

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::connection::ServerConnection;
 use super::http::percent_encoded;
-use super::outcome::{CommandFailure, shown};
+use super::outcome::{CommandFailure, escaped_text};
 use super::peer::ServerPeer;
 use crate::ws::close;
 use crate::ws::frame::Opcode;
@@ -51,18 +51,18 @@ impl ClientSocket {
             env!("CARGO_PKG_VERSION"),
             peer.authority()
         );
-        connection.send(request.as_bytes()).map_err(|error| connection.lost(&error))?;
+        connection.send(request.as_bytes()).map_err(|error| connection.connection_lost(&error))?;
         let head = connection.head()?;
         if head.status != 101 {
             // The reason, if there is one.
-            let body = shown(String::from_utf8_lossy(&connection.input).trim());
-            return Err(connection.strange(&format!(
+            let body = escaped_text(String::from_utf8_lossy(&connection.input).trim());
+            return Err(connection.unexpected_answer(&format!(
                 "it answers {} instead of opening a WebSocket ({body})",
                 head.status
             )));
         }
         if !is_accepted(&key, head.field("sec-websocket-accept")) {
-            return Err(connection.strange("its handshake is not that of a WebSocket"));
+            return Err(connection.unexpected_answer("its handshake is not that of a WebSocket"));
         }
         Ok(Self { connection, message: Vec::new() })
     }
@@ -82,10 +82,10 @@ impl ClientSocket {
 
     /// The next message. Pings of the server are answered here.
     pub(super) fn receive(&mut self, wait: Duration) -> io::Result<ServerInput> {
-        self.connection.patience(wait)?;
+        self.connection.set_read_timeout(wait)?;
         loop {
             let Some(frame) = ServerFrame::take(&mut self.connection.input)? else {
-                match self.connection.more() {
+                match self.connection.receive_more() {
                     Ok(true) => continue,
                     Ok(false) => return Ok(ServerInput::Closed(None)),
                     Err(error) => match error.kind() {

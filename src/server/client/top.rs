@@ -2,23 +2,25 @@
 //!
 //! Asks for `/api/overview` once a second, or twice with `--once`, and makes rates of two answers. Owns the terminal
 //! while it draws and gives it back at the end; keys: q, Esc or Ctrl-C end it. `overview.rs` reads the answer,
-//! `screen.rs` draws it. Text of the server is shown without control characters. Limits: `ANSWER_BYTES_MAX`.
+//! `screen.rs` says what is shown, `styled.rs` makes lines of it, `terminal.rs` writes them. Text of the server is
+//! shown without control characters. Limit: `ANSWER_BYTES_MAX` of an answer.
 
 mod overview;
 mod screen;
+mod styled;
+mod terminal;
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-
 use super::admin::{self, ExchangeLimits};
-use super::outcome::{CommandFailure, TIMEOUT, print, shown};
+use super::outcome::{CommandFailure, TIMEOUT, escaped_text, print};
 use crate::config::Config;
 use crate::config::admin::{Admin, AdminPlace};
 use crate::server::cli::TopArguments;
 use overview::{Overview, Rates};
 use screen::Screen;
+use terminal::{Key, Terminal};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// An answer is larger by some hundred bytes for each worker.
@@ -34,7 +36,7 @@ pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), Comman
         super::super::wait::sleep(INTERVAL);
         let now = peer.overview()?;
         let rates = Rates::between(&first, &now);
-        return print(&screen::plain(&now, rates.as_ref()));
+        return print(&screen::plain_text(&now, rates.as_ref()));
     }
     if !io::stdout().is_terminal() {
         return Err(CommandFailure::Usage(
@@ -42,30 +44,21 @@ pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), Comman
                 .to_owned(),
         ));
     }
-    let mut terminal = ratatui::init();
-    let ended = watch(&peer, &mut terminal, first);
-    ratatui::restore();
-    ended
+    watch(&peer, first)
 }
 
 /// Draws until a key ends it.
-fn watch(
-    peer: &AdminPeer,
-    terminal: &mut ratatui::DefaultTerminal,
-    first: Overview,
-) -> Result<(), CommandFailure> {
+fn watch(peer: &AdminPeer, first: Overview) -> Result<(), CommandFailure> {
     let failed = |error: io::Error| CommandFailure::Server(format!("the terminal failed: {error}"));
+    let mut terminal = Terminal::enter().map_err(failed)?;
     let mut screen = Screen::new(first);
     loop {
-        terminal.draw(|frame| screen.draw(frame)).map_err(failed)?;
-        // A key or a new size is drawn at once; without one, the next answer is due.
-        if event::poll(INTERVAL).map_err(failed)? {
-            if is_end(&event::read().map_err(failed)?) {
-                return Ok(());
-            }
-            if !screen.is_due(INTERVAL) {
-                continue;
-            }
+        let size = terminal.size().map_err(failed)?;
+        terminal.show(&styled::frame(&screen.lines(size), size)).map_err(failed)?;
+        match terminal.key(INTERVAL).map_err(failed)? {
+            Some(Key::End) => return Ok(()),
+            Some(Key::Other) if !screen.is_due(INTERVAL) => continue,
+            Some(Key::Other) | None => {}
         }
         match peer.overview() {
             Ok(now) => screen.show(now),
@@ -75,14 +68,6 @@ fn watch(
             Err(CommandFailure::OutputClosed) => return Ok(()),
         }
     }
-}
-
-fn is_end(event: &Event) -> bool {
-    let Event::Key(key) = event else { return false };
-    let is_interrupt =
-        key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c');
-    key.kind == KeyEventKind::Press
-        && (is_interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
 }
 
 impl AdminPeer {
@@ -121,7 +106,7 @@ impl AdminPeer {
                 "{place} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from the \
                  environment, .env or ringverb.toml"
             ))),
-            _ => Err(strange(&format!("it answers {status}: {}", shown(body.trim())))),
+            _ => Err(strange(&format!("it answers {status}: {}", escaped_text(body.trim())))),
         }
     }
 }

@@ -190,7 +190,7 @@ impl DoctorReport {
         let mut out = Vec::new();
         let connections = self.connections;
         out.extend_from_slice(format!("{{\"connections\":{connections},\"verdict\":").as_bytes());
-        write_string(word(self.verdict()), &mut out);
+        write_string(verdict_word(self.verdict()), &mut out);
         out.extend_from_slice(b",\"limit\":");
         match self.limit() {
             None => out.extend_from_slice(b"null"),
@@ -209,7 +209,7 @@ impl DoctorReport {
             }
             let texts = [
                 ("what", found.what),
-                ("verdict", word(found.verdict)),
+                ("verdict", verdict_word(found.verdict)),
                 ("reason", &found.reason),
                 ("command", &found.command),
             ];
@@ -229,7 +229,7 @@ impl DoctorReport {
     }
 }
 
-fn word(verdict: Verdict) -> &'static str {
+fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Good => "good",
         Verdict::Warning => "warning",
@@ -243,7 +243,8 @@ mod tests {
 
     fn report(verdicts: &[Verdict]) -> DoctorReport {
         let finding = |verdict: &Verdict| {
-            Diagnosis::new(*verdict, "a", "it \"is\"\n so", "x 'y'").allowing(*verdict as u64 + 7)
+            Diagnosis::new(*verdict, "a", "it \"is\"\n so", "x 'y'")
+                .with_connections(*verdict as u64 + 7)
         };
         DoctorReport { connections: 5, findings: verdicts.iter().map(finding).collect() }
     }

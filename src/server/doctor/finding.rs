@@ -58,7 +58,7 @@ impl Diagnosis {
         Self { verdict, what, reason, command, connections: None }
     }
 
-    pub(super) fn allowing(self, connections: u64) -> Self {
+    pub(super) fn with_connections(self, connections: u64) -> Self {
         Self { connections: Some(connections), ..self }
     }
 }
@@ -75,7 +75,7 @@ impl RemoteClock {
         Self { place: place.to_owned(), seconds, own_seconds: unix_seconds() }
     }
 
-    pub(super) fn distance(&self) -> u64 {
+    pub(super) fn difference_seconds(&self) -> u64 {
         self.seconds.abs_diff(self.own_seconds)
     }
 }

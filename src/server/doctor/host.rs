@@ -100,7 +100,7 @@ pub(in crate::server) fn examine(files: &HostFiles, wanted: HostNeeds) -> Vec<Di
         }
     }
     found.extend(socket_memory(files, wanted));
-    found.extend(tracked(files, wanted));
+    found.extend(connection_tracking(files, wanted));
     found
 }
 
@@ -126,7 +126,7 @@ fn descriptors(files: &HostFiles, wanted: HostNeeds) -> Diagnosis {
          spread evenly"
     );
     let command = "LimitNOFILE=1048576 by `systemctl edit ringverb`, minfds=1048576 in supervisord.conf, or `ulimit -Hn 1048576`";
-    Diagnosis::new(verdict, "descriptors", reason, command).allowing(all)
+    Diagnosis::new(verdict, "descriptors", reason, command).with_connections(all)
 }
 
 fn io_uring(files: &HostFiles) -> Option<Diagnosis> {
@@ -161,7 +161,7 @@ fn memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
         wanted.connections,
         needed.div_ceil(1 << 20)
     );
-    Some(Diagnosis::new(verdict, "memory", reason, "free -m").allowing(all))
+    Some(Diagnosis::new(verdict, "memory", reason, "free -m").with_connections(all))
 }
 
 /// The limit of the resident set. The kernel's share is not in it.
@@ -176,7 +176,7 @@ fn memory_limit(wanted: HostNeeds) -> Option<Diagnosis> {
         limit >> 20
     );
     let command = "RINGVERB_MEMORY_MAX, `--memory` of the container, or MemoryMax= of the unit";
-    Some(Diagnosis::new(verdict, "memory_limit", reason, command).allowing(all))
+    Some(Diagnosis::new(verdict, "memory_limit", reason, command).with_connections(all))
 }
 
 /// Shows a good setting, and changes another one: a person may run what stands behind a finding, and a good setting can
@@ -251,7 +251,7 @@ fn judge(
     let command = sysctl(verdict, key, &shown(values));
     let diagnosis = Diagnosis::new(verdict, key, reason, command);
     Some(match first {
-        Some(now) if limits => diagnosis.allowing(now.saturating_sub(DESCRIPTORS_BESIDE)),
+        Some(now) if limits => diagnosis.with_connections(now.saturating_sub(DESCRIPTORS_BESIDE)),
         _ => diagnosis,
     })
 }
@@ -270,7 +270,7 @@ fn socket_memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
 }
 
 /// Connections that the firewall tracks. Through a proxy of the same host each client counts twice.
-fn tracked(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
+fn connection_tracking(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
     let most = files.first("net.netfilter.nf_conntrack_max")?;
     let now = files.first("net.netfilter.nf_conntrack_count").unwrap_or_default();
     let free = most.saturating_sub(now);
@@ -285,7 +285,7 @@ fn tracked(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
     );
     let value = wanted.connections.saturating_mul(2).saturating_add(now).max(1_048_576);
     let command = sysctl(verdict, "net.netfilter.nf_conntrack_max", &value.to_string());
-    Some(Diagnosis::new(verdict, "conntrack", reason, command).allowing(free))
+    Some(Diagnosis::new(verdict, "conntrack", reason, command).with_connections(free))
 }
 
 #[cfg(test)]

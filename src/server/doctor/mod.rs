@@ -48,7 +48,7 @@ pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     findings.extend(config.tls.iter().flat_map(certificates::examine));
     findings.extend(kernel(config));
     findings.extend(resources(shares));
-    let (of_network, clocks) = network(config);
+    let (of_network, clocks) = examine_network(config);
     findings.extend(of_network);
     findings.extend(clock(&clocks, config));
     findings.push(time_source(&is_clock_synchronized()));
@@ -83,13 +83,13 @@ fn admin_listener(wanted: &Admin) -> Finding {
         Ok(()) => finding(Verdict::Good, format!("{} is free{needs}", wanted.place)),
         Err(error) => {
             let verdict = if wanted.is_explicit { Verdict::Problem } else { Verdict::Warning };
-            finding(verdict, admin::refusal(&wanted.place, &error))
+            finding(verdict, admin::start_refusal(&wanted.place, &error))
         }
     }
 }
 
 fn kernel(config: &Config) -> Vec<Finding> {
-    let memory = LockedMemory::of(config.workers);
+    let memory = LockedMemory::for_workers(config.workers);
     let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
         Err(error) => return vec![Finding::new(Verdict::Problem, "kernel", error.to_string())],
@@ -132,7 +132,7 @@ fn resources(shares: &Shares) -> Vec<Finding> {
 /// epoll locks none.
 fn locked_memory(memory: &LockedMemory, size: RingSize) -> Finding {
     match memory.warning() {
-        None => Finding::new(Verdict::Good, "locked", memory.of_rings(size)),
+        None => Finding::new(Verdict::Good, "locked", memory.ring_choice_text(size)),
         Some(warning) if memory.is_enough_to_start() => {
             Finding::new(Verdict::Warning, "locked", warning)
         }
@@ -143,19 +143,19 @@ fn locked_memory(memory: &LockedMemory, size: RingSize) -> Finding {
 type ProbeAnswer = (usize, Finding, Option<RemoteClock>);
 
 /// Asks Redis and the endpoints of webhooks, all at once.
-fn network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
+fn examine_network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
     let (answers, received) = mpsc::channel::<ProbeAnswer>();
     let mut asked: Vec<(&'static str, String)> = Vec::new();
     if let Some(scaling) = config.scaling.clone() {
         asked.push(("redis", scaling.address()));
-        start(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
+        examine_start(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
     }
     let endpoints = endpoints(config);
     let more = endpoints.len().saturating_sub(ENDPOINTS_MAX);
     for url in endpoints.into_values().take(ENDPOINTS_MAX) {
         let index = asked.len();
         asked.push(("webhook", webhook_url::shown(&url)));
-        start(&answers, index, move || endpoint(&url));
+        examine_start(&answers, index, move || endpoint(&url));
     }
     drop(answers);
     let mut findings: Vec<Option<Finding>> = asked.iter().map(|_| None).collect();
@@ -181,7 +181,7 @@ fn network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
     (findings, clocks)
 }
 
-fn start(
+fn examine_start(
     answers: &mpsc::Sender<ProbeAnswer>,
     index: usize,
     examine: impl FnOnce() -> (Finding, Option<RemoteClock>) + Send + 'static,
@@ -221,8 +221,8 @@ fn endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
 
 /// The largest difference to another clock.
 fn clock(clocks: &[RemoteClock], config: &Config) -> Option<Finding> {
-    let worst = clocks.iter().max_by_key(|clock| clock.distance())?;
-    let (distance, place) = (worst.distance(), &worst.place);
+    let worst = clocks.iter().max_by_key(|clock| clock.difference_seconds())?;
+    let (distance, place) = (worst.difference_seconds(), &worst.place);
     if distance <= CLOCK_SECONDS {
         return Some(Finding::new(Verdict::Good, "clock", format!("agrees with {place}")));
     }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_of_http() {
+    fn dates_of_http_are_read_in_utc() {
         for (text, seconds) in [
             ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
             ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),

@@ -16,7 +16,7 @@ use crate::text::shown;
 pub(super) fn examine(scaling: &Scaling, step: Duration) -> (Finding, Option<RemoteClock>) {
     let place = scaling.address();
     match ask(scaling, step) {
-        Ok(replies) => judge(&place, &replies),
+        Ok(replies) => examine_replies(&place, &replies),
         Err(error) => {
             let why = explained(&error, step);
             let text = format!("cannot reach Redis at {place}: {why}");
@@ -56,14 +56,14 @@ pub(super) fn exchange(
     let mut last = io::Error::other("its name has no address");
     for address in (scaling.host.as_str(), scaling.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, step) {
-            Ok(stream) => return converse(stream, scaling, step, commands),
+            Ok(stream) => return send_commands(stream, scaling, step, commands),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn converse(
+fn send_commands(
     mut stream: TcpStream,
     scaling: &Scaling,
     step: Duration,
@@ -104,7 +104,7 @@ fn converse(
     if replies.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(replies) }
 }
 
-fn judge(place: &str, [hello, time]: &[Value; 2]) -> (Finding, Option<RemoteClock>) {
+fn examine_replies(place: &str, [hello, time]: &[Value; 2]) -> (Finding, Option<RemoteClock>) {
     let problem = |text: String| (Finding::new(Verdict::Problem, "redis", text), None);
     let pairs = match hello {
         Value::Map(pairs) => pairs,

@@ -21,19 +21,19 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
-use crate::desk::Desk;
-use crate::live::LiveLog;
+use crate::event_log::EventLog;
 use crate::mailbox::{self, Doorbell};
 use crate::metrics::CoreMetrics;
+use crate::operator_requests::OperatorQueue;
 use crate::phase::Phase;
-use crate::running::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
+use crate::running_configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
 use crate::server::certificates::Certificates;
 use crate::server::change::PendingReload;
 use crate::server::control::{Control, Readable};
 use crate::server::locked::LockedMemory;
 use crate::server::probe::StartError;
 use crate::server::takeover::Order;
-use crate::server::takeover::replacement::{SIGNALS, ignored};
+use crate::server::takeover::replacement::{SIGNALS, ignored_signal_text};
 use crate::server::watch::Watch;
 use crate::shard::NodeId;
 use crate::webhook;
@@ -69,12 +69,18 @@ pub(super) fn start_threads(
     // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(shared, ends, pins)?;
-    shared.started.wait();
+    shared.start_barrier.wait();
     if let Some(error) = shared.unstartable.get() {
-        return Err(StartError::Worker(LockedMemory::of(workers), error.kind(), error.to_string()));
+        return Err(StartError::Worker(
+            LockedMemory::for_workers(workers),
+            error.kind(),
+            error.to_string(),
+        ));
     }
-    let memory = LockedMemory::of(workers);
-    if let Some(warning) = memory.warning_of_smaller_rings(&shared.io, shared.smaller_rings()) {
+    let memory = LockedMemory::for_workers(workers);
+    if let Some(warning) =
+        memory.warning_of_smaller_rings(&shared.kernel_interface, shared.smaller_rings())
+    {
         tracing::warn!(event = "rings_small", "{warning}");
     }
     watch.start(&control).map_err(StartError::Start)?;
@@ -108,23 +114,23 @@ pub(super) fn share(
     let running = RunningConfiguration::new(1, apps, &config);
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
-        io,
+        kernel_interface: io,
         smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
-        desks: (0..workers).map(|_| Desk::default()).collect(),
-        live: Arc::new(LiveLog::new(workers)),
+        operator_queues: (0..workers).map(|_| OperatorQueue::default()).collect(),
+        event_log: Arc::new(EventLog::new(workers)),
         metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
         config,
-        current: CurrentConfiguration::new(Arc::new(running)),
+        current_configuration: CurrentConfiguration::new(Arc::new(running)),
         unready: AtomicBool::new(false),
         phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
         transfer: Transfer::new(workers, incoming),
         redis,
-        drained: AtomicUsize::new(0),
+        drained_workers: AtomicUsize::new(0),
         drained_ticks: zeros(),
         heartbeats: zeros(),
         unstartable: OnceLock::new(),
-        started: Barrier::new(workers + 1),
+        start_barrier: Barrier::new(workers + 1),
         listeners_closed: AtomicUsize::new(0),
         clock,
         channel_hash_seed,
@@ -144,12 +150,12 @@ fn start_workers(
     let doorbells = mailboxes[0].doorbells();
     let settings = webhook::WebhookSettings::new(&shared.config, workers);
     let apps = configuration.configuration.apps.clone();
-    let (webhooks, feeds) =
-        webhook::start(apps, workers, settings, shared.live.clone()).map_err(StartError::Start)?;
+    let (webhooks, feeds) = webhook::start(apps, workers, settings, shared.event_log.clone())
+        .map_err(StartError::Start)?;
     let mut feeds = feeds.into_iter();
     // After a take-over by fewer workers some have several.
     let mut by_worker: Vec<Vec<PortListener>> = (0..workers).map(|_| Vec::new()).collect();
-    let (plain, secure) = by_port(listeners, &shared.config).map_err(StartError::Start)?;
+    let (plain, secure) = split_by_tls(listeners, &shared.config).map_err(StartError::Start)?;
     for listeners in [plain, secure] {
         for (index, listener) in listeners.into_iter().enumerate() {
             by_worker[index % workers].push(listener);
@@ -166,7 +172,7 @@ fn start_workers(
 }
 
 /// The plain listeners and those for TLS.
-fn by_port(
+fn split_by_tls(
     listeners: Vec<TcpListener>,
     config: &Config,
 ) -> io::Result<(Vec<PortListener>, Vec<PortListener>)> {
@@ -211,7 +217,7 @@ fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
         SIGINT => Some(Order::End("SIGINT")),
         SIGTERM => Some(Order::End("SIGTERM")),
         signal => {
-            tracing::info!(event = "signal_ignored", "{}", ignored(signal));
+            tracing::info!(event = "signal_ignored", "{}", ignored_signal_text(signal));
             None
         }
     }

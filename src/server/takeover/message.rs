@@ -30,7 +30,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// where there are more, a new process binds the others itself.
 pub(super) const LISTENERS_MAX: usize = 253;
 
-pub(super) fn patient(stream: &UnixStream) -> io::Result<()> {
+pub(super) fn set_timeouts(stream: &UnixStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))
 }
@@ -56,8 +56,8 @@ pub(super) fn text_of(message: &[u8; MESSAGE_BYTES]) -> String {
     String::from_utf8_lossy(message).trim_end().to_owned()
 }
 
-pub(super) fn expect(stream: &UnixStream, text: &str) -> io::Result<()> {
-    if receive_text(stream)? == text { Ok(()) } else { Err(foreign()) }
+pub(super) fn expect_message(stream: &UnixStream, text: &str) -> io::Result<()> {
+    if receive_text(stream)? == text { Ok(()) } else { Err(wrong_peer_error()) }
 }
 
 /// The numbers behind a word.
@@ -74,11 +74,11 @@ pub(super) fn numbers<const COUNT: usize>(received: &str, word: &str) -> Option<
 /// so zero or a huge number is refused.
 pub(super) fn worker_count(named: u64) -> io::Result<usize> {
     let count = usize::try_from(named).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
-    count.ok_or_else(foreign)
+    count.ok_or_else(wrong_peer_error)
 }
 
 /// Describes the end of a conversation where the kernel only reports that the other side has closed it.
-pub(in crate::server) fn explained(error: &io::Error, closed: &str) -> String {
+pub(in crate::server) fn explain_error(error: &io::Error, closed: &str) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
@@ -90,7 +90,7 @@ pub(in crate::server) fn explained(error: &io::Error, closed: &str) -> String {
     }
 }
 
-pub(super) fn foreign() -> io::Error {
+pub(super) fn wrong_peer_error() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the other process has another version of take-over")
 }
 

@@ -38,7 +38,7 @@ pub(super) mod rendezvous;
 pub(super) mod replacement;
 pub(super) mod transfer;
 
-pub(super) use message::explained;
+pub(super) use message::explain_error;
 pub(super) use new_process::NewProcess;
 pub(super) use new_side::{OldProcess, Running, ask, ask_orphan};
 pub(super) use old_side::{Offer, Offering, offer};

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
-use super::message::{FAILED, TAKEN, expect, is_readable, send_text};
+use super::message::{FAILED, TAKEN, expect_message, is_readable, send_text};
 
 /// A new process that asks for the connections, as the main thread of the old one sees it.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl NewProcess {
         if !is_readable(&self.stream)? {
             return Ok(false);
         }
-        expect(&self.stream, TAKEN).map(|()| true)
+        expect_message(&self.stream, TAKEN).map(|()| true)
     }
 
     /// Keeps everything after all. `false`: too late, the new process has confirmed.
@@ -40,7 +40,7 @@ impl NewProcess {
         send_text(&self.stream, FAILED).ok();
         // A socket that is not connected any longer needs none.
         self.stream.shutdown(Shutdown::Both).ok();
-        expect(&self.stream, TAKEN).is_err()
+        expect_message(&self.stream, TAKEN).is_err()
     }
 
     pub(in crate::server) fn report_outcome(self, taken: bool) {

@@ -17,7 +17,7 @@ use socket2::Socket;
 
 use super::message::{
     ACCEPTING, BRING, FAILED, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, RETIRING, TAKE_OVER, TAKEN,
-    foreign, is_readable, numbers, patient, receive_text, send_text, worker_count,
+    is_readable, numbers, receive_text, send_text, set_timeouts, worker_count, wrong_peer_error,
 };
 use super::rendezvous::Places;
 use super::replacement::is_orphan;
@@ -83,10 +83,10 @@ fn ask_through(
     stream: UnixStream,
     addresses: &[SocketAddr],
 ) -> io::Result<(OldProcess, Vec<TcpListener>)> {
-    patient(&stream)?;
+    set_timeouts(&stream)?;
     send_text(&stream, TAKE_OVER)?;
     let (received, mut descriptors) = receive(&stream)?;
-    let numbers = numbers(&received, LISTENERS).ok_or_else(foreign)?;
+    let numbers = numbers(&received, LISTENERS).ok_or_else(wrong_peer_error)?;
     let [format, workers, clock_start_nanos, admins] = numbers;
     let admin = if admins == 1 { descriptors.pop() } else { None };
     let mut listeners: Vec<TcpListener> =
@@ -98,7 +98,7 @@ fn ask_through(
     listeners.retain(|listener| is_wanted(listener, addresses));
     let first = addresses.get(..1).unwrap_or_default();
     if !listeners.iter().any(|listener| is_wanted(listener, first)) {
-        return Err(foreign());
+        return Err(wrong_peer_error());
     }
     let workers = worker_count(workers)?;
     Ok((OldProcess { stream, format, workers, clock_start_nanos, admin }, listeners))
@@ -119,7 +119,7 @@ fn receive(stream: &UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
         }
     }
     if received.bytes != text.len() {
-        return Err(foreign());
+        return Err(wrong_peer_error());
     }
     if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
         return Err(io::Error::other("no descriptor was left for a listener; raise ulimit -n"));
@@ -188,7 +188,7 @@ impl OldProcess {
                 Ok(received) if received == RETIRING => return Ok(()),
                 // It gave up too late.
                 Ok(received) if received == FAILED => {}
-                Ok(_) => return Err(foreign()),
+                Ok(_) => return Err(wrong_peer_error()),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 Err(error) => return Err(error),
             }

@@ -21,7 +21,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use super::Order;
 use super::message::{
     ACCEPTING, BRING, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING, TAKE_OVER,
-    explained, foreign, message, numbers, patient, send_text, text_of, worker_count,
+    explain_error, message, numbers, send_text, set_timeouts, text_of, worker_count,
+    wrong_peer_error,
 };
 use super::new_process::NewProcess;
 use super::rendezvous::{Places, Point, RefusedPeers};
@@ -133,7 +134,7 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
                 return;
             }
             Err(error) => {
-                let why = explained(&error, "the new process ended before it had everything");
+                let why = explain_error(&error, "the new process ended before it had everything");
                 tracing::warn!(
                     event = "takeover_failed",
                     "a take-over failed, and this process continues: {why}"
@@ -152,7 +153,7 @@ struct Conversation {
 
 impl Conversation {
     fn begin(stream: UnixStream) -> io::Result<Self> {
-        patient(&stream)?;
+        set_timeouts(&stream)?;
         stream.set_nonblocking(true)?;
         let readable = Readable::of(&stream)?;
         Ok(Self { stream, readable })
@@ -182,7 +183,7 @@ impl Conversation {
     async fn is_take_over(&self) -> io::Result<bool> {
         match self.receive_text().await {
             Ok(received) if received == TAKE_OVER => Ok(true),
-            Ok(_) => Err(foreign()),
+            Ok(_) => Err(wrong_peer_error()),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -215,7 +216,7 @@ async fn converse(
         orders.send(Order::Retire(process)).ok();
         return Ok(Some(conversation));
     }
-    let [workers, nonce] = numbers(&wish, BRING).ok_or_else(foreign)?;
+    let [workers, nonce] = numbers(&wish, BRING).ok_or_else(wrong_peer_error)?;
     let workers = worker_count(workers)?;
     let (report, outcome) = UnixStream::pair()?;
     outcome.set_nonblocking(true)?;

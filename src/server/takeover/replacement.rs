@@ -77,7 +77,7 @@ struct StandIn {
 }
 
 impl Program {
-    pub(in crate::server) fn this(role: Role) -> Self {
+    pub(in crate::server) fn of_this_process(role: Role) -> Self {
         Self { path: std::env::current_exe(), role, stand_in: None, is_to_end: false }
     }
 
@@ -150,7 +150,7 @@ impl Program {
             && !std::mem::replace(&mut self.is_to_end, true)
             && let Some(stand_in) = &self.stand_in
         {
-            pass_on(stand_in.process, Signal::TERM);
+            forward_signal(stand_in.process, Signal::TERM);
         }
         is_meant
     }
@@ -195,7 +195,7 @@ impl StandIn {
                      up its start, and send SIGUSR2 again",
                     START_TIME_MAX.as_secs()
                 );
-                pass_on(process, Signal::KILL);
+                forward_signal(process, Signal::KILL);
             }
         };
         if let Err(error) = control.run(move || Ok(end())) {
@@ -229,7 +229,7 @@ impl Replacement {
         let ends_now = !self.is_to_end && self.orders.try_iter().any(is_end);
         if ends_now {
             // The server is to end, and the server is the stand-in now.
-            pass_on(self.stand_in, Signal::TERM);
+            forward_signal(self.stand_in, Signal::TERM);
         }
         if !ends_now && !self.is_to_end {
             let error = execute(&self.path, &self.path, TAKES_BACK_FROM, self.stand_in);
@@ -346,13 +346,13 @@ fn arguments() -> impl Iterator<Item = OsString> {
 pub(in crate::server) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
     let thread = std::thread::Builder::new().name("stand-in".to_owned());
     let wait = move || {
-        let status = end_of(process);
+        let status = wait_for_exit(process);
         has_ended.store(true, Ordering::Release);
         if status != Some(0) {
             tracing::error!(
                 event = "replacement_ended",
                 "process {process}, which was to take over, has ended: {}",
-                shown(status)
+                exit_text(status)
             );
         }
     };
@@ -365,7 +365,7 @@ pub(in crate::server) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
 }
 
 /// Its exit code; `None` if a signal ended it, or if it is no child.
-fn end_of(process: Pid) -> Option<i32> {
+fn wait_for_exit(process: Pid) -> Option<i32> {
     loop {
         match waitpid(Some(process), WaitOptions::empty()) {
             Ok(Some((_, status))) if ended(status) => return status.exit_status(),
@@ -380,11 +380,11 @@ fn ended(status: WaitStatus) -> bool {
     status.exited() || status.signaled()
 }
 
-fn shown(status: Option<i32>) -> String {
+fn exit_text(status: Option<i32>) -> String {
     status.map_or_else(|| "killed".to_owned(), |code| format!("exit code {code}"))
 }
 
-fn pass_on(stand_in: Pid, signal: Signal) {
+fn forward_signal(stand_in: Pid, signal: Signal) {
     if let Err(error) = kill_process(stand_in, signal) {
         tracing::warn!(
             event = "signal_not_forwarded",
@@ -394,7 +394,7 @@ fn pass_on(stand_in: Pid, signal: Signal) {
 }
 
 /// The log line about a signal that the server ignores.
-pub(in crate::server) fn ignored(signal: i32) -> &'static str {
+pub(in crate::server) fn ignored_signal_text(signal: i32) -> &'static str {
     match signal {
         SIGUSR1 => {
             "SIGUSR1 ignored: send SIGUSR2 to replace the program, SIGTERM to end the server"
@@ -412,7 +412,7 @@ enum Event {
 }
 
 /// Waits for the stand-in, in a process that does nothing else.
-pub(in crate::server) fn mind(stand_in: Pid) -> ExitCode {
+pub(in crate::server) fn wait_for_stand_in(stand_in: Pid) -> ExitCode {
     let (events, received) = mpsc::channel();
     if let Err(error) = listen(stand_in, &events) {
         tracing::error!(
@@ -423,17 +423,17 @@ pub(in crate::server) fn mind(stand_in: Pid) -> ExitCode {
     }
     for event in received {
         match event {
-            Event::Signal(SIGTERM) => pass_on(stand_in, Signal::TERM),
-            Event::Signal(SIGINT) => pass_on(stand_in, Signal::INT),
+            Event::Signal(SIGTERM) => forward_signal(stand_in, Signal::TERM),
+            Event::Signal(SIGINT) => forward_signal(stand_in, Signal::INT),
             Event::Signal(SIGUSR2) => take_back_again(stand_in),
             Event::Signal(signal) => {
-                tracing::info!(event = "signal_ignored", "{}", ignored(signal))
+                tracing::info!(event = "signal_ignored", "{}", ignored_signal_text(signal))
             }
             Event::Ended(status) => {
                 tracing::info!(
                     event = "replacement_ended",
                     "process {stand_in}, which served, has ended: {}",
-                    shown(status)
+                    exit_text(status)
                 );
                 let code = status.and_then(|code| u8::try_from(code).ok());
                 return ExitCode::from(code.unwrap_or(1));
@@ -454,7 +454,7 @@ fn listen(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
     })?;
     std::thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
         // Fails only if the receiver has ended, which then needs nothing.
-        by_end.send(Event::Ended(end_of(stand_in))).ok();
+        by_end.send(Event::Ended(wait_for_exit(stand_in))).ok();
     })?;
     hold_signals(&SIGNALS, false)
 }

@@ -79,15 +79,15 @@ pub(in crate::server) fn send(
 fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -> io::Result<()> {
     let gone = || io::Error::other("the new process ended before it had all connections");
     shared.phase.wait();
-    let ticks = shared.transfer.shows();
+    let ticks = shared.transfer.gauge_updates();
     let all_aside = || {
         wake_all(doorbells);
-        let shown = shared.transfer.shows();
+        let shown = shared.transfer.gauge_updates();
         Ok(shown.iter().zip(&ticks).all(|(now, before)| now > before)
-            && shared.transfer.busy() == 0)
+            && shared.transfer.untransferable_sessions() == 0)
     };
     if wait(ASIDE_STEPS, "HTTP requests were still under way", all_aside).is_err() {
-        let left = shared.transfer.busy();
+        let left = shared.transfer.untransferable_sessions();
         tracing::info!(
             event = "takeover_http_refused",
             "{left} HTTP connections were still busy after {ASIDE_STEPS} ms of the take-over: requests that have not \

@@ -89,7 +89,7 @@ pub enum ToCluster {
 #[derive(Debug, Default)]
 pub struct ClusterOutbox {
     effects: Vec<ToCluster>,
-    is_over: bool,
+    restart_requested: bool,
     high_water: usize,
     discarded: u64,
 }
@@ -97,7 +97,7 @@ pub struct ClusterOutbox {
 impl ClusterOutbox {
     pub fn push(&mut self, effect: ToCluster) {
         if self.is_full() {
-            self.is_over = true;
+            self.restart_requested = true;
             self.discarded += 1;
         } else {
             self.effects.push(effect);
@@ -111,25 +111,25 @@ impl ClusterOutbox {
     }
 
     /// The session must begin again, although no effect was discarded.
-    pub(in crate::shard) fn note_over(&mut self) {
-        self.is_over = true;
+    pub(in crate::shard) fn request_restart(&mut self) {
+        self.restart_requested = true;
     }
 
     /// Whether the session has nothing to do.
     #[must_use]
     pub(in crate::shard) fn is_empty(&self) -> bool {
-        self.effects.is_empty() && !self.is_over
+        self.effects.is_empty() && !self.restart_requested
     }
 
     /// All effects since the last call.
-    pub fn take(&mut self) -> Vec<ToCluster> {
+    pub fn take_effects(&mut self) -> Vec<ToCluster> {
         self.high_water = self.high_water.max(self.effects.len());
         std::mem::take(&mut self.effects)
     }
 
     /// Whether a limit was reached since the last call.
-    pub fn take_over(&mut self) -> bool {
-        std::mem::take(&mut self.is_over)
+    pub fn take_restart_request(&mut self) -> bool {
+        std::mem::take(&mut self.restart_requested)
     }
 
     /// The most effects of one tick.
@@ -216,12 +216,18 @@ mod tests {
         let channel = ChannelKeys::new(1, 1).make(AppIndex(0), "news").unwrap();
         let effect = || ToCluster::Fetch { channel: channel.clone(), ticket: 1 };
         (0..limits::CLUSTER_EFFECTS_MAX).for_each(|_| outbox.push(effect()));
-        assert!(outbox.is_full() && !outbox.take_over());
+        assert!(outbox.is_full() && !outbox.take_restart_request());
         outbox.push(effect());
-        assert_eq!((outbox.discarded(), outbox.take_over(), outbox.take_over()), (1, true, false));
-        assert_eq!(outbox.take().len(), limits::CLUSTER_EFFECTS_MAX);
+        assert_eq!(
+            (outbox.discarded(), outbox.take_restart_request(), outbox.take_restart_request()),
+            (1, true, false)
+        );
+        assert_eq!(outbox.take_effects().len(), limits::CLUSTER_EFFECTS_MAX);
         assert_eq!((outbox.high_water(), outbox.is_full()), (limits::CLUSTER_EFFECTS_MAX, false));
         outbox.push(effect());
-        assert_eq!((outbox.take().len(), outbox.high_water()), (1, limits::CLUSTER_EFFECTS_MAX));
+        assert_eq!(
+            (outbox.take_effects().len(), outbox.high_water()),
+            (1, limits::CLUSTER_EFFECTS_MAX)
+        );
     }
 }

@@ -43,7 +43,7 @@ impl Cluster {
             );
             if let Some(wait) = &topic.waiting {
                 ensure!(self.is_up, "{name} waits without a session");
-                ensure!(wait.missing != 0, "{name} waits for nothing");
+                ensure!(wait.replies_missing != 0, "{name} waits for nothing");
                 ensure!(waiting.contains(&(channel, wait.ticket)), "{name} waits for ever");
             }
             let unconfirmed = self.transitions.unconfirmed_of(channel);
@@ -57,7 +57,7 @@ impl Cluster {
             ensure!(!nodes.contains(&self.own), "{name}: this node is its own peer");
             let pending = topic.peers.iter().flat_map(|peer| &peer.pending_leaves);
             for who in pending.filter(|who| wants_transitions(context, channel, who.as_deref())) {
-                let is_present = topic.is_here(who) || topic.is_elsewhere(who);
+                let is_present = topic.is_on_this_node(who) || topic.is_on_other_node(who);
                 ensure!(!is_present, "{name}: {who:?} is present and has a pending leave");
             }
         }
@@ -87,7 +87,7 @@ impl Cluster {
     }
 
     /// Whether mail about the channel waits for other nodes.
-    pub(in crate::shard) fn holds_back(&self, channel: &ChannelKey) -> bool {
+    pub(in crate::shard) fn holds_mail_back(&self, channel: &ChannelKey) -> bool {
         self.topics.get(channel).is_some_and(|topic| topic.waiting.is_some())
     }
 }

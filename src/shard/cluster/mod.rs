@@ -127,15 +127,15 @@ impl Cluster {
         }
     }
 
-    /// Over which sessions a message of `by` is received now.
-    fn received_now(&self, by: SessionId) -> ReceivedAt {
-        let renewals = self.renewals.get(&by).copied().unwrap_or_default();
-        ReceivedAt { sessions: self.sessions, by, renewals }
+    /// Over which sessions a message of `sender` is received now.
+    fn received_now(&self, sender: SessionId) -> ReceivedAt {
+        let sender_generation = self.renewals.get(&sender).copied().unwrap_or_default();
+        ReceivedAt { sessions: self.sessions, sender, sender_generation }
     }
 
     /// The details of a topic, to be changed; `None` where there are none.
     fn details(&mut self, channel: &ChannelKey) -> Option<&mut Details> {
-        self.topics.get_mut(channel)?.known()
+        self.topics.get_mut(channel)?.details_if_any()
     }
 
     fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&PeerSnapshot> {
@@ -269,7 +269,7 @@ impl Cluster {
         if idle_since.is_some() {
             topic.details().idle_since = idle_since;
         }
-        if let Some(greeted) = here.home.channels.fetched_by(channel) {
+        if let Some(greeted) = here.home.channels.fetched_from(channel) {
             topic.details().note_greeted(greeted);
         }
         if !self.is_up {
@@ -279,7 +279,7 @@ impl Cluster {
         debug_assert!(topic.waiting.is_none(), "a new topic waits for nothing yet");
         let ticket = self.next_ticket_number();
         // `announce` adds the snapshots, if the configuration at that time wants them.
-        topic.wait(ticket, 1 + i64::from(channel.kind.cached));
+        topic.begin_wait(ticket, 1 + i64::from(channel.kind.cached));
         self.topics.insert(channel.clone(), topic);
         self.drop_finished_waits();
         self.waiting.push_back((self.lease_second, channel.clone(), ticket));
@@ -295,7 +295,7 @@ impl Cluster {
         if shares_snapshots(here, channel) {
             let waiting = self.details(channel).and_then(|details| details.waiting.as_mut());
             if let Some(waiting) = waiting.filter(|waiting| waiting.ticket == ticket) {
-                waiting.missing += 1;
+                waiting.replies_missing += 1;
             }
             let (channel, snapshot) = (channel.clone(), self.snapshot(here, channel));
             here.out.cluster.push(ToCluster::Synchronize { channel, ticket, snapshot });
@@ -322,7 +322,7 @@ impl Cluster {
         let stays = topic.unconfirmed > 0 || self.transitions.has_pending_leaves(channel);
         !waits
             && !stays
-            && here.home.interested(channel).is_empty()
+            && here.home.interested_cores(channel).is_empty()
             && !here.home.users.contains(channel)
     }
 
@@ -369,7 +369,7 @@ impl Cluster {
             members: here.home.members_here(channel),
             pending_leaves: self.transitions.pending_leaves(channel),
             online: here.home.users.is_online(channel),
-            occupied: !here.home.interested(channel).is_empty(),
+            occupied: !here.home.interested_cores(channel).is_empty(),
             count: u32::try_from(here.home.count_here(channel)).unwrap_or(u32::MAX),
         }
     }

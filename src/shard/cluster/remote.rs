@@ -45,11 +45,11 @@ impl Cluster {
     /// Something of other nodes was over a bound.
     pub(in crate::shard) fn note_refused(&mut self, here: &mut Here<'_>, why: &str) {
         self.refused += 1;
-        here.out.note("cluster", why);
+        here.out.log_for_channel("cluster", why);
     }
 
     /// How often something of other nodes was over a bound and was dropped.
-    pub(in crate::shard) fn refused(&self) -> u64 {
+    pub(in crate::shard) fn refused_count(&self) -> u64 {
         self.refused
     }
 
@@ -67,7 +67,7 @@ impl Cluster {
                 let frame: FrameBytes = frame.into();
                 if cache && channel.kind.cached && self.is_newest_elsewhere(channel) {
                     let seconds = here.context.app(channel.app()).cache_ttl_seconds;
-                    here.home.remember(here.context, channel, &frame, seconds);
+                    here.home.cache_event(here.context, channel, &frame, seconds);
                 }
                 here.home.deliver(here.context, here.out, channel, &frame, except);
             }
@@ -115,7 +115,7 @@ impl Cluster {
 
     /// A peer's session is new. What it released while it was down it could not publish: what it does not send again
     /// within a lease is dropped.
-    pub(super) fn on_peer_up(&mut self, here: &mut Here<'_>, session: SessionId) {
+    pub(super) fn on_session_up(&mut self, here: &mut Here<'_>, session: SessionId) {
         let is_known = self.renewals.contains_key(&session);
         if self.sweeps.len() >= SWEEPS_MAX || !is_known && self.renewals.len() >= SWEEPS_MAX {
             let why = "more sessions of other nodes than a cluster has came up: one was ignored";
@@ -129,16 +129,21 @@ impl Cluster {
 
     /// Drops what was received before our own session (`None`) or one of these came up, and not since. One walk for
     /// all.
-    pub(super) fn drop_doubtful(&mut self, here: &mut Here<'_>, came_up: &[Option<SessionId>]) {
+    pub(super) fn drop_stale_snapshots(
+        &mut self,
+        here: &mut Here<'_>,
+        came_up: &[Option<SessionId>],
+    ) {
         let sessions = self.sessions;
         let own = came_up.contains(&None);
         let renewed: FastMap<SessionId, u32> = came_up
             .iter()
             .flatten()
-            .map(|session| (*session, self.received_now(*session).renewals))
+            .map(|session| (*session, self.received_now(*session).sender_generation))
             .collect();
         self.drop_peers(here, |peer| {
-            let ReceivedAt { sessions: then, by, renewals: before } = peer.received_at;
+            let ReceivedAt { sessions: then, sender: by, sender_generation: before } =
+                peer.received_at;
             own && then != sessions || renewed.get(&by).is_some_and(|renewals| *renewals != before)
         });
     }
@@ -178,7 +183,7 @@ impl Cluster {
     ) {
         let MemberSnapshot { user, info } = &member;
         let bytes = user.text.len() + user.json.len() + info.len();
-        if self.take_remote_room(here, bytes) && self.note_member(channel, from, &user.text, true) {
+        if self.try_reserve(here, bytes) && self.note_member(channel, from, &user.text, true) {
             here.home.add_elsewhere(here.context, here.out, channel, member, channel_data);
         }
     }
@@ -223,7 +228,7 @@ impl Cluster {
         if !self.topics.contains_key(channel) || self.find(channel, from.node).is_some() {
             return true;
         }
-        self.take_remote_room(here, 0)
+        self.try_reserve(here, 0)
     }
 
     fn set_online(
@@ -297,7 +302,7 @@ impl Cluster {
             // Each core notices it; the log has it once.
             if here.context.core() == 0 {
                 let node = node.0;
-                here.out.note_line(format!(
+                here.out.log_line(format!(
                     "node {node:016x} has sent nothing for {LEASE_SECONDS} s: its clients and presence members were \
                      removed here. The log of that node names its host and process at its start"
                 ));
@@ -331,13 +336,15 @@ impl Cluster {
 
     /// Drops what a node had of a channel; `dead`: it could not publish its leaves itself.
     fn drop_peer(&mut self, here: &mut Here<'_>, channel: &ChannelKey, node: NodeId, dead: bool) {
-        let Some(from) = self.find(channel, node).map(|peer| peer.received_at.by) else { return };
+        let Some(from) = self.find(channel, node).map(|peer| peer.received_at.sender) else {
+            return;
+        };
         if dead {
             self.announce_leaves_of_dead_node(here, channel, node);
         }
         self.replace_snapshot(here, channel, from, NodeSnapshot::default());
         if let Some(topic) = self.topics.get_mut(channel) {
-            if let Some(details) = topic.known() {
+            if let Some(details) = topic.details_if_any() {
                 details.peers.retain(|peer| peer.node != node);
             }
             topic.shrink();

@@ -35,11 +35,7 @@ impl RemoteMemory {
 
 impl Cluster {
     /// Takes room for one more entry with a text of so many bytes; whether there is any.
-    pub(in crate::shard) fn take_remote_room(
-        &mut self,
-        here: &mut Here<'_>,
-        text_bytes: usize,
-    ) -> bool {
+    pub(in crate::shard) fn try_reserve(&mut self, here: &mut Here<'_>, text_bytes: usize) -> bool {
         let lease_second = self.lease_second;
         let remote = &mut self.remote_memory;
         remote.bytes = remote.bytes.saturating_add(RemoteMemory::ENTRY_BYTES + text_bytes);

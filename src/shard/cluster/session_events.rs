@@ -49,7 +49,7 @@ impl Cluster {
             FromCluster::Snapshot { from, channel, ticket, snapshot } => {
                 self.on_snapshot(here, from, channel, ticket, snapshot);
             }
-            FromCluster::PeerUp(session) => self.on_peer_up(here, session),
+            FromCluster::PeerUp(session) => self.on_session_up(here, session),
             FromCluster::PeerEnds(node) => self.forget_nodes(here, &[node]),
             FromCluster::Revive(node) => self.on_revive(node),
             // `Shard` carries it out: connections are of the local side.
@@ -77,7 +77,7 @@ impl Cluster {
         self.unfetched.clear();
         self.drop_unsent(here);
         for (_, channel, ticket) in std::mem::take(&mut self.waiting) {
-            self.stop_waiting(here, &channel, ticket);
+            self.release_held_mail(here, &channel, ticket);
         }
         here.out.answered.push(GatherAnswer::NodesGone);
     }
@@ -88,12 +88,12 @@ impl Cluster {
     fn send_topics(&mut self, here: &mut Here<'_>, room: usize) {
         let room = room.min(TOPICS_PER_TURN);
         let share = room.div_ceil(3);
-        let sent = self.subscribe_some(here, share);
-        let ended = self.unsubscribe_some(here, (room - sent).min(share));
-        self.announce_some(here, room - sent - ended);
+        let sent = self.subscribe_topics(here, share);
+        let ended = self.unsubscribe_topics(here, (room - sent).min(share));
+        self.announce_topics(here, room - sent - ended);
     }
 
-    fn announce_some(&mut self, here: &mut Here<'_>, most: usize) {
+    fn announce_topics(&mut self, here: &mut Here<'_>, most: usize) {
         for _ in 0..most {
             let (channel, is_new) = match self.unannounced.pop_front() {
                 Some(channel) => (channel, true),
@@ -136,7 +136,7 @@ impl Cluster {
         match (why, stored) {
             (Some(_), Some(stored)) => {
                 let by = (stored.from, stored.number);
-                here.home.remember(here.context, channel, &stored.frame, stored.seconds);
+                here.home.cache_event(here.context, channel, &stored.frame, stored.seconds);
                 here.home.channels.note_fetched(channel, by);
                 if let Some(topic) = self.topics.get_mut(channel) {
                     topic.details().note_greeted(by);
@@ -150,7 +150,7 @@ impl Cluster {
     }
 
     /// Whether a late event is the cached event that the channel's subscribers were sent, or an older one.
-    pub(in crate::shard) fn was_greeted(
+    pub(in crate::shard) fn is_in_greeting(
         &self,
         channel: &ChannelKey,
         from: SessionId,
@@ -198,17 +198,18 @@ impl Cluster {
     ) {
         let waiting = self.details(channel).and_then(|details| details.waiting.as_mut());
         let Some(waiting) = waiting.filter(|waiting| waiting.ticket == ticket) else { return };
-        waiting.missing += more - 1;
-        if waiting.missing == 0 {
-            self.stop_waiting(here, channel, ticket);
+        waiting.replies_missing += more - 1;
+        if waiting.replies_missing == 0 {
+            self.release_held_mail(here, channel, ticket);
         }
     }
 
     /// Gives the mail that was held back to the home, if the topic still waits by this ticket.
-    fn stop_waiting(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
+    fn release_held_mail(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        let waiting =
-            topic.known().and_then(|details| details.waiting.take_if(|it| it.ticket == ticket));
+        let waiting = topic
+            .details_if_any()
+            .and_then(|details| details.waiting.take_if(|it| it.ticket == ticket));
         let Some(waiting) = waiting else { return };
         topic.shrink();
         if waiting.mails.is_empty() {
@@ -216,7 +217,7 @@ impl Cluster {
         }
         debug_assert!(waiting.mails.len() <= self.mail_held, "each was counted");
         self.mail_held -= waiting.mails.len();
-        here.out.release_mail(waiting.mails);
+        here.out.process_held_mail(waiting.mails);
     }
 
     /// A second has passed.
@@ -231,7 +232,7 @@ impl Cluster {
             && since + ANSWER_SECONDS <= lease_second
         {
             let Some((_, channel, ticket)) = self.waiting.pop_front() else { break };
-            self.stop_waiting(here, &channel, ticket);
+            self.release_held_mail(here, &channel, ticket);
         }
         let is_silent = |seen: &u32| seen + LEASE_SECONDS < lease_second;
         let nodes = self.nodes.iter().filter(|(_, seen)| is_silent(seen));
@@ -248,7 +249,7 @@ impl Cluster {
         let sessions: Vec<Option<SessionId>> =
             newest.map(|came_up| came_up.map(|(session, _)| session)).collect();
         if !sessions.is_empty() {
-            self.drop_doubtful(here, &sessions);
+            self.drop_stale_snapshots(here, &sessions);
         }
     }
 }

@@ -64,11 +64,11 @@ pub(super) enum Fetch {
 pub(super) struct TopicWait {
     pub(super) ticket: u32,
     /// Replies of Redis and snapshots of nodes that are still to come.
-    pub(super) missing: i64,
+    pub(super) replies_missing: i64,
     pub(super) mails: Vec<Mail>,
     /// Whose transitions were received during the wait; with a node: of pending leaves there only. They are newer than
     /// any snapshot that was asked for.
-    ordered: HashSet<(Option<NodeId>, Transitioner), foldhash::fast::FixedState>,
+    received_transitions: HashSet<(Option<NodeId>, Transitioner), foldhash::fast::FixedState>,
 }
 
 /// Another node's snapshot of the channel, kept up to date by its messages.
@@ -89,9 +89,9 @@ pub(super) struct PeerSnapshot {
 pub(super) struct ReceivedAt {
     /// `Cluster::sessions` then.
     pub(super) sessions: u32,
-    pub(super) by: SessionId,
+    pub(super) sender: SessionId,
     /// How often the sender's session had come up again.
-    pub(super) renewals: u32,
+    pub(super) sender_generation: u32,
 }
 
 impl PeerSnapshot {
@@ -146,8 +146,11 @@ impl Details {
 
     /// Whether a transition of `who`, or the end of their pending leave on that node, was received during the wait.
     pub(super) fn was_ordered(&self, node: NodeId, who: &Transitioner) -> bool {
-        let there =
-            |of| self.waiting.as_ref().is_some_and(|it| it.ordered.contains(&(of, who.clone())));
+        let there = |of| {
+            self.waiting
+                .as_ref()
+                .is_some_and(|it| it.received_transitions.contains(&(of, who.clone())))
+        };
         there(None) || there(Some(node))
     }
 }
@@ -163,7 +166,7 @@ impl Deref for TopicState {
 
 impl TopicState {
     /// The details, if there are any.
-    pub(super) fn known(&mut self) -> Option<&mut Details> {
+    pub(super) fn details_if_any(&mut self) -> Option<&mut Details> {
         self.0.as_deref_mut()
     }
 
@@ -180,23 +183,24 @@ impl TopicState {
     }
 
     /// Begins to wait for so many replies and snapshots.
-    pub(super) fn wait(&mut self, ticket: u32, missing: i64) {
-        let (mails, ordered) = (Vec::new(), HashSet::default());
-        self.details().waiting = Some(TopicWait { ticket, missing, mails, ordered });
+    pub(super) fn begin_wait(&mut self, ticket: u32, replies_missing: i64) {
+        let (mails, received_transitions) = (Vec::new(), HashSet::default());
+        self.details().waiting =
+            Some(TopicWait { ticket, replies_missing, mails, received_transitions });
     }
 
     /// Notes a transition that was received during the wait; `node`: of a pending leave there only.
     pub(super) fn note_ordered(&mut self, node: Option<NodeId>, who: &Transitioner) {
-        if let Some(waiting) = self.known().and_then(|details| details.waiting.as_mut())
-            && waiting.ordered.len() < ORDERED_MAX
+        if let Some(waiting) = self.details_if_any().and_then(|details| details.waiting.as_mut())
+            && waiting.received_transitions.len() < ORDERED_MAX
         {
-            waiting.ordered.insert((node, who.clone()));
+            waiting.received_transitions.insert((node, who.clone()));
         }
     }
 
     /// The entry of the sender's node, made if there is none.
     pub(super) fn peer(&mut self, received_at: ReceivedAt) -> &mut PeerSnapshot {
-        let node = received_at.by.node;
+        let node = received_at.sender.node;
         let peers = &mut self.details().peers;
         if let Some(at) = peers.iter().position(|peer| peer.node == node) {
             return &mut peers[at];
@@ -217,17 +221,17 @@ impl TopicState {
 
 impl TopicState {
     /// Whether a user is on this node, by Redis's order.
-    pub(super) fn is_here(&self, who: &Transitioner) -> bool {
+    pub(super) fn is_on_this_node(&self, who: &Transitioner) -> bool {
         self.ordered_here.contains(who)
     }
 
-    pub(super) fn is_elsewhere(&self, who: &Transitioner) -> bool {
+    pub(super) fn is_on_other_node(&self, who: &Transitioner) -> bool {
         self.peers.iter().any(|peer| peer.has(who))
     }
 
     /// Ends the pending leaves of `who` on other nodes. Returns whether there were any.
     pub(super) fn end_remote_pending_leaves(&mut self, who: &Transitioner) -> bool {
-        let peers = self.known().into_iter().flat_map(|details| &mut details.peers);
+        let peers = self.details_if_any().into_iter().flat_map(|details| &mut details.peers);
         let ended = peers.map(|peer| peer.pending_leaves.remove(who));
         ended.filter(|ended| *ended).count() > 0
     }
@@ -242,7 +246,7 @@ mod tests {
     }
 
     fn received(node: u64) -> ReceivedAt {
-        ReceivedAt { sessions: 1, by: session(node), renewals: 0 }
+        ReceivedAt { sessions: 1, sender: session(node), sender_generation: 0 }
     }
 
     fn who(number: usize) -> Transitioner {
@@ -253,7 +257,7 @@ mod tests {
     #[test]
     fn details_are_freed_when_nothing_is_left_in_them_and_not_before() {
         let fill: [fn(&mut TopicState); 8] = [
-            |topic| topic.wait(1, 1),
+            |topic| topic.begin_wait(1, 1),
             |topic| _ = topic.peer(received(9)),
             |topic| topic.details().unsent = Some(0),
             |topic| topic.details().idle_since = Some(0),
@@ -266,14 +270,14 @@ mod tests {
             let mut topic = TopicState::default();
             fill(&mut topic);
             topic.shrink();
-            assert!(topic.known().is_some(), "field {field}");
+            assert!(topic.details_if_any().is_some(), "field {field}");
         }
         let mut topic = TopicState::default();
         topic.details();
         topic.shrink();
-        assert!(topic.known().is_none());
-        assert!(topic.is_empty() && !topic.is_here(&None), "reading allocates none");
-        assert!(topic.known().is_none());
+        assert!(topic.details_if_any().is_none());
+        assert!(topic.is_empty() && !topic.is_on_this_node(&None), "reading allocates none");
+        assert!(topic.details_if_any().is_none());
     }
 
     #[test]
@@ -298,8 +302,8 @@ mod tests {
     fn transitions_are_noted_while_the_topic_waits_and_so_many_at_most() {
         let mut topic = TopicState::default();
         topic.note_ordered(None, &who(0));
-        assert!(topic.known().is_none(), "it does not wait");
-        topic.wait(1, 1);
+        assert!(topic.details_if_any().is_none(), "it does not wait");
+        topic.begin_wait(1, 1);
         topic.note_ordered(None, &who(0));
         topic.note_ordered(Some(NodeId(9)), &who(1));
         let rows = [(3, 0, true), (9, 0, true), (9, 1, true), (3, 1, false), (9, 2, false)];
@@ -321,22 +325,22 @@ mod tests {
         let mut topic = TopicState::default();
         topic.peer(received(9)).members.insert("u".into());
         let by = SessionId { node: NodeId(9), core: 1 };
-        topic.peer(ReceivedAt { by, ..received(9) }).occupied = true;
+        topic.peer(ReceivedAt { sender: by, ..received(9) }).occupied = true;
         topic.peer(received(3)).members.insert("v".into());
         assert_eq!(topic.peers.len(), 2);
         let rows = [(Some("u"), 9, true), (Some("u"), 3, false), (None, 9, true), (None, 3, false)];
         for (who, node, expected) in rows {
             let who: Transitioner = who.map(Into::into);
             assert_eq!(topic.find(NodeId(node)).unwrap().has(&who), expected, "{who:?} on {node}");
-            assert!(topic.is_elsewhere(&who) && !topic.is_here(&who));
+            assert!(topic.is_on_other_node(&who) && !topic.is_on_this_node(&who));
         }
-        assert!(topic.find(NodeId(4)).is_none() && !topic.is_elsewhere(&Some("w".into())));
+        assert!(topic.find(NodeId(4)).is_none() && !topic.is_on_other_node(&Some("w".into())));
     }
 
     #[test]
     fn pending_leaves_of_all_other_nodes_end_together() {
         let mut topic = TopicState::default();
-        assert!(!topic.end_remote_pending_leaves(&None) && topic.known().is_none());
+        assert!(!topic.end_remote_pending_leaves(&None) && topic.details_if_any().is_none());
         for node in [3, 9] {
             topic.peer(received(node)).pending_leaves.extend([None, who(1)]);
         }

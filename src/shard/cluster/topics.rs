@@ -81,7 +81,7 @@ impl Cluster {
     }
 
     /// Subscribes to some topics that wait. Returns to how many.
-    pub(super) fn subscribe_some(&mut self, here: &mut Here<'_>, most: usize) -> usize {
+    pub(super) fn subscribe_topics(&mut self, here: &mut Here<'_>, most: usize) -> usize {
         let mut sent = 0;
         while sent < most {
             let Some((channel, ticket)) = self.unsent.pop_front() else { break };
@@ -121,7 +121,7 @@ impl Cluster {
         let topic = self.topics.get(channel)?;
         let since = topic.idle_since?;
         let in_doubt =
-            |peer: &PeerSnapshot| peer.received_at != self.received_now(peer.received_at.by);
+            |peer: &PeerSnapshot| peer.received_at != self.received_now(peer.received_at.sender);
         if !topic.peers.iter().any(in_doubt) || !self.is_unneeded(here, channel) {
             return None;
         }
@@ -130,7 +130,7 @@ impl Cluster {
     }
 
     /// Looks at the topics that have not been needed for longest, and unsubscribes from some. Returns from how many.
-    pub(super) fn unsubscribe_some(&mut self, here: &mut Here<'_>, most: usize) -> usize {
+    pub(super) fn unsubscribe_topics(&mut self, here: &mut Here<'_>, most: usize) -> usize {
         let mut ended = 0;
         while ended < most && self.is_idle_topic_due(here.context) {
             let Some((_, channel)) = self.idle.pop_front() else { break };
@@ -138,7 +138,7 @@ impl Cluster {
             let is_unneeded = self.is_unneeded(here, &channel);
             let Some(details) = self.details(&channel) else { continue };
             let since = details.idle_since.take().unwrap_or_default();
-            if is_unneeded && !is_over && !self.is_long_ago(here.context, since) {
+            if is_unneeded && !is_over && !self.is_older_than_idle_limit(here.context, since) {
                 // A subscriber came back, and has left again since.
                 self.idle.push_back((since, channel.clone()));
                 if let Some(details) = self.details(&channel) {
@@ -159,10 +159,10 @@ impl Cluster {
     fn is_idle_topic_due(&self, context: &Context) -> bool {
         let idle = &self.idle;
         idle.len() > IDLE_MAX
-            || idle.front().is_some_and(|(since, _)| self.is_long_ago(context, *since))
+            || idle.front().is_some_and(|(since, _)| self.is_older_than_idle_limit(context, *since))
     }
 
-    fn is_long_ago(&self, context: &Context, lease_second: u32) -> bool {
+    fn is_older_than_idle_limit(&self, context: &Context, lease_second: u32) -> bool {
         lease_second.saturating_add(context.settings.topic_idle_seconds) <= self.lease_second
     }
 
@@ -174,7 +174,7 @@ impl Cluster {
 
     /// A connection of `core` has left before its subscription was answered. If its request waits for other nodes, it
     /// is answered now.
-    pub(in crate::shard) fn withdraw(
+    pub(in crate::shard) fn withdraw_subscribe(
         &mut self,
         here: &mut Here<'_>,
         channel: &ChannelKey,
@@ -196,7 +196,8 @@ impl Cluster {
         debug_assert!(is_it(&withdrawn), "the mail that was found");
         self.mail_held -= 1;
         let (channel_key, error) = (channel.clone(), error_code::TOO_MANY_MEMBERS);
-        here.out.mail_back(core, Mail::Full { channel: channel_key, connection, ticket, error });
+        here.out
+            .send_from_home(core, Mail::Full { channel: channel_key, connection, ticket, error });
         self.release_if_unneeded(here, channel);
     }
 }

@@ -159,7 +159,7 @@ impl Cluster {
         let is_full = self.transitions.unconfirmed.len() >= limits::CLUSTER_EFFECTS_MAX;
         if is_full {
             self.transitions.unordered += 1;
-            here.out.cluster.note_over();
+            here.out.cluster.request_restart();
             self.confirm_all_transitions(here);
         }
         match self.topics.get_mut(channel).filter(|_| self.is_up && !is_full) {
@@ -215,12 +215,12 @@ impl Cluster {
         let joined = transition == Transition::Join;
         let mut is_clusters_first_or_last = true;
         if let Some(topic) = self.topics.get_mut(channel) {
-            is_clusters_first_or_last = !topic.is_elsewhere(&who);
+            is_clusters_first_or_last = !topic.is_on_other_node(&who);
             if joined {
                 topic.details().ordered_here.insert(who.clone());
                 // If the leave is pending on another node, that node sends the join (rule 3).
                 is_clusters_first_or_last &= !topic.end_remote_pending_leaves(&who);
-            } else if let Some(details) = topic.known() {
+            } else if let Some(details) = topic.details_if_any() {
                 details.ordered_here.remove(&who);
             }
         }
@@ -247,7 +247,7 @@ impl Cluster {
         }
         let Some(topic) = self.topics.get_mut(channel) else { return };
         topic.note_ordered(None, who);
-        if topic.is_here(who) || topic.is_elsewhere(who) {
+        if topic.is_on_this_node(who) || topic.is_on_other_node(who) {
             return;
         }
         topic.end_remote_pending_leaves(who);
@@ -276,10 +276,10 @@ impl Cluster {
         topic.note_ordered(None, &who);
         // They were present until now, so no earlier leave of theirs is pending.
         topic.end_remote_pending_leaves(&who);
-        if topic.is_here(&who) || topic.is_elsewhere(&who) {
+        if topic.is_on_this_node(&who) || topic.is_on_other_node(&who) {
             return;
         }
-        let has_room = self.take_remote_room(here, who.as_ref().map_or(0, |id| id.len()));
+        let has_room = self.try_reserve(here, who.as_ref().map_or(0, |id| id.len()));
         if let Some(topic) = self.topics.get_mut(channel).filter(|_| has_room) {
             topic.peer(received_at).pending_leaves.insert(who);
         }
@@ -310,7 +310,7 @@ impl Cluster {
         let bytes = pending_leaves
             .iter()
             .map(|who| RemoteMemory::ENTRY_BYTES + who.as_ref().map_or(0, |id| id.len()));
-        if !pending_leaves.is_empty() && !self.take_remote_room(here, bytes.sum()) {
+        if !pending_leaves.is_empty() && !self.try_reserve(here, bytes.sum()) {
             return;
         }
         let received_at = self.received_now(from);
@@ -322,7 +322,7 @@ impl Cluster {
         let pending_leaves = listed.chain(kept).collect();
         topic.peer(received_at).pending_leaves = pending_leaves;
         let all = topic.peers.iter().flat_map(|peer| &peer.pending_leaves);
-        let present = all.filter(|who| topic.is_here(who) || topic.is_elsewhere(who));
+        let present = all.filter(|who| topic.is_on_this_node(who) || topic.is_on_other_node(who));
         for who in present.cloned().collect::<Vec<Transitioner>>() {
             topic.end_remote_pending_leaves(&who);
         }
@@ -344,8 +344,9 @@ impl Cluster {
         }
         let members = dead.iter().flat_map(|peer| peer.members.iter().cloned().map(Some));
         let channels = dead.iter().filter(|peer| peer.occupied).map(|_| None);
-        let is_present =
-            |who: &Transitioner| topic.is_here(who) || others.iter().any(|peer| peer.has(who));
+        let is_present = |who: &Transitioner| {
+            topic.is_on_this_node(who) || others.iter().any(|peer| peer.has(who))
+        };
         let gone: Vec<Transitioner> =
             members.chain(channels).filter(|who| !is_present(who)).collect();
         for who in gone {

@@ -39,33 +39,33 @@ pub(in crate::shard) struct CountTable {
 #[derive(Debug, Default)]
 struct ChannelCounts {
     /// Few cores have subscribers of one channel, or all have: a list serves both.
-    by_core: Vec<(u16, u32)>,
+    counts_by_core: Vec<(u16, u32)>,
     /// Subscribers on other nodes.
-    elsewhere: u64,
-    sent: u64,
+    count_on_other_nodes: u64,
+    last_sent_count: u64,
     sent_seconds: u32,
     /// This node's number, as it was published to the other nodes.
     sent_to_nodes: u64,
     /// It is in `CountTable::due`.
-    waits: bool,
+    is_send_due: bool,
 }
 
 impl ChannelCounts {
     fn set(&mut self, core: u16, count: u32) {
-        let before = self.by_core.len();
-        self.by_core.retain(|(other, _)| *other != core);
-        debug_assert!(before - self.by_core.len() <= 1, "a core is in the list once");
+        let before = self.counts_by_core.len();
+        self.counts_by_core.retain(|(other, _)| *other != core);
+        debug_assert!(before - self.counts_by_core.len() <= 1, "a core is in the list once");
         if count > 0 {
-            self.by_core.push((core, count));
+            self.counts_by_core.push((core, count));
         }
     }
 
-    fn here(&self) -> u64 {
-        self.by_core.iter().map(|(_, count)| u64::from(*count)).sum()
+    fn count_on_this_node(&self) -> u64 {
+        self.counts_by_core.iter().map(|(_, count)| u64::from(*count)).sum()
     }
 
-    fn total(&self) -> u64 {
-        self.here() + self.elsewhere
+    fn count_on_all_nodes(&self) -> u64 {
+        self.count_on_this_node() + self.count_on_other_nodes
     }
 }
 
@@ -74,17 +74,18 @@ impl CountTable {
         self.counts.remove(&index);
     }
 
-    fn forget_if_nobody(&mut self, index: ChannelSlot) {
-        let nobody =
-            |counts: &ChannelCounts| counts.total() == 0 && counts.sent == 0 && !counts.waits;
+    fn forget_if_zero(&mut self, index: ChannelSlot) {
+        let nobody = |counts: &ChannelCounts| {
+            counts.count_on_all_nodes() == 0 && counts.last_sent_count == 0 && !counts.is_send_due
+        };
         if self.counts.get(&index).is_some_and(nobody) {
             self.counts.remove(&index);
         }
     }
 
     /// The number that was sent last, and when.
-    pub(super) fn sent(&self, index: ChannelSlot) -> Option<(u64, u32)> {
-        self.counts.get(&index).map(|counts| (counts.sent, counts.sent_seconds))
+    pub(super) fn last_sent_count(&self, index: ChannelSlot) -> Option<(u64, u32)> {
+        self.counts.get(&index).map(|counts| (counts.last_sent_count, counts.sent_seconds))
     }
 
     /// What another process has sent. A change that it held back is sent when its time has come.
@@ -96,7 +97,7 @@ impl CountTable {
         seconds: u32,
     ) {
         let counts = self.counts.entry(index).or_default();
-        (counts.sent, counts.sent_seconds, counts.waits) = (sent, seconds, true);
+        (counts.last_sent_count, counts.sent_seconds, counts.is_send_due) = (sent, seconds, true);
         counts.sent_to_nodes = sent;
         // In whatever order they come in: the first look at each is soon enough within one pause.
         self.due.push_back((seconds.saturating_add(PAUSE_SECONDS), channel.clone()));
@@ -109,10 +110,10 @@ impl CountTable {
     /// What other nodes have. Nothing is sent by this.
     pub(super) fn set_elsewhere(&mut self, index: ChannelSlot, count: u64) {
         if count > 0 {
-            self.counts.entry(index).or_default().elsewhere = count;
+            self.counts.entry(index).or_default().count_on_other_nodes = count;
         } else if let Some(counts) = self.counts.get_mut(&index) {
-            counts.elsewhere = 0;
-            if counts.here() == 0 {
+            counts.count_on_other_nodes = 0;
+            if counts.count_on_this_node() == 0 {
                 self.counts.remove(&index);
             }
         }
@@ -123,7 +124,7 @@ impl CountTable {
         &self,
         is_there: impl Fn(ChannelSlot) -> bool,
     ) -> Result<(), String> {
-        let waits = self.counts.values().filter(|counts| counts.waits).count();
+        let waits = self.counts.values().filter(|counts| counts.is_send_due).count();
         ensure!(waits <= self.due.len(), "{waits} numbers wait, and {} are due", self.due.len());
         for index in self.counts.keys() {
             ensure!(is_there(*index), "there is a number for channel {index}, which is gone");
@@ -132,8 +133,8 @@ impl CountTable {
     }
 
     /// Subscribers on this node.
-    pub(super) fn here(&self, index: ChannelSlot) -> u64 {
-        self.counts.get(&index).map_or(0, ChannelCounts::here)
+    pub(super) fn count_on_this_node(&self, index: ChannelSlot) -> u64 {
+        self.counts.get(&index).map_or(0, ChannelCounts::count_on_this_node)
     }
 
     pub(in crate::shard) fn len(&self) -> usize {
@@ -167,9 +168,9 @@ impl Home {
         let counts = &mut self.channels.counts;
         for index in indexes {
             let Some(found) = counts.counts.get_mut(&index) else { continue };
-            found.by_core.clear();
-            (found.sent, found.sent_to_nodes) = (0, 0);
-            counts.forget_if_nobody(index);
+            found.counts_by_core.clear();
+            (found.last_sent_count, found.sent_to_nodes) = (0, 0);
+            counts.forget_if_zero(index);
         }
     }
 
@@ -182,7 +183,7 @@ impl Home {
         count: u64,
     ) {
         let Some(index) = self.channels.find_index(channel) else { return };
-        self.channels.counts.counts.entry(index).or_default().elsewhere = count;
+        self.channels.counts.counts.entry(index).or_default().count_on_other_nodes = count;
         self.send_count_in_time(context, out, channel, index);
     }
 
@@ -195,7 +196,9 @@ impl Home {
 
     /// Subscribers of a channel on this node.
     pub(in crate::shard) fn count_here(&self, channel: &ChannelKey) -> u64 {
-        self.channels.find_index(channel).map_or(0, |index| self.channels.counts.here(index))
+        self.channels
+            .find_index(channel)
+            .map_or(0, |index| self.channels.counts.count_on_this_node(index))
     }
 
     fn send_count_in_time(
@@ -207,10 +210,10 @@ impl Home {
     ) {
         let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
         let at = counts.sent_seconds.saturating_add(PAUSE_SECONDS);
-        if counts.total() <= AT_ONCE_MAX || context.now_seconds >= at {
+        if counts.count_on_all_nodes() <= AT_ONCE_MAX || context.now_seconds >= at {
             return self.send_count(context, out, channel, index);
         }
-        if !std::mem::replace(&mut counts.waits, true) {
+        if !std::mem::replace(&mut counts.is_send_due, true) {
             self.channels.counts.due.push_back((at, channel.clone()));
         }
         debug_assert!(!self.channels.counts.due.is_empty(), "a number that waits will be sent");
@@ -223,7 +226,7 @@ impl Home {
             let Some((_, channel)) = self.channels.counts.due.pop_front() else { break };
             let Some(index) = self.channels.find_index(&channel) else { continue };
             if let Some(counts) = self.channels.counts.counts.get_mut(&index) {
-                counts.waits = false;
+                counts.is_send_due = false;
                 self.send_count(context, out, &channel, index);
             }
         }
@@ -237,22 +240,22 @@ impl Home {
         index: ChannelSlot,
     ) {
         let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
-        let (here, total) = (counts.here(), counts.total());
+        let (here, total) = (counts.count_on_this_node(), counts.count_on_all_nodes());
         // The node whose number has changed publishes it to the others, and makes the webhook for all.
         let is_ours = std::mem::replace(&mut counts.sent_to_nodes, here) != here;
-        let has_changed = std::mem::replace(&mut counts.sent, total) != total;
+        let has_changed = std::mem::replace(&mut counts.last_sent_count, total) != total;
         if has_changed {
             counts.sent_seconds = context.now_seconds;
         }
         if is_ours {
             out.change(context, channel, || Change::Count(here));
         }
-        self.channels.counts.forget_if_nobody(index);
+        self.channels.counts.forget_if_zero(index);
         if !has_changed {
             return;
         }
         if context.app(channel.app()).subscription_count {
-            let bytes = frame::text_in(&mut self.text, |text| {
+            let bytes = frame::write_text_frame(&mut self.text, |text| {
                 outbound::subscription_count(channel.name(), total, text)
             })
             .into();

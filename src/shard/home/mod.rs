@@ -92,15 +92,15 @@ impl Home {
         debug_assert_eq!(join.is_some(), channel.kind.access == Access::Presence, "members join");
         let join = join.as_deref();
         let index = self.channels.find_or_insert(&channel);
-        let error = join.and_then(|join| self.refuses(context, memory, index, &channel, join));
+        let error = join.and_then(|join| self.join_refusal(context, memory, index, &channel, join));
         if let Some(error) = error {
             self.channels.drop_if_unused(index);
             out.change(context, &channel, || Change::Unneeded);
-            return out.mail_back(core, Mail::Full { channel, connection, ticket, error });
+            return out.send_from_home(core, Mail::Full { channel, connection, ticket, error });
         }
         if self.channels.get(index).interested.is_empty() {
             note_occupied(context, out, &channel, true);
-            gauge(context, &channel).add(1);
+            occupied_gauge(context, &channel).add(1);
         }
         if let Some(join) = join {
             self.join(context, out, index, &channel, join);
@@ -110,7 +110,7 @@ impl Home {
         debug_assert!(!self.channels.get(index).is_unused(), "the subscriber keeps the channel");
         let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
-        out.mail_back(core, answer);
+        out.send_from_home(core, answer);
     }
 
     /// The app was removed, and with it the cached events of its channels.
@@ -119,7 +119,7 @@ impl Home {
     }
 
     /// A core has lost its last subscriber of the channel.
-    pub(super) fn disinterest(
+    pub(super) fn remove_interest(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -134,7 +134,7 @@ impl Home {
         interested.remove(core);
         let is_empty = interested.is_empty();
         if is_empty && !was_empty {
-            gauge(context, channel).sub(1);
+            occupied_gauge(context, channel).sub(1);
         }
         if context.app(channel.app()).counts_subscriptions() {
             self.count(context, out, channel, core, 0);
@@ -168,13 +168,16 @@ impl Home {
         let cached = home.cached(context.now).map(|cached| cached.frame.clone());
         let cached = cached.unwrap_or_else(|| {
             out.send_webhook(context, channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
-            frame::text_in(&mut self.text, |text| outbound::cache_miss(channel.name(), text)).into()
+            frame::write_text_frame(&mut self.text, |text| {
+                outbound::cache_miss(channel.name(), text)
+            })
+            .into()
         });
         Some(Box::new(Greeting { acknowledgement, cached: Some(cached) }))
     }
 
     /// Keeps the event that new subscribers of a cache channel are sent first.
-    pub(super) fn remember(
+    pub(super) fn cache_event(
         &mut self,
         context: &Context,
         channel: &ChannelKey,
@@ -183,7 +186,7 @@ impl Home {
     ) {
         debug_assert!(channel.kind.cached, "only cache channels have a cached event");
         let index = self.channels.find_or_insert(channel);
-        self.channels.remember(index, frame, context.now.seconds().saturating_add(seconds));
+        self.channels.cache_event(index, frame, context.now.seconds().saturating_add(seconds));
     }
 
     /// HOT. Sends an event to each interested core but this one, once. Returns whether this core is interested, too:
@@ -199,7 +202,7 @@ impl Home {
     ) -> bool {
         out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
         let mut is_interested = false;
-        for core in self.interested(channel).iter() {
+        for core in self.interested_cores(channel).iter() {
             if core == context.core() {
                 is_interested = true;
             } else {
@@ -221,11 +224,11 @@ impl Home {
     ) {
         if self.distribute(context, out, channel, frame, except) {
             let (channel, frame) = (channel.clone(), frame.clone());
-            out.mail_back(context.core(), Mail::Deliver { channel, frame, except });
+            out.send_from_home(context.core(), Mail::Deliver { channel, frame, except });
         }
     }
 
-    pub(super) fn interested(&self, channel: &ChannelKey) -> CoreSet {
+    pub(super) fn interested_cores(&self, channel: &ChannelKey) -> CoreSet {
         self.channels.find(channel).map_or(CoreSet::default(), |home| home.interested)
     }
 
@@ -237,7 +240,7 @@ impl Home {
         channel: &ChannelKey,
         event: &FrameBytes,
     ) {
-        if context.is_clustered() || !self.interested(channel).is_empty() {
+        if context.is_clustered() || !self.interested_cores(channel).is_empty() {
             return;
         }
         let why = if channel.kind.access != Access::User {
@@ -253,7 +256,7 @@ impl Home {
         let name = name.and_then(|(_, span)| json::string(span)).unwrap_or_default();
         let (name, to) = (shown_up_to(&*name, NAME_BYTES_MAX), shown(channel.name()));
         let app = &context.app(channel.app()).id;
-        out.note_line(format!("event {name} was published to {to}, {why} app={app}"));
+        out.log_line(format!("event {name} was published to {to}, {why} app={app}"));
     }
 
     /// A second has passed.
@@ -278,8 +281,8 @@ impl Home {
         match restore {
             Restore::Interest { channel, core, count } => {
                 let counts = context.app(channel.app()).counts_subscriptions();
-                if self.interested(&channel).is_empty() {
-                    gauge(context, &channel).add(1);
+                if self.interested_cores(&channel).is_empty() {
+                    occupied_gauge(context, &channel).add(1);
                 }
                 self.channels.restore_interest(&channel, core, counts.then_some(count));
             }
@@ -292,7 +295,7 @@ impl Home {
 }
 
 /// Counts the occupied channels of this kind.
-fn gauge<'a>(context: &'a Context, channel: &ChannelKey) -> &'a Tally {
+fn occupied_gauge<'a>(context: &'a Context, channel: &ChannelKey) -> &'a Tally {
     &context.metrics().app(channel.app()).channels[channel.kind.access as usize]
 }
 

@@ -28,7 +28,7 @@ use crate::ws::frame;
 #[derive(Debug)]
 pub(in crate::shard) struct Member {
     pub(super) id_json: Box<str>,
-    pub(super) info: Box<str>,
+    pub(super) user_info: Box<str>,
     /// On this node.
     pub(in crate::shard) connections: u32,
     /// Other nodes where the user has connections.
@@ -37,8 +37,8 @@ pub(in crate::shard) struct Member {
 
 impl Member {
     /// `user_info` as JSON.
-    pub(in crate::shard) fn info(&self) -> &str {
-        &self.info
+    pub(in crate::shard) fn user_info(&self) -> &str {
+        &self.user_info
     }
 }
 
@@ -83,7 +83,7 @@ impl Roster {
         let encode = || {
             let each = members.iter();
             let list: Vec<_> =
-                each.map(|(id, member)| (&*member.id_json, &**id, &*member.info)).collect();
+                each.map(|(id, member)| (&*member.id_json, &**id, &*member.user_info)).collect();
             // About as long as before: what a growing vector leaves behind would be as long again.
             let mut text = Vec::with_capacity(before + before / 8 + 1_024);
             outbound::presence_succeeded(channel, list.into_iter(), &mut text);
@@ -127,7 +127,7 @@ impl FromIterator<(Box<str>, Member)> for Roster {
 impl Home {
     /// Why a user may not join now. A join makes the whole roster be encoded again, for this subscriber alone: while
     /// many join, their messages are short and what they are sent is not. `memory` pays for that.
-    pub(super) fn refuses(
+    pub(super) fn join_refusal(
         &self,
         context: &Context,
         memory: &mut MemoryAccount,
@@ -184,7 +184,7 @@ impl Home {
             }
             None => {
                 let (id_json, info) = (join.user.json.clone(), join.info.clone());
-                let member = Member { id_json, info, connections: 1, nodes: 0 };
+                let member = Member { id_json, user_info: info, connections: 1, nodes: 0 };
                 roster.insert(join.user.text.clone(), member);
                 self.announce_added(context, out, channel, &join.channel_data);
                 true
@@ -263,7 +263,7 @@ impl Home {
                 &made
             }
         };
-        roster.insert(text, Member { id_json: json, info, connections: 0, nodes: 1 });
+        roster.insert(text, Member { id_json: json, user_info: info, connections: 0, nodes: 1 });
         self.announce_added(context, out, channel, channel_data);
     }
 
@@ -304,7 +304,7 @@ impl Home {
         let here = all.filter(|(_, member)| member.connections > 0);
         here.map(|(text, member)| MemberSnapshot {
             user: UserId { json: member.id_json.clone(), text: text.clone() },
-            info: member.info.clone(),
+            info: member.user_info.clone(),
         })
         .collect()
     }
@@ -314,7 +314,7 @@ impl Home {
         let rosters = self.channels.iter().filter_map(|home| home.roster.as_ref());
         let members = rosters.flat_map(|roster| roster.iter().map(|(_, member)| member));
         let elsewhere = members.filter(|member| member.nodes > 0);
-        elsewhere.map(|member| member.id_json.len() + member.info.len()).sum()
+        elsewhere.map(|member| member.id_json.len() + member.user_info.len()).sum()
     }
 
     fn announce_added(
@@ -324,7 +324,7 @@ impl Home {
         channel: &ChannelKey,
         channel_data: &str,
     ) {
-        let frame = frame::text_in(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::member_added(channel.name(), channel_data, text)
         })
         .into();
@@ -347,7 +347,7 @@ impl Home {
         if roster.is_empty() {
             home.roster = None;
         }
-        let frame = frame::text_in(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::member_removed(channel.name(), &member.id_json, text)
         })
         .into();

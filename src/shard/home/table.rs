@@ -32,7 +32,7 @@ pub(in crate::shard) struct Cached {
     /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
     stamp: u64,
     /// If it was fetched: the session that published it, and its number there.
-    fetched: Option<(SessionId, u64)>,
+    fetched_from: Option<(SessionId, u64)>,
 }
 
 #[derive(Debug)]
@@ -110,11 +110,11 @@ impl HomeTable {
     }
 
     /// All channels are below this index.
-    pub(in crate::shard) fn end(&self) -> ChannelSlot {
-        self.channels.end()
+    pub(in crate::shard) fn slots_end(&self) -> ChannelSlot {
+        self.channels.slots_end()
     }
 
-    pub(in crate::shard) fn find_at(&self, index: ChannelSlot) -> Option<&HomeChannel> {
+    pub(in crate::shard) fn get_if_used(&self, index: ChannelSlot) -> Option<&HomeChannel> {
         self.channels.get(index)
     }
 
@@ -176,7 +176,7 @@ impl HomeTable {
     }
 
     /// Remembers a cache channel's last event and evicts the oldest over the bound.
-    pub(in crate::shard) fn remember(
+    pub(in crate::shard) fn cache_event(
         &mut self,
         index: ChannelSlot,
         frame: &FrameBytes,
@@ -185,7 +185,7 @@ impl HomeTable {
         self.forget(index);
         self.cache_stamp += 1;
         let stamp = self.cache_stamp;
-        let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched: None };
+        let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched_from: None };
         self.channels[index].cached = Some(Box::new(cached));
         self.cache_bytes += cached_bytes(frame);
         self.cache_count += 1;
@@ -243,14 +243,14 @@ impl HomeTable {
                     .filter(|(_, member)| member.connections > 0)
                     .map(|(text, member)| MemberState {
                         user: UserId { json: member.id_json.clone(), text: text.clone() },
-                        info: member.info.clone(),
+                        info: member.user_info.clone(),
                         connections: member.connections,
                     })
                     .collect(),
                 cached: channel
                     .cached(now)
                     .map(|cached| (cached.frame.to_vec(), cached.expires_seconds)),
-                count_sent: self.counts.sent(index),
+                count_sent: self.counts.last_sent_count(index),
             };
             (state != HomeState::default()).then_some((&channel.key, state))
         })
@@ -262,7 +262,10 @@ impl HomeTable {
         if !state.members.is_empty() {
             let roster =
                 state.members.into_iter().map(|MemberState { user, info, connections }| {
-                    (user.text, Member { id_json: user.json, info, connections, nodes: 0 })
+                    (
+                        user.text,
+                        Member { id_json: user.json, user_info: info, connections, nodes: 0 },
+                    )
                 });
             self.channels[index].roster = Some(Box::new(roster.collect()));
         }
@@ -272,7 +275,7 @@ impl HomeTable {
         // The last step: an event over `cache_bytes_max` is forgotten at once, and the channel with it if nothing else
         // needs it. Then `index` is another channel's.
         if let Some((frame, expires_seconds)) = state.cached {
-            self.remember(index, &frame.into(), expires_seconds);
+            self.cache_event(index, &frame.into(), expires_seconds);
         }
     }
 
@@ -304,12 +307,12 @@ impl HomeTable {
     pub(in crate::shard) fn note_fetched(&mut self, key: &ChannelKey, by: (SessionId, u64)) {
         let index = self.find_index(key);
         if let Some(cached) = index.and_then(|index| self.channels[index].cached.as_mut()) {
-            cached.fetched = Some(by);
+            cached.fetched_from = Some(by);
         }
     }
 
-    pub(in crate::shard) fn fetched_by(&self, key: &ChannelKey) -> Option<(SessionId, u64)> {
-        self.find(key)?.cached.as_ref()?.fetched
+    pub(in crate::shard) fn fetched_from(&self, key: &ChannelKey) -> Option<(SessionId, u64)> {
+        self.find(key)?.cached.as_ref()?.fetched_from
     }
 
     /// Forgets all cached events of an app.

@@ -108,7 +108,7 @@ impl Home {
     ) {
         let Some(home) = self.users.0.get(user).filter(|_| online != was_online) else { return };
         for core in home.watching.iter() {
-            out.mail_back(core, Mail::UserStatus { user: user.clone(), online });
+            out.send_from_home(core, Mail::UserStatus { user: user.clone(), online });
         }
     }
 
@@ -124,7 +124,7 @@ impl Home {
         debug_assert!(!home.watching.contains(core), "a core begins to watch once");
         home.watching.insert(core);
         let online = elsewhere || !home.signed_in.is_empty();
-        out.mail_back(core, Mail::UserStatus { user, online });
+        out.send_from_home(core, Mail::UserStatus { user, online });
     }
 
     pub(in crate::shard) fn unwatch(

@@ -1,6 +1,6 @@
 //! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE.
 //!
-//! Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionInside`, by mail to the core that gathers
+//! Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionDetails`, by mail to the core that gathers
 //! the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, for `ORDER_TIME_MS`; `ANSWER_BYTES_MAX` for an
 //! answer. Rows over it are left out and counted: the channels with the fewest subscribers and users, and the
 //! connections with the shortest queues. Cost: the last slice sorts and copies `ANSWER_ROWS_MAX` channels and
@@ -8,13 +8,13 @@
 
 use std::cmp::Reverse;
 
-use super::{ChannelRow, ConnectionInside, ConnectionRow, Findings, Inspection, Inspector};
+use super::{ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection, Inspector};
 use crate::app::Apps;
 use crate::clock::Moment;
 use crate::shard::Shard;
 use crate::shard::mail::Mail;
 use crate::shard::operator::{
-    ANSWER_BYTES_MAX, NodeChannelRow, NodeConnectionInside, NodeConnectionRow, NodeRows,
+    ANSWER_BYTES_MAX, NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows,
     OPERATOR_ORDERS_MAX, ORDER_TIME_MS, OperatorAnswer, OperatorOrder, OperatorOutcome,
     OperatorQuestion,
 };
@@ -22,18 +22,18 @@ use crate::shard::outbox::GatherAnswer;
 use crate::shard::query::Answer;
 
 /// Bytes of the numbers of a row, at most.
-const ROW_NUMBERS: usize = 48;
+const ROW_NUMBERS_BYTES: usize = 48;
 /// Rows that fit into an answer, if their texts are empty.
-const ANSWER_ROWS_MAX: usize = ANSWER_BYTES_MAX / ROW_NUMBERS;
+const ANSWER_ROWS_MAX: usize = ANSWER_BYTES_MAX / ROW_NUMBERS_BYTES;
 /// Bytes of an address and a port as text, at most: `[` and 39 characters, `]:` and a port.
 const ADDRESS_BYTES_MAX: usize = 47;
 
 /// The room that is left for rows.
-struct Room(usize);
+struct AnswerRoom(usize);
 
-impl Room {
-    fn takes(&mut self, texts: usize) -> bool {
-        let left = self.0.checked_sub(texts + ROW_NUMBERS);
+impl AnswerRoom {
+    fn reserve(&mut self, texts: usize) -> bool {
+        let left = self.0.checked_sub(texts + ROW_NUMBERS_BYTES);
         self.0 = left.unwrap_or(0);
         left.is_some()
     }
@@ -64,15 +64,15 @@ impl OperatorQuestion {
 impl Inspector {
     /// For an answer to another node, which has no room for more rows.
     #[must_use]
-    pub fn for_node(asked: Inspection) -> Self {
-        Self::with_rows(asked, ANSWER_ROWS_MAX)
+    pub fn for_node(question: Inspection) -> Self {
+        Self::with_rows(question, ANSWER_ROWS_MAX)
     }
 }
 
 impl ConnectionRow {
     /// The row as other nodes read it.
     #[must_use]
-    pub fn of_node(&self, apps: &Apps) -> NodeConnectionRow {
+    pub fn to_node_answer(&self, apps: &Apps) -> NodeConnectionRow {
         NodeConnectionRow {
             socket_id: self.socket_id,
             app: apps.id_of(self.app).into(),
@@ -85,18 +85,18 @@ impl ConnectionRow {
     }
 }
 
-impl ConnectionInside {
+impl ConnectionDetails {
     /// The inside as other nodes read it, without what only the kernel knows.
     #[must_use]
-    pub fn of_node(self, apps: &Apps) -> NodeConnectionInside {
-        let row = self.row.of_node(apps);
-        let mut room = Room(ANSWER_BYTES_MAX);
+    pub fn to_node_answer(self, apps: &Apps) -> NodeConnectionDetails {
+        let row = self.connection_row.to_node_answer(apps);
+        let mut room = AnswerRoom(ANSWER_BYTES_MAX);
         // The largest of an app's id, a user and an address is a few KiB, so these always find room.
         let texts = row.text_bytes() + ADDRESS_BYTES_MAX;
-        let has_room = room.takes(texts);
+        let has_room = room.reserve(texts);
         debug_assert!(has_room, "{texts} bytes of a row");
-        let names = self.channels.iter().take_while(|name| room.takes(name.len()));
-        NodeConnectionInside {
+        let names = self.channels.iter().take_while(|name| room.reserve(name.len()));
+        NodeConnectionDetails {
             row,
             channel_names: names.map(|name| (&**name).into()).collect(),
             address: None,
@@ -114,7 +114,7 @@ impl ConnectionInside {
 impl Findings {
     /// The rows as other nodes read them, as many as fit.
     #[must_use]
-    pub fn of_node(mut self, apps: &Apps) -> NodeRows {
+    pub fn to_node_answer(mut self, apps: &Apps) -> NodeRows {
         let mut rows = NodeRows {
             left_out: self.left_out,
             left_out_members: self.left_out_members,
@@ -122,30 +122,30 @@ impl Findings {
             ..NodeRows::default()
         };
         // A third each at most, if there are several kinds.
-        let mut room = Room(ANSWER_BYTES_MAX / 3);
+        let mut room = AnswerRoom(ANSWER_BYTES_MAX / 3);
         for (id, info) in self.members {
-            if room.takes(id.len() + info.len()) {
+            if room.reserve(id.len() + info.len()) {
                 rows.members.push((id, info));
             } else {
                 rows.left_out_members += 1;
             }
         }
-        room = Room(room.0 + ANSWER_BYTES_MAX / 3);
+        room = AnswerRoom(room.0 + ANSWER_BYTES_MAX / 3);
         // By what is more: of a channel whose subscribers are on other nodes, this core may have the users only.
         self.channels.sort_by_key(|row| Reverse((row.subscribers.max(row.users), row.subscribers)));
         for ChannelRow { name, subscribers, users } in self.channels {
-            if room.takes(name.len()) {
+            if room.reserve(name.len()) {
                 rows.channels.push(NodeChannelRow { name: (&*name).into(), subscribers, users });
             } else {
                 rows.left_out += 1;
                 rows.left_out_subscribers += u64::from(subscribers);
             }
         }
-        room = Room(room.0 + ANSWER_BYTES_MAX / 3);
+        room = AnswerRoom(room.0 + ANSWER_BYTES_MAX / 3);
         self.connections.sort_by_key(|row| Reverse((row.queue_bytes, row.age_seconds)));
         for connection in self.connections {
-            let row = connection.of_node(apps);
-            if room.takes(row.text_bytes()) {
+            let row = connection.to_node_answer(apps);
+            if room.reserve(row.text_bytes()) {
                 rows.connections.push(row);
             } else {
                 rows.left_out += 1;
@@ -157,7 +157,7 @@ impl Findings {
 
 impl Shard {
     /// A question of another node's operator, for the worker. Over the limit it is answered at once.
-    pub fn take_order(&mut self, order: OperatorOrder) {
+    pub fn queue_operator_order(&mut self, order: OperatorOrder) {
         let metrics = self.context.metrics();
         if self.outbox.orders.len() < OPERATOR_ORDERS_MAX {
             self.outbox.orders.push_back(order);
@@ -170,12 +170,12 @@ impl Shard {
             );
             cluster.note_refused(&mut here, &why);
         }
-        self.answer_order(&order, "", OperatorOutcome::Busy);
+        self.answer_operator_order(&order, "", OperatorOutcome::Busy);
     }
 
     /// The oldest order whose asker still waits. A late one is not carried out: the operator was answered without this
     /// node, so a connection must not be ended then. The core that gathers the answers needs one all the same.
-    pub fn next_order(&mut self) -> Option<OperatorOrder> {
+    pub fn next_operator_order(&mut self) -> Option<OperatorOrder> {
         let now = self.now();
         while let Some(order) = self.outbox.orders.pop_front() {
             let metrics = self.context.metrics();
@@ -183,28 +183,35 @@ impl Shard {
             if !order.is_late(now) {
                 return Some(order);
             }
-            self.refuse_late_order(&order);
+            self.refuse_late_operator_order(&order);
         }
         None
     }
 
     /// Answers an order whose time is over before it is carried out.
-    pub fn refuse_late_order(&mut self, order: &OperatorOrder) {
+    pub fn refuse_late_operator_order(&mut self, order: &OperatorOrder) {
         debug_assert!(order.is_late(self.now()), "its time is over");
         self.context.metrics().operator_orders_refused.add(1);
-        self.answer_order(order, "", OperatorOutcome::Busy);
+        self.answer_operator_order(order, "", OperatorOutcome::Busy);
     }
 
     /// Sends this core's answer to the core that gathers them.
-    pub fn answer_order(&mut self, order: &OperatorOrder, host: &str, outcome: OperatorOutcome) {
+    pub fn answer_operator_order(
+        &mut self,
+        order: &OperatorOrder,
+        host: &str,
+        outcome: OperatorOutcome,
+    ) {
         let core = self.context.core();
         let node = self.context.settings.node.map_or(0, |node| node.0);
         let answer = OperatorAnswer { node, host: host.into(), core, outcome };
         let answer = Answer::Operator(Box::new(answer));
-        if order.from == core {
-            self.outbox.answered.push(GatherAnswer::Core { id: order.id, answer });
+        if order.gathering_core == core {
+            self.outbox.answered.push(GatherAnswer::Core { id: order.question_number, answer });
         } else {
-            self.outbox.mails.push((order.from, Mail::Answer { id: order.id, answer }));
+            self.outbox
+                .mails
+                .push((order.gathering_core, Mail::Answer { id: order.question_number, answer }));
         }
     }
 }

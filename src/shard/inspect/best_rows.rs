@@ -16,7 +16,7 @@ pub(super) struct BestRows<R> {
     rows_max: usize,
     left_out: u64,
     /// The second numbers of the ranks of what is left out.
-    left_out_sum: u64,
+    left_out_rank_sum: u64,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl<R> Eq for RankedRow<R> {}
 impl<R> BestRows<R> {
     pub(super) fn new(rows_max: usize) -> Self {
         debug_assert!(rows_max > 0, "an answer has room for a row");
-        Self { rows: BinaryHeap::new(), rows_max, left_out: 0, left_out_sum: 0 }
+        Self { rows: BinaryHeap::new(), rows_max, left_out: 0, left_out_rank_sum: 0 }
     }
 
     /// Of two equal ranks the row that came first stays. `row` is called only if the row may stay.
@@ -64,7 +64,7 @@ impl<R> BestRows<R> {
         }
         debug_assert!(dropped <= rank, "a row is left out for a higher one only");
         self.left_out += 1;
-        self.left_out_sum += u64::from(dropped.1);
+        self.left_out_rank_sum += u64::from(dropped.1);
     }
 
     /// Takes out the lowest rows that are left, `count` at most, lowest first.
@@ -80,8 +80,8 @@ impl<R> BestRows<R> {
         self.left_out
     }
 
-    pub(super) fn left_out_sum(&self) -> u64 {
-        self.left_out_sum
+    pub(super) fn left_out_rank_sum(&self) -> u64 {
+        self.left_out_rank_sum
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
             best.add((number, 2), || number);
             assert!(best.rows.len() <= 100, "never more, not even for a time");
         }
-        assert_eq!((best.left_out(), best.left_out_sum()), (900, 1_800));
+        assert_eq!((best.left_out(), best.left_out_rank_sum()), (900, 1_800));
         let lowest: Vec<u64> = best.drain_lowest(60).collect();
         assert_eq!(lowest, (900..960).collect::<Vec<u64>>());
         assert!(!best.is_empty());
@@ -113,6 +113,6 @@ mod tests {
             best.add(rank, || name);
         }
         assert_eq!(best.drain_lowest(9).collect::<Vec<&str>>(), ["d", "b"]);
-        assert_eq!((best.left_out(), best.left_out_sum()), (2, 2));
+        assert_eq!((best.left_out(), best.left_out_rank_sum()), (2, 2));
     }
 }

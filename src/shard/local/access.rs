@@ -26,7 +26,7 @@ impl Local {
         command: &AccessCommand,
     ) {
         let is_meant = |found: &super::Connection| match &command.target {
-            AccessTarget::User(user_id) => found.is_user(user_id),
+            AccessTarget::User(user_id) => found.is_known_as(user_id),
             AccessTarget::Socket(socket_id) => found.socket_id == *socket_id,
         };
         let open = self.connections.iter().filter(|(_, found)| !found.closing);
@@ -88,7 +88,7 @@ impl Local {
         let (error, cause) = (error_code::RECONNECT, Cause::ReconnectForced);
         let line = self.note_refusal(context, out, slot, cause, &[]);
         let reason = refuse::close_reason(error.message, line.as_deref());
-        let why = ConnectionEnd::Refused(cause.counted());
+        let why = ConnectionEnd::Refused(cause.counter());
         self.close_frame(context, out, slot, (error.code, &reason), why);
     }
 
@@ -105,12 +105,12 @@ impl Local {
         let Some(index) = self.channels.find(context.keys.hash(app, channel), app, channel) else {
             return false;
         };
-        let Some(at) = self.connections[slot].place_of(index) else { return false };
-        self.leave(context, out, slot, at);
+        let Some(at) = self.connections[slot].position_of(index) else { return false };
+        self.end_subscription_at(context, out, slot, at);
         let values = [Detail::Subscription(channel)];
         let line = self.note_refusal(context, out, slot, cause, &values);
         let error = error_code::ACCESS_WITHDRAWN;
-        let frame = frame::text_in(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::subscription_error(channel, error, line.as_deref(), text)
         })
         .into();

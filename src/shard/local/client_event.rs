@@ -8,7 +8,7 @@
 use super::Local;
 use super::connection::{ConnectionKey, SubscriptionState};
 use super::refuse::Denial;
-use super::subscribe::bad_channel;
+use super::subscribe::bad_channel_name;
 use crate::app::{ClientEventsFrom, WebhookKind};
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
@@ -39,7 +39,7 @@ impl Local {
         let name = Detail::text(event.event.trim_matches('"'));
         let channel = Detail::text(&*event.channel);
         let denial = match cause {
-            Cause::BadChannel => bad_channel(Detail::Own("a client event")),
+            Cause::BadChannel => bad_channel_name(Detail::Own("a client event")),
             Cause::ClientEventRate => {
                 let most = self.app_of(context, key.slot).client_events_per_second_max;
                 let most = Detail::Number(most.unwrap_or_default().into());
@@ -103,7 +103,7 @@ impl Local {
         let user = subscription.and_then(|found| found.member.as_ref());
         let (name, data) = (event.event, event.data);
         let user_json = user.map(|user| &*user.json);
-        let frame = frame::text_in(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::client_event(name, channel.name(), data, user_json, text);
         });
         let frame: FrameBytes = frame.into();
@@ -123,7 +123,7 @@ impl Local {
         });
         let home = context.keys.home(&channel);
         let except = Some(socket_id);
-        out.mail_home(home, Mail::Publish { channel, frame, except, cache: false });
+        out.send_to_home(home, Mail::Publish { channel, frame, except, cache: false });
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! only some connections have is boxed in `Extras`. A subscription names its channel's slot. The channel's list of
 //! subscribers names the position of the subscription in the connection's list, and the subscription its position
 //! there; `subscribe.rs` changes both together. Limits: 96 bytes (asserted); `MemoryLimits` for send queue and charges,
-//! checked by `take_room`.
+//! checked by `try_reserve_queue`.
 
 use crate::shard::slots::ChannelSlot;
 use crate::slot::Slot;
@@ -53,7 +53,7 @@ pub(in crate::shard) struct Extras {
     pub(in crate::shard) client_event_error_second: Option<u32>,
     /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`. A channel is in
     /// the list once, so a place that is found is below the length of the list.
-    pub(in crate::shard) places: HashMap<ChannelSlot, u32, foldhash::fast::FixedState>,
+    pub(in crate::shard) positions: HashMap<ChannelSlot, u32, foldhash::fast::FixedState>,
     /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too
     /// many in this second.
     pub(in crate::shard) ping_waiting: Option<Box<[u8]>>,
@@ -123,11 +123,11 @@ pub struct Connection {
     pub(in crate::shard) rate_window_seconds: u32,
     pub(in crate::shard) rate_count: u32,
     /// Bytes that it causes the server to keep, send queue and incomplete input aside (`memory.rs`).
-    pub(in crate::shard) charged: u32,
+    pub(in crate::shard) charged_bytes: u32,
     pub app: AppIndex,
     pub(in crate::shard) control_frames: ControlFrames,
     /// A ping is unanswered.
-    pub(in crate::shard) pinged: bool,
+    pub(in crate::shard) awaits_pong: bool,
     /// The client has sent a ping or pong frame: it is pinged with frames from then on (docs/PROTOCOL.md rule 14).
     pub(in crate::shard) speaks_control_frames: bool,
     /// Our close frame is enqueued: it is in no channel any longer, and what it sends is dropped.
@@ -161,10 +161,10 @@ impl Connection {
             last_inbound_seconds: now_seconds,
             rate_window_seconds: 0,
             rate_count: 0,
-            charged: 0,
+            charged_bytes: 0,
             app,
             control_frames: ControlFrames::default(),
-            pinged: false,
+            awaits_pong: false,
             speaks_control_frames: false,
             closing: false,
             dirty: false,
@@ -183,36 +183,36 @@ impl Connection {
 
     /// The app whose messages and bytes are counted.
     #[inline]
-    pub(in crate::shard) fn app_counted(&self) -> Option<AppIndex> {
+    pub(in crate::shard) fn metrics_app(&self) -> Option<AppIndex> {
         (self.app_place != AppPlace::Refused).then_some(self.app)
     }
 
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
     /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
     #[inline]
-    pub(in crate::shard) fn take_room(&mut self, len: usize, limits: MemoryLimits) -> bool {
+    pub(in crate::shard) fn try_reserve_queue(&mut self, len: usize, limits: MemoryLimits) -> bool {
         if !self.overflowed && !self.send_queue.is_empty() {
-            self.overflowed = !self.has_room(len, limits);
+            self.overflowed = !self.has_queue_room(len, limits);
         }
         !self.overflowed
     }
 
-    fn has_room(&self, len: usize, limits: MemoryLimits) -> bool {
-        let waiting = self.send_queue.cost() + len + FRAME_BYTES;
+    fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
+        let waiting = self.send_queue.memory_bytes() + len + FRAME_BYTES;
         waiting <= limits.send_queue_bytes_max
-            && waiting + self.charged as usize <= limits.connection_bytes_max
+            && waiting + self.charged_bytes as usize <= limits.connection_bytes_max
     }
 
     /// Adds a subscription; its place in the list.
     pub(in crate::shard) fn add_subscription(&mut self, subscription: Subscription) -> usize {
         let place = self.subscriptions.len();
         let channel = subscription.channel;
-        debug_assert!(self.place_of(channel).is_none(), "a channel is in the list once");
+        debug_assert!(self.position_of(channel).is_none(), "a channel is in the list once");
         self.subscriptions.push(subscription);
         if place < SUBSCRIPTIONS_SEARCHED_MAX {
             return place;
         }
-        let places = &mut self.extras.get_or_insert_default().places;
+        let places = &mut self.extras.get_or_insert_default().positions;
         if places.is_empty() {
             let all = self.subscriptions.iter().map(|found| found.channel);
             places.extend(all.zip(0..));
@@ -227,9 +227,9 @@ impl Connection {
     pub(in crate::shard) fn remove_subscription(&mut self, place: usize) -> Option<Subscription> {
         let removed = self.subscriptions.swap_remove(place)?;
         if let Some(extras) = &mut self.extras
-            && !extras.places.is_empty()
+            && !extras.positions.is_empty()
         {
-            let places = &mut extras.places;
+            let places = &mut extras.positions;
             if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
                 *places = HashMap::default();
             } else {
@@ -243,11 +243,11 @@ impl Connection {
     }
 
     /// The place of the subscription to this channel of the core, in constant time.
-    pub(in crate::shard) fn place_of(&self, channel: ChannelSlot) -> Option<usize> {
+    pub(in crate::shard) fn position_of(&self, channel: ChannelSlot) -> Option<usize> {
         if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
             return self.subscriptions.iter().position(|found| found.channel == channel);
         }
-        let place = self.extras.as_ref()?.places.get(&channel)?;
+        let place = self.extras.as_ref()?.positions.get(&channel)?;
         Some(*place as usize)
     }
 
@@ -270,7 +270,7 @@ impl Connection {
     }
 
     /// Whether it is signed in as that user, or some presence channel knows it as them (docs/PROTOCOL.md rule 70).
-    pub(in crate::shard) fn is_user(&self, user_id: &str) -> bool {
+    pub(in crate::shard) fn is_known_as(&self, user_id: &str) -> bool {
         let is = |member: &UserId| &*member.text == user_id;
         self.signed_in().is_some_and(|signed_in| is(&signed_in.user))
             || self.subscriptions.iter().any(|found| found.member.as_deref().is_some_and(is))
@@ -283,7 +283,7 @@ impl Connection {
 
 /// The connection of a key, unless it is closing or removed.
 #[inline]
-pub(super) fn open_in(
+pub(super) fn get_open(
     connections: &mut Slots<Connection>,
     key: ConnectionKey,
 ) -> Option<&mut Connection> {

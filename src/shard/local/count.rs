@@ -45,7 +45,7 @@ impl Local {
             local.count_changed = false;
             let count = u32::try_from(local.subscribers.len()).unwrap_or(u32::MAX);
             let channel = local.key.clone();
-            out.mail_home(context.keys.home(&channel), Mail::Count { channel, core, count });
+            out.send_to_home(context.keys.home(&channel), Mail::Count { channel, core, count });
         }
     }
 }

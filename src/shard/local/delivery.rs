@@ -50,8 +50,8 @@ impl Local {
                 left_out += 1;
                 continue;
             }
-            if !connection.take_room(len, limits) {
-                self.overflowed.push(subscriber.slot);
+            if !connection.try_reserve_queue(len, limits) {
+                self.slow_consumers.push(subscriber.slot);
                 left_out += 1;
                 continue;
             }
@@ -78,7 +78,7 @@ impl Local {
         frame: &Frame,
     ) {
         if self.enqueue_frame(context, out, slot, frame) {
-            let app = self.connections[slot].app_counted();
+            let app = self.connections[slot].metrics_app();
             self.metrics.app_or_none(app).messages_sent.add(1);
         }
     }
@@ -102,13 +102,13 @@ impl Local {
         if !has_room {
             connection.overflowed = true;
         }
-        if !connection.take_room(frame.len(), limits) {
+        if !connection.try_reserve_queue(frame.len(), limits) {
             debug_assert!(connection.overflowed, "`settle` closes it");
-            self.overflowed.push(slot);
+            self.slow_consumers.push(slot);
             return false;
         }
         connection.send_queue.push(frame);
-        let metrics = self.metrics.app_or_none(connection.app_counted());
+        let metrics = self.metrics.app_or_none(connection.metrics_app());
         metrics.queued_bytes.add(frame.len() as u64);
         self.metrics.send_queue_bytes.add(frame.len() as u64);
         self.mark_dirty(out, slot);
@@ -120,15 +120,15 @@ impl Local {
     /// channel is being worked on.
     pub(in crate::shard) fn settle(&mut self, context: &Context, out: &mut Outbox) {
         // Each round closes at least one connection, so this ends.
-        while let Some(slot) = self.overflowed.pop() {
+        while let Some(slot) = self.slow_consumers.pop() {
             let error = error_code::SLOW_CONSUMER;
             let found = self.connections.get(slot);
             if let Some(found) = found.filter(|found| found.overflowed && !found.closing) {
-                let waiting = found.send_queue.cost();
-                self.cut_off(context, out, slot, error, Cause::SlowConsumer, waiting);
+                let waiting = found.send_queue.memory_bytes();
+                self.close_without_queue(context, out, slot, error, Cause::SlowConsumer, waiting);
             }
         }
-        debug_assert!(self.overflowed.is_empty(), "all slow consumers are closed");
+        debug_assert!(self.slow_consumers.is_empty(), "all slow consumers are closed");
         self.settle_counts(context, out);
     }
 
@@ -157,7 +157,7 @@ impl Local {
 
     /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.
     #[inline]
-    pub(in crate::shard) fn sent(
+    pub(in crate::shard) fn on_sent(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -168,18 +168,18 @@ impl Local {
         let Some(connection) = self.connections.get_mut(slot) else {
             return AfterSend::Nothing;
         };
-        if !connection.send_queue.sent_single(count) {
-            return self.sent_in_part(context, out, slot, count, blocked);
+        if !connection.send_queue.remove_sent_single(count) {
+            return self.on_sent_in_part(context, out, slot, count, blocked);
         }
         connection.blocked = blocked;
         if connection.closing || connection.control_frames.unsent() > 0 {
-            return self.all_sent(context, out, slot);
+            return self.on_all_sent(context, out, slot);
         }
         AfterSend::Nothing
     }
 
     /// `sent` where several frames waited, or the kernel took less than waits.
-    fn sent_in_part(
+    fn on_sent_in_part(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -190,7 +190,7 @@ impl Local {
         let Some(connection) = self.connections.get_mut(slot) else {
             return AfterSend::Nothing;
         };
-        if !connection.send_queue.sent(count) {
+        if !connection.send_queue.remove_sent(count) {
             let why = "it has sent more bytes than it was given";
             self.note_refusal(context, out, slot, Cause::Kernel, &[Detail::Own(why)]);
             return AfterSend::Fail;
@@ -200,11 +200,11 @@ impl Local {
             self.mark_dirty(out, slot);
             return AfterSend::Nothing;
         }
-        self.all_sent(context, out, slot)
+        self.on_all_sent(context, out, slot)
     }
 
     /// Nothing is left in the send queue of this connection.
-    fn all_sent(&mut self, context: &Context, out: &mut Outbox, slot: Slot) -> AfterSend {
+    fn on_all_sent(&mut self, context: &Context, out: &mut Outbox, slot: Slot) -> AfterSend {
         let connection = &self.connections[slot];
         debug_assert!(connection.send_queue.is_empty(), "nothing waits");
         if connection.closing {

@@ -18,7 +18,7 @@ use super::connection::{
 use super::memory::{subscription_charge, user_charge};
 use super::refuse::Denial;
 use super::send_queue::SendQueue;
-use super::users::id_of;
+use super::users::user_id_of;
 use crate::app::AppIndex;
 use crate::cause::{Cause, Detail};
 use crate::pusher::channel_name::USER_CHANNEL_PREFIX;
@@ -26,14 +26,14 @@ use crate::pusher::error_code;
 use crate::pusher::inbound::UserId;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::mail::{Mail, Restore};
-use crate::shard::state::{ConnectionState, NotAtRest, UserState};
+use crate::shard::state::{ConnectionState, TransferFault, UserState};
 
 impl Local {
     /// All connections. An error is one for all: the shard is not at rest.
     pub(in crate::shard) fn export_connections(
         &self,
         context: &Context,
-    ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), NotAtRest>> {
+    ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), TransferFault>> {
         let lines = self.unauthorized.values().flatten();
         let deadlines: HashMap<ConnectionKey, u32> = lines.map(|(at, key)| (*key, *at)).collect();
         self.connections.iter().map(move |(slot, found)| {
@@ -48,32 +48,32 @@ impl Local {
         context: &Context,
         key: ConnectionKey,
         authorize_by_seconds: Option<u32>,
-    ) -> Result<ConnectionState, NotAtRest> {
+    ) -> Result<ConnectionState, TransferFault> {
         let connection = &self.connections[key.slot];
         let mut subscriptions = Vec::with_capacity(connection.subscriptions.len());
         for subscription in connection.subscriptions.iter() {
             let SubscriptionState::Active { .. } = subscription.state else {
-                return Err(NotAtRest);
+                return Err(TransferFault);
             };
             let name = self.channels[subscription.channel].key.name();
             subscriptions.push((name.into(), subscription.member.as_deref().cloned()));
         }
-        let begun = connection.send_queue.begun().to_vec();
+        let begun_frame = connection.send_queue.begun_frame_rest().to_vec();
         let mut unsent = Vec::with_capacity(connection.send_queue.bytes());
         connection.send_queue.copy_to(&mut unsent, usize::MAX);
-        unsent.drain(..begun.len());
+        unsent.drain(..begun_frame.len());
         let extras = connection.extras.as_deref();
         Ok(ConnectionState {
             app: self.app_of(context, key.slot).id.as_str().into(),
             socket_id: connection.socket_id,
             subscriptions,
-            begun,
+            begun_frame,
             unsent,
             closing: connection.closing,
             last_inbound_seconds: connection.last_inbound_seconds,
             rate_window_seconds: connection.rate_window_seconds,
             rate_count: connection.rate_count,
-            pinged: connection.pinged,
+            pinged: connection.awaits_pong,
             speaks_control_frames: connection.speaks_control_frames,
             authorized: connection.authorized,
             authorize_by_seconds,
@@ -83,12 +83,13 @@ impl Local {
         })
     }
 
-    fn export_user(&self, extras: Option<&Extras>) -> Result<Option<UserState>, NotAtRest> {
+    fn export_user(&self, extras: Option<&Extras>) -> Result<Option<UserState>, TransferFault> {
         let Some(extras) = extras else { return Ok(None) };
         let Some(SignedIn { user, info, .. }) = &extras.signed_in else { return Ok(None) };
         let mut watched = Vec::with_capacity(extras.watched.len());
         for user in &extras.watched {
-            watched.push((id_of(user).into(), self.users.is_online(user).ok_or(NotAtRest)?));
+            watched
+                .push((user_id_of(user).into(), self.users.is_online(user).ok_or(TransferFault)?));
         }
         Ok(Some(UserState { user: user.clone(), info: info.clone(), watched }))
     }
@@ -105,7 +106,7 @@ impl Local {
         // As in `open_refused`: one that has no app is never asked for it.
         let key = self.insert(context, app.unwrap_or(AppIndex(0)), state.socket_id);
         let connection = &mut self.connections[key.slot];
-        connection.send_queue = SendQueue::restored(&state.begun, state.unsent);
+        connection.send_queue = SendQueue::restored(&state.begun_frame, state.unsent);
         let waiting = connection.send_queue.bytes() as u64;
         self.metrics.app(connection.app).queued_bytes.add(waiting);
         self.metrics.send_queue_bytes.add(waiting);
@@ -128,7 +129,7 @@ impl Local {
             self.deny_and_close(context, out, key.slot, &denial);
             return key;
         }
-        context.app(app).count_moved();
+        context.app(app).count_transferred_connection();
         let now = context.now.seconds();
         let connection = &mut self.connections[key.slot];
         connection.app_place = AppPlace::Open;
@@ -136,7 +137,7 @@ impl Local {
         connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
         connection.rate_window_seconds = state.rate_window_seconds.min(now);
         connection.rate_count = state.rate_count;
-        connection.pinged = state.pinged;
+        connection.awaits_pong = state.pinged;
         connection.speaks_control_frames = state.speaks_control_frames;
         connection.authorized = state.authorized;
         if state.client_event_count > 0 {
@@ -166,7 +167,7 @@ impl Local {
         let Ok(channel) = context.keys.make(app, name) else { return };
         let found = self.channels.find_key(&channel);
         let index = found.unwrap_or_else(|| self.channels.insert(LocalChannel::new(channel)));
-        // One entry for each channel: a second one would have no place of its own (`Connection::place_of`).
+        // One entry for each channel: a second one would have no place of its own (`Connection::position_of`).
         if self.subscription_index(slot, index).is_some() {
             return;
         }
@@ -221,7 +222,7 @@ impl Local {
                 count,
             });
         }
-        for (user, signed_in, watching) in self.users.imported() {
+        for (user, signed_in, watching) in self.users.users_with_state() {
             self.restore(context, out, user, |user| Restore::User {
                 user,
                 core,
@@ -242,6 +243,6 @@ impl Local {
         what: impl FnOnce(ChannelKey) -> Restore,
     ) {
         let home = context.keys.home(&channel);
-        out.mail_home(home, Mail::Restore(Box::new(what(channel))));
+        out.send_to_home(home, Mail::Restore(Box::new(what(channel))));
     }
 }

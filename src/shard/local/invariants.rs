@@ -26,7 +26,7 @@ impl Local {
         flushing: &[Slot],
     ) -> Result {
         let dirty: HashSet<Slot> = out.dirty.iter().chain(flushing).copied().collect();
-        let overflowed: HashSet<Slot> = self.overflowed.iter().copied().collect();
+        let overflowed: HashSet<Slot> = self.slow_consumers.iter().copied().collect();
         let mut active = 0;
         for (slot, found) in self.connections.iter() {
             ensure!(
@@ -68,7 +68,7 @@ impl Local {
         for (at, subscription) in found.subscriptions.iter().enumerate() {
             let index = subscription.channel;
             ensure!(
-                found.place_of(index) == Some(at),
+                found.position_of(index) == Some(at),
                 "slot {slot}: channel {index} is not at {at}"
             );
             let Some(local) = self.channels.get(index) else {
@@ -125,7 +125,7 @@ impl Local {
             );
         }
         ensure!(
-            self.channels.len() == self.channels.indexed(),
+            self.channels.len() == self.channels.indexed_count(),
             "an index names a channel that is gone"
         );
         Ok(())

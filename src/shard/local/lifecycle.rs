@@ -92,14 +92,14 @@ impl Local {
         app: AppIndex,
         socket_id: SocketId,
     ) -> ConnectionKey {
-        self.sequence = self.sequence.wrapping_add(1);
-        let connection = Connection::new(app, socket_id, self.sequence, context.now.seconds());
+        self.last_number = self.last_number.wrapping_add(1);
+        let connection = Connection::new(app, socket_id, self.last_number, context.now.seconds());
         let slot = self.connections.insert(connection);
         debug_assert!(
             self.connections[slot].subscriptions.is_empty(),
             "a new one is in no channel"
         );
-        ConnectionKey { slot, generation: self.sequence }
+        ConnectionKey { slot, generation: self.last_number }
     }
 
     /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when
@@ -132,7 +132,7 @@ impl Local {
     }
 
     /// Closes an open connection that has too much waiting: what has not begun to be sent is dropped.
-    pub(super) fn cut_off(
+    pub(super) fn close_without_queue(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -143,7 +143,7 @@ impl Local {
     ) {
         debug_assert!(!self.connections[slot].closing, "it is closed once");
         let line = self.note_refusal(context, out, slot, cause, &[Detail::count(bytes)]);
-        self.leave_all(context, out, slot, ConnectionEnd::Refused(cause.counted()));
+        self.leave_all(context, out, slot, ConnectionEnd::Refused(cause.counter()));
         let explanation = line.map(|_| match cause {
             Cause::SlowConsumer => format!("{bytes} bytes waited (RINGVERB_SEND_QUEUE_BYTES_MAX)"),
             _ => format!("the connection kept {bytes} bytes (RINGVERB_MEMORY_MAX)"),
@@ -170,12 +170,12 @@ impl Local {
         connection.closing = true;
         let waiting = connection.send_queue.bytes();
         if at_once {
-            connection.send_queue.push_last_instead(&frame);
+            connection.send_queue.replace_unsent(&frame);
         } else {
             connection.send_queue.push(&frame);
         }
         let (before, after) = (waiting + frame.len(), connection.send_queue.bytes());
-        let metrics = self.metrics.app_or_none(connection.app_counted());
+        let metrics = self.metrics.app_or_none(connection.metrics_app());
         metrics.queued_bytes.add(frame.len() as u64);
         metrics.discarded_bytes.add(before.saturating_sub(after) as u64);
         self.metrics.send_queue_bytes.add(after as u64);
@@ -202,26 +202,26 @@ impl Local {
         let removed = self.connections.remove(key.slot);
         debug_assert_eq!(removed.generation, key.generation, "the connection that was meant");
         debug_assert!(removed.subscriptions.is_empty(), "no channel names a free slot");
-        debug_assert_eq!(removed.charged, 0, "it has given back what it was charged");
+        debug_assert_eq!(removed.charged_bytes, 0, "it has given back what it was charged");
         debug_assert!(!removed.is_counted(), "its app has its place back");
         let discarded = removed.send_queue.bytes() as u64;
-        self.metrics.app_or_none(removed.app_counted()).discarded_bytes.add(discarded);
+        self.metrics.app_or_none(removed.metrics_app()).discarded_bytes.add(discarded);
         self.metrics.send_queue_bytes.sub(discarded);
     }
 
     /// Takes a connection out of everything it is in, and out of its app's count.
     fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: Slot, why: ConnectionEnd) {
         while let Some(index) = self.connections[slot].subscriptions.len().checked_sub(1) {
-            self.leave(context, out, slot, index);
+            self.end_subscription_at(context, out, slot, index);
         }
         self.sign_out(context, out, slot);
         let connection = &mut self.connections[slot];
-        debug_assert_eq!(connection.charged, 0, "it is in nothing any longer");
+        debug_assert_eq!(connection.charged_bytes, 0, "it is in nothing any longer");
         debug_assert!(connection.extras.is_none(), "it is signed in and watches nobody");
         let (app, socket_id) = (connection.app, connection.socket_id);
         if connection.is_counted() {
             connection.app_place = AppPlace::Ended;
-            context.app(app).release();
+            context.app(app).release_connection();
             self.metrics.app(app).disconnections.add(1);
             self.metrics.count_end(why);
             out.trace(|| Trace::Closed(socket_id));
@@ -230,7 +230,7 @@ impl Local {
     }
 
     /// Closes up to `count` open connections for shutdown; `true` while some are left.
-    pub(in crate::shard) fn close_some(
+    pub(in crate::shard) fn close_next(
         &mut self,
         context: &Context,
         out: &mut Outbox,

@@ -7,7 +7,7 @@
 
 use super::Local;
 use super::connection::ConnectionKey;
-use super::connection::open_in;
+use super::connection::get_open;
 use super::refuse::Denial;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
@@ -33,7 +33,7 @@ impl Default for SecondStarts {
 
 impl SecondStarts {
     /// All seconds after `before` up to now begin now, because the core did not run before.
-    fn note(&mut self, before: u32, now: Moment) {
+    fn note_second(&mut self, before: u32, now: Moment) {
         let second = now.seconds();
         let missed = (second.saturating_sub(before) as usize).min(SECONDS_KEPT);
         for place in (0..missed).filter_map(|back| (second as usize).checked_sub(back)) {
@@ -42,19 +42,19 @@ impl SecondStarts {
     }
 
     /// The moment in milliseconds, exact for the last `SECONDS_KEPT` seconds.
-    fn began_ms(&self, second: u32, now: Moment) -> u64 {
+    fn start_ms(&self, second: u32, now: Moment) -> u64 {
         let is_kept = (now.seconds().saturating_sub(second) as usize) < SECONDS_KEPT;
         if is_kept { self.0[second as usize % SECONDS_KEPT] } else { u64::from(second) * 1_000 }
     }
 }
 
 impl Local {
-    /// The pong to a ping has come. `silent_since`: see `NotedInput`. The connection was pinged in the second in which
-    /// `look_at` found it silent for its whole interval.
+    /// The pong to a ping has come. `ping_sent_after`: see `NotedInput`. The connection was pinged in the second in
+    /// which `check_connection` found it silent for its whole interval.
     pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: u32) {
         let interval = self.app_of(context, slot).ping_interval_seconds;
         let pinged_ms =
-            self.second_starts.began_ms(silent_since.saturating_add(interval), context.now);
+            self.second_starts.start_ms(silent_since.saturating_add(interval), context.now);
         self.metrics.round_trip_ms.observe(context.now.0.saturating_sub(pinged_ms));
     }
 
@@ -83,7 +83,7 @@ impl Local {
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
         let connection = &self.connections[key.slot];
         let index = connection.app;
-        let due = if connection.pinged {
+        let due = if connection.awaits_pong {
             context.now.seconds().saturating_add(pong_timeout)
         } else {
             // Its look may be due in the past: the wheel's buckets are taken when their second comes.
@@ -123,14 +123,14 @@ impl Local {
         out: &mut Outbox,
         before_seconds: u32,
     ) {
-        self.second_starts.note(before_seconds, context.now);
+        self.second_starts.note_second(before_seconds, context.now);
         let now = context.now.seconds();
         for second in Wheel::<ConnectionKey>::seconds_since(before_seconds, now) {
-            for due in self.wheel.take(second) {
+            for due in self.wheel.take_bucket(second) {
                 let next = if due.at_seconds > now {
                     Some(due.at_seconds)
                 } else {
-                    self.look_at(context, out, due.key)
+                    self.check_connection(context, out, due.key)
                 };
                 if let Some(at) = next {
                     self.wheel.add(due.key, at);
@@ -140,13 +140,18 @@ impl Local {
     }
 
     /// Pings or closes a silent connection; the second at which to look again, `None` when it is removed.
-    fn look_at(&mut self, context: &Context, out: &mut Outbox, key: ConnectionKey) -> Option<u32> {
+    fn check_connection(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        key: ConnectionKey,
+    ) -> Option<u32> {
         let now = context.now_seconds;
-        let connection = open_in(&mut self.connections, key)?;
+        let connection = get_open(&mut self.connections, key)?;
         let app = context.app(connection.app);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
         let socket_id = connection.socket_id;
-        if connection.pinged {
+        if connection.awaits_pong {
             out.trace(|| Trace::Pruned(socket_id));
             let values = [Detail::Number(pong_timeout.into())];
             self.deny_and_close(
@@ -161,7 +166,7 @@ impl Local {
         if quiet_until > now {
             return Some(quiet_until);
         }
-        connection.pinged = true;
+        connection.awaits_pong = true;
         if connection.speaks_control_frames {
             let frame = self.frames.ping_control.clone();
             self.enqueue_frame(context, out, key.slot, &frame);

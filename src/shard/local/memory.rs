@@ -58,13 +58,13 @@ fn charged_bytes_max(context: &Context) -> usize {
 #[derive(Debug, Default)]
 pub(in crate::shard) struct MemoryAccount {
     /// The sum over all connections.
-    charged: u64,
+    charged_bytes: u64,
     /// Bytes that may be charged until memory is measured again; `None` without a budget.
     headroom: Option<u64>,
     /// Bytes taken since the measurement before, less those given back: the next measurement may not show them yet.
-    unmeasured: i64,
+    since_measurement: i64,
     /// Bytes that connections that speak HTTP take now.
-    http_held: u64,
+    http_bytes: u64,
     http_reserve: u64,
 }
 
@@ -76,10 +76,10 @@ impl MemoryAccount {
 
     /// Takes from the headroom what is used in addition, or gives back what is no longer used: memory that is freed is
     /// used again before the resident set shrinks.
-    fn change(&mut self, before: u64, now: u64) {
+    fn change_charge(&mut self, before: u64, now: u64) {
         let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
-        self.unmeasured =
-            self.unmeasured.saturating_add_unsigned(more).saturating_sub_unsigned(less);
+        self.since_measurement =
+            self.since_measurement.saturating_add_unsigned(more).saturating_sub_unsigned(less);
         if let Some(bytes) = &mut self.headroom {
             *bytes = bytes.saturating_sub(more).saturating_add(less);
         }
@@ -100,7 +100,7 @@ impl MemoryAccount {
     fn try_change(&mut self, before: u64, now: u64) -> bool {
         let fits = self.has_room(now.saturating_sub(before));
         if fits {
-            self.change(before, now);
+            self.change_charge(before, now);
         }
         fits
     }
@@ -110,8 +110,8 @@ impl Local {
     /// The process was measured, and this many bytes are this core's until it is measured again. The measurement is
     /// older than this call. What was taken since the call before may have come after it, so it is subtracted.
     pub(in crate::shard) fn set_headroom(&mut self, bytes: u64) {
-        let unmeasured = u64::try_from(self.account.unmeasured).unwrap_or(0);
-        self.account.unmeasured = 0;
+        let unmeasured = u64::try_from(self.account.since_measurement).unwrap_or(0);
+        self.account.since_measurement = 0;
         self.account.headroom = Some(bytes.saturating_sub(unmeasured));
     }
 
@@ -125,12 +125,12 @@ impl Local {
     pub(in crate::shard) fn note_http(&mut self, before: usize, now: usize) -> bool {
         let (before, now) = (before as u64, now as u64);
         let account = &mut self.account;
-        debug_assert!(account.http_held >= before, "it has taken as much");
-        let held = account.http_held.saturating_add(now).saturating_sub(before);
+        debug_assert!(account.http_bytes >= before, "it has taken as much");
+        let held = account.http_bytes.saturating_add(now).saturating_sub(before);
         let fits = account.has_room(now.saturating_sub(before)) || held <= account.http_reserve;
         if fits {
-            account.change(before, now);
-            account.http_held = held;
+            account.change_charge(before, now);
+            account.http_bytes = held;
         }
         fits
     }
@@ -138,19 +138,19 @@ impl Local {
     /// Bytes of connections that speak HTTP.
     #[must_use]
     pub(in crate::shard) fn http_bytes(&self) -> u64 {
-        self.account.http_held
+        self.account.http_bytes
     }
 
     /// Bytes charged to all connections of this core.
     #[must_use]
     pub(in crate::shard) fn charged_bytes(&self) -> u64 {
-        self.account.charged
+        self.account.charged_bytes
     }
 
     /// Whether a charge fits the connection and the process.
     ///
     /// # Errors
-    /// What the client is answered: `no_memory` says why.
+    /// What the client is answered: `memory_denial` says why.
     pub(super) fn check_charge(
         &self,
         context: &Context,
@@ -162,14 +162,14 @@ impl Local {
         }
         let connection = &self.connections[slot];
         let most = charged_bytes_max(context);
-        if connection.charged as usize + charge as usize > most {
+        if connection.charged_bytes as usize + charge as usize > most {
             return Err(error_code::CONNECTION_KEEPS_TOO_MUCH);
         }
         Ok(())
     }
 
     /// Why there is no memory for what a client asks.
-    pub(super) fn no_memory<'a>(
+    pub(super) fn memory_denial<'a>(
         &self,
         context: &Context,
         error: ErrorCode,
@@ -185,10 +185,13 @@ impl Local {
 
     pub(super) fn charge(&mut self, slot: Slot, charge: u32) {
         let connection = &mut self.connections[slot];
-        connection.charged = connection.charged.saturating_add(charge);
-        self.account.charged += u64::from(charge);
-        debug_assert!(self.account.charged >= u64::from(connection.charged), "a sum of all");
-        self.account.change(0, charge.into());
+        connection.charged_bytes = connection.charged_bytes.saturating_add(charge);
+        self.account.charged_bytes += u64::from(charge);
+        debug_assert!(
+            self.account.charged_bytes >= u64::from(connection.charged_bytes),
+            "a sum of all"
+        );
+        self.account.change_charge(0, charge.into());
     }
 
     /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no
@@ -203,7 +206,7 @@ impl Local {
     ) {
         let fits = self.account.try_change(before as u64, now as u64);
         if !fits && self.get_open(key).is_some() {
-            self.cut_off(
+            self.close_without_queue(
                 context,
                 out,
                 key.slot,
@@ -216,17 +219,18 @@ impl Local {
 
     pub(super) fn discharge(&mut self, slot: Slot, charge: u32) {
         let connection = &mut self.connections[slot];
-        debug_assert!(connection.charged >= charge, "it was charged as much");
-        debug_assert!(self.account.charged >= u64::from(charge), "a sum of all");
-        connection.charged = connection.charged.saturating_sub(charge);
-        self.account.charged = self.account.charged.saturating_sub(charge.into());
-        self.account.change(charge.into(), 0);
+        debug_assert!(connection.charged_bytes >= charge, "it was charged as much");
+        debug_assert!(self.account.charged_bytes >= u64::from(charge), "a sum of all");
+        connection.charged_bytes = connection.charged_bytes.saturating_sub(charge);
+        self.account.charged_bytes = self.account.charged_bytes.saturating_sub(charge.into());
+        self.account.change_charge(charge.into(), 0);
     }
 
     /// Bytes that a connection causes the server to keep, its incomplete input aside.
     #[must_use]
     pub(in crate::shard) fn kept_bytes(&self, key: ConnectionKey) -> usize {
-        self.get(key).map_or(0, |found| found.charged as usize + found.send_queue.cost())
+        self.get(key)
+            .map_or(0, |found| found.charged_bytes as usize + found.send_queue.memory_bytes())
     }
 
     /// What is wrong with the account: for tests, since it walks over all that connections keep.
@@ -239,17 +243,20 @@ impl Local {
             let user = found.extras.as_ref().map_or(0, |extras| extras.charge);
             let charged: u32 = subscriptions.chain([user]).sum();
             sum += u64::from(charged);
-            if charged != found.charged {
-                return Some(format!("slot {slot} is charged {}, not {charged}", found.charged));
+            if charged != found.charged_bytes {
+                return Some(format!(
+                    "slot {slot} is charged {}, not {charged}",
+                    found.charged_bytes
+                ));
             }
             // A queue of one frame may be longer: one frame always finds room.
-            let kept = charged as usize + found.send_queue.cost();
-            let is_one_frame = found.send_queue.single().is_some();
+            let kept = charged as usize + found.send_queue.memory_bytes();
+            let is_one_frame = found.send_queue.single_frame().is_some();
             if kept > limits.connection_bytes_max && !is_one_frame && !found.closing {
                 return Some(format!("slot {slot} keeps {kept} bytes: {limits:?}"));
             }
         }
-        (sum != self.account.charged)
-            .then(|| format!("the account says {}, not {sum}", self.account.charged))
+        (sum != self.account.charged_bytes)
+            .then(|| format!("the account says {}, not {sum}", self.account.charged_bytes))
     }
 }

@@ -63,7 +63,7 @@ use crate::pusher::outbound;
 use crate::wheel::Wheel;
 use crate::ws::frame::{self, Opcode};
 use channel_table::ChannelTable;
-use connection::{Connection, ConnectionKey, open_in};
+use connection::{Connection, ConnectionKey, get_open};
 use liveness::SecondStarts;
 use memory::MemoryAccount;
 use openings::Openings;
@@ -75,7 +75,7 @@ use users::UserTable;
 pub(super) struct Local {
     pub(super) connections: Slots<Connection>,
     /// Gives each connection its generation, and each subscription in flight its ticket.
-    sequence: u32,
+    last_number: u32,
     pub(super) channels: ChannelTable,
     pub(super) openings: Openings,
     pub(super) users: UserTable,
@@ -85,7 +85,7 @@ pub(super) struct Local {
     /// Those of `Settings`.
     limits: MemoryLimits,
     /// Connections with a ping to be answered when the second is over, each once.
-    pings_late: Vec<ConnectionKey>,
+    pongs_due: Vec<ConnectionKey>,
     /// New connections of apps that want them authorized in time, by age.
     unauthorized: HashMap<AppIndex, VecDeque<(u32, ConnectionKey)>, foldhash::fast::FixedState>,
     /// Taken out while a message is read, so that what it finds may borrow from it.
@@ -96,14 +96,14 @@ pub(super) struct Local {
     second_starts: SecondStarts,
     metrics: Arc<CoreMetrics>,
     /// Slow consumers that `settle` will close.
-    overflowed: Vec<Slot>,
+    slow_consumers: Vec<Slot>,
     /// Local channels whose number of subscribers has changed; see `count.rs`.
     counts_changed: Vec<ChannelSlot>,
     /// Refusals so far; the number wraps. `on_message` compares it before and after, to learn whether this message was
     /// refused.
     refusals: u32,
     /// While connections of apps that are no longer served are closed: the next slot to look at.
-    next_unserved: Option<Slot>,
+    unserved_next_slot: Option<Slot>,
 }
 
 /// Frames that never differ, made once per core.
@@ -120,7 +120,7 @@ impl Local {
         frame::encode(Opcode::Ping, b"", &mut ping_control);
         Self {
             connections: Slots::new(reserved),
-            sequence: 0,
+            last_number: 0,
             channels: ChannelTable::new(reserved),
             openings: Openings::default(),
             users: UserTable::default(),
@@ -128,7 +128,7 @@ impl Local {
             wheel: Wheel::default(),
             account: MemoryAccount::default(),
             limits: context.settings.memory,
-            pings_late: Vec::new(),
+            pongs_due: Vec::new(),
             unauthorized: HashMap::default(),
             validator: Some(Validator::default()),
             text: Vec::new(),
@@ -139,10 +139,10 @@ impl Local {
             },
             second_starts: SecondStarts::default(),
             metrics: context.settings.metrics.clone(),
-            overflowed: Vec::new(),
+            slow_consumers: Vec::new(),
             counts_changed: Vec::new(),
             refusals: 0,
-            next_unserved: None,
+            unserved_next_slot: None,
         }
     }
 }
@@ -151,16 +151,16 @@ impl Local {
 struct NotedInput<'a> {
     connection: &'a mut Connection,
     /// The second of its input before, if a ping was unanswered.
-    silent_since: Option<u32>,
+    ping_sent_after: Option<u32>,
 }
 
 impl Local {
     /// Another second has begun: pings the silent and closes those that stayed silent.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
-        self.openings.note(before.seconds(), self.sequence);
+        self.openings.note_second(before.seconds(), self.last_number);
         self.check_liveness(context, out, before.seconds());
         self.close_unauthorized(context, out);
-        self.answer_late_pings(context, out);
+        self.answer_due_pings(context, out);
         self.pace.expire(context.now);
     }
 
@@ -178,7 +178,7 @@ impl Local {
     }
 
     fn get_open(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
-        open_in(&mut self.connections, key)
+        get_open(&mut self.connections, key)
     }
 
     /// The longest message this connection may send, in bytes.
@@ -201,7 +201,7 @@ impl Local {
         text: &[u8],
     ) {
         let Some(noted) = self.note_inbound(context, key) else { return };
-        let NotedInput { connection, silent_since } = noted;
+        let NotedInput { connection, ping_sent_after } = noted;
         let (app, socket_id) = (connection.app, connection.socket_id);
         self.metrics.app(app).messages_received.add(1);
         if !self.is_within_rate(context, key.slot, app) {
@@ -215,7 +215,7 @@ impl Local {
                 self.enqueue(context, out, key.slot, &self.frames.pong_event.clone())
             }
             Ok(Inbound::Pong) => {
-                if let Some(second) = silent_since {
+                if let Some(second) = ping_sent_after {
                     self.note_pong(context, key.slot, second);
                 }
             }
@@ -251,10 +251,10 @@ impl Local {
         if connection.last_inbound_seconds != now {
             connection.control_frames.begin_second();
         }
-        let silent_since = connection.pinged.then_some(connection.last_inbound_seconds);
+        let ping_sent_after = connection.awaits_pong.then_some(connection.last_inbound_seconds);
         connection.last_inbound_seconds = now;
-        connection.pinged = false;
-        Some(NotedInput { connection, silent_since })
+        connection.awaits_pong = false;
+        Some(NotedInput { connection, ping_sent_after })
     }
 
     /// What this core may still use of the process's memory.

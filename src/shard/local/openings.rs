@@ -20,7 +20,7 @@ pub(in crate::shard) struct Openings {
 
 impl Openings {
     /// The second has ended, and `sequence` was the last number given. Call it for each second.
-    pub(super) fn note(&mut self, second: u32, sequence: u32) {
+    pub(super) fn note_second(&mut self, second: u32, sequence: u32) {
         match self.entries.last() {
             Some((_, last)) if *last == sequence => return,
             // After 2^32 connections.
@@ -49,7 +49,7 @@ impl Openings {
     }
 
     /// The second in which this connection was opened, or a later one; `None` in that second.
-    pub(in crate::shard) fn opened(&self, generation: u32) -> Option<u32> {
+    pub(in crate::shard) fn opened_second(&self, generation: u32) -> Option<u32> {
         let at = self.entries.partition_point(|(_, last)| *last < generation);
         self.entries.get(at).map(|(second, _)| *second)
     }
@@ -62,11 +62,11 @@ mod tests {
     #[test]
     fn a_connection_counts_from_the_second_in_which_it_was_opened() {
         let mut openings = Openings::default();
-        assert_eq!(openings.opened(1), None);
+        assert_eq!(openings.opened_second(1), None);
         for (second, sequence) in [(10, 3), (11, 3), (12, 7)] {
-            openings.note(second, sequence);
+            openings.note_second(second, sequence);
         }
-        let opened: Vec<_> = (1..=8).map(|generation| openings.opened(generation)).collect();
+        let opened: Vec<_> = (1..=8).map(|generation| openings.opened_second(generation)).collect();
         let (ten, twelve) = (Some(10), Some(12));
         assert_eq!(opened, [ten, ten, ten, twelve, twelve, twelve, twelve, None]);
     }
@@ -76,15 +76,15 @@ mod tests {
         let mut openings = Openings::default();
         const LAST: u32 = 20_000;
         for second in 0..LAST {
-            openings.note(second, second + 1);
+            openings.note_second(second, second + 1);
         }
         assert!(openings.entries.len() <= ENTRIES_MAX && openings.entries.is_sorted());
         for generation in [1, 10, 1_000, 10_000, 19_000, 19_900, 19_999, LAST] {
-            let (opened, truth) = (openings.opened(generation).unwrap(), generation - 1);
+            let (opened, truth) = (openings.opened_second(generation).unwrap(), generation - 1);
             let age = LAST - truth;
             assert!(opened >= truth && opened - truth <= age / 20, "{generation}: {opened}");
         }
-        openings.note(LAST, 5);
-        assert_eq!(openings.opened(5), Some(LAST), "the numbers began again");
+        openings.note_second(LAST, 5);
+        assert_eq!(openings.opened_second(5), Some(LAST), "the numbers began again");
     }
 }

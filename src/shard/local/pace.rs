@@ -30,15 +30,16 @@ struct Bucket {
     generation: u32,
     /// Thousandths of changes, as of `at`.
     level: u64,
-    at: Moment,
+    level_at: Moment,
     /// It has changed something while Redis was congested, last at that time.
-    congested: Option<Moment>,
+    congested_at: Option<Moment>,
 }
 
 impl Bucket {
     fn level(&self, pace: Pace, now: Moment) -> u64 {
         // A thousandth for each millisecond and change a second.
-        let leaked = now.0.saturating_sub(self.at.0).saturating_mul(u64::from(pace.per_second));
+        let leaked =
+            now.0.saturating_sub(self.level_at.0).saturating_mul(u64::from(pace.per_second));
         self.level.saturating_sub(leaked)
     }
 }
@@ -58,23 +59,23 @@ impl PaceTable {
     }
 
     fn add(&mut self, key: ConnectionKey, changes: u32, now: Moment) {
-        let (pace, congested) = (self.pace, self.is_congested.then_some(now));
+        let (pace, congested_at) = (self.pace, self.is_congested.then_some(now));
         let ConnectionKey { slot, generation } = key;
-        let new = Bucket { generation, level: 0, at: now, congested };
+        let new = Bucket { generation, level: 0, level_at: now, congested_at };
         let bucket = self.buckets.entry(slot).or_insert(new);
         if bucket.generation != generation {
             *bucket = new;
         }
         bucket.level = bucket.level(pace, now).saturating_add(u64::from(changes) * 1_000);
-        bucket.at = now;
-        bucket.congested = congested.or(bucket.congested);
+        bucket.level_at = now;
+        bucket.congested_at = congested_at.or(bucket.congested_at);
     }
 
-    fn waits(&self, key: ConnectionKey, now: Moment) -> bool {
+    fn must_wait(&self, key: ConnectionKey, now: Moment) -> bool {
         let Some(bucket) = self.buckets.get(&key.slot) else { return false };
         let over = || bucket.level(self.pace, now) > u64::from(self.pace.burst) * 1_000;
         let waits_for_redis = || {
-            let since = bucket.congested.filter(|_| self.is_congested);
+            let since = bucket.congested_at.filter(|_| self.is_congested);
             since.is_some_and(|since| now.0 < since.0.saturating_add(CONGESTED_MS))
         };
         bucket.generation == key.generation && (over() || waits_for_redis())
@@ -85,7 +86,7 @@ impl PaceTable {
         let pace = self.pace;
         let is_congested = self.is_congested;
         self.buckets.retain(|_, bucket| {
-            bucket.level(pace, now) > 0 || is_congested && bucket.congested.is_some()
+            bucket.level(pace, now) > 0 || is_congested && bucket.congested_at.is_some()
         });
     }
 
@@ -99,7 +100,7 @@ impl Local {
     /// keep up.
     #[must_use]
     pub(in crate::shard) fn must_wait(&self, context: &Context, key: ConnectionKey) -> bool {
-        self.pace.len() > 0 && self.pace.waits(key, context.now)
+        self.pace.len() > 0 && self.pace.must_wait(key, context.now)
     }
 
     /// Some core's connection to Redis has more to send than Redis takes, or none has any longer.
@@ -153,19 +154,22 @@ mod tests {
     fn a_connection_waits_while_its_bucket_is_over_the_brim() {
         let mut table = PaceTable::new(Pace { burst: 10, per_second: 5 });
         table.add(KEY, 10, Moment(0));
-        assert!(!table.waits(KEY, Moment(0)), "a burst is free");
+        assert!(!table.must_wait(KEY, Moment(0)), "a burst is free");
         table.add(KEY, 5, Moment(0));
-        assert!(table.waits(KEY, Moment(999)) && !table.waits(KEY, Moment(1_000)));
+        assert!(table.must_wait(KEY, Moment(999)) && !table.must_wait(KEY, Moment(1_000)));
         let other = ConnectionKey { slot: Slot::new(4), ..KEY };
         let later = ConnectionKey { generation: 8, ..KEY };
-        assert!(!table.waits(other, Moment(0)) && !table.waits(later, Moment(0)));
+        assert!(!table.must_wait(other, Moment(0)) && !table.must_wait(later, Moment(0)));
         table.expire(Moment(2_999));
         assert_eq!(table.len(), 1);
         table.expire(Moment(3_000));
         assert_eq!(table.len(), 0);
         table.add(KEY, 99, Moment(4_000));
         table.add(later, 1, Moment(4_000));
-        assert!(!table.waits(later, Moment(4_000)), "a slot's next connection has its own bucket");
+        assert!(
+            !table.must_wait(later, Moment(4_000)),
+            "a slot's next connection has its own bucket"
+        );
     }
 
     #[test]
@@ -173,11 +177,11 @@ mod tests {
         let mut table = PaceTable::new(Pace::default());
         table.add(KEY, 1, Moment(0));
         table.is_congested = true;
-        assert!(!table.waits(KEY, Moment(0)), "it has caused nothing since");
+        assert!(!table.must_wait(KEY, Moment(0)), "it has caused nothing since");
         table.add(KEY, 0, Moment(5));
-        assert!(table.waits(KEY, Moment(1_004)) && !table.waits(KEY, Moment(1_005)));
+        assert!(table.must_wait(KEY, Moment(1_004)) && !table.must_wait(KEY, Moment(1_005)));
         table.is_congested = false;
-        assert!(!table.waits(KEY, Moment(6)));
+        assert!(!table.must_wait(KEY, Moment(6)));
         table.expire(Moment(10));
         assert_eq!(table.len(), 0);
     }

@@ -40,13 +40,13 @@ impl Local {
         let is_first = waiting.replace(payload.into()).is_none();
         // Pongs that wait to be sent are followed by this one; without them, the second has to end.
         if is_first && unsent == 0 {
-            self.pings_late.push(key);
+            self.pongs_due.push(key);
         }
     }
 
     /// The second in which they were over the rate is over.
-    pub(super) fn answer_late_pings(&mut self, context: &Context, out: &mut Outbox) {
-        for key in std::mem::take(&mut self.pings_late) {
+    pub(super) fn answer_due_pings(&mut self, context: &Context, out: &mut Outbox) {
+        for key in std::mem::take(&mut self.pongs_due) {
             if self.get_open(key).is_some() {
                 self.answer_waiting_ping(context, out, key.slot);
             }
@@ -77,14 +77,15 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
     ) {
-        let Some(NotedInput { connection, silent_since }) = self.note_inbound(context, key) else {
+        let Some(NotedInput { connection, ping_sent_after }) = self.note_inbound(context, key)
+        else {
             return;
         };
         connection.speaks_control_frames = true;
         let is_within_rate = connection.control_frames.count();
         self.metrics.count_check(Refused::ControlFrameRate);
-        if !is_within_rate || silent_since.is_some() || out.is_traced() {
-            self.note_answering_pong(context, out, key, is_within_rate, silent_since);
+        if !is_within_rate || ping_sent_after.is_some() || out.is_traced() {
+            self.note_answering_pong(context, out, key, is_within_rate, ping_sent_after);
         }
     }
 
@@ -97,14 +98,14 @@ impl Local {
         out: &mut Outbox,
         key: ConnectionKey,
         is_within_rate: bool,
-        silent_since: Option<u32>,
+        ping_sent_after: Option<u32>,
     ) {
         let socket_id = self.connections[key.slot].socket_id;
         out.trace(|| Trace::ControlFrame(socket_id));
         if !is_within_rate {
             self.note_control_frame_rate(context, out, key.slot);
         }
-        if let Some(second) = silent_since {
+        if let Some(second) = ping_sent_after {
             self.note_pong(context, key.slot, second);
         }
     }
@@ -167,7 +168,7 @@ impl Local {
         if limit.terminate_on_limit {
             let cause = Cause::MessageRateClosed;
             self.deny(context, out, slot, &Denial::new(error_code::RATE_LIMITED, cause, rate));
-            let why = ConnectionEnd::Refused(cause.counted());
+            let why = ConnectionEnd::Refused(cause.counter());
             return self.close(context, out, slot, error_code::RATE_TERMINATED, why);
         }
         let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);

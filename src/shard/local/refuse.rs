@@ -42,7 +42,7 @@ impl<'a> Denial<'a> {
     }
 
     /// An authorization that is not valid. `what` was to be authorized.
-    pub(super) fn of_auth(what: Detail<'a>, given: &'a Option<Auth>, error: AuthError) -> Self {
+    pub(super) fn bad_auth(what: Detail<'a>, given: &'a Option<Auth>, error: AuthError) -> Self {
         let auth = given.as_ref().and_then(Auth::text).unwrap_or_default();
         let (cause, value) = match error {
             AuthError::Malformed if let Some(Auth::Other(kind)) = given => {
@@ -99,7 +99,7 @@ impl Local {
     /// Counts a refusal whose cause the log has already.
     pub(super) fn count_refusal(&mut self, out: &mut Outbox, cause: Cause) {
         self.refusals = self.refusals.wrapping_add(1);
-        out.refused.count(cause.counted());
+        out.refused.count(cause.counter());
     }
 
     /// Closes a connection whose peer broke the WebSocket protocol or sent a message that is too large.
@@ -130,8 +130,8 @@ impl Local {
             }
         };
         let counted = match violation {
-            Violation::MessageTooBig => Cause::MessageTooLarge.counted(),
-            _ => Cause::Violation.counted(),
+            Violation::MessageTooBig => Cause::MessageTooLarge.counter(),
+            _ => Cause::Violation.counter(),
         };
         let reason = close_reason(reason, explanation.as_deref());
         self.close_frame(context, out, slot, (code, &reason), ConnectionEnd::Refused(counted));
@@ -163,7 +163,7 @@ impl Local {
             out,
             slot,
             denial.error,
-            ConnectionEnd::Refused(denial.cause.counted()),
+            ConnectionEnd::Refused(denial.cause.counter()),
         );
     }
 
@@ -192,7 +192,7 @@ impl Local {
     ) {
         self.send_error(context, out, slot, error, line);
         if self.app_of(context, slot).subscription_errors {
-            let frame = frame::text_in(&mut self.text, |text| {
+            let frame = frame::write_text_frame(&mut self.text, |text| {
                 outbound::subscription_error(channel, error, line, text)
             })
             .into();
@@ -252,7 +252,7 @@ impl Local {
         why: Option<&str>,
     ) {
         let data_is_object = self.app_of(context, slot).error_data_is_object;
-        let frame = frame::text_in(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::error(error, why, data_is_object, text)
         })
         .into();

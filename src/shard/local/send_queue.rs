@@ -3,8 +3,8 @@
 //! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go to a
 //! boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
 //!
-//! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::take_room` before each push. A connection over
-//! it is closed and counted (`slow_consumer`).
+//! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::try_reserve_queue` before each push. A
+//! connection over it is closed and counted (`slow_consumer`).
 
 use std::collections::VecDeque;
 
@@ -13,26 +13,27 @@ use crate::buffer::Frame;
 /// Memory of a waiting frame beside its bytes: two reference counts, their allocations, and its place in the queue.
 pub(super) const FRAME_BYTES: usize = 72;
 
-/// First in, first out. `head_sent` bytes of the first frame are already with the kernel.
+/// First in, first out. `first_frame_sent` bytes of the first frame are already with the kernel.
 ///
-/// Invariants: `head_sent` is below the length of `first`, and zero without it. `bytes` is the length of all frames
-/// less `head_sent`. It fits 32 bits, because `take_room` admits 2^31 bytes at most, or one frame.
+/// Invariants: `first_frame_sent` is below the length of `first_frame`, and zero without it. `bytes` is the length of
+/// all frames less `first_frame_sent`. It fits 32 bits, because `try_reserve_queue` admits 2^31 bytes at most, or one
+/// frame.
 #[derive(Debug, Default)]
 pub struct SendQueue {
-    first: Option<Frame>,
+    first_frame: Option<Frame>,
     #[expect(
         clippy::box_collection,
         reason = "a connection pays 8 bytes for a queue it seldom has, not 32"
     )]
-    rest: Option<Box<VecDeque<Frame>>>,
-    head_sent: u32,
+    more_frames: Option<Box<VecDeque<Frame>>>,
+    first_frame_sent: u32,
     bytes: u32,
 }
 
 impl SendQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.first_frame.is_none()
     }
 
     /// Bytes that still have to be sent.
@@ -43,9 +44,9 @@ impl SendQueue {
 
     /// Memory of the queue, in bytes: frames at their true size. A frame that others have too counts in full.
     #[must_use]
-    pub fn cost(&self) -> usize {
-        let frames =
-            usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len());
+    pub fn memory_bytes(&self) -> usize {
+        let frames = usize::from(self.first_frame.is_some())
+            + self.more_frames.as_ref().map_or(0, |rest| rest.len());
         self.bytes as usize + frames * FRAME_BYTES
     }
 
@@ -58,25 +59,25 @@ impl SendQueue {
     #[inline]
     pub(super) fn push_sized(&mut self, frame: &Frame, bytes: u32) {
         debug_assert_eq!(bytes as usize, frame.len(), "the length of this frame");
-        if self.first.is_some() {
-            return self.push_behind(frame, bytes);
+        if self.first_frame.is_some() {
+            return self.push_further(frame, bytes);
         }
-        debug_assert!(self.rest.is_none(), "a queue without a first frame is empty");
+        debug_assert!(self.more_frames.is_none(), "a queue without a first frame is empty");
         debug_assert_eq!(
-            (self.head_sent, self.bytes),
+            (self.first_frame_sent, self.bytes),
             (0, 0),
             "an empty queue has nothing to send"
         );
         self.bytes = bytes;
-        self.first = Some(frame.clone());
+        self.first_frame = Some(frame.clone());
     }
 
     /// Apart, so that the usual case is small enough to be part of the loop over all subscribers.
     #[inline(never)]
-    fn push_behind(&mut self, frame: &Frame, bytes: u32) {
+    fn push_further(&mut self, frame: &Frame, bytes: u32) {
         debug_assert!(self.bytes > 0, "frames wait before it");
         self.bytes = self.bytes.saturating_add(bytes);
-        self.rest.get_or_insert_default().push_back(frame.clone());
+        self.more_frames.get_or_insert_default().push_back(frame.clone());
     }
 
     /// Enqueues the first frame, less its first byte, as one that has begun to be sent: no close drops it. The byte
@@ -84,27 +85,33 @@ impl SendQueue {
     pub(super) fn push_begun(&mut self, frame: &Frame) {
         debug_assert!(self.is_empty(), "only a first frame can have begun");
         self.push(frame);
-        let is_taken = self.sent(1);
+        let is_taken = self.remove_sent(1);
         debug_assert!(is_taken, "that byte waits");
     }
 
     /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow
     /// consumer must not wait behind a megabyte, and may not cut a frame in two.
-    pub(super) fn push_last_instead(&mut self, frame: &Frame) {
-        self.rest = None;
-        if self.head_sent == 0 {
-            self.first = None;
+    pub(super) fn replace_unsent(&mut self, frame: &Frame) {
+        self.more_frames = None;
+        if self.first_frame_sent == 0 {
+            self.first_frame = None;
         }
-        let head = self.first.as_ref().map_or(0, Frame::len);
-        self.bytes = u32::try_from(head).unwrap_or(u32::MAX) - self.head_sent;
+        let head = self.first_frame.as_ref().map_or(0, Frame::len);
+        self.bytes = u32::try_from(head).unwrap_or(u32::MAX) - self.first_frame_sent;
         self.push(frame);
-        debug_assert_eq!(self.bytes(), self.begun().len() + frame.len(), "one begun frame at most");
+        debug_assert_eq!(
+            self.bytes(),
+            self.begun_frame_rest().len() + frame.len(),
+            "one begun frame at most"
+        );
     }
 
     /// What is left of a frame that has begun to be sent.
-    pub(super) fn begun(&self) -> &[u8] {
-        match &self.first {
-            Some(first) if self.head_sent > 0 => &first.bytes()[self.head_sent as usize..],
+    pub(super) fn begun_frame_rest(&self) -> &[u8] {
+        match &self.first_frame {
+            Some(first) if self.first_frame_sent > 0 => {
+                &first.bytes()[self.first_frame_sent as usize..]
+            }
             _ => &[],
         }
     }
@@ -125,20 +132,20 @@ impl SendQueue {
 
     /// The queue when it is one whole frame: it can be sent from where it lies, without a copy.
     #[must_use]
-    pub fn single(&self) -> Option<&[u8]> {
-        if self.rest.is_some() {
+    pub fn single_frame(&self) -> Option<&[u8]> {
+        if self.more_frames.is_some() {
             return None;
         }
-        self.first.as_ref().map(|frame| &frame.bytes()[self.head_sent as usize..])
+        self.first_frame.as_ref().map(|frame| &frame.bytes()[self.first_frame_sent as usize..])
     }
 
     /// Appends what waits to `out`, whole queue or `bytes_max`, whichever is less.
     pub fn copy_to(&self, out: &mut Vec<u8>, bytes_max: usize) {
         let before = out.len();
         let mut room = bytes_max;
-        let mut skip = self.head_sent as usize;
-        let rest = self.rest.iter().flat_map(|rest| rest.iter());
-        for frame in self.first.iter().chain(rest) {
+        let mut skip = self.first_frame_sent as usize;
+        let rest = self.more_frames.iter().flat_map(|rest| rest.iter());
+        for frame in self.first_frame.iter().chain(rest) {
             let bytes = &frame.bytes()[skip..];
             let taken = bytes.len().min(room);
             out.extend_from_slice(&bytes[..taken]);
@@ -158,42 +165,44 @@ impl SendQueue {
     /// The usual case of `sent`, short enough to be inlined: the kernel took the only frame, or what was left of it.
     /// `false`: nothing is changed, and `sent` is to be called.
     #[inline]
-    pub(super) fn sent_single(&mut self, count: usize) -> bool {
-        let is_single = self.rest.is_none() && count == self.bytes();
+    pub(super) fn remove_sent_single(&mut self, count: usize) -> bool {
+        let is_single = self.more_frames.is_none() && count == self.bytes();
         if is_single {
-            self.first = None;
-            (self.head_sent, self.bytes) = (0, 0);
+            self.first_frame = None;
+            (self.first_frame_sent, self.bytes) = (0, 0);
         }
         is_single
     }
 
     /// The kernel took `count` bytes. `false`, and nothing is changed: there were not so many.
     #[must_use]
-    pub fn sent(&mut self, count: usize) -> bool {
+    pub fn remove_sent(&mut self, count: usize) -> bool {
         if count > self.bytes() {
             return false;
         }
         let mut left = count;
-        while let Some(first) = &self.first {
-            let waiting = first.len() - self.head_sent as usize;
+        while let Some(first) = &self.first_frame {
+            let waiting = first.len() - self.first_frame_sent as usize;
             if left < waiting {
                 break;
             }
             left -= waiting;
-            self.head_sent = 0;
-            self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+            self.first_frame_sent = 0;
+            self.first_frame = self.more_frames.as_mut().and_then(|rest| rest.pop_front());
         }
-        self.head_sent += u32::try_from(left).unwrap_or(u32::MAX);
+        self.first_frame_sent += u32::try_from(left).unwrap_or(u32::MAX);
         self.bytes -= u32::try_from(count).unwrap_or(u32::MAX);
-        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
-            self.rest = None;
+        if self.more_frames.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.more_frames = None;
         }
-        debug_assert_eq!(self.first.is_none(), self.bytes == 0, "the frames are what waits");
+        debug_assert_eq!(self.first_frame.is_none(), self.bytes == 0, "the frames are what waits");
         debug_assert!(
-            self.first.as_ref().is_none_or(|first| (self.head_sent as usize) < first.len())
+            self.first_frame
+                .as_ref()
+                .is_none_or(|first| (self.first_frame_sent as usize) < first.len())
         );
         debug_assert!(
-            self.first.is_some() || self.rest.is_none(),
+            self.first_frame.is_some() || self.more_frames.is_none(),
             "the rest follows a first frame"
         );
         true
@@ -224,16 +233,16 @@ mod tests {
                 }
                 let mut out = Vec::new();
                 queue.copy_to(&mut out, take);
-                if let Some(single) = queue.single() {
+                if let Some(single) = queue.single_frame() {
                     prop_assert!(single.starts_with(&out));
                 }
                 // As `Shard::sent` does.
-                prop_assert!(queue.sent_single(out.len()) || queue.sent(out.len()));
+                prop_assert!(queue.remove_sent_single(out.len()) || queue.remove_sent(out.len()));
                 received.extend_from_slice(&out);
             }
             prop_assert_eq!(received, expected);
             prop_assert_eq!(queue.bytes(), 0);
-            prop_assert!(queue.rest.is_none());
+            prop_assert!(queue.more_frames.is_none());
         }
     }
 
@@ -243,8 +252,8 @@ mod tests {
         for text in [b"aaaa", b"bbbb"] {
             queue.push(&text.to_vec().into());
         }
-        assert!(queue.sent(1));
-        queue.push_last_instead(&b"zz".to_vec().into());
+        assert!(queue.remove_sent(1));
+        queue.replace_unsent(&b"zz".to_vec().into());
         let mut out = Vec::new();
         queue.copy_to(&mut out, 100);
         assert_eq!(out, b"aaazz");
@@ -255,22 +264,25 @@ mod tests {
     fn sent_single_refuses_a_part_of_a_frame_and_a_queue_of_several() {
         let mut queue = SendQueue::default();
         queue.push(&b"aaaa".to_vec().into());
-        assert!(!queue.sent_single(3) && !queue.sent_single(5));
-        assert_eq!(queue.single(), Some(&b"aaaa"[..]));
+        assert!(!queue.remove_sent_single(3) && !queue.remove_sent_single(5));
+        assert_eq!(queue.single_frame(), Some(&b"aaaa"[..]));
         queue.push(&b"bb".to_vec().into());
-        assert!(!queue.sent_single(4) && !queue.sent_single(6));
-        assert!(queue.sent(5));
-        assert_eq!((queue.single(), queue.cost()), (Some(&b"b"[..]), 1 + FRAME_BYTES));
-        assert!(queue.sent_single(1) && queue.is_empty());
-        assert_eq!((queue.bytes(), queue.begun()), (0, &b""[..]));
+        assert!(!queue.remove_sent_single(4) && !queue.remove_sent_single(6));
+        assert!(queue.remove_sent(5));
+        assert_eq!(
+            (queue.single_frame(), queue.memory_bytes()),
+            (Some(&b"b"[..]), 1 + FRAME_BYTES)
+        );
+        assert!(queue.remove_sent_single(1) && queue.is_empty());
+        assert_eq!((queue.bytes(), queue.begun_frame_rest()), (0, &b""[..]));
     }
 
     #[test]
     fn a_count_over_the_waiting_bytes_is_refused_and_changes_nothing() {
         let mut queue = SendQueue::default();
-        assert!(!queue.sent(1));
+        assert!(!queue.remove_sent(1));
         queue.push(&b"aaaa".to_vec().into());
-        assert!(queue.sent(3) && !queue.sent(2));
-        assert_eq!(queue.single(), Some(&b"a"[..]));
+        assert!(queue.remove_sent(3) && !queue.remove_sent(2));
+        assert_eq!(queue.single_frame(), Some(&b"a"[..]));
     }
 }

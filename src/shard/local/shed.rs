@@ -35,7 +35,7 @@ impl Local {
         let kept = |local: &Self, slot: Slot| {
             let found = local.connections.get(slot);
             found.filter(|found| !found.closing).map_or(0, |found| {
-                found.charged as usize + found.send_queue.cost() + input_bytes(slot)
+                found.charged_bytes as usize + found.send_queue.memory_bytes() + input_bytes(slot)
             })
         };
         let slots = slots.map(Slot::of);
@@ -46,7 +46,7 @@ impl Local {
         let error = error_code::SHORT_OF_MEMORY;
         for slot in heavy {
             let bytes = kept(self, slot);
-            self.cut_off(context, out, slot, error, Cause::Shed, bytes);
+            self.close_without_queue(context, out, slot, error, Cause::Shed, bytes);
         }
     }
 }

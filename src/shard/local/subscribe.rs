@@ -39,7 +39,7 @@ impl Local {
     ) {
         let app = self.connections[key.slot].app;
         let Ok(channel) = context.keys.make(app, &subscribe.channel) else {
-            let denial = bad_channel(Detail::Subscription(&subscribe.channel));
+            let denial = bad_channel_name(Detail::Subscription(&subscribe.channel));
             return self.deny(context, out, key.slot, &denial);
         };
         let join = match self.authorize(context, key.slot, channel.kind, subscribe) {
@@ -97,7 +97,7 @@ impl Local {
         let text = data.map(|data| data.text.as_str());
         let auth = subscribe.auth.as_ref().and_then(Auth::text);
         signature::check_channel(app, &socket_id, &subscribe.channel, text, auth)
-            .map_err(|error| Box::new(Denial::of_auth(what, &subscribe.auth, error)))?;
+            .map_err(|error| Box::new(Denial::bad_auth(what, &subscribe.auth, error)))?;
         if kind.access == Access::Private {
             return Ok(None);
         }
@@ -155,7 +155,7 @@ impl Local {
         if let Err(error) = self.check_charge(context, key.slot, charge) {
             let name = self.channels[index].key.name().to_owned();
             self.drop_if_unused(context, out, index);
-            let denial = self.no_memory(context, error, Detail::Subscription(&name));
+            let denial = self.memory_denial(context, error, Detail::Subscription(&name));
             return self.deny_subscription(context, out, key.slot, &name, &denial);
         }
         self.charge(key.slot, charge);
@@ -164,7 +164,7 @@ impl Local {
         let state = SubscriptionState::Pending { ticket };
         let subscription = Subscription { channel: index, state, charge, member };
         self.connections[key.slot].add_subscription(subscription);
-        self.ask_home(context, out, key, index, ticket, join);
+        self.send_subscribe(context, out, key, index, ticket, join);
     }
 
     /// Subscribing twice is acknowledged twice, and changes nothing (docs/PROTOCOL.md rule 31). While the home has not
@@ -185,7 +185,7 @@ impl Local {
             return;
         };
         let kind = self.channels[index].key.kind;
-        if !greets(kind) {
+        if !sends_greeting(kind) {
             return self.send_succeeded(context, out, key.slot, index);
         }
         if std::mem::replace(asks_again, true) {
@@ -193,10 +193,10 @@ impl Local {
         }
         let join = join.map(|join| Box::new(Join { again: true, ..*join }));
         let ticket = self.next_ticket();
-        self.ask_home(context, out, key, index, ticket, join);
+        self.send_subscribe(context, out, key, index, ticket, join);
     }
 
-    fn ask_home(
+    fn send_subscribe(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -210,11 +210,11 @@ impl Local {
         let channel = local.key.clone();
         let core = context.core();
         let home = context.keys.home(&channel);
-        out.mail_home(home, Mail::Subscribe { channel, connection: key, ticket, core, join });
+        out.send_to_home(home, Mail::Subscribe { channel, connection: key, ticket, core, join });
     }
 
     /// The home has refused: the presence channel is full, or there is no memory.
-    pub(in crate::shard) fn on_full(
+    pub(in crate::shard) fn on_subscribe_refused(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -223,13 +223,13 @@ impl Local {
         ticket: u32,
         error: ErrorCode,
     ) {
-        let Some(index) = self.answered(channel) else { return };
+        let Some(index) = self.on_home_answer(channel) else { return };
         if self.get_open(key).is_some()
             && let Some(at) = self.subscription_index(key.slot, index)
             && self.connections[key.slot].subscriptions[at].state
                 == (SubscriptionState::Pending { ticket })
         {
-            self.leave(context, out, key.slot, at);
+            self.end_subscription_at(context, out, key.slot, at);
             // `leave` may have dropped the channel.
             let what = Detail::Subscription(channel.name());
             let denial = if error == error_code::TOO_MANY_MEMBERS {
@@ -237,7 +237,7 @@ impl Local {
                 let most = Detail::Counted(most.into(), "member");
                 Denial::new(error, Cause::TooManyMembers, [what, most])
             } else {
-                self.no_memory(context, error, what)
+                self.memory_denial(context, error, what)
             };
             return self.deny_subscription(context, out, key.slot, channel.name(), &denial);
         }
@@ -245,7 +245,7 @@ impl Local {
     }
 
     /// Notes an answer of the home. The channel is there: `pending` kept it. `None`: no connection has asked.
-    fn answered(&mut self, channel: &ChannelKey) -> Option<ChannelSlot> {
+    fn on_home_answer(&mut self, channel: &ChannelKey) -> Option<ChannelSlot> {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");
         let local = self.channels.get_mut(index?)?;
@@ -264,7 +264,7 @@ impl Local {
         greeting: Option<Box<Greeting>>,
         joined: Option<Box<UserId>>,
     ) {
-        let Some(index) = self.answered(channel) else { return };
+        let Some(index) = self.on_home_answer(channel) else { return };
         self.channels[index].active = true;
         let is_in = self.on_greeting(context, out, key, index, ticket, greeting);
         if let Some(user) = joined.filter(|_| !is_in) {
@@ -297,7 +297,7 @@ impl Local {
             // Answers come in the order of their questions, so this is one to `subscribe_again`.
             SubscriptionState::Active { asks_again, .. } => {
                 *asks_again = false;
-                self.greet(context, out, key.slot, index, greeting);
+                self.enqueue_greeting(context, out, key.slot, index, greeting);
                 true
             }
         }
@@ -314,7 +314,7 @@ impl Local {
         greeting: Option<Box<Greeting>>,
     ) {
         debug_assert!(self.channels[index].active, "the home knows of this core's interest");
-        self.greet(context, out, slot, index, greeting);
+        self.enqueue_greeting(context, out, slot, index, greeting);
         let connection = &mut self.connections[slot];
         debug_assert_eq!(connection.subscriptions[at].channel, index, "its own subscription");
         debug_assert!(
@@ -339,7 +339,7 @@ impl Local {
         self.note_count(context, index);
     }
 
-    fn greet(
+    fn enqueue_greeting(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -365,7 +365,7 @@ impl Local {
         slot: Slot,
         index: ChannelSlot,
     ) {
-        let frame = frame::text_in(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::subscription_succeeded(self.channels[index].key.name(), text)
         })
         .into();
@@ -379,23 +379,23 @@ impl Local {
     }
 
     pub(super) fn subscription_index(&self, slot: Slot, channel: ChannelSlot) -> Option<usize> {
-        self.connections[slot].place_of(channel)
+        self.connections[slot].position_of(channel)
     }
 
     fn next_ticket(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
+        self.last_number = self.last_number.wrapping_add(1);
+        self.last_number
     }
 }
 
 /// No text for a channel, whatever its app's limits are.
-pub(super) fn bad_channel(what: Detail<'_>) -> Denial<'_> {
+pub(super) fn bad_channel_name(what: Detail<'_>) -> Denial<'_> {
     let most = Detail::count(limits::CHANNEL_NAME_BYTES_MAX);
     Denial::new(error_code::INVALID_MESSAGE, Cause::BadChannel, [what, most])
 }
 
 /// The home sends a subscriber of these more than an acknowledgement.
-fn greets(kind: ChannelKind) -> bool {
+fn sends_greeting(kind: ChannelKind) -> bool {
     kind.cached || kind.access == Access::Presence
 }
 

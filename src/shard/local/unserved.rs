@@ -18,18 +18,18 @@ const SLOTS_PER_TICK: u32 = 1_024;
 impl Local {
     /// An app is no longer served: begins the walk, again if one is under way.
     pub(in crate::shard) fn note_unserved(&mut self) {
-        self.next_unserved = Some(Slot::FIRST);
+        self.unserved_next_slot = Some(Slot::FIRST);
     }
 
     #[inline]
     pub(in crate::shard) fn has_unserved(&self) -> bool {
-        self.next_unserved.is_some()
+        self.unserved_next_slot.is_some()
     }
 
     /// The next part of the walk.
     pub(in crate::shard) fn close_unserved(&mut self, context: &Context, out: &mut Outbox) {
-        let Some(first) = self.next_unserved else { return };
-        let end = self.connections.end();
+        let Some(first) = self.unserved_next_slot else { return };
+        let end = self.connections.slots_end();
         let last = Slot::new(first.number().saturating_add(SLOTS_PER_TICK)).min(end);
         for slot in (first.number()..last.number()).map(Slot::new) {
             let Some(found) = self.connections.get(slot).filter(|found| !found.closing) else {
@@ -47,6 +47,6 @@ impl Local {
             let denial = Denial::new(error, cause, [Detail::text(&*app.id)]);
             self.deny_and_close(context, out, slot, &denial);
         }
-        self.next_unserved = (last < end).then_some(last);
+        self.unserved_next_slot = (last < end).then_some(last);
     }
 }

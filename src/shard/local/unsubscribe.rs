@@ -37,12 +37,18 @@ impl Local {
                 let channel = local.key.clone();
                 self.note_channel_change(context, key, &channel);
             }
-            self.leave(context, out, key.slot, at);
+            self.end_subscription_at(context, out, key.slot, at);
         }
     }
 
     /// Ends the subscription at this place of the connection's list; the one way out of a channel.
-    pub(super) fn leave(&mut self, context: &Context, out: &mut Outbox, slot: Slot, at: usize) {
+    pub(super) fn end_subscription_at(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        slot: Slot,
+        at: usize,
+    ) {
         let connection = &mut self.connections[slot];
         let Some(left) = connection.remove_subscription(at) else { return };
         if let Some(moved) = connection.subscriptions.get(at)
@@ -61,7 +67,7 @@ impl Local {
         // answer may depend on Redis, which need not be asked any longer.
         let is_asked = context.is_clustered() && self.channels[left.channel].pending > 0;
         if let (SubscriptionState::Pending { ticket }, true) = (left.state, is_asked) {
-            return self.withdraw(context, out, slot, left.channel, ticket);
+            return self.withdraw_pending(context, out, slot, left.channel, ticket);
         }
         if let (Some(member), SubscriptionState::Active { .. }) = (left.member, left.state) {
             self.send_leave(context, out, left.channel, *member);
@@ -79,7 +85,7 @@ impl Local {
     }
 
     /// `pending` keeps the channel until the home has answered.
-    fn withdraw(
+    fn withdraw_pending(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -92,7 +98,7 @@ impl Local {
         let generation = self.connections[slot].generation;
         let (connection, core) = (ConnectionKey { slot, generation }, context.core());
         let home = context.keys.home(&channel);
-        out.mail_home(home, Mail::Withdraw { channel, connection, ticket, core });
+        out.send_to_home(home, Mail::Withdraw { channel, connection, ticket, core });
     }
 
     fn remove_subscriber(&mut self, context: &Context, index: ChannelSlot, position: usize) {
@@ -124,7 +130,7 @@ impl Local {
         let channel = self.channels[index].key.clone();
         debug_assert_eq!(channel.kind.access, Access::Presence, "only these have members");
         let home = context.keys.home(&channel);
-        out.mail_home(home, Mail::Leave { channel, user_id: member.text });
+        out.send_to_home(home, Mail::Leave { channel, user_id: member.text });
     }
 
     /// Drops a channel without a subscriber or an unanswered request of this core, and sends its home a `Disinterest`.
@@ -144,7 +150,7 @@ impl Local {
         // The home knows of an interest only by a request that it granted.
         if active {
             let core = context.core();
-            out.mail_home(home, Mail::Disinterest { channel, core });
+            out.send_to_home(home, Mail::Disinterest { channel, core });
         }
     }
 }

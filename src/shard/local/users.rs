@@ -57,7 +57,7 @@ struct AcceptedUser<'a> {
     user: &'a User,
     channel: ChannelKey,
     charge: u32,
-    charged: u32,
+    charged_bytes: u32,
 }
 
 impl UserTable {
@@ -79,7 +79,7 @@ impl UserTable {
     }
 
     /// All users: whether they are signed in here, and whether they are watched from here.
-    pub(in crate::shard) fn imported(&self) -> Vec<(ChannelKey, bool, bool)> {
+    pub(in crate::shard) fn users_with_state(&self) -> Vec<(ChannelKey, bool, bool)> {
         let each = self.0.iter();
         each.map(|(user, local)| (user.clone(), local.connections > 0, !local.watchers.is_empty()))
             .collect()
@@ -121,7 +121,7 @@ impl Local {
         let (app, socket_id) = (context.app(connection.app), connection.socket_id.to_string());
         let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_ref().and_then(Auth::text));
         signature::check_user(app, &socket_id, data, auth)
-            .map_err(|error| Box::new(Denial::of_auth(SIGN_IN, &sign_in.auth, error)))?;
+            .map_err(|error| Box::new(Denial::bad_auth(SIGN_IN, &sign_in.auth, error)))?;
         let most = app.user_data_size_max;
         if data.len() > most as usize {
             let values = [Detail::count(data.len()), Detail::Number(most.into())];
@@ -143,15 +143,15 @@ impl Local {
         let most = user.watchlist.len().min(WATCHLIST_MAX);
         let watched = user.watchlist[..most].iter().map(|id| &**id);
         let charge = user_charge(&user.id, user.info.as_str(), watched);
-        let charged = connection.extras.as_ref().map_or(0, |extras| extras.charge);
-        self.check_charge(context, slot, charge.saturating_sub(charged))
-            .map_err(|error| Box::new(self.no_memory(context, error, SIGN_IN)))?;
+        let charged_bytes = connection.extras.as_ref().map_or(0, |extras| extras.charge);
+        self.check_charge(context, slot, charge.saturating_sub(charged_bytes))
+            .map_err(|error| Box::new(self.memory_denial(context, error, SIGN_IN)))?;
         if connection.signed_in().is_some_and(|before| before.key != channel) {
             let values = [Detail::text(&*user.id.text)];
             let cause = Cause::SignedInAlready;
             return Err(Box::new(Denial::new(error_code::SIGNED_IN_ALREADY, cause, values)));
         }
-        Ok(AcceptedUser { user, channel, charge, charged })
+        Ok(AcceptedUser { user, channel, charge, charged_bytes })
     }
 
     fn sign_in(
@@ -160,14 +160,14 @@ impl Local {
         out: &mut Outbox,
         slot: Slot,
         sign_in: &SignIn,
-        AcceptedUser { user, channel, charge, charged }: AcceptedUser<'_>,
+        AcceptedUser { user, channel, charge, charged_bytes }: AcceptedUser<'_>,
     ) {
         if self.connections[slot].signed_in().is_some() {
             self.unwatch_all(context, out, slot);
         } else {
-            self.enter(context, out, channel.clone());
+            self.add_connection(context, out, channel.clone());
         }
-        self.discharge(slot, charged);
+        self.discharge(slot, charged_bytes);
         self.charge(slot, charge);
         let connection = &mut self.connections[slot];
         connection.authorized = true;
@@ -177,7 +177,7 @@ impl Local {
         extras.charge = charge;
         let info = user.info.as_str().into();
         extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
-        let bytes = frame::text_in(&mut self.text, |text| {
+        let bytes = frame::write_text_frame(&mut self.text, |text| {
             outbound::signin_success(sign_in.user_data.as_str(), text)
         })
         .into();
@@ -186,12 +186,12 @@ impl Local {
     }
 
     /// One more connection of the user on this core.
-    fn enter(&mut self, context: &Context, out: &mut Outbox, user: ChannelKey) {
+    fn add_connection(&mut self, context: &Context, out: &mut Outbox, user: ChannelKey) {
         let local = self.users.0.entry(user.clone()).or_default();
         local.connections += 1;
         if local.connections == 1 {
             let core = context.core();
-            out.mail_home(context.keys.home(&user), Mail::UserHere { user, core });
+            out.send_to_home(context.keys.home(&user), Mail::UserHere { user, core });
         }
     }
 
@@ -212,7 +212,7 @@ impl Local {
             self.users.0.remove(&user);
         }
         let core = context.core();
-        out.mail_home(context.keys.home(&user), Mail::UserGone { user, core });
+        out.send_to_home(context.keys.home(&user), Mail::UserGone { user, core });
     }
 
     /// Watches the first users of the list; the connection is sent their status once all their homes have answered.
@@ -249,7 +249,7 @@ impl Local {
         let core = context.core();
         self.note_user_changes(context, slot, to_ask.len());
         for user in to_ask {
-            out.mail_home(context.keys.home(&user), Mail::Watch { user, core });
+            out.send_to_home(context.keys.home(&user), Mail::Watch { user, core });
         }
         if unknown == 0 {
             self.send_watchlist(context, out, slot);
@@ -268,7 +268,7 @@ impl Local {
                 if local.is_unused() {
                     self.users.0.remove(&user);
                 }
-                out.mail_home(context.keys.home(&user), Mail::Unwatch { user, core });
+                out.send_to_home(context.keys.home(&user), Mail::Unwatch { user, core });
             }
         }
     }
@@ -282,9 +282,9 @@ impl Local {
         for user in watched {
             let is_online = self.users.0.get(user).and_then(|local| local.online);
             let list = if is_online == Some(true) { &mut online } else { &mut offline };
-            list.push(id_of(user));
+            list.push(user_id_of(user));
         }
-        let bytes = frame::text_in(&mut self.text, |text| {
+        let bytes = frame::write_text_frame(&mut self.text, |text| {
             outbound::watchlist_events(&online, &offline, text)
         })
         .into();
@@ -305,11 +305,12 @@ impl Local {
         }
         let is_first = local.online.replace(online).is_none();
         let watchers: Vec<Slot> = local.watchers.iter().copied().collect();
-        let ids = [id_of(user)];
+        let ids = [user_id_of(user)];
         let (there, gone) = if online { ids.split_at(1) } else { ids.split_at(0) };
-        let change =
-            frame::text_in(&mut self.text, |text| outbound::watchlist_events(there, gone, text))
-                .into();
+        let change = frame::write_text_frame(&mut self.text, |text| {
+            outbound::watchlist_events(there, gone, text)
+        })
+        .into();
         for slot in watchers {
             let Some(extras) = &mut self.connections[slot].extras else { continue };
             match extras.watched_unknown {
@@ -328,6 +329,6 @@ impl Local {
     }
 }
 
-pub(super) fn id_of(user: &ChannelKey) -> &str {
+pub(super) fn user_id_of(user: &ChannelKey) -> &str {
     user.name().strip_prefix(USER_CHANNEL_PREFIX).unwrap_or_default()
 }

@@ -63,7 +63,7 @@ fn a_user_loses_one_channel_on_all_cores_and_keeps_the_others() {
     }
     assert_eq!(received_events(&mut net, ben), ["pusher_internal:member_removed"]);
     assert_eq!((subscribers(&net, "presence-r"), subscribers(&net, "private-a")), (1, 3));
-    let removed = net.webhooks.iter().filter(|event| match &event.what {
+    let removed = net.webhooks.iter().filter(|event| match &event.happening {
         Happening::MemberRemoved { user_id } => &**user_id == "7",
         _ => false,
     });

@@ -10,8 +10,8 @@ use crate::shard::ShardConfiguration;
 
 /// Applies a list of apps, the prepared one on all cores first.
 fn apply(net: &mut Net, apps: Vec<App>) {
-    let changed = net.shards[0].context.settings.apps.changed(apps).unwrap();
-    for apps in [Arc::new(changed.prepared), Arc::new(changed.wanted)] {
+    let changed = net.shards[0].context.settings.apps.change_steps(apps).unwrap();
+    for apps in [Arc::new(changed.with_new_apps), Arc::new(changed.without_removed_apps)] {
         for core in 0..net.cores() {
             apply_to(net, core, &apps);
         }
@@ -85,17 +85,21 @@ fn clients_of_a_disabled_app_are_closed_with_4003_and_of_a_removed_one_with_4001
 #[test]
 fn an_app_keeps_its_index_and_its_counters_and_gets_them_again_when_it_returns() {
     let before = Apps::new(vec![app("1"), app("2")]);
-    assert!(before.get(AppIndex(1)).admit());
-    let changed = before.changed(vec![app("3"), app("1")]).unwrap();
-    assert_eq!(changed.prepared.by_id("3"), None, "nobody may use it before all cores know it");
-    assert_eq!(changed.prepared.by_id("2"), Some(AppIndex(1)), "nothing is taken away yet");
-    let after = changed.wanted;
+    assert!(before.get(AppIndex(1)).try_count_connection());
+    let changed = before.change_steps(vec![app("3"), app("1")]).unwrap();
+    assert_eq!(
+        changed.with_new_apps.by_id("3"),
+        None,
+        "nobody may use it before all cores know it"
+    );
+    assert_eq!(changed.with_new_apps.by_id("2"), Some(AppIndex(1)), "nothing is taken away yet");
+    let after = changed.without_removed_apps;
     assert_eq!(
         (after.by_id("1"), after.by_id("2"), after.by_id("3")),
         (Some(AppIndex(0)), None, Some(AppIndex(2)))
     );
     assert_eq!(after.by_key("key-of-2"), None);
-    let again = after.changed(vec![app("2"), app("3")]).unwrap().wanted;
+    let again = after.change_steps(vec![app("2"), app("3")]).unwrap().without_removed_apps;
     assert_eq!((again.by_id("1"), again.by_id("2")), (None, Some(AppIndex(1))));
     let open = again.get(AppIndex(1)).connections_open.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(open, 1, "of the connection that was admitted first");
@@ -105,16 +109,18 @@ fn an_app_keeps_its_index_and_its_counters_and_gets_them_again_when_it_returns()
 fn an_app_without_an_index_is_refused() {
     let ids = (0..u16::MAX).map(|id| app(&id.to_string())).collect();
     let full = Apps::new(ids);
-    assert!(full.changed(vec![app("0"), app("65534")]).is_ok());
-    assert!(full.changed(vec![app("new")]).is_err());
+    assert!(full.change_steps(vec![app("0"), app("65534")]).is_ok());
+    assert!(full.change_steps(vec![app("new")]).is_err());
 }
 
 /// One core serves the new app already, and its home does not: the home knows it all the same.
 #[test]
 fn mail_of_a_new_app_is_understood_by_a_core_that_does_not_serve_it_yet() {
     let mut net = Net::with_apps(2, vec![app("1")]);
-    let changed = net.shards[0].context.settings.apps.changed(vec![app("1"), app("2")]).unwrap();
-    let (prepared, wanted) = (Arc::new(changed.prepared), Arc::new(changed.wanted));
+    let changed =
+        net.shards[0].context.settings.apps.change_steps(vec![app("1"), app("2")]).unwrap();
+    let (prepared, wanted) =
+        (Arc::new(changed.with_new_apps), Arc::new(changed.without_removed_apps));
     for core in 0..2 {
         apply_to(&mut net, core, &prepared);
     }

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::net::{APP, Client, Net};
 use crate::app::{App, sample};
-use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE};
+use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE_ENTRIES_MAX};
 use crate::shard::operator::ANSWER_BYTES_MAX;
 use crate::shard::{
-    AccessEnd, Answer, ChannelRow, ConnectionInside, ConnectionRow, Findings, GatherAnswer,
+    AccessEnd, Answer, ChannelRow, ConnectionDetails, ConnectionRow, Findings, GatherAnswer,
     Inspection, Inspector, OPERATOR_ORDERS_MAX, Observation, OperatorOrder, OperatorOutcome,
     OperatorQuestion, Shard,
 };
@@ -41,9 +41,9 @@ fn channels(net: &Net, contains: &str) -> BTreeMap<String, (u32, u32)> {
     sums
 }
 
-fn inside(net: &Net, client: Client) -> Option<Box<crate::shard::ConnectionInside>> {
+fn inside(net: &Net, client: Client) -> Option<Box<crate::shard::ConnectionDetails>> {
     let (findings, _) = ask(net, &Inspection::Connection { socket_id: client.socket_id });
-    findings.into_iter().find_map(|one| one.inside)
+    findings.into_iter().find_map(|one| one.details)
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
     let most = found.channels.iter().max_by_key(|row| row.subscribers);
     assert_eq!(most.map(|row| (&*row.name, row.subscribers)), Some((&*last, 2)));
     // The table of channels, and then the rows that were found.
-    assert!(slices > 2 * (count / SLICE as usize), "{slices} slices");
+    assert!(slices > 2 * (count / SLICE_ENTRIES_MAX as usize), "{slices} slices");
     let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
     assert_eq!(ask(&net, &one).0[0].channels.len(), 1);
     assert_eq!(inside(&net, clients[0]).expect("open").channels.len(), ROWS_MAX);
@@ -139,12 +139,12 @@ fn connections_are_found_by_user_and_socket_id_until_a_disconnect() {
     assert_eq!((found(&net, ""), found(&net, "ad"), found(&net, "bob")), (2, 1, 0));
     assert_eq!(found(&net, &other.socket_id.to_string()), 1);
     let seen = inside(&net, one).expect("open");
-    assert_eq!(seen.row.user.as_deref(), Some("ada"));
+    assert_eq!(seen.connection_row.user.as_deref(), Some("ada"));
     assert!(seen.has_signed_in && !seen.is_closing && seen.kept_bytes > 0);
     assert_eq!(seen.channels.iter().map(|name| &**name).collect::<Vec<_>>(), ["news"]);
-    assert_eq!(seen.row.age_seconds, None, "it was opened in this second");
+    assert_eq!(seen.connection_row.age_seconds, None, "it was opened in this second");
     net.advance(5);
-    assert_eq!(inside(&net, one).expect("open").row.age_seconds, Some(5));
+    assert_eq!(inside(&net, one).expect("open").connection_row.age_seconds, Some(5));
     let shard = &mut net.shards[0];
     assert_eq!(shard.end_for_operator(one.key, Some("other")), AccessEnd::NotSubscribed);
     assert_eq!(shard.end_for_operator(one.key, Some("news")), AccessEnd::Done);
@@ -230,7 +230,7 @@ fn a_slice_ends_early_where_connections_have_many_subscriptions() {
     let app = App { channels_per_connection_max: u32::MAX, ..sample() };
     let mut net = Net::with_app(1, app);
     let clients: Vec<Client> = (0..4).map(|_| net.connect(0)).collect();
-    for number in 0..SLICE {
+    for number in 0..SLICE_ENTRIES_MAX {
         for client in &clients {
             net.subscribe(*client, &format!("c-{number}"), None);
             net.read_raw(*client);
@@ -283,7 +283,7 @@ fn an_answer_to_another_node_is_cut_at_its_bytes_and_what_is_left_out_is_counted
         left_out_subscribers: 9,
         ..Findings::default()
     };
-    let rows = found.of_node(apps);
+    let rows = found.to_node_answer(apps);
     let bytes: usize = rows.channels.iter().map(|row| row.name.len() + 48).sum();
     let more: usize = rows.members.iter().map(|(id, info)| id.len() + info.len() + 48).sum();
     assert!(bytes + more <= ANSWER_BYTES_MAX && bytes + more > ANSWER_BYTES_MAX / 2);
@@ -301,16 +301,21 @@ fn the_inside_of_a_connection_for_another_node_counts_its_user_and_address() {
     let client = net.connect(0);
     let inside = inside(&net, client).expect("open");
     let user: Box<str> = "u".repeat(ANSWER_BYTES_MAX - 500).into();
-    let row = ConnectionRow { user: Some(user), ..inside.row.clone() };
+    let row = ConnectionRow { user: Some(user), ..inside.connection_row.clone() };
     let channels: Vec<Arc<str>> = (0..10).map(|_| Arc::from("c".repeat(100))).collect();
-    let inside = ConnectionInside { row, channels, ..*inside };
-    let answer = inside.of_node(&net.shards[0].context.settings.apps);
+    let inside = ConnectionDetails { connection_row: row, channels, ..*inside };
+    let answer = inside.to_node_answer(&net.shards[0].context.settings.apps);
     assert!((1..4).contains(&answer.channel_names.len()), "what the user leaves");
 }
 
 fn order(shard: &Shard, id: u32) -> OperatorOrder {
     let question = OperatorQuestion::Connections { app: None, contains: "".into() };
-    OperatorOrder { from: 0, id, received_at: shard.now(), question: Arc::new(question) }
+    OperatorOrder {
+        gathering_core: 0,
+        question_number: id,
+        received_at: shard.now(),
+        question: Arc::new(question),
+    }
 }
 
 /// The numbers of the questions that were answered `Busy`.
@@ -332,17 +337,21 @@ fn questions_of_other_operators_over_the_limit_are_answered_busy_and_counted() {
     let shard = &mut net.shards[0];
     let most = u32::try_from(OPERATOR_ORDERS_MAX).unwrap();
     for id in 0..most {
-        shard.take_order(order(shard, id));
+        shard.queue_operator_order(order(shard, id));
     }
     assert_eq!(busy(shard), [0_u32; 0]);
-    shard.take_order(order(shard, most));
+    shard.queue_operator_order(order(shard, most));
     assert_eq!(busy(shard), [most]);
     let metrics = shard.metrics().clone();
     assert_eq!((metrics.operator_orders.get(), metrics.operator_orders_refused.get()), (32, 1));
-    assert_eq!(shard.next_order().map(|order| order.id), Some(0), "the oldest");
-    shard.take_order(order(shard, most + 1));
+    assert_eq!(
+        shard.next_operator_order().map(|order| order.question_number),
+        Some(0),
+        "the oldest"
+    );
+    shard.queue_operator_order(order(shard, most + 1));
     assert_eq!(busy(shard), [0_u32; 0], "there is room again");
-    while shard.next_order().is_some() {}
+    while shard.next_operator_order().is_some() {}
     assert_eq!((metrics.operator_orders.get(), metrics.operator_orders.peak()), (0, 32));
 }
 
@@ -351,19 +360,23 @@ fn questions_of_other_operators_over_the_limit_are_answered_busy_and_counted() {
 fn an_order_whose_asker_no_longer_waits_is_not_carried_out() {
     let mut net = Net::in_cluster(1, sample());
     let shard = &mut net.shards[0];
-    shard.take_order(order(shard, 1));
+    shard.queue_operator_order(order(shard, 1));
     net.advance(1);
     let shard = &mut net.shards[0];
-    shard.take_order(order(shard, 2));
-    let first = shard.next_order().expect("in time");
-    assert_eq!(first.id, 1);
+    shard.queue_operator_order(order(shard, 2));
+    let first = shard.next_operator_order().expect("in time");
+    assert_eq!(first.question_number, 1);
     net.advance(1);
     let shard = &mut net.shards[0];
     assert!(first.is_late(shard.now()));
-    shard.take_order(order(shard, 3));
+    shard.queue_operator_order(order(shard, 3));
     net.advance(1);
     let shard = &mut net.shards[0];
-    assert_eq!(shard.next_order().map(|order| order.id), Some(3), "2 is late");
+    assert_eq!(
+        shard.next_operator_order().map(|order| order.question_number),
+        Some(3),
+        "2 is late"
+    );
     assert_eq!(busy(shard), [2], "the core that gathers has an answer of each core");
     assert_eq!(shard.metrics().operator_orders_refused.get(), 1);
 }

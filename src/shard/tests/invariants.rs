@@ -76,14 +76,14 @@ fn violations_at_a_connection_are_named() {
         ("slot 0 is closing and still in a channel", |shard| {
             shard.local.connections[Slot::new(0)].closing = true;
         }),
-        ("slot 0 is charged", |shard| shard.local.connections[Slot::new(0)].charged += 1),
+        ("slot 0 is charged", |shard| shard.local.connections[Slot::new(0)].charged_bytes += 1),
         ("the account says", |shard| {
-            shard.local.connections[Slot::new(0)].charged += 1;
+            shard.local.connections[Slot::new(0)].charged_bytes += 1;
             shard.local.connections[Slot::new(0)].subscriptions[0].charge += 1;
         }),
         ("mail of the shard to itself is left", |shard| {
             let channel = key(shard, "a");
-            shard.outbox.own.to_home.push_back(Mail::Disinterest { channel, core: 0 });
+            shard.outbox.own_mail.to_home.push_back(Mail::Disinterest { channel, core: 0 });
         }),
     ]);
 }
@@ -197,12 +197,12 @@ fn disagreements_of_the_two_sides_are_named() {
         ("#server-to-user-1: signed in here true, and not at home", |shard| {
             let (user, core) = (key(shard, USER), 0);
             shard.home.note_user(&shard.context, &mut shard.outbox, (&user, core), false, false);
-            shard.outbox.own = Default::default();
+            shard.outbox.own_mail = Default::default();
         }),
         ("#server-to-user-2: watched here true, and not at home", |shard| {
             let user = key(shard, "#server-to-user-2");
             shard.home.unwatch(&shard.context, &mut shard.outbox, &user, 0);
-            shard.outbox.own = Default::default();
+            shard.outbox.own_mail = Default::default();
         }),
     ]);
 }

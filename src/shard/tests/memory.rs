@@ -170,7 +170,7 @@ fn a_connection_that_reads_nothing_has_few_unsent_pongs() {
     ping(&mut net, client, b"first");
     let _ = net.shards[0].take_dirty(client.key.slot);
     // The socket is full.
-    net.shards[0].sent(client.key.slot, 0, true);
+    net.shards[0].on_sent(client.key.slot, 0, true);
     for number in 0..90_u8 {
         ping(&mut net, client, &[number; 100]);
     }

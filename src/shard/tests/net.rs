@@ -130,7 +130,7 @@ impl Net {
                         connection_bytes_max: send_queue_bytes_max + (1 << 20),
                     },
                     verbose_errors,
-                    ..Settings::alone(apps.clone())
+                    ..Settings::single_core(apps.clone())
                 })
             })
             .collect();
@@ -148,7 +148,7 @@ impl Net {
 
     pub(super) fn connect_to(&mut self, app: AppIndex, core: usize) -> Client {
         self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        assert!(self.shards[core].context.settings.apps.get(app).admit());
+        assert!(self.shards[core].context.settings.apps.get(app).try_count_connection());
         let key = self.shards[core].open(app, self.entropy, b"");
         let socket_id = self.shards[core].get(key).unwrap().socket_id;
         Client { core, key, socket_id }
@@ -273,7 +273,7 @@ impl Net {
         let _ = shard.take_dirty(client.key.slot);
         let mut bytes = Vec::new();
         shard.send_queue(client.key.slot).unwrap().copy_to(&mut bytes, usize::MAX);
-        shard.sent(client.key.slot, bytes.len(), false);
+        shard.on_sent(client.key.slot, bytes.len(), false);
         shard.note_sent(bytes.len());
         frames(&bytes)
     }
@@ -283,7 +283,7 @@ impl Net {
         let shard = &mut self.shards[client.core];
         let waiting = shard.send_queue(client.key.slot).unwrap().bytes();
         let _ = shard.take_dirty(client.key.slot);
-        shard.sent(client.key.slot, waiting, false);
+        shard.on_sent(client.key.slot, waiting, false);
         shard.note_sent(waiting);
     }
 

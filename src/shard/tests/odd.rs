@@ -15,7 +15,7 @@ fn given(subscriptions: &[&str], seconds: u32) -> ConnectionState {
         app: sample().id.as_str().into(),
         socket_id: SocketId::parse("1.2").unwrap(),
         subscriptions: subscriptions.iter().map(|name| ((*name).into(), None)).collect(),
-        begun: Vec::new(),
+        begun_frame: Vec::new(),
         unsent: Vec::new(),
         closing: false,
         last_inbound_seconds: seconds,

@@ -240,7 +240,7 @@ fn cache_channels_greet_with_the_last_event() {
 }
 
 #[test]
-fn client_events() {
+fn client_events_follow_the_rules_of_their_channel() {
     let event = |channel: &str| {
         json!({"event": "client-x", "channel": channel, "data": {"a": {}}, "user_id": "spoof"})
             .to_string()

@@ -76,7 +76,7 @@ fn a_wrong_signature_or_no_text_for_an_id_is_refused() {
 }
 
 #[test]
-fn both_selectors_terminate() {
+fn a_user_is_terminated_by_either_selector() {
     let mut net = Net::new(3);
     let by_sign_in = signed_in(&mut net, 1, "7", &[]);
     let by_presence = net.connect(2);
@@ -434,7 +434,7 @@ fn run(seed: u64) {
 fn check_webhooks(net: &Net) {
     let mut inside: HashMap<(String, String), bool> = HashMap::new();
     for event in &net.webhooks {
-        let (user, is_in) = match &event.what {
+        let (user, is_in) = match &event.happening {
             Happening::Occupied => (String::new(), true),
             Happening::Vacated => (String::new(), false),
             Happening::MemberAdded { user_id } => (user_id.to_string(), true),

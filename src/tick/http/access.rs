@@ -30,7 +30,7 @@ pub struct AccessLine {
 /// The answered requests of a core since the worker took them last.
 #[derive(Debug, Default)]
 pub struct AccessLog {
-    pub wanted: bool,
+    pub wants_entry: bool,
     /// When the present tick began, in nanoseconds.
     pub tick_began_ns: u64,
     pub lines: Vec<AccessLine>,
@@ -55,7 +55,7 @@ impl Http {
         answered: AccessEntry,
         who: impl FnOnce(&Self) -> LinePeer,
     ) {
-        if !self.access.wanted {
+        if !self.access.wants_entry {
             return;
         }
         if self.access.lines.len() == LINES_MAX {

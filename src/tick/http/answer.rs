@@ -1,7 +1,7 @@
 //! Carries out requests of the HTTP API.
 //!
 //! `api` turns a request into a plan; this file publishes, asks the other cores, and builds the answer. A request that
-//! must wait (for room in mailboxes, for its mail, for answers) leaves a `Pending` in its session, and `go_on`
+//! must wait (for room in mailboxes, for its mail, for answers) leaves a `Pending` in its session, and `resume`
 //! continues it. Limits: `GATHER_TIMEOUT_MS` for answers of cores, the overload level for publishes.
 
 use core::net::IpAddr;
@@ -37,12 +37,12 @@ impl Session {
         };
         let response = match api::plan(&request, target, &mut http.context()) {
             Plan::Respond(response) => response,
-            Plan::Refuse(Denied { response, app, noted }) => {
-                self.refused_as(http, About { request: Some(&request), app }, response, noted)
+            Plan::Refuse(Denied { response, app, log_line }) => {
+                self.refused_as(http, About { request: Some(&request), app }, response, log_line)
             }
-            Plan::Unauthenticated(Denied { response, app, noted }) => {
+            Plan::Unauthenticated(Denied { response, app, log_line }) => {
                 http.overload.admission.count_auth_failure(client, http.unix_seconds);
-                self.refused_as(http, About { request: Some(&request), app }, response, noted)
+                self.refused_as(http, About { request: Some(&request), app }, response, log_line)
             }
             // Over the budget, publishes continue: a server full of quiet connections must still deliver. Far over it,
             // publishes are refused, because they fill the send queues and a backend can retry.
@@ -83,7 +83,7 @@ impl Session {
         }
         let response = with_quota(quota, api::render(&reply, Vec::new()));
         if site.mailbox.has_overflow() {
-            site.http.posting.push_back(key);
+            site.http.awaiting_mail_in_rings.push_back(key);
             return self.wait(Pending::Posting { request, response });
         }
         self.respond(site.http, &response, &request);
@@ -104,7 +104,7 @@ impl Session {
 
     /// Continues a request if its wait is over: the mailboxes have room, the mail is in the rings, or the cores have
     /// answered. `late`: they have not answered in time. Does nothing if the request waits for something else.
-    pub(in crate::tick) fn go_on(&mut self, key: SessionKey, late: bool, site: &mut Site<'_>) {
+    pub(in crate::tick) fn resume(&mut self, key: SessionKey, late: bool, site: &mut Site<'_>) {
         match self.take_pending() {
             None => {}
             Some(Pending::Congested(publish)) => self.publish(key, *publish, site),
@@ -112,7 +112,7 @@ impl Session {
                 self.respond(site.http, &response, &request);
             }
             Some(Pending::Asking { request, id, reply, quota }) => {
-                let response = match site.gathers.take(id) {
+                let response = match site.gathers.take_answers(id) {
                     Some(answers) => with_quota(quota, api::render(&reply, answers)),
                     None if !late => {
                         return self.wait(Pending::Asking { request, id, reply, quota });
@@ -144,7 +144,8 @@ impl Session {
         if !admission.counts_auth_failures() || !matches!(target, Target::Api { .. }) {
             return Ok(None);
         }
-        let client = admission.address(self.peer.ip(), request.header_values("x-forwarded-for"));
+        let client =
+            admission.client_address(self.peer.ip(), request.header_values("x-forwarded-for"));
         http.metrics.count_check(Refused::AuthFailuresPerIp);
         let Err(most) = admission.may_authenticate(client, http.unix_seconds) else {
             return Ok(Some(client));
@@ -190,11 +191,11 @@ pub(in crate::tick) fn publish_for_operator(
 /// For `--print-events` and the event log of the console.
 fn note_accepted(http: &mut Http, app: AppIndex, publications: &[Publication]) {
     if http.rules.print_events || http.is_observed {
-        http.printed.extend(publications.iter().map(|one| Printed {
+        http.published_to_show.extend(publications.iter().map(|one| Printed {
             app,
             channel: one.channel.clone(),
             frame: one.frame.clone(),
-            except: one.except,
+            excluded_socket_id: one.excluded_socket_id,
         }));
     }
 }

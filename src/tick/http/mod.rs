@@ -57,7 +57,7 @@ pub struct Printed {
     pub app: AppIndex,
     pub channel: ChannelName,
     pub frame: FrameBytes,
-    pub except: Option<SocketId>,
+    pub excluded_socket_id: Option<SocketId>,
 }
 
 /// A log line about a refusal.
@@ -96,11 +96,11 @@ pub struct Http {
     /// The event log of the console has a viewer, as the worker set it at the beginning of the tick.
     pub is_observed: bool,
     /// Accepted events since the worker took them last, if they are to be printed or the event log has a viewer.
-    pub printed: Vec<Printed>,
+    pub published_to_show: Vec<Printed>,
     /// Sessions whose publish waits for room in the mailboxes, in order.
     pub(super) congested: VecDeque<SessionKey>,
     /// Sessions whose answer waits until their mail is in the rings, in order.
-    pub(super) posting: VecDeque<SessionKey>,
+    pub(super) awaiting_mail_in_rings: VecDeque<SessionKey>,
     /// What this core counts.
     pub(super) metrics: Arc<CoreMetrics>,
 }
@@ -108,7 +108,7 @@ pub struct Http {
 impl Http {
     /// Sessions whose publish, or its answer, waits for room in the mailboxes.
     pub(super) fn publishers_waiting(&self) -> usize {
-        self.congested.len() + self.posting.len()
+        self.congested.len() + self.awaiting_mail_in_rings.len()
     }
 
     /// `entropy` returns unpredictable numbers.
@@ -135,9 +135,9 @@ impl Http {
             lines,
             refusals: Vec::new(),
             access: AccessLog::default(),
-            printed: Vec::new(),
+            published_to_show: Vec::new(),
             congested: VecDeque::new(),
-            posting: VecDeque::new(),
+            awaiting_mail_in_rings: VecDeque::new(),
             // The core shares its own with them.
             metrics: Arc::new(CoreMetrics::new(0)),
         }
@@ -175,7 +175,7 @@ impl Http {
         who: impl FnOnce(&Self) -> LinePeer,
     ) -> Option<String> {
         let cause = noted.cause;
-        self.overload.refusals.count(cause.counted());
+        self.overload.refusals.count(cause.counter());
         self.metrics.lines_left_out.add(u64::from(noted.left_out.is_none()));
         let line = noted.line?;
         if let Some(left_out) = noted.left_out {

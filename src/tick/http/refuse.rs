@@ -36,7 +36,7 @@ impl Session {
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Response {
-        explained(response, self.refuse(http, about, cause, values))
+        with_explanation(response, self.refuse(http, about, cause, values))
     }
 
     /// `refused` for a line that is formatted already.
@@ -47,7 +47,7 @@ impl Session {
         response: Response,
         noted: Noted,
     ) -> Response {
-        explained(response, http.refuse_noted(noted, |http| self.who(http, about)))
+        with_explanation(response, http.refuse_noted(noted, |http| self.who(http, about)))
     }
 
     /// Its TLS has ended, because of the client.
@@ -59,7 +59,7 @@ impl Session {
     pub(in crate::tick) fn refuse_plain(&mut self, http: &mut Http) {
         let text = "This port is TLS: use https:// or wss://.";
         let response = Response::text(400, text);
-        let cause = match what_it_is(self.input()) {
+        let cause = match recognize_protocol(self.input()) {
             Cause::ProxyProtocol => Cause::ProxyProtocol,
             _ => Cause::PlainOnTlsPort,
         };
@@ -78,7 +78,7 @@ impl Session {
     pub(super) fn who(&self, http: &Http, about: About<'_>) -> LinePeer {
         let admission = &http.overload.admission;
         let client = about.request.map(|request| {
-            admission.address(self.peer.ip(), request.header_values("x-forwarded-for"))
+            admission.client_address(self.peer.ip(), request.header_values("x-forwarded-for"))
         });
         LinePeer { client, peer: Some(self.peer), app: about.app }
     }
@@ -114,7 +114,9 @@ impl Session {
             RequestRefusal::BadRequest if is_in_body => {
                 (Cause::BadRequest, [first, Detail::Nothing])
             }
-            RequestRefusal::BadRequest => (what_it_is(self.input()), [first, Detail::Nothing]),
+            RequestRefusal::BadRequest => {
+                (recognize_protocol(self.input()), [first, Detail::Nothing])
+            }
             RequestRefusal::Host => (Cause::Host, [first, Detail::Nothing]),
             RequestRefusal::ExpectationFailed => (Cause::Expectation, [first, Detail::Nothing]),
             RequestRefusal::UnsupportedTransferCoding => {
@@ -130,7 +132,7 @@ impl Session {
 }
 
 /// Adds the line to an answer, in development mode. The member `error` of a 422 answer stands beside Laravel's fields.
-fn explained(mut response: Response, line: Option<String>) -> Response {
+fn with_explanation(mut response: Response, line: Option<String>) -> Response {
     let Some(line) = line else { return response };
     match response.content_type {
         ContentType::Json if response.body == b"{}" => {
@@ -154,7 +156,7 @@ fn explained(mut response: Response, line: Option<String>) -> Response {
 }
 
 /// Recognizes other protocols by their first bytes.
-fn what_it_is(input: &[u8]) -> Cause {
+fn recognize_protocol(input: &[u8]) -> Cause {
     const TLS_HANDSHAKE: u8 = 0x16;
     /// Of the PROXY protocol's second version, which may be behind the empty lines that any request may begin with.
     const PROXY_2: &[u8] = b"\0\r\nQUIT";
@@ -194,7 +196,7 @@ mod tests {
             (b"", Cause::NotHttp),
             (b"GET /a?b=c HTTP/1.1\nHost: x\n\n", Cause::BadRequest),
         ] {
-            assert_eq!(what_it_is(input), cause, "{}", input.escape_ascii());
+            assert_eq!(recognize_protocol(input), cause, "{}", input.escape_ascii());
         }
         assert_eq!(without_query(first_line(b"GET /a?auth_signature=1 HTTP/1.1\r\n")), b"GET /a");
     }
@@ -204,15 +206,15 @@ mod tests {
         let body = |response: Response| String::from_utf8(response.body).unwrap();
         let why = || Some("say \"why\"".to_owned());
         let text = Response::text(404, "Not found.");
-        assert_eq!(body(explained(text.clone(), why())), "Not found. Say \"why\"");
-        assert_eq!(body(explained(text, None)), "Not found.");
-        let empty = explained(Response::json(400, "{}"), why());
+        assert_eq!(body(with_explanation(text.clone(), why())), "Not found. Say \"why\"");
+        assert_eq!(body(with_explanation(text, None)), "Not found.");
+        let empty = with_explanation(Response::json(400, "{}"), why());
         assert_eq!(body(empty), r#"{"error":"say \"why\""}"#);
         let listed = Response::json(422, r#"{"name":["The name field is required."]}"#);
         assert_eq!(
-            body(explained(listed.clone(), why())),
+            body(with_explanation(listed.clone(), why())),
             r#"{"name":["The name field is required."],"error":"say \"why\""}"#
         );
-        assert_eq!(explained(listed.clone(), None), listed);
+        assert_eq!(with_explanation(listed.clone(), None), listed);
     }
 }

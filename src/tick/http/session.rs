@@ -104,11 +104,11 @@ pub(in crate::tick) struct Session {
     /// The address slot of the socket while it speaks HTTP.
     pub(super) address_slot: AddressSlot,
     /// A request was answered, so waiting for the next one is no fault.
-    pub(in crate::tick) served: bool,
+    pub(in crate::tick) has_answered: bool,
     state: HttpState,
     pub(in crate::tick) timer: Timer,
     /// Memory that was charged for this session, in bytes.
-    held: u32,
+    charged_bytes: u32,
     work: Option<Box<Work>>,
 }
 
@@ -118,10 +118,10 @@ impl Session {
             peer,
             is_named: false,
             address_slot,
-            served: false,
+            has_answered: false,
             state: HttpState::Reading,
             timer: Timer::None,
-            held: 0,
+            charged_bytes: 0,
             work: None,
         }
     }
@@ -140,12 +140,12 @@ impl Session {
     pub(in crate::tick) fn of_another_process(
         peer: SessionPeer,
         address_slot: AddressSlot,
-        served: bool,
+        has_answered: bool,
         input: &[u8],
         rules: &super::Rules,
     ) -> Self {
         let SessionPeer { address, is_named } = peer;
-        let mut session = Self { served, is_named, ..Self::new(address, address_slot) };
+        let mut session = Self { has_answered, is_named, ..Self::new(address, address_slot) };
         if !input.is_empty() {
             let mut work = Spare::default().take(rules);
             work.input.extend_from_slice(input);
@@ -200,7 +200,7 @@ impl Session {
             return;
         }
         let work = self.work.get_or_insert_with(|| spare.take(rules));
-        work.forget_used();
+        work.discard_used();
         work.input.extend_from_slice(bytes);
     }
 
@@ -216,7 +216,7 @@ impl Session {
         let progress = work.reader.read_front(unused, &mut used);
         work.used += used;
         if work.unused().is_empty() {
-            work.forget_used();
+            work.discard_used();
         }
         match progress {
             Ok(Progress::Complete(request)) => {
@@ -274,7 +274,7 @@ impl Session {
     /// Answers a request. The connection closes after the answer unless client and server want to keep it.
     pub(super) fn respond(&mut self, http: &mut Http, response: &Response, request: &Request) {
         let keep_alive = request.keep_alive() && !http.draining;
-        self.served = true;
+        self.has_answered = true;
         // A client that did not ask to close may have sent its next request already.
         let in_order = !request.keep_alive();
         self.state = if keep_alive { HttpState::Reading } else { HttpState::Closing { in_order } };
@@ -286,7 +286,7 @@ impl Session {
             metrics.http_received_bytes.add(request.received_bytes() as u64);
             let sent_bytes = work.output.len() - before;
             metrics.http_transmitted_bytes.add(sent_bytes as u64);
-            if let (true, Some(began_ns)) = (http.access.wanted, work.api_since_ns) {
+            if let (true, Some(began_ns)) = (http.access.wants_entry, work.api_since_ns) {
                 let status = response.status;
                 let answered = AccessEntry { app: work.app, status, sent_bytes, began_ns };
                 http.note_access(request, answered, |http| self.who(http, About::request(request)));
@@ -338,7 +338,7 @@ impl Session {
     }
 
     /// All answers are sent: returns how the session continues. `more_may_come`: unread bytes have arrived.
-    pub(in crate::tick) fn after_answers(&mut self, more_may_come: bool) -> After {
+    pub(in crate::tick) fn next_after_answers(&mut self, more_may_come: bool) -> After {
         match self.state {
             HttpState::Closing { in_order: true } if !more_may_come && self.input().is_empty() => {
                 After::Close
@@ -353,7 +353,7 @@ impl Session {
     }
 
     /// Returns buffers that it does not need now.
-    pub(in crate::tick) fn rest(&mut self, spare: &mut Spare) {
+    pub(in crate::tick) fn release_buffers(&mut self, spare: &mut Spare) {
         let Some(work) = &mut self.work else { return };
         let is_needed = work.pending.is_some()
             || !work.reader.is_empty()
@@ -361,7 +361,7 @@ impl Session {
             || !work.unused().is_empty()
             || !work.output.is_empty();
         if !is_needed && let Some(work) = self.work.take() {
-            spare.put(work);
+            spare.put_back(work);
         } else if let Some(work) = &mut self.work
             && work.unused().is_empty()
             && work.output.is_empty()
@@ -374,8 +374,8 @@ impl Session {
     /// Ends the session: releases its counts, and ends its question to other cores.
     pub(in crate::tick) fn end(mut self, site: &mut Site<'_>, spare: &mut Spare) {
         let admission = &site.http.overload.admission;
-        admission.leave_socket(std::mem::replace(&mut self.address_slot, AddressSlot::NONE));
-        site.shard.note_http(self.held as usize, 0);
+        admission.release_socket(std::mem::replace(&mut self.address_slot, AddressSlot::NONE));
+        site.shard.note_http(self.charged_bytes as usize, 0);
         if let Some(id) = self.question() {
             site.gathers.end(id);
         }
@@ -385,7 +385,7 @@ impl Session {
             work.used = 0;
             work.output.clear();
             work.sent = 0;
-            spare.put(work);
+            spare.put_back(work);
         }
     }
 
@@ -397,7 +397,7 @@ impl Session {
                 let mut output = std::mem::take(&mut work.output);
                 output.drain(..work.sent);
                 work.sent = 0;
-                work.forget_used();
+                work.discard_used();
                 (output, std::mem::take(&mut work.input))
             }
         }

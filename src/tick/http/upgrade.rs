@@ -27,9 +27,9 @@ impl Session {
     /// The client for which a handshake counts, if a limit by address is on.
     pub(super) fn client(&self, http: &Http, request: &Request) -> Option<IpAddr> {
         let admission = &http.overload.admission;
-        admission
-            .is_on()
-            .then(|| admission.address(self.peer.ip(), request.header_values("x-forwarded-for")))
+        admission.limits_clients().then(|| {
+            admission.client_address(self.peer.ip(), request.header_values("x-forwarded-for"))
+        })
     }
 
     /// Counts the socket for the client that a trusted proxy names with this request; the proxy itself has no limit.
@@ -42,9 +42,9 @@ impl Session {
         if !admission.counts_sockets_of_proxy(self.peer.ip()) {
             return Ok(());
         }
-        admission.leave_socket(std::mem::replace(&mut self.address_slot, AddressSlot::NONE));
+        admission.release_socket(std::mem::replace(&mut self.address_slot, AddressSlot::NONE));
         let Some(client) = self.client(http, request) else { return Ok(()) };
-        match admission.enter_socket(client) {
+        match admission.try_count_socket(client) {
             Ok(address_slot) => self.address_slot = address_slot,
             Err(most) => {
                 let text =
@@ -72,7 +72,7 @@ impl Session {
         if http.overload.admission.limits_handshakes() {
             http.metrics.count_check(Refused::HandshakesPerIp);
         }
-        http.overload.admission.begin(client, http.unix_seconds).map_err(|most| {
+        http.overload.admission.try_count_handshake(client, http.unix_seconds).map_err(|most| {
             let text = format!("Too many handshakes: {most} a second from one address; try again.");
             let response = Response::text(429, &text).with_header("Retry-After", "1");
             let values = [Detail::Address(client), Detail::Counted(most.into(), "handshake")];
@@ -186,7 +186,9 @@ impl Session {
         if client.is_some() && overload.admission.limits_connections() {
             metrics.count_check(Refused::ConnectionsPerIp);
         }
-        let address_slot = match client.map(|client| (client, overload.admission.enter(client))) {
+        let address_slot = match client
+            .map(|client| (client, overload.admission.try_count_connection(client)))
+        {
             None => AddressSlot::NONE,
             Some((_, Ok(address_slot))) => address_slot,
             Some((client, Err(most))) => {
@@ -195,10 +197,10 @@ impl Session {
                 return Err(unwanted(about, error, cause, &values));
             }
         };
-        if app.admit() {
+        if app.try_count_connection() {
             return Ok(Admitted { app: index, address_slot });
         }
-        overload.admission.leave(address_slot);
+        overload.admission.release_connection(address_slot);
         let retries = app.over_quota_retries;
         let error = if retries { error_code::OVER_QUOTA_RETRY } else { error_code::OVER_QUOTA };
         let most = app.connections_max.unwrap_or(u32::MAX).into();

@@ -16,7 +16,7 @@ const CLOSE_ANSWER_MS: u64 = 3_000;
 impl<K: Kernel> Reactor<K> {
     /// A connection is closing: its socket is closed once its close frame is sent and answered, or at its deadline.
     pub(in crate::tick) fn await_close(&mut self, key: ConnectionKey, now: Moment) {
-        self.closing_until.push_back((Moment(now.0 + CLOSE_ANSWER_MS), key));
+        self.closing_deadlines.push_back((Moment(now.0 + CLOSE_ANSWER_MS), key));
     }
 
     /// The kernel has the last frame of a closing connection.
@@ -36,11 +36,11 @@ impl<K: Kernel> Reactor<K> {
 
     /// Ends connections whose peers have not answered our close frame in time.
     pub(in crate::tick) fn expire(&mut self, shard: &mut Shard, now: Moment) {
-        while let Some((deadline, key)) = self.closing_until.front().copied() {
+        while let Some((deadline, key)) = self.closing_deadlines.front().copied() {
             if deadline > now {
                 break;
             }
-            self.closing_until.pop_front();
+            self.closing_deadlines.pop_front();
             self.drop_socket(shard, key);
         }
     }

@@ -26,7 +26,7 @@ impl<K: Kernel> Reactor<K> {
         }
         // Entries of connections that have ended stay until their turn.
         let mut queued = HashSet::new();
-        let queues = self.ready.iter().chain(&self.unread).chain(&self.paced);
+        let queues = self.ready.iter().chain(&self.unread).chain(&self.paused_reads);
         for key in queues.filter(|key| shard.get(**key).is_some()) {
             if !queued.insert(key.slot) {
                 return Err(format!("{key:?} is queued twice"));

@@ -20,7 +20,7 @@ impl<K: Kernel> Reactor<K> {
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
         // Cost since the last look at the clock.
         let mut bytes = 0;
-        if std::mem::take(&mut self.starved) && waiting > 0 {
+        if std::mem::take(&mut self.had_no_read_time) && waiting > 0 {
             waiting -= 1;
             if let Some(key) = self.unread.pop_front() {
                 bytes += self.read(shard, key).max(limits::READ_COST_BYTES_MIN);
@@ -35,7 +35,7 @@ impl<K: Kernel> Reactor<K> {
     fn read_waiting(&mut self, shard: &mut Shard, count: usize, deadline: u64) {
         for number in 0..count {
             if self.kernel.stamp() >= deadline {
-                self.starved = number == 0;
+                self.had_no_read_time = number == 0;
                 return;
             }
             let Some(key) = self.unread.pop_front() else { return };
@@ -74,14 +74,14 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Queues paused sockets again whose wait is over.
-    pub(super) fn look_at_paced(&mut self, shard: &Shard) {
+    pub(super) fn check_paused_reads(&mut self, shard: &Shard) {
         let now = shard.now();
-        if self.paced.is_empty() || now < self.next_paced_look {
+        if self.paused_reads.is_empty() || now < self.next_paused_check {
             return;
         }
-        self.next_paced_look = Moment(now.0 + PACED_LOOK_MS);
+        self.next_paused_check = Moment(now.0 + PACED_LOOK_MS);
         let ready = &mut self.ready;
-        self.paced.retain(|key| {
+        self.paused_reads.retain(|key| {
             let is_there = shard.get(*key).is_some();
             let must_wait = shard.must_wait(*key);
             if is_there && !must_wait {
@@ -97,7 +97,7 @@ impl<K: Kernel> Reactor<K> {
             return 0;
         }
         if shard.must_wait(key) {
-            self.paced.push(key);
+            self.paused_reads.push(key);
             return 0;
         }
         let socket = &mut self.sockets.0[key.slot.index()];
@@ -124,7 +124,7 @@ impl<K: Kernel> Reactor<K> {
                 if self.secure.is_secure(key.slot) {
                     self.feed_secure(shard, key, &mut scratch, count);
                 } else {
-                    self.feed(shard, key, &mut scratch[RECORD_BYTES_MAX..][..count]);
+                    self.decode_input(shard, key, &mut scratch[RECORD_BYTES_MAX..][..count]);
                 }
                 self.scratch = scratch;
                 count
@@ -146,7 +146,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Decodes received bytes and passes the messages to the shard.
-    pub(super) fn feed(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
+    pub(super) fn decode_input(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
         let Some(connection) = shard.get(key) else { return };
         if connection.is_closing() && self.sockets.0[key.slot.index()].partial.is_none() {
             return;
@@ -170,14 +170,14 @@ impl<K: Kernel> Reactor<K> {
 
     /// Reads of some sockets are paused: a tick is needed when they may continue.
     #[must_use]
-    pub fn has_paced(&self) -> bool {
-        !self.paced.is_empty()
+    pub fn has_paused_reads(&self) -> bool {
+        !self.paused_reads.is_empty()
     }
 
     /// Entries of the queues of readable sockets: at most one for each connection.
     #[must_use]
-    pub fn queued(&self) -> usize {
-        self.ready.len() + self.unread.len() + self.paced.len() + self.sessions.queued()
+    pub fn queued_reads(&self) -> usize {
+        self.ready.len() + self.unread.len() + self.paused_reads.len() + self.sessions.queued()
     }
 
     /// Another tick is needed that no report will cause.

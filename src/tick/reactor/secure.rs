@@ -76,7 +76,7 @@ impl<K: Kernel> Reactor<K> {
         let SecureInput { plain, end } = secure.receive(scratch, RECORD_BYTES_MAX, end);
         self.note_kept(shard, key, kept_before);
         if let Some(content) = scratch.get_mut(plain).filter(|content| !content.is_empty()) {
-            self.feed(shard, key, content);
+            self.decode_input(shard, key, content);
         }
         match end {
             None => self.wake_secure(shard, key),
@@ -159,7 +159,7 @@ impl<K: Kernel> Reactor<K> {
     ) {
         match secure.map(|mut secure| secure.final_bytes()) {
             Some(bytes) if !bytes.is_empty() => self.final_bytes.push((socket, bytes)),
-            _ => self.closing.push(socket),
+            _ => self.closed_sockets.push(socket),
         }
     }
 
@@ -170,6 +170,6 @@ impl<K: Kernel> Reactor<K> {
             let sends = batch.iter().map(|(socket, bytes)| Send { socket, bytes });
             self.kernel.send_all(sends, &mut results);
         }
-        self.closing.extend(self.final_bytes.drain(..).map(|(socket, _)| socket));
+        self.closed_sockets.extend(self.final_bytes.drain(..).map(|(socket, _)| socket));
     }
 }

@@ -48,7 +48,7 @@ impl<K: Kernel> Reactor<K> {
     /// Accepts connections that wait, and carries out their first requests.
     pub(in crate::tick) fn accept(&mut self, site: &mut Site<'_>) {
         let now = site.shard.now();
-        if !site.http.accepts || now < self.accept_again {
+        if !site.http.accepts || now < self.accept_resumes_at {
             return;
         }
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
@@ -85,7 +85,7 @@ impl<K: Kernel> Reactor<K> {
                          ulimit -n",
                     );
                     site.http.refuse(Cause::AcceptPaused, &[why], |_| LinePeer::default());
-                    self.accept_again = Moment(now.0 + FULL_PAUSE_MS);
+                    self.accept_resumes_at = Moment(now.0 + FULL_PAUSE_MS);
                     return;
                 }
                 match self.kernel.accept(&self.listeners[index].listener) {
@@ -98,7 +98,7 @@ impl<K: Kernel> Reactor<K> {
                         site.http.refuse(Cause::AcceptPaused, &[Detail::Own(&why)], |_| {
                             LinePeer::default()
                         });
-                        self.accept_again = Moment(now.0 + EXHAUSTED_PAUSE_MS);
+                        self.accept_resumes_at = Moment(now.0 + EXHAUSTED_PAUSE_MS);
                         return;
                     }
                     // The next connection is not affected.
@@ -109,9 +109,9 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// When connections that wait may be accepted.
-    pub(in crate::tick) fn accepts_again_at(&self, http: &Http) -> Option<Moment> {
+    pub(in crate::tick) fn accept_due(&self, http: &Http) -> Option<Moment> {
         let waits = http.accepts && self.listeners.iter().any(|state| state.is_ready);
-        waits.then_some(self.accept_again)
+        waits.then_some(self.accept_resumes_at)
     }
 
     pub(in crate::tick) fn note_listener(&mut self, index: u32, more: bool) {
@@ -132,7 +132,7 @@ impl<K: Kernel> Reactor<K> {
     ) {
         let address = peer.ip();
         let Some(address_slot) = self.enter_address(site, peer) else {
-            self.closing.push(socket);
+            self.closed_sockets.push(socket);
             return;
         };
         // Only a connection within the limit of its address may replace another one.
@@ -149,7 +149,7 @@ impl<K: Kernel> Reactor<K> {
         }
         if let Some(key) = self.keep_session(site, socket, None, session) {
             if let Some(entry) = self.sessions.get(key) {
-                entry.awaited = awaited;
+                entry.awaited_header = awaited;
             }
             self.sessions.accepted.push(key);
         }
@@ -162,7 +162,7 @@ impl<K: Kernel> Reactor<K> {
         peer: SocketAddr,
     ) -> Option<AddressSlot> {
         let address = peer.ip();
-        match site.http.overload.admission.enter_socket(address) {
+        match site.http.overload.admission.try_count_socket(address) {
             Ok(address_slot) => Some(address_slot),
             Err(most) => {
                 let values =
@@ -175,7 +175,7 @@ impl<K: Kernel> Reactor<K> {
                     self.make_room(site, key, Session::refuse_idle);
                 }
                 let admission = &site.http.overload.admission;
-                admission.enter_socket_instead(address, makes_room.is_some())
+                admission.count_replacing_socket(address, makes_room.is_some())
             }
         }
     }
@@ -191,7 +191,7 @@ impl<K: Kernel> Reactor<K> {
         if !self.note_new_session(site, &mut session) {
             session.refuse_heavy(site.http);
             session.end(site, &mut self.sessions.spare);
-            self.closing.push(socket);
+            self.closed_sockets.push(socket);
             return None;
         }
         let key = self.sessions.insert(socket, secure, session);
@@ -215,7 +215,7 @@ impl<K: Kernel> Reactor<K> {
         let secure = secure.map(SecureSocket::import);
         if matches!(secure, Some(None)) {
             // Without its keys it must not continue in plain text.
-            self.closing.push(socket);
+            self.closed_sockets.push(socket);
             return;
         }
         // The other process accepted it, so the limit does not apply here.
@@ -223,7 +223,7 @@ impl<K: Kernel> Reactor<K> {
             .http
             .overload
             .admission
-            .enter_socket(peer.address.ip())
+            .try_count_socket(peer.address.ip())
             .unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
         let session = Session::of_another_process(peer, address_slot, served, input, rules);
@@ -235,12 +235,12 @@ impl<K: Kernel> Reactor<K> {
 
     /// Charges the memory of a new session. If there is none, the session that has waited longest is ended.
     fn note_new_session(&mut self, site: &mut Site<'_>, session: &mut Session) -> bool {
-        if session.note_memory(site, 0) {
+        if session.try_charge_memory(site, 0) {
             return true;
         }
         let Some(key) = self.sessions.longest_waiting() else { return false };
         self.make_room(site, key, Session::refuse_heavy);
-        session.note_memory(site, 0)
+        session.try_charge_memory(site, 0)
     }
 
     /// Ends a session for a new one. `refuse` logs what the new one needs.

@@ -141,7 +141,7 @@ impl<K: Kernel> Reactor<K> {
                 if count == room.len() || until == Queued::ToTheEnd {
                     self.queue_session(key, until);
                 }
-                self.sessions.wait_again(key);
+                self.sessions.restart_wait(key);
                 self.take_input(site, key, count)
             }
         }
@@ -182,11 +182,11 @@ impl<K: Kernel> Reactor<K> {
         let Sessions { entries, answers, spare, ready, .. } = &mut self.sessions;
         let entry = entries.get_mut(key.slot.index());
         let Some(entry) = entry.filter(|entry| entry.generation == key.generation) else { return };
-        entry.session.rest(spare);
+        entry.session.release_buffers(spare);
         let secure_bytes = entry.secure_bytes();
         if !entry.is_blocked && !entry.session.has_begun() && secure_bytes == 0 {
-            entry.session.note_rest(site);
-        } else if !entry.session.note_memory(site, secure_bytes)
+            entry.session.release_memory_charge(site);
+        } else if !entry.session.try_charge_memory(site, secure_bytes)
             && (entry.is_in_handshake() || !entry.session.refuse_for_memory(site.http))
         {
             return self.drop_session(site, key);
@@ -208,7 +208,7 @@ impl<K: Kernel> Reactor<K> {
             entry.is_deferred = false;
             ready.push_back(key);
         }
-        let seconds = if entry.awaited.is_some() {
+        let seconds = if entry.awaited_header.is_some() {
             entry.session.header_timer(site.http)
         } else if entry.is_in_handshake() {
             entry.session.handshake_timer(entry.has_received, site.http)
@@ -223,7 +223,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// The kernel has taken `sent` of the `given` bytes of a session's answers. `sealed`: these bytes, with TLS.
-    pub(super) fn answered(
+    pub(super) fn on_answer_sent(
         &mut self,
         site: &mut Site<'_>,
         key: SessionKey,
@@ -250,7 +250,7 @@ impl<K: Kernel> Reactor<K> {
             }
             return self.settle_session(site, key);
         }
-        match entry.session.after_answers(entry.queued != Queued::No) {
+        match entry.session.next_after_answers(entry.queued != Queued::No) {
             After::Close => return self.drop_session(site, key),
             After::ShutDown if !self.kernel.shut_down(&entry.socket) => {
                 return self.drop_session(site, key);
@@ -265,30 +265,30 @@ impl<K: Kernel> Reactor<K> {
     /// Continues sessions whose wait is over.
     pub(super) fn resume_sessions(&mut self, site: &mut Site<'_>) {
         // The next pipelined request may ask a question as well; with one core its answers are complete at once.
-        while let Some((key, id)) = site.gathers.take_whole() {
+        while let Some((key, id)) = site.gathers.next_complete_session() {
             let found = self.sessions.get(key);
             if found.is_some_and(|entry| entry.session.question() == Some(id)) {
-                self.go_on(site, key, false);
+                self.resume_session(site, key, false);
             } else {
                 site.gathers.end(id);
             }
         }
         while !site.mailbox.has_overflow()
-            && let Some(key) = site.http.posting.pop_front()
+            && let Some(key) = site.http.awaiting_mail_in_rings.pop_front()
         {
-            self.go_on(site, key, false);
+            self.resume_session(site, key, false);
         }
         while !site.mailbox.is_congested()
             && let Some(key) = site.http.congested.pop_front()
         {
-            self.go_on(site, key, false);
+            self.resume_session(site, key, false);
         }
     }
 
-    fn go_on(&mut self, site: &mut Site<'_>, key: SessionKey, late: bool) {
+    fn resume_session(&mut self, site: &mut Site<'_>, key: SessionKey, late: bool) {
         site.stamp = self.kernel.stamp();
         if let Some(entry) = self.sessions.get(key) {
-            entry.session.go_on(key, late, site);
+            entry.session.resume(key, late, site);
             self.serve(site, key);
         }
     }
@@ -302,34 +302,34 @@ impl<K: Kernel> Reactor<K> {
             return;
         }
         for second in Wheel::<SessionKey>::seconds_since(before, now) {
-            for due in self.sessions.wheel.take(second) {
+            for due in self.sessions.wheel.take_bucket(second) {
                 if due.at_seconds > now {
                     self.sessions.wheel.add(due.key, due.at_seconds);
                     continue;
                 }
                 let Some(entry) = self.sessions.get(due.key) else { continue };
-                if entry.look_at_seconds != due.at_seconds {
+                if entry.wheel_entry_seconds != due.at_seconds {
                     continue;
                 }
-                entry.look_at_seconds = NEVER;
+                entry.wheel_entry_seconds = NEVER;
                 let deadline = entry.deadline_seconds;
                 if deadline <= now {
-                    self.time_is_up(site, due.key, now);
+                    self.on_deadline(site, due.key, now);
                 } else if deadline != NEVER {
-                    entry.look_at_seconds = deadline;
+                    entry.wheel_entry_seconds = deadline;
                     self.sessions.wheel.add(due.key, deadline);
                 }
             }
         }
     }
 
-    fn time_is_up(&mut self, site: &mut Site<'_>, key: SessionKey, now: u32) {
+    fn on_deadline(&mut self, site: &mut Site<'_>, key: SessionKey, now: u32) {
         let Some(entry) = self.sessions.get(key) else { return };
         match entry.session.timer {
             Timer::None => return,
             Timer::Cores => {
                 entry.session.timer = Timer::None;
-                return self.go_on(site, key, true);
+                return self.resume_session(site, key, true);
             }
             // Input that has arrived by now was in time.
             Timer::FirstByte

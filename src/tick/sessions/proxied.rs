@@ -22,7 +22,7 @@ impl<K: Kernel> Reactor<K> {
         end: usize,
     ) -> Option<usize> {
         let begin = RECORD_BYTES_MAX;
-        let Some(awaited) = &mut self.sessions.get(key)?.awaited else { return Some(begin) };
+        let Some(awaited) = &mut self.sessions.get(key)?.awaited_header else { return Some(begin) };
         let is_secure = awaited.is_secure;
         let received = self.scratch.get(begin..end).unwrap_or_default();
         match awaited.reader.read(received) {
@@ -55,7 +55,7 @@ impl<K: Kernel> Reactor<K> {
     /// What follows is the client's. `None`: the session has ended.
     fn end_header(&mut self, site: &mut Site<'_>, key: SessionKey, is_secure: bool) -> Option<()> {
         let entry = self.sessions.get(key)?;
-        entry.awaited = None;
+        entry.awaited_header = None;
         if !is_secure {
             return Some(());
         }
@@ -80,7 +80,7 @@ impl<K: Kernel> Reactor<K> {
     ) {
         let super::table::Sessions { entries, spare, .. } = &mut self.sessions;
         let Some(entry) = entries.get_mut(key.slot.index()) else { return };
-        entry.awaited = None;
+        entry.awaited_header = None;
         let bytes = self.scratch.get(RECORD_BYTES_MAX..end).unwrap_or_default();
         entry.session.take(bytes, spare, &site.http.rules);
         entry.session.refuse_header(site.http, fault);

@@ -24,7 +24,7 @@ impl<K: Kernel> Reactor<K> {
         let Some(secure) = self.acceptor.as_ref().and_then(SecureSocket::accept) else {
             session.refuse_secure(site.http, Cause::TlsHandshake, "no certificate can be used");
             session.end(site, &mut self.sessions.spare);
-            self.closing.push(socket);
+            self.closed_sockets.push(socket);
             return;
         };
         if let Some(key) = self.keep_session(site, socket, Some(secure), session) {

@@ -33,7 +33,7 @@ pub(super) struct SessionEntry<S, C> {
     /// With TLS: its channel.
     pub(super) secure: Option<Box<SecureSocket<C>>>,
     /// It must begin with a header of the PROXY protocol.
-    pub(super) awaited: Option<Box<AwaitedHeader>>,
+    pub(super) awaited_header: Option<Box<AwaitedHeader>>,
     /// A byte of its TLS handshake has arrived.
     pub(super) has_received: bool,
     pub(super) generation: u32,
@@ -51,7 +51,7 @@ pub(super) struct SessionEntry<S, C> {
     pub(super) wait_number: u32,
     pub(super) deadline_seconds: u32,
     /// The earliest entry of the wheel; `NEVER`: none.
-    pub(super) look_at_seconds: u32,
+    pub(super) wheel_entry_seconds: u32,
     pub(super) session: Session,
 }
 
@@ -83,8 +83,8 @@ pub(in crate::tick) struct Sessions<S, C> {
 pub(super) struct Ages {
     by_age: VecDeque<(SessionKey, u32)>,
     /// The same for sessions that have sent nothing yet: these are ended first.
-    silent: VecDeque<(SessionKey, u32)>,
-    number: u32,
+    silent_by_age: VecDeque<(SessionKey, u32)>,
+    last_wait_number: u32,
     /// Sessions that wait.
     pub(super) waiting: usize,
 }
@@ -123,7 +123,7 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
         let may_secure = |secure: &SecureSocket<C>| {
             secure.is_established() && !secure.has_output() && !secure.has_ended()
         };
-        self.awaited.is_none()
+        self.awaited_header.is_none()
             && self.session.may_move()
             && self.secure.as_deref().is_none_or(may_secure)
     }
@@ -131,18 +131,18 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
     /// It has to wait for its first request, and most first requests make it a connection: its handshake of TLS comes
     /// before.
     pub(super) fn is_watched_once(&self) -> bool {
-        self.secure.is_some() && !self.session.served
+        self.secure.is_some() && !self.session.has_answered
     }
 
     /// Of TLS, or before it.
     pub(super) fn is_in_handshake(&self) -> bool {
-        self.awaited.is_some()
+        self.awaited_header.is_some()
             || self.secure.as_ref().is_some_and(|secure| !secure.is_established())
     }
 
     /// Memory of its TLS, and of the header before it.
     pub(super) fn secure_bytes(&self) -> usize {
-        let awaited = if self.awaited.is_some() { size_of::<AwaitedHeader>() } else { 0 };
+        let awaited = if self.awaited_header.is_some() { size_of::<AwaitedHeader>() } else { 0 };
         awaited
             + self
                 .secure
@@ -177,7 +177,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
     }
 
     /// Sessions that another process could not continue, except those that only wait for their client to close.
-    pub(in crate::tick) fn busy(&self) -> usize {
+    pub(in crate::tick) fn untransferable_count(&self) -> usize {
         let is_busy =
             |entry: &SessionEntry<S, C>| !entry.may_move() && entry.session.timer != Timer::Discard;
         self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
@@ -191,7 +191,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             TransferredSession {
                 socket: &entry.socket,
                 peer: SessionPeer { address: session.peer, is_named: session.is_named },
-                served: session.served,
+                served: session.has_answered,
                 input: session.input(),
                 secure: entry.secure.as_ref().and_then(|secure| secure.export()),
             }
@@ -226,7 +226,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         let slot = self.entries.insert(SessionEntry {
             socket,
             secure,
-            awaited: None,
+            awaited_header: None,
             has_received: false,
             generation,
             read_in_tick: 0,
@@ -237,7 +237,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             has_answer: false,
             wait_number: 0,
             deadline_seconds: NEVER,
-            look_at_seconds: NEVER,
+            wheel_entry_seconds: NEVER,
             session,
         });
         SessionKey { slot: Slot::of(slot), generation }
@@ -259,8 +259,8 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         };
         let at = Moment(now.0 + 999).seconds().saturating_add(seconds);
         entry.deadline_seconds = at;
-        if at < entry.look_at_seconds {
-            entry.look_at_seconds = at;
+        if at < entry.wheel_entry_seconds {
+            entry.wheel_entry_seconds = at;
             self.wheel.add(key, at);
         }
     }
@@ -283,14 +283,14 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             self.ages.waiting -= 1;
             return;
         }
-        self.ages.number = self.ages.number.wrapping_add(1).max(1);
-        let number = self.ages.number;
+        self.ages.last_wait_number = self.ages.last_wait_number.wrapping_add(1).max(1);
+        let number = self.ages.last_wait_number;
         if let Some(entry) = self.get(key) {
             entry.wait_number = number;
         }
         self.ages.waiting += 1;
         let Self { entries, ages, .. } = self;
-        let queue = if is_silent { &mut ages.silent } else { &mut ages.by_age };
+        let queue = if is_silent { &mut ages.silent_by_age } else { &mut ages.by_age };
         // Sessions begin to wait often and end seldom, so stale entries are dropped here.
         if queue.len() > 64 + 2 * entries.len() {
             queue.retain(|(key, number)| {
@@ -302,7 +302,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
     }
 
     /// Bytes have arrived: the waiting time starts again.
-    pub(super) fn wait_again(&mut self, key: SessionKey) {
+    pub(super) fn restart_wait(&mut self, key: SessionKey) {
         if let Some(entry) = self.get(key)
             && std::mem::take(&mut entry.wait_number) != 0
         {
@@ -310,21 +310,24 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         }
     }
 
-    pub(super) fn waits(&self, (key, number): (SessionKey, u32)) -> Option<&SessionEntry<S, C>> {
+    pub(super) fn waiting_entry(
+        &self,
+        (key, number): (SessionKey, u32),
+    ) -> Option<&SessionEntry<S, C>> {
         let entry = self.entries.get(key.slot.index())?;
         (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
     }
 
     /// The session that has waited longest, preferably one that has sent nothing.
     pub(super) fn longest_waiting(&mut self) -> Option<SessionKey> {
-        while let Some(found) = self.ages.silent.front().copied() {
-            if self.waits(found).is_some() {
+        while let Some(found) = self.ages.silent_by_age.front().copied() {
+            if self.waiting_entry(found).is_some() {
                 return Some(found.0);
             }
-            self.ages.silent.pop_front();
+            self.ages.silent_by_age.pop_front();
         }
         while let Some(found) = self.ages.by_age.front().copied() {
-            if self.waits(found).is_some() {
+            if self.waiting_entry(found).is_some() {
                 return Some(found.0);
             }
             self.ages.by_age.pop_front();
@@ -336,8 +339,9 @@ impl<S, C: SecureChannel> Sessions<S, C> {
     pub(super) fn longest_waiting_of(&mut self, address: IpAddr) -> Option<SessionKey> {
         // Drops stale entries at the front, which are there if sessions end in the order in which they came.
         self.longest_waiting();
-        let live = |found: &(SessionKey, u32)| self.waits(*found).map(|entry| (found.0, entry));
-        [&self.ages.silent, &self.ages.by_age].into_iter().find_map(|queue| {
+        let live =
+            |found: &(SessionKey, u32)| self.waiting_entry(*found).map(|entry| (found.0, entry));
+        [&self.ages.silent_by_age, &self.ages.by_age].into_iter().find_map(|queue| {
             let first = queue.iter().take(LOOKED_AT_MAX).filter_map(live).take(SEARCHED_MAX);
             let mut of_address = first.filter(|(_, entry)| entry.session.peer.ip() == address);
             of_address.next().map(|(key, _)| key)
@@ -382,7 +386,7 @@ mod tests {
     fn sessions_that_have_sent_nothing_make_room_before_others() {
         let mut sessions = Sessions::default();
         let served = waiting(&mut sessions, [192, 0, 2, 1]);
-        sessions.wait_again(served);
+        sessions.restart_wait(served);
         sessions.get(served).unwrap().session.timer = Timer::KeepAlive;
         sessions.note_waiting(served);
         let silent = waiting(&mut sessions, [192, 0, 2, 1]);
@@ -402,7 +406,7 @@ mod tests {
             let key = waiting(&mut sessions, [192, 0, 2, 1]);
             sessions.remove(key);
         }
-        assert!(sessions.ages.silent.len() < 100);
+        assert!(sessions.ages.silent_by_age.len() < 100);
         assert_eq!(sessions.longest_waiting(), Some(there));
     }
 }

@@ -10,7 +10,7 @@ use crate::clock::Moment;
 pub(in crate::webhook) struct BacklogEntry {
     pub(in crate::webhook) event_json: EventJson,
     /// Its first attempt or that of an event that it waits for, by the sender's clock and by the host's.
-    pub(super) since: (Moment, u64),
+    pub(super) first_attempt: (Moment, u64),
 }
 
 /// One request. It goes back to the backlog by `accepted` or `refused`.
@@ -27,7 +27,7 @@ impl Attempt {
 
     /// The same value for the same events, so that a repeated request has the same bytes.
     pub(in crate::webhook) fn unix_ms(&self) -> u64 {
-        self.entries.first().map_or(0, |entry| entry.since.1)
+        self.entries.first().map_or(0, |entry| entry.first_attempt.1)
     }
 }
 

@@ -19,9 +19,9 @@ pub(super) struct RetryGroup {
     /// Channels whose later events join this group.
     pub(super) channels: HashSet<Arc<str>>,
     /// Entries that are tried together.
-    pub(super) width: usize,
+    pub(super) tried_together: usize,
     /// Events of one channel are tried apart: together they were refused `TOGETHER` times.
-    pub(super) is_apart: bool,
+    pub(super) tries_events_alone: bool,
     /// Refusals of the front entries since they were cut to their number.
     pub(super) refusals: u32,
     pub(super) due: Moment,

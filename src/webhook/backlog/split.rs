@@ -18,8 +18,8 @@ impl Backlog {
     pub(super) fn split(&mut self, id: u64, tried: usize, now: Moment) {
         self.change(id, |group| {
             group.refusals = 0;
-            group.width = (tried / 2).max(1);
-            group.is_apart = !group.has_several_channels();
+            group.tried_together = (tried / 2).max(1);
+            group.tries_events_alone = !group.has_several_channels();
         });
         self.schedule(id);
         let Some(group) = self.groups.get(&id) else { return };
@@ -66,7 +66,7 @@ impl Backlog {
             moved = out;
             group.amount = Amount::default();
             rest.into_iter().for_each(|entry| group.push_back(entry));
-            group.width = group.entries.len().clamp(1, EVENTS_MAX);
+            group.tried_together = group.entries.len().clamp(1, EVENTS_MAX);
             for entry in &moved {
                 group.channels.remove(&entry.event_json.channel);
             }
@@ -75,7 +75,7 @@ impl Backlog {
         let new = self.new_group(&moved, now);
         self.change(new, |group| {
             group.is_isolated = is_isolated;
-            group.width = moved.len().clamp(1, EVENTS_MAX);
+            group.tried_together = moved.len().clamp(1, EVENTS_MAX);
             moved.into_iter().for_each(|entry| group.push_back(entry));
         });
         self.schedule(new);

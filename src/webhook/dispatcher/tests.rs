@@ -33,7 +33,7 @@ fn scene(apps: Arc<Apps>) -> Scene {
         ring_events: 8,
     };
     let doorbell = Arc::new(Doorbell::new().unwrap());
-    let (counters, live) = (Arc::default(), Arc::new(LiveLog::new(1)));
+    let (counters, live) = (Arc::default(), Arc::new(EventLog::new(1)));
     let orders = Orders { finishing, changed };
     let dispatcher = Dispatcher::new(apps, settings, Vec::new(), doorbell, counters, live, orders);
     Scene { dispatcher, finish, changes }

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::load::{Common, ENDED, Load, WORKS};
+use super::load::{ENDED, Load, SenderShared, WORKS};
 use crate::clock::Moment;
 use crate::webhook::batch::EventJson;
 use crate::webhook::input::EndpointTarget;
@@ -41,7 +41,7 @@ impl Handle {
     pub(in crate::webhook) fn push(
         &self,
         event_json: &EventJson,
-        common: &Common,
+        common: &SenderShared,
     ) -> Result<(), PushError> {
         let (class, bytes) = (event_json.class, event_json.json.len());
         let load = &self.load.by_class[class as usize];
@@ -103,7 +103,7 @@ impl EndedSender {
         Discarded { by_kind, sample }
     }
 
-    /// Wakes it from its pause, for instance to see `Common::stop`.
+    /// Wakes it from its pause, for instance to see `SenderShared::stop`.
     pub(in crate::webhook) fn wake(&self) {
         self.thread.unpark();
     }

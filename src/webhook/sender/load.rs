@@ -1,16 +1,16 @@
-//! What waits to be sent, counted: in all (`Common`), and for each endpoint (`Load`), by class and kind of event.
+//! What waits to be sent, counted: in all (`SenderShared`), and for each endpoint (`Load`), by class and kind of event.
 //!
 //! The dispatcher adds and one sender takes away, each with atomic operations and without a lock, except for one
 //! example of an event, which is locked once a request. Limits are those of `webhook/settings.rs`. Owns no waiting
-//! event: only counts, that example, and what all senders share (`Common`).
+//! event: only counts, that example, and what all senders share (`SenderShared`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::app::{Apps, WebhookKind};
 use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
-use crate::latest::LatestValue;
-use crate::live::LiveLog;
+use crate::event_log::EventLog;
+use crate::latest_value::LatestValue;
 use crate::webhook::WebhookSettings;
 use crate::webhook::batch;
 use crate::webhook::budget::{CLASSES, Class};
@@ -20,7 +20,7 @@ use crate::webhook::time::WebhookClock;
 
 /// The state that senders share with the dispatcher.
 #[derive(Debug)]
-pub(in crate::webhook) struct Common {
+pub(in crate::webhook) struct SenderShared {
     /// With their secrets, which may change.
     pub(in crate::webhook) apps: LatestValue<Arc<Apps>>,
     pub(in crate::webhook) settings: WebhookSettings,
@@ -28,12 +28,12 @@ pub(in crate::webhook) struct Common {
     pub(in crate::webhook) client: EndpointClient,
     pub(in crate::webhook) counters: Arc<WebhookCounters>,
     /// The event log of the console.
-    pub(in crate::webhook) live: Arc<LiveLog>,
+    pub(in crate::webhook) live: Arc<EventLog>,
     /// Bytes that wait for all endpoints; and those of events that any client can cause.
     pub(in crate::webhook) bytes: AtomicUsize,
     pub(in crate::webhook) open_bytes: AtomicUsize,
     /// The time to finish is over.
-    pub(in crate::webhook) stop: AtomicBool,
+    pub(in crate::webhook) must_stop: AtomicBool,
 }
 
 /// What waits for an endpoint, the request under way included. Only the dispatcher adds, only the sender takes away.
@@ -80,7 +80,7 @@ pub(super) const WORKS: u64 = u64::MAX;
 pub(super) const ENDED: usize = usize::MAX;
 
 impl ClassLoad {
-    pub(super) fn is_full(&self, class: Class, common: &Common) -> bool {
+    pub(super) fn is_full(&self, class: Class, common: &SenderShared) -> bool {
         let bytes = self.bytes.load(Ordering::Relaxed);
         // Each endpoint may have the bytes of one request, even if others hang: the others must not use the room of
         // those that work.
@@ -93,7 +93,7 @@ impl ClassLoad {
     }
 }
 
-impl Common {
+impl SenderShared {
     pub(super) fn add_bytes(&self, class: Class, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if class == Class::Open {

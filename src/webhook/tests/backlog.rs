@@ -253,12 +253,12 @@ fn a_flood_of_refused_events_takes_a_quarter_of_the_queue() {
 }
 
 #[test]
-fn the_end_hurries() {
+fn the_end_makes_waiting_events_due() {
     let mut simulation = Simulation::new(10_000);
     simulation.push("c/1");
     simulation.run(100_000, |_, _| refuse(RetryVerdict::Unreachable));
     let began = simulation.now;
-    simulation.backlog.hurry(Moment(began));
+    simulation.backlog.make_all_due(Moment(began));
     let mut refusals = 0..5;
     simulation.run(began + MINUTES, |_, _| match refusals.next() {
         Some(_) => refuse(RetryVerdict::Unreachable),
@@ -339,7 +339,7 @@ proptest! {
         let end = simulation.now + 30 * MINUTES;
         simulation.run(end, |names, _| poison(names, RetryVerdict::Transient));
         prop_assert_eq!(simulation.waiting, 0);
-        prop_assert!(simulation.backlog.is_clean());
+        prop_assert!(simulation.backlog.has_no_refused());
         let given_up = simulation.given_up.iter().map(|(_, name, _)| name);
         let mut all: Vec<&Name> =
             simulation.accepted.iter().map(|(_, name)| name).chain(given_up).collect();

@@ -17,7 +17,7 @@ fn endpoints_come_and_go_while_events_arrive() {
         rig.feed.push(WebhookEvent {
             app: AppIndex(1),
             channel: channel.into(),
-            what: Happening::Occupied,
+            happening: Happening::Occupied,
         });
         rig.feed.ring();
     };

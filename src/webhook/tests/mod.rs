@@ -14,7 +14,7 @@ use self::receiver::{PATIENCE, sleep};
 use super::{Feed, WebhookSettings, Webhooks, start};
 use crate::app::{self, App, AppIndex, Apps, Webhook, WebhookKind};
 use crate::counters::WebhookCounters;
-use crate::live::LiveLog;
+use crate::event_log::EventLog;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
 fn settings() -> WebhookSettings {
@@ -49,7 +49,7 @@ impl Rig {
 
     fn with_apps(settings: WebhookSettings, apps: Vec<App>) -> Self {
         let apps = Arc::new(Apps::new(apps));
-        let live = Arc::new(LiveLog::new(1));
+        let live = Arc::new(EventLog::new(1));
         let (webhooks, mut feeds) = start(apps, 1, settings, live).unwrap();
         let counters = webhooks.counters();
         Self { webhooks, feed: feeds.remove(0), counters }
@@ -71,7 +71,7 @@ impl Rig {
 }
 
 fn event(channel: &str, what: Happening) -> WebhookEvent {
-    WebhookEvent { app: AppIndex(0), channel: channel.into(), what }
+    WebhookEvent { app: AppIndex(0), channel: channel.into(), happening: what }
 }
 
 /// Waits until it is true.

@@ -39,7 +39,7 @@ pub struct Epoll {
     /// What `epoll_wait` fills.
     ready: Vec<epoll::Event>,
     /// Reports for the next `reap`.
-    early: Vec<KernelEvent>,
+    early_events: Vec<KernelEvent>,
     clock: Clock,
 }
 
@@ -52,12 +52,12 @@ impl Epoll {
         let data = EventData::new_u64(pack_parts(WRITABLE, 0, 0));
         epoll::add(&main, &writable, data, EventFlags::IN)?;
         let ready = Vec::with_capacity(limits::EPOLL_EVENTS_MAX);
-        Ok(Self { main, writable, ready, early: Vec::new(), clock })
+        Ok(Self { main, writable, ready, early_events: Vec::new(), clock })
     }
 
     fn watch_edges(&mut self, descriptor: BorrowedFd<'_>, token: Token) {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        self.early.extend(watch(&self.main, descriptor, token, flags));
+        self.early_events.extend(watch(&self.main, descriptor, token, flags));
     }
 
     /// Fetches what is ready, `writable` included.
@@ -65,14 +65,14 @@ impl Epoll {
         fetch(&self.main, &mut self.ready, timeout);
         let mut has_writable = false;
         for event in &self.ready {
-            match report(event) {
-                Some(report) => self.early.push(report),
+            match event_of(event) {
+                Some(report) => self.early_events.push(report),
                 None => has_writable = true,
             }
         }
         if has_writable {
             fetch(&self.writable, &mut self.ready, Some(&Timespec::default()));
-            self.early.extend(self.ready.iter().filter_map(report));
+            self.early_events.extend(self.ready.iter().filter_map(event_of));
         }
     }
 }
@@ -101,7 +101,7 @@ fn fetch(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>, timeout: Option<&Timesp
 }
 
 /// `None` for the watch of `main` on `writable`.
-fn report(event: &epoll::Event) -> Option<KernelEvent> {
+fn event_of(event: &epoll::Event) -> Option<KernelEvent> {
     let (data, flags) = (event.data.u64(), event.flags);
     let token = unpack(data)?;
     let end = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
@@ -132,7 +132,7 @@ impl Kernel for Epoll {
     fn watch_writable(&mut self, socket: &OwnedFd, watched: Watched) {
         let flags = EventFlags::OUT | EventFlags::ONESHOT;
         let token = Token::Writable(watched);
-        self.early.extend(watch(&self.writable, socket.as_fd(), token, flags));
+        self.early_events.extend(watch(&self.writable, socket.as_fd(), token, flags));
     }
 
     fn unwatch(&mut self, socket: &OwnedFd, _watched: Watched, writable_too: bool) {
@@ -152,7 +152,7 @@ impl Kernel for Epoll {
     fn submit(&mut self) {}
 
     fn park(&mut self, timeout_ms: Option<u64>) {
-        let timeout_ms = match &self.early[..] {
+        let timeout_ms = match &self.early_events[..] {
             [] => timeout_ms,
             // A caller that retries at once would use all of the processor, because the next try fails as well.
             reports if reports.iter().all(|report| report.failed) => {
@@ -172,7 +172,7 @@ impl Kernel for Epoll {
     }
 
     fn reap(&mut self, events: &mut Vec<KernelEvent>) {
-        events.append(&mut self.early);
+        events.append(&mut self.early_events);
     }
 
     fn send_all<'a>(

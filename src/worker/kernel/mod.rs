@@ -141,7 +141,7 @@ fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Accepted::Nothing,
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                Accepted::Exhausted(exhaustion(error))
+                Accepted::Exhausted(accept_failure_text(error))
             }
             // The listener was shut down.
             Err(Errno::INVAL) => Accepted::Nothing,
@@ -152,7 +152,7 @@ fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
 }
 
 /// Why no connection can be accepted, and what to change.
-fn exhaustion(error: Errno) -> String {
+fn accept_failure_text(error: Errno) -> String {
     let advice = match error {
         Errno::MFILE => "raise LimitNOFILE or ulimit -n",
         Errno::NFILE => {

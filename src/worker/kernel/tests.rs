@@ -16,7 +16,7 @@ fn tokens(slot: u32, generation: u32) -> [Token; 10] {
 
 proptest! {
     #[test]
-    fn tokens_survive(slot in 0..=SLOT_MAX, generation: u32) {
+    fn tokens_are_unpacked_as_they_were_packed(slot in 0..=SLOT_MAX, generation: u32) {
         let tokens = tokens(slot, generation);
         for token in tokens {
             prop_assert_eq!(unpack(pack(token)), Some(token));

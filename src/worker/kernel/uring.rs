@@ -44,12 +44,12 @@ const NO_OP: u64 = OWN_KINDS + 2;
 pub struct Uring {
     ring: IoUring,
     /// Reports taken out early, to make room for submissions.
-    early: Vec<KernelEvent>,
+    early_events: Vec<KernelEvent>,
     clock: Clock,
     /// The kernel has lost completions since the last `reap`.
-    lost: bool,
+    lost_completions: bool,
     /// Completions that the kernel has dropped so far, as it counts them.
-    dropped: u32,
+    dropped_count: u32,
     /// Flags of a call that waits. Without NO_IOWAIT the kernel counts an idle worker as one that waits for a disk.
     wait_flags: EnterFlags,
     /// Errors that the next calls of the kernel are to return.
@@ -107,7 +107,7 @@ impl Uring {
             self.submit_or_wait(attempt);
             if self.ring.submission().is_full() {
                 // The kernel accepts no submissions while completions overflow.
-                self.collect();
+                self.take_completions();
             }
         }
     }
@@ -126,7 +126,7 @@ impl Uring {
                 Some(libc::EBUSY) => return Entered::Full,
                 Some(libc::EAGAIN | libc::ENOMEM) => return Entered::NoMemory,
                 Some(libc::EBADR) => {
-                    self.lost = true;
+                    self.lost_completions = true;
                     return Entered::Done;
                 }
                 _ => panic!("io_uring_enter failed on a ring that worked before: {error}"),
@@ -168,7 +168,7 @@ impl Uring {
     }
 
     /// The kernel keeps completions that found no room.
-    fn overflows(&mut self) -> bool {
+    fn has_overflow(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }
 
@@ -188,18 +188,18 @@ impl Uring {
         completions.for_each(each);
         // The kernel reports a drop as EBADR only to a call that waits and submits nothing.
         let dropped = self.ring.completion().overflow();
-        self.lost |= std::mem::replace(&mut self.dropped, dropped) != dropped;
+        self.lost_completions |= std::mem::replace(&mut self.dropped_count, dropped) != dropped;
     }
 
     /// Takes all completions out of the ring, for the next `reap`.
-    fn collect(&mut self) {
-        let mut early = std::mem::take(&mut self.early);
+    fn take_completions(&mut self) {
+        let mut early = std::mem::take(&mut self.early_events);
         self.complete(|completion| early.extend(completion.event()));
-        self.early = early;
+        self.early_events = early;
     }
 
     /// Fetches completions that are due, as long as they find room.
-    fn look(&mut self) {
+    fn fetch_due_completions(&mut self) {
         let room = (limits::RING_COMPLETIONS / 2) as usize;
         for _ in 0..LOOKS_MAX {
             if !self.ring.submission().taskrun() || self.ring.completion().len() > room {
@@ -228,7 +228,7 @@ impl Uring {
     /// Submits all pushed sends and stores their results: the kernel completes a send that never waits within its
     /// submission. Earlier entries are submitted too.
     fn send_by_ring(&mut self, results: &mut [Sent]) {
-        let mut early = std::mem::take(&mut self.early);
+        let mut early = std::mem::take(&mut self.early_events);
         let mut sort = |completion: Completion| match completion.sent() {
             // Only sends of this batch are completed, because each batch waits here for its completions.
             Some((index, sent)) => {
@@ -246,11 +246,11 @@ impl Uring {
         }
         // The kernel may still hold results of this batch that overflowed. Fetch them, because a send without a result
         // counts as complete.
-        while self.overflows() {
+        while self.has_overflow() {
             self.enter(false, Wait::Look);
             self.complete(&mut sort);
         }
-        self.early = early;
+        self.early_events = early;
     }
 }
 
@@ -319,15 +319,17 @@ impl Kernel for Uring {
             }
             match self.enter(true, Wait::Look) {
                 Entered::Done => {}
-                Entered::Full => self.collect(),
+                Entered::Full => self.take_completions(),
                 Entered::NoMemory => std::thread::yield_now(),
             }
         }
-        self.look();
+        self.fetch_due_completions();
     }
 
     fn park(&mut self, timeout_ms: Option<u64>) {
-        let is_quiet = self.early.is_empty() && !self.lost && self.ring.completion().is_empty();
+        let is_quiet = self.early_events.is_empty()
+            && !self.lost_completions
+            && self.ring.completion().is_empty();
         let wait = match timeout_ms {
             Some(milliseconds) if is_quiet && milliseconds > 0 => {
                 Wait::For(milliseconds.min(PARK_MS_MAX))
@@ -340,20 +342,20 @@ impl Kernel for Uring {
         }
         match self.enter(true, wait) {
             Entered::Done => {}
-            Entered::Full => self.collect(),
+            Entered::Full => self.take_completions(),
             // A call that cannot submit does not wait either, and returns no completions.
             Entered::NoMemory => {
                 let wait = if wait == Wait::Look { wait } else { Wait::For(PAUSE_MS) };
                 self.enter(false, wait);
             }
         }
-        self.look();
+        self.fetch_due_completions();
     }
 
     fn reap(&mut self, events: &mut Vec<KernelEvent>) {
-        events.append(&mut self.early);
+        events.append(&mut self.early_events);
         self.complete(|completion| events.extend(completion.event()));
-        if std::mem::take(&mut self.lost) {
+        if std::mem::take(&mut self.lost_completions) {
             events.push(KernelEvent { token: Token::Lost, more: false, end: false, failed: false });
         }
     }
@@ -384,7 +386,7 @@ impl Kernel for Uring {
             results.push(Sent::Whole);
         }
         self.send_by_ring(results);
-        if self.lost {
+        if self.lost_completions {
             // It is unknown which sends were cut short; `reap` reports the loss, which ends all connections.
             results.fill(Sent::Failed);
         }

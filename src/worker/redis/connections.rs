@@ -19,38 +19,51 @@ pub(crate) struct RedisConnections {
     pub node: NodeId,
     pub scaling: Scaling,
     /// By worker: its connection is up.
-    pub(super) up: Box<[AtomicBool]>,
+    pub(super) is_up_by_worker: Box<[AtomicBool]>,
     /// What was logged last about the connections, so that it is logged once and not once a worker.
-    logged: AtomicU8,
+    last_logged: AtomicU8,
     /// Workers whose connection has more to send than Redis takes.
-    pub(super) congested: AtomicUsize,
+    pub(super) congested_workers: AtomicUsize,
     /// Workers whose connection has ended for good.
-    pub ended: AtomicUsize,
+    pub ended_workers: AtomicUsize,
 }
 
 impl RedisConnections {
     #[must_use]
     pub(crate) fn new(node: NodeId, scaling: Scaling, workers: usize) -> Self {
-        let up = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        let (congested, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { node, scaling, up, logged: AtomicU8::new(LOGGED_NOTHING), congested, ended }
+        let is_up_by_worker = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let (congested_workers, ended_workers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self {
+            node,
+            scaling,
+            is_up_by_worker,
+            last_logged: AtomicU8::new(LOGGED_NOTHING),
+            congested_workers,
+            ended_workers,
+        }
     }
 
     /// A worker's connection is up. Returns whether that is to be logged: it is the last of all.
     pub(super) fn begins_up(&self, worker: usize) -> bool {
-        self.up[worker].store(true, Ordering::SeqCst);
-        let all_are_up = self.up.iter().all(|up| up.load(Ordering::SeqCst));
-        all_are_up && self.logged.swap(LOGGED_UP, Ordering::SeqCst) != LOGGED_UP
+        self.is_up_by_worker[worker].store(true, Ordering::SeqCst);
+        let all_are_up = self
+            .is_up_by_worker
+            .iter()
+            .all(|is_up_by_worker| is_up_by_worker.load(Ordering::SeqCst));
+        all_are_up && self.last_logged.swap(LOGGED_UP, Ordering::SeqCst) != LOGGED_UP
     }
 
     /// A worker has lost its connection. Returns whether that is to be logged: it is the first.
     pub(super) fn begins_lost(&self, worker: usize) -> bool {
-        self.up[worker].store(false, Ordering::SeqCst);
-        self.logged.swap(LOGGED_LOST, Ordering::SeqCst) != LOGGED_LOST
+        self.is_up_by_worker[worker].store(false, Ordering::SeqCst);
+        self.last_logged.swap(LOGGED_LOST, Ordering::SeqCst) != LOGGED_LOST
     }
 
     /// Whether this worker sends the node's heartbeat to all: the first whose connection is up does.
     pub(super) fn sends_heartbeat(&self, worker: usize) -> bool {
-        self.up.iter().position(|up| up.load(Ordering::Relaxed)) == Some(worker)
+        self.is_up_by_worker
+            .iter()
+            .position(|is_up_by_worker| is_up_by_worker.load(Ordering::Relaxed))
+            == Some(worker)
     }
 }

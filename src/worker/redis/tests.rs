@@ -10,14 +10,14 @@ use super::*;
 use crate::admission::overload::Overload;
 use crate::app::Apps;
 use crate::config::Config;
-use crate::config::validate::{DevelopmentApp, build};
+use crate::config::validate::{DevelopmentApp, build_config};
 use crate::config::{Sources, merge};
-use crate::desk::Desk;
-use crate::live::LiveLog;
+use crate::event_log::EventLog;
 use crate::mailbox::mesh;
 use crate::metrics::CoreMetrics;
+use crate::operator_requests::OperatorQueue;
 use crate::phase::Phase;
-use crate::running::{
+use crate::running_configuration::{
     ConfigurationLink, CurrentConfiguration, RunningConfiguration, SentConfiguration,
 };
 use crate::tick::kernel::Kernel;
@@ -43,35 +43,39 @@ fn config(redis: &TcpListener) -> Config {
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
-    build(&merged, &development).unwrap()
+    build_config(&merged, &development).unwrap()
 }
 
 fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let mut config = config(redis);
     let apps = Arc::new(Apps::new(std::mem::take(&mut config.apps)));
-    let current = CurrentConfiguration::new(Arc::new(RunningConfiguration::new(1, apps, &config)));
+    let current_configuration =
+        CurrentConfiguration::new(Arc::new(RunningConfiguration::new(1, apps, &config)));
     let (applied, _) = std::sync::mpsc::channel();
-    let link = ConfigurationLink::new(SentConfiguration { configuration: current.get(), applied });
+    let link = ConfigurationLink::new(SentConfiguration {
+        configuration: current_configuration.get(),
+        applied,
+    });
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {
         smaller_rings: AtomicUsize::new(0),
-        io: Choice::Epoll(None),
+        kernel_interface: Choice::Epoll(None),
         overload: Arc::new(Overload::default()),
-        desks: [Desk::default()].into(),
-        live: Arc::new(LiveLog::new(1)),
+        operator_queues: [OperatorQueue::default()].into(),
+        event_log: Arc::new(EventLog::new(1)),
         metrics: [Arc::new(CoreMetrics::new(1))].into(),
-        current,
+        current_configuration,
         unready: AtomicBool::new(false),
         phase: Phase::default(),
         transfer: Transfer::new(1, None),
         redis: config.scaling.clone().map(|scaling| RedisConnections::new(NodeId(1), scaling, 1)),
         config,
-        drained: AtomicUsize::new(0),
+        drained_workers: AtomicUsize::new(0),
         drained_ticks: zeros(),
         heartbeats: zeros(),
         unstartable: OnceLock::new(),
-        started: std::sync::Barrier::new(1),
+        start_barrier: std::sync::Barrier::new(1),
         listeners_closed: AtomicUsize::new(0),
         clock,
         channel_hash_seed: 1,

@@ -21,7 +21,7 @@ pub(crate) use record::FORMAT;
 pub(crate) use stream::{check_user, peer_credentials};
 
 use super::{HostKernel, Worker};
-use crate::mailbox::Carried;
+use crate::mailbox::MailTotals;
 use crate::tls::ticket::TicketKey;
 
 /// The meeting point of the workers of both processes: abstract Unix sockets of the new process, one for each worker.
@@ -73,9 +73,9 @@ pub(crate) struct Transfer {
 #[derive(Debug, Default)]
 struct Gauge {
     /// HTTP sessions that cannot be transferred yet.
-    busy: AtomicUsize,
+    untransferable_sessions: AtomicUsize,
     /// How often the worker has updated them.
-    shows: AtomicU64,
+    gauge_updates: AtomicU64,
     /// Ticks while it was paused.
     ticks: AtomicU64,
     sent: AtomicU64,
@@ -86,7 +86,7 @@ struct Gauge {
 /// The gauges of all workers at one time.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TransferGauges {
-    carried: Vec<Carried>,
+    mail_totals: Vec<MailTotals>,
     quiet: bool,
 }
 
@@ -94,7 +94,7 @@ impl TransferGauges {
     /// If this is true twice in a row, with a tick of each worker between, no mail is under way and none will be sent.
     #[must_use]
     pub(crate) fn is_quiet(&self) -> bool {
-        let sum = |what: fn(&Carried) -> u64| self.carried.iter().map(what).sum::<u64>();
+        let sum = |what: fn(&MailTotals) -> u64| self.mail_totals.iter().map(what).sum::<u64>();
         self.quiet && sum(|carried| carried.sent) == sum(|carried| carried.received)
     }
 }
@@ -137,14 +137,14 @@ impl Transfer {
 
     /// HTTP sessions of all workers that cannot be transferred yet.
     #[must_use]
-    pub(crate) fn busy(&self) -> usize {
-        self.gauges.iter().map(|gauge| gauge.busy.load(Ordering::Acquire)).sum()
+    pub(crate) fn untransferable_sessions(&self) -> usize {
+        self.gauges.iter().map(|gauge| gauge.untransferable_sessions.load(Ordering::Acquire)).sum()
     }
 
     /// How often each worker has updated its gauges.
     #[must_use]
-    pub(crate) fn shows(&self) -> Vec<u64> {
-        self.gauges.iter().map(|gauge| gauge.shows.load(Ordering::Acquire)).collect()
+    pub(crate) fn gauge_updates(&self) -> Vec<u64> {
+        self.gauges.iter().map(|gauge| gauge.gauge_updates.load(Ordering::Acquire)).collect()
     }
 
     /// Ticks of each worker while it was paused.
@@ -155,12 +155,12 @@ impl Transfer {
 
     #[must_use]
     pub(crate) fn shown(&self) -> TransferGauges {
-        let carried = |gauge: &Gauge| Carried {
+        let carried = |gauge: &Gauge| MailTotals {
             sent: gauge.sent.load(Ordering::Acquire),
             received: gauge.received.load(Ordering::Acquire),
         };
         TransferGauges {
-            carried: self.gauges.iter().map(carried).collect(),
+            mail_totals: self.gauges.iter().map(carried).collect(),
             quiet: self.gauges.iter().all(|gauge| gauge.quiet.load(Ordering::Acquire)),
         }
     }
@@ -196,10 +196,10 @@ impl<K: HostKernel> Worker<K> {
     pub(super) fn publish_gauges(&self) {
         let core = &self.core;
         let gauge = &self.shared.transfer.gauges[usize::from(core.mailbox.core())];
-        gauge.busy.store(core.busy_sessions(), Ordering::Release);
-        gauge.shows.fetch_add(1, Ordering::AcqRel);
+        gauge.untransferable_sessions.store(core.busy_sessions(), Ordering::Release);
+        gauge.gauge_updates.fetch_add(1, Ordering::AcqRel);
         if core.is_paused() {
-            let Carried { sent, received } = core.mailbox.carried();
+            let MailTotals { sent, received } = core.mailbox.mail_totals();
             gauge.sent.store(sent, Ordering::Release);
             gauge.received.store(received, Ordering::Release);
             gauge.quiet.store(core.is_quiet(), Ordering::Release);
@@ -229,10 +229,10 @@ mod tests {
 
     #[test]
     fn mail_under_way_is_not_quiet() {
-        let shown = |carried: &[(u64, u64)], quiet| TransferGauges {
-            carried: carried
+        let shown = |totals: &[(u64, u64)], quiet| TransferGauges {
+            mail_totals: totals
                 .iter()
-                .map(|(sent, received)| Carried { sent: *sent, received: *received })
+                .map(|(sent, received)| MailTotals { sent: *sent, received: *received })
                 .collect(),
             quiet,
         };

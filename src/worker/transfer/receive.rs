@@ -51,12 +51,15 @@ impl<K: HostKernel> Worker<K> {
     }
 
     fn take(&mut self, record: Record, socket: Option<OwnedFd>) {
-        let Self { core, guard, shared, .. } = self;
+        let Self { core, memory_guard, shared, .. } = self;
         match (record, socket) {
             (Record::Connection { moved, client }, Some(socket)) => {
                 let key = core.import_connection(moved, socket);
                 if let Some(client) = client {
-                    guard.put(key.slot, shared.overload.admission.enter_again(client));
+                    memory_guard.put(
+                        key.slot,
+                        shared.overload.admission.count_transferred_connection(client),
+                    );
                 }
             }
             (Record::Session { peer, served, input, secure }, Some(socket)) => {

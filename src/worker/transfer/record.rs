@@ -70,7 +70,7 @@ mod tests {
             app: text("1001"),
             socket_id: SocketId::parse("7.8").unwrap(),
             subscriptions: vec![(text("news"), None), (text("presence-r"), Some(user("u")))],
-            begun: vec![1],
+            begun_frame: vec![1],
             unsent: vec![2, 3],
             closing: true,
             last_inbound_seconds: 4,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn records_survive() {
+    fn records_are_decoded_as_they_were_encoded() {
         let mut bytes = Vec::new();
         for record in samples() {
             bytes = record.encode(bytes).unwrap();

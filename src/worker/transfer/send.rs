@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::Rendezvous;
 use super::record::Record;
 use super::stream::Outgoing;
-use crate::shard::NotAtRest;
+use crate::shard::TransferFault;
 use crate::tick::TransferredSession;
 use crate::worker::{HostKernel, Worker};
 
@@ -25,7 +25,7 @@ impl<K: HostKernel> Worker<K> {
         let index = usize::from(self.core.mailbox.core());
         self.shared.transfer.finish(index, self.try_send_all());
         while self.shared.phase.is_leaving() {
-            rest();
+            pause_between_batches();
         }
     }
 
@@ -44,29 +44,30 @@ impl<K: HostKernel> Worker<K> {
             turn
         };
         for moved in core.export_connections() {
-            let (key, moved, socket) = moved.map_err(|NotAtRest| {
+            let (key, moved, socket) = moved.map_err(|TransferFault| {
                 io::Error::other("a connection waits for an answer of another core")
             })?;
-            let client = admission.client(&self.guard.address_slot(key.slot));
-            ways[next()].put(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
+            let client = admission.client_of(&self.memory_guard.address_slot(key.slot));
+            ways[next()]
+                .send_record(&Record::Connection { moved, client }, Some(socket.as_fd()))?;
         }
         if let Some(acceptor) = self.acceptor.as_ref().filter(|_| core.mailbox.core() == 0) {
             let keys = acceptor.ticket_keys.iter().map(|key| key.to_bytes().to_vec()).collect();
-            ways[next()].put(&Record::TicketKeys(keys), None)?;
+            ways[next()].send_record(&Record::TicketKeys(keys), None)?;
         }
         for state in core.shard.export_channels() {
-            ways[next()].put(&Record::Channel(state), None)?;
+            ways[next()].send_record(&Record::Channel(state), None)?;
         }
         for TransferredSession { socket, peer, served, input, secure } in core.export_sessions() {
             let record = Record::Session { peer, served, input: input.to_vec(), secure };
-            ways[next()].put(&record, Some(socket.as_fd()))?;
+            ways[next()].send_record(&record, Some(socket.as_fd()))?;
         }
         ways.into_iter().try_for_each(Outgoing::finish)
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the whole core is to stand still")]
-fn rest() {
+fn pause_between_batches() {
     std::thread::sleep(Duration::from_millis(1));
 }
 

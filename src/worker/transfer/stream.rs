@@ -68,7 +68,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// A record, with its socket if it has one.
-    pub(super) fn put(
+    pub(super) fn send_record(
         &mut self,
         record: &Record,
         socket: Option<BorrowedFd<'a>>,
@@ -85,7 +85,7 @@ impl<'a> Outgoing<'a> {
 
     pub(super) fn finish(mut self) -> io::Result<()> {
         let end = Record::End { records: self.records };
-        self.put(&end, None)?;
+        self.send_record(&end, None)?;
         self.send()
     }
 
@@ -105,11 +105,13 @@ impl<'a> Outgoing<'a> {
         let sent = retry_on_intr(|| {
             rustix::net::sendmsg(&self.stream, &text, &mut ancillary, SendFlags::NOSIGNAL)
         })
-        .map_err(|error| late(error.into(), "new", "received"))?;
+        .map_err(|error| timeout_error(error.into(), "new", "received"))?;
         if sent != header.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        self.stream.write_all(&self.bytes).map_err(|error| late(error, "new", "received"))?;
+        self.stream
+            .write_all(&self.bytes)
+            .map_err(|error| timeout_error(error, "new", "received"))?;
         self.bytes.clear();
         self.descriptors.clear();
         Ok(())
@@ -140,7 +142,7 @@ impl Incoming {
             let mut rest = self.bytes.as_slice();
             while !rest.is_empty() {
                 let (record, behind) = Record::decode(rest).map_err(|error| {
-                    garbled(&format!("record {} is malformed ({error})", count + 1))
+                    format_error(&format!("record {} is malformed ({error})", count + 1))
                 })?;
                 rest = behind;
                 if let Record::End { records } = record {
@@ -148,7 +150,7 @@ impl Incoming {
                     return if (records, bytes, more) == (count, 0, 0) {
                         Ok(())
                     } else {
-                        Err(garbled(&format!(
+                        Err(format_error(&format!(
                             "the end names {records} records, {count} have arrived, and {bytes} bytes and {more} \
                              sockets follow it"
                         )))
@@ -156,7 +158,7 @@ impl Incoming {
                 }
                 count += 1;
                 let socket = if record.has_socket() {
-                    let missing = || garbled(&format!("record {count} has no socket"));
+                    let missing = || format_error(&format!("record {count} has no socket"));
                     Some(sockets.next().ok_or_else(missing)?)
                 } else {
                     None
@@ -165,7 +167,7 @@ impl Incoming {
             }
             let more = sockets.count();
             if more > 0 {
-                return Err(garbled(&format!(
+                return Err(format_error(&format!(
                     "a batch has {more} sockets more than its records need"
                 )));
             }
@@ -182,7 +184,7 @@ impl Incoming {
             let into = &mut [IoSliceMut::new(&mut header)];
             rustix::net::recvmsg(&self.stream, into, &mut ancillary, flags)
         })
-        .map_err(|error| late(error.into(), "old", "sent"))?;
+        .map_err(|error| timeout_error(error.into(), "old", "sent"))?;
         let mut sockets = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -202,17 +204,19 @@ impl Incoming {
         });
         if received.bytes != header.len() {
             let (count, whole) = (received.bytes, header.len());
-            return Err(garbled(&format!("a header of a batch has {count} bytes, not {whole}")));
+            return Err(format_error(&format!(
+                "a header of a batch has {count} bytes, not {whole}"
+            )));
         }
         if descriptors != sockets.len() {
             let count = sockets.len();
             let what = format!(
                 "a header of a batch names {descriptors} sockets, and {count} came with it"
             );
-            return Err(garbled(&what));
+            return Err(format_error(&what));
         }
         if bytes > BATCH_BYTES_MAX {
-            return Err(garbled(&format!(
+            return Err(format_error(&format!(
                 "a header of a batch names {bytes} bytes, and {BATCH_BYTES_MAX} is the most"
             )));
         }
@@ -223,7 +227,7 @@ impl Incoming {
         let read = (&self.stream)
             .take(bytes as u64)
             .read_to_end(&mut self.bytes)
-            .map_err(|error| late(error, "old", "sent"))?;
+            .map_err(|error| timeout_error(error, "old", "sent"))?;
         if read != bytes {
             let why = format!(
                 "the old process closed the stream after {read} of {bytes} bytes of a batch"
@@ -256,7 +260,7 @@ fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
 }
 
 /// Names a wait that took longer than `PATIENCE`, which the system reports as "Resource temporarily unavailable".
-fn late(error: io::Error, other: &str, did: &str) -> io::Error {
+fn timeout_error(error: io::Error, other: &str, did: &str) -> io::Error {
     if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
         return error;
     }
@@ -269,7 +273,7 @@ fn late(error: io::Error, other: &str, did: &str) -> io::Error {
 }
 
 /// `what` the old process has sent against the format.
-fn garbled(what: &str) -> io::Error {
+fn format_error(what: &str) -> io::Error {
     let why = format!(
         "{what}, against format {FORMAT} of the transfer, which both processes have. If another try fails too, restart \
          the server without a take-over, and its clients reconnect"
@@ -303,7 +307,7 @@ mod tests {
             scope.spawn(|| {
                 let mut outgoing = Outgoing::new(ours).unwrap();
                 for (number, (_, far)) in pairs.iter().enumerate() {
-                    outgoing.put(&session(number, number * 7), Some(far.as_fd())).unwrap();
+                    outgoing.send_record(&session(number, number * 7), Some(far.as_fd())).unwrap();
                 }
                 outgoing.finish().unwrap();
             });
@@ -326,7 +330,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut outgoing = Outgoing::new(ours).unwrap();
         let (one, _other) = UnixStream::pair().unwrap();
-        outgoing.put(&session(0, 10), Some(one.as_fd())).unwrap();
+        outgoing.send_record(&session(0, 10), Some(one.as_fd())).unwrap();
         outgoing.send().unwrap();
         drop(outgoing);
         let mut count = 0;
@@ -378,8 +382,8 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let mut outgoing = Outgoing::new(ours).unwrap();
-                outgoing.put(&Record::TicketKeys(vec![vec![0; 8 << 20]]), None).unwrap();
-                outgoing.put(&Record::TicketKeys(vec![vec![0; 10]]), None).unwrap();
+                outgoing.send_record(&Record::TicketKeys(vec![vec![0; 8 << 20]]), None).unwrap();
+                outgoing.send_record(&Record::TicketKeys(vec![vec![0; 10]]), None).unwrap();
                 outgoing.finish().unwrap();
             });
             let mut sizes = Vec::new();
@@ -404,12 +408,13 @@ mod tests {
         assert!(error.to_string().starts_with("the old process sent nothing for 5 s, "), "{error}");
         let mut outgoing = Outgoing::new(ours).unwrap();
         outgoing.stream.set_write_timeout(Some(Duration::from_millis(1))).unwrap();
-        let error = outgoing.put(&Record::TicketKeys(vec![vec![0; 4 << 20]]), None).unwrap_err();
+        let error =
+            outgoing.send_record(&Record::TicketKeys(vec![vec![0; 4 << 20]]), None).unwrap_err();
         assert!(
             error.to_string().starts_with("the new process received nothing for 5 s, "),
             "{error}"
         );
-        let gone = late(io::ErrorKind::BrokenPipe.into(), "new", "received");
+        let gone = timeout_error(io::ErrorKind::BrokenPipe.into(), "new", "received");
         assert_eq!(gone.kind(), io::ErrorKind::BrokenPipe);
     }
 

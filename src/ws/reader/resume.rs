@@ -115,7 +115,7 @@ mod tests {
     proptest! {
         /// Input that is cut anywhere, moved and continued gives the same messages.
         #[test]
-        fn another_reader_continues(wire in stream(), cut: prop::sample::Index) {
+        fn another_reader_continues_input_that_was_cut(wire in stream(), cut: prop::sample::Index) {
             let limits = FrameLimits { message_size_max: 1 << 20 };
             let mut whole = Received::default();
             let mut partial: Option<Box<Partial>> = None;

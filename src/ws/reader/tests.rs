@@ -185,7 +185,7 @@ fn nothing_is_read_after_close() {
 }
 
 #[test]
-fn every_violation() {
+fn each_violation_of_the_framing_is_named() {
     let too_long = [0x82, 0xfe, 0x03, 0xe9, 0, 0, 0, 0];
     let huge = [0x82, 0xff, 0x7f, 255, 255, 255, 255, 255, 255, 255, 1, 2, 3, 4];
     let cases: Vec<(Violation, Vec<u8>)> = vec![

@@ -9,7 +9,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use ringverb::api::{Denied, Plan, RequestContext, plan, target};
 use ringverb::app::{App, Apps, Secret};
 use ringverb::cause::LineBudget;
-use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::config::validate::{DevelopmentApp, build_config};
 use ringverb::config::{Sources, merge};
 use ringverb::http1::request::{Progress, RequestLimits, RequestReader};
 use ringverb::metrics::CoreMetrics;
@@ -172,7 +172,7 @@ fn app() -> App {
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
-    build(&merged, &development).expect("a good configuration").apps.remove(0)
+    build_config(&merged, &development).expect("a good configuration").apps.remove(0)
 }
 
 static APPS: LazyLock<Apps> = LazyLock::new(|| Apps::new(vec![app()]));
@@ -298,8 +298,8 @@ pub(crate) fn check(data: &[u8]) {
     let plan = plan(&request, &target(request.method(), request.path(), ""), &mut context);
     let signature_is_refused = |text: &[u8]| text == b"Authentication signature invalid.";
     match plan {
-        Plan::Refuse(Denied { response, noted, .. })
-        | Plan::Unauthenticated(Denied { response, noted, .. }) => {
+        Plan::Refuse(Denied { response, log_line: noted, .. })
+        | Plan::Unauthenticated(Denied { response, log_line: noted, .. }) => {
             let line = noted.line.expect("whoever develops an app wants each line");
             let refused = response.status == 401 && signature_is_refused(&response.body);
             assert!(changed || !refused, "{spec:?} {line}");

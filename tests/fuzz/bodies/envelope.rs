@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use ringverb::app::{AppIndex, Apps};
 use ringverb::clock::Moment;
 use ringverb::cluster::{ClusterSession, Login};
-use ringverb::config::validate::{DevelopmentApp, build};
+use ringverb::config::validate::{DevelopmentApp, build_config};
 use ringverb::config::{Sources, merge};
 use ringverb::shard::{MemoryLimits, NodeId, SessionId, Settings, Shard};
 
@@ -89,7 +89,7 @@ static APPS: LazyLock<Arc<Apps>> = LazyLock::new(|| {
     let merged = merge(&Sources { environment, ..Sources::default() });
     let unused = || String::from("unused");
     let development = DevelopmentApp { id: unused(), key: unused(), secret: unused() };
-    Arc::new(Apps::new(build(&merged, &development).expect("a good one").apps))
+    Arc::new(Apps::new(build_config(&merged, &development).expect("a good one").apps))
 });
 
 /// A node with subscribers, whose session is up.
@@ -100,13 +100,13 @@ fn node() -> (ClusterSession, Shard) {
         node: Some(OWN.node),
         pending_leave_seconds: 1,
         topic_idle_seconds: 5,
-        ..Settings::alone(apps.clone())
+        ..Settings::single_core(apps.clone())
     });
     let mut link = ClusterSession::new(OWN, "reverb", apps.clone(), Login::default(), 1_000);
     link.open();
     let greeting = b"%1\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
     assert!(link.receive(greeting, &mut shard).is_ok() && link.is_up());
-    assert!(apps.get(AppIndex(0)).admit());
+    assert!(apps.get(AppIndex(0)).try_count_connection());
     let key = shard.open(AppIndex(0), 7, b"");
     for channel in ["cache-c", "news"] {
         let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);

@@ -24,7 +24,7 @@ fn receive(mailbox: &mut Mailbox<u32>, lane: usize, numbers: std::ops::Range<u32
             if let Some(mail) = mailbox.receive(from, lane) {
                 break mail;
             }
-            if mailbox.prepare_sleep() {
+            if mailbox.try_set_asleep() {
                 mailbox.doorbell().wait();
                 mailbox.doorbell().set_awake();
             }
@@ -72,7 +72,7 @@ fn a_word_that_is_set_before_a_ring_is_not_slept_through() {
             if seen == 1 {
                 break;
             }
-            if right.prepare_sleep() && word.load(Ordering::Acquire) == seen {
+            if right.try_set_asleep() && word.load(Ordering::Acquire) == seen {
                 right.doorbell().wait();
             }
         }

@@ -42,7 +42,8 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ),
     ("podman run -d", By("tests/compose/run", "block_of docs/OPERATIONS.md 'podman run'")),
     // docs/laravel.md, docs/laravel-migration.md, laravel/README.md
-    ("composer require ringverb/laravel", NotRun("the package is not on Packagist yet")),
+    ("composer config repositories.ringverb", NotRun("it needs an application and its registry")),
+    ("composer require ringverb/laravel", NotRun("it needs an application and its registry")),
     ("php artisan ringverb:install", By("laravel/tests/ReleaseTest.php", "InstallCommand")),
     ("php artisan reverb:start", By("laravel/tests/CommandsTest.php", "reverb:start")),
     // tuning/README.md. The first one looks at the host of the test, too, whose limits may be too low.
@@ -54,7 +55,7 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("packaging/release", NotRun(MINUTES)),
     ("packaging/package", NotRun(MINUTES)),
     ("sh packaging/install.sh --from target/packages", GOOD),
-    ("helm install", By("tests/helm/check.py", "helm.Chart.load")),
+    ("helm install", By("tests/helm/check.py", "of_helm(\"install\"")),
     ("docker compose up --detach", By("tests/compose/run", "compose -f compose.yaml up --detach")),
     (
         "docker compose -f cluster.yaml",
@@ -71,8 +72,11 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("RINGVERB_SECONDS=60 cargo test", NotRun(MINUTES)),
     (".ci/run", NotRun(MINUTES)),
     ("sudo tests/", NotRun(MINUTES)),
-    ("tests/helm/run", NotRun(MINUTES)),
-    ("tests/site/run", NotRun(MINUTES)),
+    ("sudo tests/container/run", By("tests/run", "section \"the image in containers")),
+    ("sudo tests/compose/run", By("tests/run", "section \"the compose files")),
+    ("tests/helm/run", By("tests/run", "section \"the Helm chart")),
+    ("tests/shells/run", By("tests/run", "section \"completions")),
+    ("tests/site/run", By("tests/run", "section \"the documents")),
     ("tests/tls/run", NotRun(MINUTES)),
     ("tests/simulator/planted.py", NotRun(MINUTES)),
     ("tests/simulator/planted.py --check", GOOD),

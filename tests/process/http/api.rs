@@ -177,7 +177,7 @@ fn names_of_the_protocol_are_reserved() {
 }
 
 #[test]
-fn batches() {
+fn a_batch_is_published_whole_or_refused() {
     let server = Server::start();
     let mut client = server.connect();
     client.subscribe("news");

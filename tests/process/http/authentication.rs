@@ -6,7 +6,7 @@ use super::api::{BAD_SIGNATURE, EVENT, is_json, ok};
 use crate::support::{APP_ID, Client, Handshake, Http, Request, Server, Setup, unix_seconds};
 
 #[test]
-fn routes_and_methods() {
+fn unknown_routes_and_wrong_methods_are_refused() {
     let server = Server::start();
     let ask = |text: &str| {
         Http::new(&server).ask_raw(format!("{text} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
@@ -38,7 +38,7 @@ fn routes_and_methods() {
 }
 
 #[test]
-fn signatures() {
+fn requests_with_a_wrong_signature_are_refused() {
     let server = Server::start();
     let event = || Request::events(EVENT);
     let good = event();
@@ -73,7 +73,7 @@ fn signatures() {
 }
 
 #[test]
-fn timestamps() {
+fn requests_outside_of_the_time_window_are_refused() {
     let stamp = |seconds: u64| Request::events(EVENT).query("auth_timestamp", &seconds.to_string());
     let server = Server::start();
     for seconds in [unix_seconds() - 590, unix_seconds() + 590] {
@@ -124,7 +124,7 @@ fn a_path_prefix_may_be_sent_and_signed_or_not() {
 }
 
 #[test]
-fn apps_are_apart() {
+fn an_app_reaches_only_its_own_channels() {
     let toml = "[[apps]]\nid = \"2\"\nkey = \"key-2\"\nsecret = \"secret-2\"\n";
     let server = Setup::new().file("ringverb.toml", toml).start();
     let mut own = server.connect();

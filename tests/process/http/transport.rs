@@ -92,7 +92,7 @@ fn a_request_may_be_cut_anywhere() {
 }
 
 #[test]
-fn bodies_in_chunks() {
+fn a_chunked_body_is_published() {
     let server = Server::start();
     let mut client = subscribed(&server);
     let mut http = Http::new(&server);
@@ -114,7 +114,7 @@ fn bodies_in_chunks() {
 }
 
 #[test]
-fn expect_100_continue() {
+fn a_client_that_expects_100_continue_receives_it() {
     let server = Server::start();
     let mut client = subscribed(&server);
     let mut http = Http::new(&server);
@@ -316,7 +316,7 @@ fn a_client_may_close_its_half_and_still_get_its_answer() {
 
 /// The requests as Laravel sent them; the timestamps are of the day of recording.
 #[test]
-fn requests_of_laravel() {
+fn recorded_requests_of_laravel_are_accepted() {
     let server = Setup::new().env("RINGVERB_AUTH_WINDOW", "0").start();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/fixtures/laravel");
     let entries = folder.read_dir().expect("the recordings");

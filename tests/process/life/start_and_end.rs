@@ -195,7 +195,7 @@ fn development_mode_prints_all_that_an_app_needs() {
 }
 
 #[test]
-fn the_command_line() {
+fn help_and_version_are_printed_and_mistakes_refused() {
     for argument in ["--help", "-h", "help"] {
         let Finished { code, stdout, .. } = Setup::bare().arg(argument).run();
         assert_eq!(code, Some(0), "{argument}");
@@ -234,7 +234,7 @@ fn a_mistyped_name_is_warned_of() {
 }
 
 #[test]
-fn debug_logs_messages() {
+fn debug_logs_each_message_with_its_socket_id() {
     let mut server = Setup::new().arg("--debug").start();
     let mut client = server.connect();
     client.ask(PING, PONG);

@@ -207,7 +207,7 @@ fn all_connections_in_one_channel() {
 }
 
 #[test]
-fn very_many_channels() {
+fn many_channels_of_few_connections_are_served() {
     const EACH: usize = 5_000;
     let setup = Setup::new().env("RINGVERB_CHANNELS_PER_CONNECTION_MAX", "5000");
     let mut scene = Scene::start(setup.env("RINGVERB_CONNECTION_BYTES_MAX", "8000000"));
@@ -358,7 +358,7 @@ fn heads_and_bodies_without_end() {
 }
 
 #[test]
-fn depth_upon_depth() {
+fn deeply_nested_json_is_refused_without_harm() {
     let setup = Setup::new().env("REVERB_MAX_REQUEST_SIZE", "400000");
     let scene = Scene::start(setup.env("REVERB_APP_MAX_MESSAGE_SIZE", "400000"));
     let mut client = scene.server.connect();
@@ -425,7 +425,7 @@ fn messages_in_tiny_pieces() {
 }
 
 #[test]
-fn floods_of_pings() {
+fn floods_of_pings_do_not_delay_other_clients() {
     const FLOODERS: usize = 10;
     const ROUNDS: usize = 3;
     let mut scene = Scene::start(Setup::new());
@@ -478,7 +478,7 @@ fn compression_is_not_taken_up() {
 
 /// Unfinished requests are cut off, and counted; the server waits for no client.
 #[test]
-fn half_a_handshake() {
+fn unfinished_handshakes_are_cut_off_and_counted() {
     let mut scene = Scene::start(Setup::new().env("RINGVERB_HANDSHAKE_TIMEOUT", "1"));
     let mut wires: Vec<Wire> = (0..300).map(|_| scene.server.wire()).collect();
     for (wire, number) in wires.iter_mut().zip(0_usize..) {

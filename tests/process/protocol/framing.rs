@@ -317,7 +317,7 @@ fn ping_of(size: usize) -> String {
 }
 
 #[test]
-fn message_size_limits() {
+fn a_message_over_its_limit_closes_with_1009() {
     const TOO_BIG: (u16, &str) = (1009, "Maximum message size exceeded");
     let refused = |mut client: Client, name: &str| {
         let (code, reason) = client.closed();

@@ -74,7 +74,7 @@ fn nothing_offered_is_negotiated() {
 }
 
 #[test]
-fn protocol_versions() {
+fn unsupported_protocol_versions_are_refused() {
     const UNSUPPORTED: (u16, &str) = (4007, "Unsupported protocol version");
     const MALFORMED: (u16, &str) = (4006, "Invalid version string format");
     let server = Server::start();
@@ -112,7 +112,7 @@ fn an_unknown_key_is_an_error_on_the_socket() {
 }
 
 #[test]
-fn refused_upgrades() {
+fn malformed_upgrades_are_refused_with_their_status() {
     let server = Server::start();
     let new = Handshake::new;
     let upgrade = ("upgrade", "websocket");
@@ -264,7 +264,7 @@ fn drops_of_a_head_do_not_move_its_deadline() {
 }
 
 #[test]
-fn allowed_origins() {
+fn other_origins_than_the_allowed_ones_are_refused() {
     const REFUSED: (u16, &str) = (4009, "Origin not allowed");
     let origins = "example.com, *.foo.test,https://full.test";
     for missing in [false, true] {

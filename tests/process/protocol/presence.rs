@@ -21,7 +21,7 @@ fn member_removed(user_id: &str) -> String {
 }
 
 #[test]
-fn the_transcript() {
+fn a_presence_channel_has_the_transcript_of_reverb() {
     let server = Server::start();
     let (mut a, mut b) = (server.connect(), server.connect());
     a.send_subscribe("presence-r", Some(SEVEN));

@@ -157,7 +157,7 @@ fn deep_json_is_passed_on_or_refused() {
 }
 
 #[test]
-fn subscriptions_that_succeed() {
+fn subscriptions_to_each_kind_of_channel_succeed() {
     let server = Server::start();
     let mut client = server.connect();
     let long = "c".repeat(200);
@@ -385,7 +385,7 @@ fn a_member_that_left_may_not_send() {
 }
 
 #[test]
-fn cache_channels() {
+fn a_cache_channel_sends_its_last_event_to_new_subscribers() {
     let server = Setup::new().workers(4).start();
     for channel in ["cache-c", "private-cache-c", "private-encrypted-cache-c"] {
         let miss = format!(r#"{{"event":"pusher:cache_miss","channel":"{channel}"}}"#);

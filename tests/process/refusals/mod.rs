@@ -143,7 +143,7 @@ fn run_in(case: &Case, development: bool) {
         case.answer.to_owned()
     };
     assert_eq!(seen.answer.shown(), answer, "{name}, in development: {development}");
-    let counted = case.cause.counted().name();
+    let counted = case.cause.counter().name();
     server.signal(rustix::process::Signal::TERM);
     let stdout = server.finish().stdout;
     let sum = stdout.lines().find(|line| line.contains("refused since the start: "));

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::protocol::{json, sign};
 use super::time::DEADLINE;
+use super::tls;
 
 /// An endpoint; what it was posted comes out of `events`, one by one, also what it refuses.
 #[derive(Debug)]
@@ -36,14 +37,32 @@ impl Endpoint {
 
     /// Looks at the events of each request to decide.
     pub(crate) fn deciding(decide: impl Fn(&[Value]) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serving("http://127.0.0.1", decide, |stream| stream)
+    }
+
+    /// Answers 200 over TLS, with the certificate of localhost that the authority of the tests has issued.
+    pub(crate) fn over_tls() -> Self {
+        let config = tls::server();
+        let session = move |stream| {
+            let session = rustls::ServerConnection::new(config.clone()).expect("a session");
+            rustls::StreamOwned::new(session, stream)
+        };
+        Self::serving("https://localhost", |_| Answer::Status(200, ""), session)
+    }
+
+    fn serving<S: Read + Write>(
+        origin: &str,
+        decide: impl Fn(&[Value]) -> Answer + Send + Sync + 'static,
+        session: impl Fn(TcpStream) -> S + Clone + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+        let url = format!("{origin}:{}/hook", listener.local_addr().expect("an address").port());
         let (sender, events) = channel();
         let decide: Arc<Decision> = Arc::new(decide);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (sender, decide) = (sender.clone(), decide.clone());
-                std::thread::spawn(move || serve(stream, &sender, &*decide));
+                let (sender, decide, session) = (sender.clone(), decide.clone(), session.clone());
+                std::thread::spawn(move || serve(session(stream), &sender, &*decide));
             }
         });
         Self { url, events }
@@ -55,7 +74,7 @@ impl Endpoint {
     }
 }
 
-fn serve(mut stream: TcpStream, events: &Sender<Value>, decide: &Decision) {
+fn serve(mut stream: impl Read + Write, events: &Sender<Value>, decide: &Decision) {
     let mut bytes = Vec::new();
     let mut chunk = [0; 64 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut chunk) {

@@ -105,7 +105,7 @@ enum Stage {
     /// The same, behind an empty line, which is no part of it.
     EmptyLine(usize),
     /// Room in the socket.
-    Room,
+    AnswerRoom,
     /// The request that begins there.
     Next(usize),
 }
@@ -116,7 +116,7 @@ impl Stage {
             Self::FirstByte => FIRST_BYTE_SECONDS,
             Self::Rest(_) => REQUEST_SECONDS,
             // It may be full and all is sent.
-            Self::Room | Self::EmptyLine(_) | Self::Next(_) => KEEPALIVE_SECONDS.into(),
+            Self::AnswerRoom | Self::EmptyLine(_) | Self::Next(_) => KEEPALIVE_SECONDS.into(),
         }
     }
 }
@@ -327,7 +327,7 @@ impl Backend {
         let next = self.requests.iter().find(start).map_or(self.script.len(), |asked| asked.start);
         let part = &self.script[next..self.sent];
         Some(match part {
-            _ if wire.room == 0 => Stage::Room,
+            _ if wire.room == 0 => Stage::AnswerRoom,
             [] if next == 0 => Stage::FirstByte,
             [] => Stage::Next(next),
             b"\r\n" => Stage::EmptyLine(next),

@@ -26,7 +26,7 @@ impl Cluster {
     pub(super) fn answer(&mut self, (label, core, id): (u64, usize, u32)) -> Vec<Described> {
         let node = self.nodes.iter_mut().find(|node| node.label == label).expect("it is there");
         let gathers = &mut node.process.cores[core].gathers;
-        let Some(answers) = gathers.take(id) else {
+        let Some(answers) = gathers.take_answers(id) else {
             panic!("a question of node {label}, core {core} was not answered");
         };
         let mut sums = vec![Described::default(); CHANNELS.len()];
@@ -127,7 +127,7 @@ impl Cluster {
     /// While nothing has ever broken the app's backend knows exactly who is there.
     fn check_backend(&mut self) {
         for event in self.nodes.iter_mut().flat_map(|node| node.process.webhook_events.drain(..)) {
-            let (user, change) = match &event.what {
+            let (user, change) = match &event.happening {
                 Happening::Occupied => (None, 1),
                 Happening::Vacated => (None, -1),
                 Happening::MemberAdded { user_id } => (Some(user_id.to_string()), 1),

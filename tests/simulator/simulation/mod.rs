@@ -265,7 +265,7 @@ impl Simulation {
     /// The sum of the answers, of which none is missing.
     fn answer(&mut self, (core, id): (usize, u32)) -> Vec<Described> {
         let gathers = &mut self.process.cores[core].gathers;
-        let Some(answers) = gathers.take(id) else {
+        let Some(answers) = gathers.take_answers(id) else {
             panic!("a question of core {core} was not answered");
         };
         let mut sums = vec![Described::default(); CHANNELS.len()];

@@ -152,16 +152,16 @@ fn more_sessions_than_the_limit_make_room_by_forgetting_the_silent_ones() {
     let mut session = TestSession::up();
     let from = |node| SessionId { node: NodeId(node), core: 0 };
     for node in 100..100 + SENDERS_MAX as u64 {
-        assert!(session.session.is_new(from(node), 5));
+        assert!(session.session.note_number(from(node), 5));
     }
     assert_eq!(session.session.senders.len(), SENDERS_MAX);
-    assert!(!session.session.is_new(from(100), 5), "a known one needs no room");
+    assert!(!session.session.note_number(from(100), 5), "a known one needs no room");
     session.session.clock += LEASE + 1;
-    assert!(session.session.is_new(from(1), 5));
+    assert!(session.session.note_number(from(1), 5));
     assert_eq!(session.session.senders.len(), 1, "all others were silent for more than a lease");
     assert!(session.session.notes.iter().any(|note| note.contains("100000")));
     for node in 100..100 + SENDERS_MAX as u64 {
-        session.session.is_new(from(node), 5);
+        session.session.note_number(from(node), 5);
         assert!(session.session.senders.len() <= SENDERS_MAX);
     }
     assert_eq!(session.session.senders.len(), 1, "none was silent: all are forgotten");

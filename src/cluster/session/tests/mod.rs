@@ -39,7 +39,7 @@ struct TestSession {
 impl TestSession {
     fn new(login: Login) -> Self {
         let apps = Arc::new(Apps::new(vec![sample()]));
-        let settings = Settings { node: Some(NODE), ..Settings::alone(apps.clone()) };
+        let settings = Settings { node: Some(NODE), ..Settings::single_core(apps.clone()) };
         let shard = Shard::new(settings);
         let session =
             ClusterSession::new(SessionId { node: NODE, core: 0 }, "reverb", apps, login, 1_000);
@@ -152,7 +152,7 @@ impl TestSession {
 
     fn subscribe_to(&mut self, channel: &str) {
         let app = AppIndex(0);
-        assert!(self.session.apps.get(app).admit());
+        assert!(self.session.apps.get(app).try_count_connection());
         let key = self.shard.open(app, 7, b"");
         self.client = Some(key);
         let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
@@ -168,7 +168,7 @@ impl TestSession {
         let _ = self.shard.take_dirty(slot);
         let mut bytes = Vec::new();
         self.shard.send_queue(slot).unwrap().copy_to(&mut bytes, usize::MAX);
-        self.shard.sent(slot, bytes.len(), false);
+        self.shard.on_sent(slot, bytes.len(), false);
         let mut rest = bytes.as_slice();
         let mut received = Vec::new();
         while !rest.is_empty() {
@@ -469,7 +469,7 @@ fn topics_that_are_left_before_they_were_sent_are_never_sent() {
     let mut session = TestSession::up();
     session.session.limit(SessionLimits { topics_in_flight: 2, topics_waiting: 3 });
     let app = AppIndex(0);
-    assert!(session.session.apps.get(app).admit());
+    assert!(session.session.apps.get(app).try_count_connection());
     let key = session.shard.open(app, 7, b"");
     let send = |session: &mut TestSession, event: &str, channel: &str| {
         let text = format!(r#"{{"event":"pusher:{event}","data":{{"channel":"{channel}"}}}}"#);

@@ -35,14 +35,14 @@ struct ChannelSums {
     /// Subscribers on this node.
     subscribers: u32,
     users: u32,
-    elsewhere: u64,
+    on_other_nodes: u64,
     /// Other nodes with subscribers.
     nodes: Vec<u64>,
 }
 
 impl ChannelSums {
-    fn all(&self) -> u64 {
-        u64::from(self.subscribers) + self.elsewhere
+    fn on_all_nodes(&self) -> u64 {
+        u64::from(self.subscribers) + self.on_other_nodes
     }
 }
 
@@ -50,7 +50,7 @@ impl ChannelSums {
 pub(super) fn page(
     parameters: &Parameters<'_>,
     found: Vec<Findings>,
-    others: Option<&NodeAnswers>,
+    node_answers: Option<&NodeAnswers>,
 ) -> Result<Value, String> {
     let order = match parameters.get("sort").unwrap_or("name") {
         "name" => ChannelOrder::Name,
@@ -63,16 +63,16 @@ pub(super) fn page(
     let rows = parameters.number("rows", PAGE_ROWS)?.clamp(1, PAGE_ROWS_MAX);
     let mut left_out: u64 = found.iter().map(|found| found.left_out).sum();
     let mut subscribers: u64 = found.iter().map(|found| found.left_out_subscribers).sum();
-    for (_, rows) in others.into_iter().flat_map(NodeAnswers::rows) {
+    for (_, rows) in node_answers.into_iter().flat_map(NodeAnswers::rows) {
         left_out = left_out.saturating_add(rows.left_out);
         subscribers = subscribers.saturating_add(rows.left_out_subscribers);
     }
-    let mut channels = merged(found, others);
-    subscribers += channels.iter().map(|(_, sums)| sums.all()).sum::<u64>();
+    let mut channels = sum_by_channel(found, node_answers);
+    subscribers += channels.iter().map(|(_, sums)| sums.on_all_nodes()).sum::<u64>();
     channels.sort_unstable_by(|(a, of_a), (b, of_b)| {
         let by = match order {
             ChannelOrder::Name => std::cmp::Ordering::Equal,
-            ChannelOrder::Subscribers => of_b.all().cmp(&of_a.all()),
+            ChannelOrder::Subscribers => of_b.on_all_nodes().cmp(&of_a.on_all_nodes()),
             ChannelOrder::Users => of_b.users.cmp(&of_a.users),
         };
         by.then_with(|| a.cmp(b))
@@ -87,8 +87,8 @@ pub(super) fn page(
         .map(|(name, sums)| {
             let ChannelSums { subscribers, users, .. } = sums;
             let mut row = json!({ "name": &**name, "subscribers": subscribers, "users": users });
-            if others.is_some() {
-                row["all_nodes"] = json!(sums.all());
+            if node_answers.is_some() {
+                row["all_nodes"] = json!(sums.on_all_nodes());
                 row["nodes"] = sums.nodes.iter().map(|node| node_name(*node)).collect();
             }
             row
@@ -107,7 +107,10 @@ pub(super) fn page(
 
 /// Adds up what cores and nodes have. A roster can outlive its last subscriber by a mail: then the channel is not
 /// shown.
-fn merged(found: Vec<Findings>, others: Option<&NodeAnswers>) -> Vec<(Arc<str>, ChannelSums)> {
+fn sum_by_channel(
+    found: Vec<Findings>,
+    node_answers: Option<&NodeAnswers>,
+) -> Vec<(Arc<str>, ChannelSums)> {
     let mut channels: HashMap<Arc<str>, ChannelSums, foldhash::fast::RandomState> =
         HashMap::default();
     for ChannelRow { name, subscribers, users } in found.into_iter().flat_map(|one| one.channels) {
@@ -115,25 +118,25 @@ fn merged(found: Vec<Findings>, others: Option<&NodeAnswers>) -> Vec<(Arc<str>, 
         sums.subscribers = sums.subscribers.saturating_add(subscribers);
         sums.users = sums.users.max(users);
     }
-    for (node, rows) in others.into_iter().flat_map(NodeAnswers::rows) {
+    for (node, rows) in node_answers.into_iter().flat_map(NodeAnswers::rows) {
         for NodeChannelRow { name, subscribers, users } in &rows.channels {
             let sums = channels.entry(Arc::from(&**name)).or_default();
-            sums.elsewhere += u64::from(*subscribers);
+            sums.on_other_nodes += u64::from(*subscribers);
             sums.users = sums.users.max(*users);
             if *subscribers > 0 && !sums.nodes.contains(&node) {
                 sums.nodes.push(node);
             }
         }
     }
-    channels.into_iter().filter(|(_, sums)| sums.all() > 0).collect()
+    channels.into_iter().filter(|(_, sums)| sums.on_all_nodes() > 0).collect()
 }
 
 /// One channel: its members and subscribers. Lists are cut where the workers and nodes cut theirs.
-pub(super) fn inside(
+pub(super) fn channel_details(
     name: &str,
     found: Vec<Findings>,
     apps: &Apps,
-    others: Option<&NodeAnswers>,
+    node_answers: Option<&NodeAnswers>,
 ) -> Value {
     let rows = found.iter().flat_map(|found| &found.channels);
     let subscribers: u64 = rows.map(|row| u64::from(row.subscribers)).sum();
@@ -144,7 +147,7 @@ pub(super) fn inside(
     let mut left_out: u64 = found.iter().map(|found| found.left_out).sum();
     let mut left_out_members: u64 = found.iter().map(|found| found.left_out_members).sum();
     let mut elsewhere = 0_u64;
-    for (_, rows) in others.into_iter().flat_map(NodeAnswers::rows) {
+    for (_, rows) in node_answers.into_iter().flat_map(NodeAnswers::rows) {
         left_out = left_out.saturating_add(rows.left_out);
         elsewhere += rows.channels.iter().map(|row| u64::from(row.subscribers)).sum::<u64>();
         // The home of each node with the channel knows the members of all nodes.
@@ -153,9 +156,9 @@ pub(super) fn inside(
             left_out_members = rows.left_out_members;
         }
     }
-    let connections = connections::rows(found, apps, others);
+    let connections = connections::rows(found, apps, node_answers);
     let connections: Vec<_> =
-        connections.iter().map(|row| connections::node_row(row, others)).collect();
+        connections.iter().map(|row| connections::node_row(row, node_answers)).collect();
     let mut inside = json!({
         "name": name,
         "subscribers": subscribers,
@@ -163,7 +166,7 @@ pub(super) fn inside(
         "members": members,
         "connections": connections,
     });
-    if others.is_some() {
+    if node_answers.is_some() {
         inside["all_nodes"] = json!(subscribers + elsewhere);
     }
     inside

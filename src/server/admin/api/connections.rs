@@ -5,17 +5,17 @@
 
 use serde_json::{Value, json};
 
-use super::event::compact;
+use super::event::without_nulls;
 use super::nodes::{NodeAnswers, node_name};
 use crate::app::Apps;
-use crate::desk::InspectionReply;
-use crate::shard::{Findings, NodeConnectionInside, NodeConnectionRow, OperatorOutcome};
+use crate::operator_requests::InspectionReply;
+use crate::shard::{Findings, NodeConnectionDetails, NodeConnectionRow, OperatorOutcome};
 
 /// Connections of an answer.
 const ROWS_MAX: usize = 500;
 
 /// What is not known is `null`.
-fn row(row: &NodeConnectionRow) -> Value {
+fn connection_row_json(row: &NodeConnectionRow) -> Value {
     json!({
         "socket_id": row.socket_id.to_string(),
         "app": row.app,
@@ -27,38 +27,43 @@ fn row(row: &NodeConnectionRow) -> Value {
     })
 }
 
-/// Rows of this node, and then those of others with their nodes.
+/// Rows of this node, and then those of other nodes.
 pub(super) fn rows(
     found: Vec<Findings>,
     apps: &Apps,
-    others: Option<&NodeAnswers>,
+    node_answers: Option<&NodeAnswers>,
 ) -> Vec<(Option<u64>, NodeConnectionRow)> {
     let own = found.into_iter().flat_map(|found| found.connections);
-    let own = own.map(|row| (None, row.of_node(apps)));
-    let others = others.into_iter().flat_map(NodeAnswers::rows);
-    let others = others
+    let own = own.map(|row| (None, row.to_node_answer(apps)));
+    let node_answers = node_answers.into_iter().flat_map(NodeAnswers::rows);
+    let node_answers = node_answers
         .flat_map(|(node, rows)| rows.connections.iter().map(move |row| (Some(node), row.clone())));
-    own.chain(others).collect()
+    own.chain(node_answers).collect()
 }
 
 /// A row as JSON, with its node if that is another one.
 pub(super) fn node_row(
     (node, found): &(Option<u64>, NodeConnectionRow),
-    others: Option<&NodeAnswers>,
+    node_answers: Option<&NodeAnswers>,
 ) -> Value {
-    let mut row = row(found);
-    if let (Some(node), Some(others)) = (node, others) {
+    let mut row = connection_row_json(found);
+    if let (Some(node), Some(node_answers)) = (node, node_answers) {
         row["node"] = json!(node_name(*node));
-        row["host"] = json!(others.host(*node));
+        row["host"] = json!(node_answers.host(*node));
     }
-    compact(row)
+    without_nulls(row)
 }
 
 /// Connections with the longest queues first, then the oldest.
-pub(super) fn table(found: Vec<Findings>, apps: &Apps, others: Option<&NodeAnswers>) -> Value {
+pub(super) fn connection_table(
+    found: Vec<Findings>,
+    apps: &Apps,
+    node_answers: Option<&NodeAnswers>,
+) -> Value {
     let mut left_out: u64 = found.iter().map(|found| found.left_out).sum();
-    left_out += others.map_or(0, |others| others.rows().map(|(_, rows)| rows.left_out).sum());
-    let mut rows = rows(found, apps, others);
+    left_out += node_answers
+        .map_or(0, |node_answers| node_answers.rows().map(|(_, rows)| rows.left_out).sum());
+    let mut rows = rows(found, apps, node_answers);
     rows.sort_by_key(|(_, row)| {
         let age = row.age_seconds.unwrap_or(0);
         (std::cmp::Reverse(row.queue_bytes), std::cmp::Reverse(age), row.socket_id.to_string())
@@ -66,33 +71,36 @@ pub(super) fn table(found: Vec<Findings>, apps: &Apps, others: Option<&NodeAnswe
     let total = rows.len() as u64 + left_out;
     rows.truncate(ROWS_MAX);
     let left_out = total - rows.len() as u64;
-    let rows: Vec<_> = rows.iter().map(|row| node_row(row, others)).collect();
+    let rows: Vec<_> = rows.iter().map(|row| node_row(row, node_answers)).collect();
     json!({ "total": total, "left_out": left_out, "connections": rows })
 }
 
 /// The inside of a connection, if a worker has it.
-pub(super) fn inside(found: Vec<(usize, Box<InspectionReply>)>, apps: &Apps) -> Option<Value> {
+pub(super) fn connection_details(
+    found: Vec<(usize, Box<InspectionReply>)>,
+    apps: &Apps,
+) -> Option<Value> {
     let (worker, inside, socket) = found.into_iter().find_map(|(worker, found)| {
         let InspectionReply { findings, socket } = *found;
-        Some((worker, findings.inside?, socket?))
+        Some((worker, findings.details?, socket?))
     })?;
-    let mut inside = inside.of_node(apps);
-    socket.add_to(&mut inside);
-    Some(compact(inside_json(worker, &inside)))
+    let mut inside = inside.to_node_answer(apps);
+    socket.copy_to(&mut inside);
+    Some(without_nulls(inside_json(worker, &inside)))
 }
 
 /// The inside of a connection, if another node has it.
-pub(super) fn inside_elsewhere(others: &NodeAnswers) -> Option<Value> {
-    others.answers().iter().find_map(|answer| {
+pub(super) fn connection_details_of_nodes(node_answers: &NodeAnswers) -> Option<Value> {
+    node_answers.answers().iter().find_map(|answer| {
         let OperatorOutcome::Inside(Some(inside)) = &answer.outcome else { return None };
         let mut json = inside_json(answer.core.into(), inside);
         json["node"] = json!(node_name(answer.node));
         json["host"] = json!(answer.host);
-        Some(compact(json))
+        Some(without_nulls(json))
     })
 }
 
-fn inside_json(worker: usize, inside: &NodeConnectionInside) -> Value {
+fn inside_json(worker: usize, inside: &NodeConnectionDetails) -> Value {
     let more = json!({
         "worker": worker,
         "address": inside.address,
@@ -106,7 +114,7 @@ fn inside_json(worker: usize, inside: &NodeConnectionInside) -> Value {
         "has_signed_in": inside.has_signed_in,
         "channel_names": inside.channel_names,
     });
-    let mut all = row(&inside.row);
+    let mut all = connection_row_json(&inside.row);
     if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
         all.extend(more);
     }

@@ -1,41 +1,41 @@
 //! An event of the console as JSON: for the event log and for lists of refusals.
 //!
-//! Input: a `LiveEvent` of a worker, with the apps to name its app. Empty members are left out. Payloads are cut where
-//! the event is made (`live::TEXT_BYTES_MAX`), so an object here is as long as that.
+//! Input: a `EventLogEntry` of a worker, with the apps to name its app. Empty members are left out. Payloads are cut
+//! where the event is made (`event_log::TEXT_BYTES_MAX`), so an object here is as long as that.
 
 use serde_json::{Value as Json, json};
 
 use crate::app::Apps;
 use crate::cause::Cause;
-use crate::live::LiveEvent;
+use crate::event_log::EventLogEntry;
 
 /// An event of the log as JSON.
-pub(in crate::server::admin) fn event_json(event: &LiveEvent, apps: &Apps) -> Json {
-    fn some(text: &str) -> Option<&str> {
+pub(in crate::server::admin) fn event_json(event: &EventLogEntry, apps: &Apps) -> Json {
+    fn none_if_empty(text: &str) -> Option<&str> {
         (!text.is_empty()).then_some(text)
     }
-    compact(json!({
+    without_nulls(json!({
         "at": event.unix_ms,
         "kind": event.kind.name(),
         "app": event.app.and_then(|app| apps.find(app)).map(|app| &*app.id),
         "socket_id": event.socket_id.map(|socket_id| socket_id.to_string()),
         "channel": event.channel.as_deref(),
-        "cause": some(event.cause),
-        "text": some(&event.text),
+        "cause": none_if_empty(event.cause),
+        "text": none_if_empty(&event.text),
     }))
 }
 
 /// A refusal as JSON, with the reason by which it is counted.
-pub(super) fn refusal_json(event: &LiveEvent, apps: &Apps) -> Json {
+pub(super) fn refusal_json(event: &EventLogEntry, apps: &Apps) -> Json {
     let mut json = event_json(event, apps);
     if let Some(cause) = Cause::ALL.into_iter().find(|cause| cause.name() == event.cause) {
-        json["reason"] = cause.counted().name().into();
+        json["reason"] = cause.counter().name().into();
     }
     json
 }
 
 /// An object without the members that are `null`: what is not known is left out.
-pub(super) fn compact(mut json: Json) -> Json {
+pub(super) fn without_nulls(mut json: Json) -> Json {
     if let Json::Object(members) = &mut json {
         members.retain(|_, value| !value.is_null());
     }

@@ -25,9 +25,9 @@ pub(super) use questions::Questions;
 use self::overview::OverviewFacts;
 use super::routes::AdminState;
 use crate::app::{AppIndex, Apps};
-use crate::desk::{DeskReply, DeskRequest, InspectionReply, OwnRequest};
 use crate::http1::request::Request;
 use crate::http1::response::Response;
+use crate::operator_requests::{CoreRequest, InspectionReply, OperatorReply, OperatorRequest};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
     AccessEnd, Answer, Findings, Inspection, OperatorOutcome, OperatorQuestion, Question,
@@ -42,7 +42,7 @@ const REFUSALS_MAX: usize = 200;
 
 type ApiOutcome<T> = Result<T, Response>;
 
-fn wrong(sentence: &str) -> Response {
+fn bad_parameter(sentence: &str) -> Response {
     Response::text(400, &format!("{sentence}.\n"))
 }
 
@@ -78,14 +78,14 @@ impl AdminState {
         let facts = OverviewFacts {
             resident_bytes: self.resident_bytes(),
             why_not_ready: self.why_not_ready(),
-            lost_events: self.viewers.lost(),
+            lost_events: self.viewers.lost_events(),
             viewers: self.viewers.len(),
         };
         overview::overview(&self.sources, &facts)
     }
 
     fn apps(&self) -> Arc<Apps> {
-        self.shared().current.get().apps.clone()
+        self.shared().current_configuration.get().apps.clone()
     }
 
     fn app(&self, parameters: &Parameters<'_>) -> ApiOutcome<AppIndex> {
@@ -104,11 +104,11 @@ impl AdminState {
         &self,
         inspection: &Inspection,
     ) -> ApiOutcome<Vec<(usize, Box<InspectionReply>)>> {
-        let workers = 0..self.shared().desks.len();
-        let request = || DeskRequest::Own(OwnRequest::Look(inspection.clone()));
+        let workers = 0..self.shared().operator_queues.len();
+        let request = || OperatorRequest::ThisCore(CoreRequest::Inspect(inspection.clone()));
         let replies = self.questions.ask(&self.sources, workers, request).await?;
         let found = replies.into_iter().filter_map(|(worker, reply)| match reply {
-            DeskReply::Found(found) => Some((worker, found)),
+            OperatorReply::Found(found) => Some((worker, found)),
             _ => None,
         });
         Ok(found.collect())
@@ -121,17 +121,17 @@ impl AdminState {
 
     async fn channels(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let app = self.app(parameters)?;
-        let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
+        let contains = parameters.filter().map_err(|sentence| bad_parameter(&sentence))?;
         let searched = contains.clone();
         let question =
             OperatorQuestion::Channels { app: self.id_of(app), contains: searched.clone() };
         let found = self.findings(&Inspection::Channels { app, contains }).await?;
-        let others = self.ask_nodes(&question).await?;
-        let page = channels::page(parameters, found, others.as_ref());
-        let mut page = page.map_err(|sentence| wrong(&sentence))?;
-        let Some(others) = others else { return Ok(page) };
-        others.add_to(&mut page);
-        if others.rows().any(|(_, rows)| rows.left_out > 0) {
+        let node_answers = self.ask_nodes(&question).await?;
+        let page = channels::page(parameters, found, node_answers.as_ref());
+        let mut page = page.map_err(|sentence| bad_parameter(&sentence))?;
+        let Some(node_answers) = node_answers else { return Ok(page) };
+        node_answers.add_nodes_to(&mut page);
+        if node_answers.rows().any(|(_, rows)| rows.left_out > 0) {
             // The sums are exact for the rows that are shown, also of nodes that have left these out.
             let rows = page["channels"].as_array().into_iter().flatten();
             let names = rows.filter_map(|row| row["name"].as_str());
@@ -158,10 +158,10 @@ impl AdminState {
         names: Vec<String>,
     ) -> ApiOutcome<Vec<usize>> {
         let mut counts = vec![0_usize; names.len()];
-        let ask = || DeskRequest::Ask(Question::Describe { app, names: names.clone() });
+        let ask = || OperatorRequest::AllCores(Question::Describe { app, names: names.clone() });
         let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
         let answers = replies.into_iter().filter_map(|(_, reply)| match reply {
-            DeskReply::Answers(answers) => Some(answers),
+            OperatorReply::Answers(answers) => Some(answers),
             _ => None,
         });
         for answer in answers.flatten() {
@@ -175,46 +175,47 @@ impl AdminState {
 
     async fn channel(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let app = self.app(parameters)?;
-        let name = parameters.get("name").ok_or_else(|| wrong("name is missing"))?;
+        let name = parameters.get("name").ok_or_else(|| bad_parameter("name is missing"))?;
         let found = self.findings(&Inspection::Channel { app, name: name.into() }).await?;
         let question = OperatorQuestion::Channel { app: self.id_of(app), name: name.into() };
-        let others = self.ask_nodes(&question).await?;
-        let mut inside = channels::inside(name, found, &self.apps(), others.as_ref());
-        others.iter().for_each(|others| others.add_to(&mut inside));
+        let node_answers = self.ask_nodes(&question).await?;
+        let mut inside =
+            channels::channel_details(name, found, &self.apps(), node_answers.as_ref());
+        node_answers.iter().for_each(|node_answers| node_answers.add_nodes_to(&mut inside));
         Ok(inside)
     }
 
     async fn connections(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let app = parameters.get("app").map(|_| self.app(parameters)).transpose()?;
-        let contains = parameters.filter().map_err(|sentence| wrong(&sentence))?;
+        let contains = parameters.filter().map_err(|sentence| bad_parameter(&sentence))?;
         let id = app.map(|app| self.id_of(app));
         let question = OperatorQuestion::Connections { app: id, contains: contains.clone() };
         let found = self.findings(&Inspection::Connections { app, contains }).await?;
-        let others = self.ask_nodes(&question).await?;
-        let mut table = connections::table(found, &self.apps(), others.as_ref());
-        others.iter().for_each(|others| others.add_to(&mut table));
+        let node_answers = self.ask_nodes(&question).await?;
+        let mut table = connections::connection_table(found, &self.apps(), node_answers.as_ref());
+        node_answers.iter().for_each(|node_answers| node_answers.add_nodes_to(&mut table));
         Ok(table)
     }
 
     async fn connection(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let socket_id = socket_id(parameters.get("socket_id"))?;
         let found = self.look(&Inspection::Connection { socket_id }).await?;
-        if let Some(inside) = connections::inside(found, &self.apps()) {
+        if let Some(inside) = connections::connection_details(found, &self.apps()) {
             return Ok(inside);
         }
-        let others = self.ask_nodes(&OperatorQuestion::Connection { socket_id }).await?;
-        let inside = others.as_ref().and_then(connections::inside_elsewhere);
-        inside.ok_or_else(|| not_open(socket_id, others.as_ref()))
+        let node_answers = self.ask_nodes(&OperatorQuestion::Connection { socket_id }).await?;
+        let inside = node_answers.as_ref().and_then(connections::connection_details_of_nodes);
+        inside.ok_or_else(|| not_open(socket_id, node_answers.as_ref()))
     }
 
     async fn refusals(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let id = parameters.get("socket_id");
         let socket_id = id.map(|id| socket_id(Some(id))).transpose()?;
-        let workers = 0..self.shared().desks.len();
-        let ask = || DeskRequest::Own(OwnRequest::Refusals { socket_id });
+        let workers = 0..self.shared().operator_queues.len();
+        let ask = || OperatorRequest::ThisCore(CoreRequest::Refusals { socket_id });
         let replies = self.questions.ask(&self.sources, workers, ask).await?;
         let lists = replies.into_iter().filter_map(|(_, reply)| match reply {
-            DeskReply::Refused(refused) => Some(refused),
+            OperatorReply::Refused(refused) => Some(refused),
             _ => None,
         });
         let mut refused: Vec<_> = lists.flatten().collect();
@@ -236,7 +237,7 @@ impl AdminState {
             *last = (*last).min(*seconds);
         }
         let sessions = found.len();
-        let up = found.iter().filter(|(_, found)| found.findings.is_up).count();
+        let up = found.iter().filter(|(_, found)| found.findings.is_session_up).count();
         let each = nodes.into_iter().map(|(node, seconds)| {
             json!({ "node": format!("{node:016x}"), "seen_seconds_ago": seconds })
         });
@@ -255,13 +256,13 @@ impl AdminState {
         };
         let ask = || {
             let request = Box::new(request.clone());
-            DeskRequest::Own(OwnRequest::Publish { app, request })
+            OperatorRequest::ThisCore(CoreRequest::Publish { app, request })
         };
         match self.questions.ask(&self.sources, 0..1, ask).await {
             Err(response) => response,
             Ok(replies) => {
                 let published = replies.into_iter().find_map(|(_, reply)| match reply {
-                    DeskReply::Published(response) => Some(response),
+                    OperatorReply::Published(response) => Some(response),
                     _ => None,
                 });
                 published.unwrap_or_else(|| Response::text(500, "No answer.\n"))
@@ -271,12 +272,13 @@ impl AdminState {
 
     /// Ends a connection, or its subscription to a channel, on whatever node.
     async fn end_access(&self, request: &Request, has_channel: bool) -> ApiOutcome<Json> {
-        let body: Json = serde_json::from_slice(request.body())
-            .map_err(|_| wrong("the body is no JSON: send {\"socket_id\": \"1234.5678\"}"))?;
+        let body: Json = serde_json::from_slice(request.body()).map_err(|_| {
+            bad_parameter("the body is no JSON: send {\"socket_id\": \"1234.5678\"}")
+        })?;
         let socket_id = socket_id(body["socket_id"].as_str())?;
         let channel = body["channel"].as_str().filter(|_| has_channel);
         if has_channel && channel.is_none() {
-            return Err(wrong("channel is missing, and takes the name of a channel"));
+            return Err(bad_parameter("channel is missing, and takes the name of a channel"));
         }
         let channel: Option<Box<str>> = channel.map(Into::into);
         let not_subscribed = || {
@@ -284,21 +286,21 @@ impl AdminState {
             let text = format!("Connection {socket_id} is not subscribed to {channel}.\n");
             Err(Response::text(404, &text))
         };
-        let workers = 0..self.shared().desks.len();
+        let workers = 0..self.shared().operator_queues.len();
         let ask = || {
             let channel = channel.clone();
-            DeskRequest::Own(OwnRequest::EndAccess { socket_id, channel })
+            OperatorRequest::ThisCore(CoreRequest::EndAccess { socket_id, channel })
         };
         for (_, reply) in self.questions.ask(&self.sources, workers, ask).await? {
             match reply {
-                DeskReply::Ended(AccessEnd::Done) => return Ok(json!({})),
-                DeskReply::Ended(AccessEnd::NotSubscribed) => return not_subscribed(),
+                OperatorReply::Ended(AccessEnd::Done) => return Ok(json!({})),
+                OperatorReply::Ended(AccessEnd::NotSubscribed) => return not_subscribed(),
                 _ => {}
             }
         }
         let order = OperatorQuestion::EndAccess { socket_id, channel: channel.clone() };
-        let others = self.ask_nodes(&order).await?;
-        for answer in others.iter().flat_map(NodeAnswers::answers) {
+        let node_answers = self.ask_nodes(&order).await?;
+        for answer in node_answers.iter().flat_map(NodeAnswers::answers) {
             match answer.outcome {
                 OperatorOutcome::Ended => {
                     let node = nodes::node_name(answer.node);
@@ -308,30 +310,33 @@ impl AdminState {
                 _ => {}
             }
         }
-        Err(not_open(socket_id, others.as_ref()))
+        Err(not_open(socket_id, node_answers.as_ref()))
     }
 }
 
 fn socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
-    let text = text.ok_or_else(|| wrong("socket_id is missing"))?;
+    let text = text.ok_or_else(|| bad_parameter("socket_id is missing"))?;
     SocketId::parse(text).ok_or_else(|| {
-        wrong(&format!("socket_id is {}, but takes two numbers such as 1234.5678", shown(text)))
+        bad_parameter(&format!(
+            "socket_id is {}, but takes two numbers such as 1234.5678",
+            shown(text)
+        ))
     })
 }
 
-/// `others`: what the other nodes of the cluster have answered.
-fn not_open(socket_id: SocketId, others: Option<&NodeAnswers>) -> Response {
-    match others {
+/// `node_answers`: what the other nodes of the cluster have answered.
+fn not_open(socket_id: SocketId, node_answers: Option<&NodeAnswers>) -> Response {
+    match node_answers {
         None => {
             let text = format!("No connection {socket_id} is open on this node: it has ended.\n");
             Response::text(404, &text)
         }
-        Some(others) if others.is_complete() => {
+        Some(node_answers) if node_answers.is_complete() => {
             let text = format!("No connection {socket_id} is open on any node: it has ended.\n");
             Response::text(404, &text)
         }
-        Some(others) => {
-            let missing = others.missing();
+        Some(node_answers) => {
+            let missing = node_answers.missing_nodes_text();
             let text = format!(
                 "No connection {socket_id} is open on the nodes that answered. {missing}: it may have the connection. \
                  Try again, or use the console of that node.\n"

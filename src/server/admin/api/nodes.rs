@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::overview;
-use crate::desk::{DeskReply, DeskRequest};
 use crate::http1::response::Response;
+use crate::operator_requests::{OperatorReply, OperatorRequest};
 use crate::server::admin::routes::AdminState;
 use crate::shard::{
     Answer, Inspection, NodeId, NodeRows, OperatorAnswer, OperatorOutcome, OperatorQuestion,
@@ -19,11 +19,11 @@ use crate::shard::{
 /// What the other nodes have answered.
 #[derive(Debug, Default)]
 pub(super) struct NodeAnswers {
-    own: u64,
+    own_node: u64,
     /// One of each core.
     answers: Vec<OperatorAnswer>,
     /// Nodes that have not answered, and the seconds since each was seen.
-    silent: BTreeMap<u64, u32>,
+    silent_nodes: BTreeMap<u64, u32>,
     /// The session that asks is down, so that no node was asked.
     is_session_down: bool,
 }
@@ -43,10 +43,10 @@ impl AdminState {
         question: &OperatorQuestion,
     ) -> Result<Option<NodeAnswers>, Response> {
         let Some(redis) = &self.shared().redis else { return Ok(None) };
-        let ask = || DeskRequest::AskNodes(question.clone());
+        let ask = || OperatorRequest::OtherNodes(question.clone());
         let replies = self.questions.ask(&self.sources, 0..1, ask).await?;
         let answers = replies.into_iter().filter_map(|(_, reply)| match reply {
-            DeskReply::Answers(answers) => Some(answers),
+            OperatorReply::Answers(answers) => Some(answers),
             _ => None,
         });
         let answers = answers.flatten().filter_map(|answer| match answer {
@@ -56,15 +56,15 @@ impl AdminState {
         let answers: Vec<OperatorAnswer> = answers.collect();
         let sessions = self.look(&Inspection::Nodes).await?;
         let is_session_down =
-            sessions.iter().any(|(worker, found)| *worker == 0 && !found.findings.is_up);
-        let mut silent = BTreeMap::new();
+            sessions.iter().any(|(worker, found)| *worker == 0 && !found.findings.is_session_up);
+        let mut silent_nodes = BTreeMap::new();
         for (NodeId(node), seconds) in sessions.iter().flat_map(|(_, found)| &found.findings.nodes)
         {
-            let last = silent.entry(*node).or_insert(*seconds);
+            let last = silent_nodes.entry(*node).or_insert(*seconds);
             *last = (*last).min(*seconds);
         }
-        silent.retain(|node, _| !answers.iter().any(|answer| answer.node == *node));
-        Ok(Some(NodeAnswers { own: redis.node.0, answers, silent, is_session_down }))
+        silent_nodes.retain(|node, _| !answers.iter().any(|answer| answer.node == *node));
+        Ok(Some(NodeAnswers { own_node: redis.node.0, answers, silent_nodes, is_session_down }))
     }
 }
 
@@ -88,17 +88,18 @@ impl NodeAnswers {
     /// Whether all nodes that are seen have answered.
     pub(super) fn is_complete(&self) -> bool {
         let is_busy = self.answers.iter().any(OperatorAnswer::is_busy);
-        !self.is_session_down && self.silent.is_empty() && !is_busy
+        !self.is_session_down && self.silent_nodes.is_empty() && !is_busy
     }
 
     /// The nodes that have answered, this one first, and those that have not.
-    pub(super) fn add_to(&self, answer: &mut Value) {
+    pub(super) fn add_nodes_to(&self, answer: &mut Value) {
         let mut nodes = BTreeMap::new();
         for answer in &self.answers {
             let is_busy = nodes.entry(answer.node).or_insert((&answer.host, false));
             is_busy.1 |= answer.is_busy();
         }
-        let own = json!({ "node": node_name(self.own), "host": overview::host(), "own": true });
+        let own =
+            json!({ "node": node_name(self.own_node), "host": overview::host(), "own": true });
         let others = nodes.iter().map(|(node, (host, is_busy))| {
             let mut row = json!({ "node": node_name(*node), "host": host });
             if *is_busy {
@@ -106,30 +107,30 @@ impl NodeAnswers {
             }
             row
         });
-        let silent = self.silent.iter();
-        let silent = silent.map(
+        let silent_nodes = self.silent_nodes.iter();
+        let silent_nodes = silent_nodes.map(
             |(node, seconds)| json!({ "node": node_name(*node), "seen_seconds_ago": seconds }),
         );
         answer["nodes"] = std::iter::once(own).chain(others).collect();
-        answer["silent_nodes"] = silent.collect();
+        answer["silent_nodes"] = silent_nodes.collect();
         if self.is_session_down {
             answer["session_down"] = json!(true);
         }
     }
 
     /// Which nodes have not answered, as a sentence without its stop.
-    pub(super) fn missing(&self) -> String {
+    pub(super) fn missing_nodes_text(&self) -> String {
         if self.is_session_down {
             return "The connection of this node to Redis is down, so no other node was asked"
                 .to_owned();
         }
-        let silent = self.silent.iter().map(|(node, seconds)| {
+        let silent_nodes = self.silent_nodes.iter().map(|(node, seconds)| {
             format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
         });
         let busy = self.answers.iter().filter(|answer| answer.is_busy()).map(|answer| {
             format!("{} on {} (too many questions)", node_name(answer.node), answer.host)
         });
-        let names: Vec<String> = silent.chain(busy).collect();
+        let names: Vec<String> = silent_nodes.chain(busy).collect();
         format!("No answer came in time from node {}", names.join(", "))
     }
 }
@@ -145,24 +146,30 @@ mod tests {
     #[test]
     fn nodes_without_an_answer_are_named() {
         let rows = || OperatorOutcome::Rows(NodeRows::default());
-        let whole = NodeAnswers { own: 1, answers: vec![answer(2, rows())], ..Default::default() };
+        let whole =
+            NodeAnswers { own_node: 1, answers: vec![answer(2, rows())], ..Default::default() };
         assert!(whole.is_complete());
         let mut page = json!({});
-        whole.add_to(&mut page);
+        whole.add_nodes_to(&mut page);
         assert_eq!(page["nodes"][1], json!({ "node": "0000000000000002", "host": "web-2" }));
         assert_eq!((&page["nodes"][0]["own"], &page["silent_nodes"]), (&json!(true), &json!([])));
         let answers = vec![answer(2, rows()), answer(2, OperatorOutcome::Busy)];
-        let part = NodeAnswers { own: 1, answers, silent: [(3, 7)].into(), is_session_down: false };
+        let part = NodeAnswers {
+            own_node: 1,
+            answers,
+            silent_nodes: [(3, 7)].into(),
+            is_session_down: false,
+        };
         assert!(!part.is_complete());
-        part.add_to(&mut page);
+        part.add_nodes_to(&mut page);
         assert_eq!(page["nodes"][1]["busy"], true);
         assert_eq!(
             page["silent_nodes"][0],
             json!({ "node": "0000000000000003", "seen_seconds_ago": 7 })
         );
-        let text = part.missing();
+        let text = part.missing_nodes_text();
         assert!(text.contains("3 (last heartbeat 7 s ago)") && text.contains("on web-2"), "{text}");
         let down = NodeAnswers { is_session_down: true, ..Default::default() };
-        assert!(!down.is_complete() && down.missing().contains("Redis is down"));
+        assert!(!down.is_complete() && down.missing_nodes_text().contains("Redis is down"));
     }
 }

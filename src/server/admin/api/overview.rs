@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::event::compact;
+use super::event::without_nulls;
 use crate::app::{App, AppIndex, Apps};
 use crate::config::webhook_url;
 use crate::counters::Refused;
@@ -33,7 +33,7 @@ pub(super) struct OverviewFacts {
 
 pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value {
     let shared = &*sources.shared;
-    let apps = shared.current.get().apps.clone();
+    let apps = shared.current_configuration.get().apps.clone();
     let cores = &shared.metrics;
     let total =
         |read: fn(&AppMetrics) -> u64| cores.iter().map(|core| sum(core, read)).sum::<u64>();
@@ -42,7 +42,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
     let webhooks = &sources.webhooks;
     let (queued, settled) = (webhooks.queued.get(), webhooks.settled.get());
     let workers = cores.iter().enumerate().map(|(core, one)| worker(shared, core, one));
-    compact(json!({
+    without_nulls(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "host": host(),
         "pid": std::process::id(),
@@ -50,7 +50,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
         "uptime_seconds": unix_seconds().saturating_sub(started),
         "clock_ms": shared.clock.now().0,
         "node": shared.redis.as_ref().map(|redis| format!("{:016x}", redis.node.0)),
-        "kernel": shared.io.name(),
+        "kernel": shared.kernel_interface.name(),
         "not_ready": facts.why_not_ready,
         "resident_bytes": facts.resident_bytes,
         "memory_max": shared.config.memory_max,
@@ -113,7 +113,7 @@ fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
             "retransmissions": core.cluster.retransmissions.get(),
         })
     });
-    compact(json!({
+    without_nulls(json!({
         "core": index,
         "ticks": ticks.counts.iter().sum::<u64>(),
         "tick_ns": ticks.sum,
@@ -151,8 +151,8 @@ fn refused(shared: &Shared) -> Value {
 }
 
 fn ended(cores: &[Arc<CoreMetrics>]) -> Value {
-    let each = ConnectionEnd::all()
-        .map(|how| (how, cores.iter().map(|core| core.ended(how)).sum::<u64>()));
+    let each =
+        ConnectionEnd::all().map(|how| (how, cores.iter().map(|core| core.ends(how)).sum::<u64>()));
     let each = each.filter(|(_, count)| *count > 0).map(|(how, count)| {
         let (by, why) = how.names();
         json!({ "by": by, "why": why, "count": count })

@@ -1,17 +1,17 @@
 //! Questions of the admin API to the workers, and their answers put together.
 //!
-//! A question goes to the desk of each worker it concerns, and the doorbells ring. Then this thread looks for the
-//! answers every few milliseconds, because a write to a pipe or an eventfd would cost a worker a system call. Limits:
-//! `QUESTIONS_MAX` at a time, `ANSWER_TIME_MAX` for all workers to answer.
+//! A question goes to the `OperatorQueue` of each worker it concerns, and the doorbells ring. Then this thread looks
+//! for the answers every few milliseconds, because a write to a pipe or an eventfd would cost a worker a system call.
+//! Limits: `QUESTIONS_MAX` at a time, `ANSWER_TIME_MAX` for all workers to answer.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use monoio::time::sleep;
 
-use crate::desk::{DeskReply, DeskRequest};
 use crate::http1::response::Response;
 use crate::mailbox::Doorbell;
+use crate::operator_requests::{OperatorReply, OperatorRequest};
 use crate::server::admin::ScrapeSources;
 
 /// Questions in progress.
@@ -23,7 +23,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// Counts the questions in progress.
 #[derive(Debug, Default)]
 pub(in crate::server::admin) struct Questions {
-    open: Cell<usize>,
+    open_count: Cell<usize>,
 }
 
 /// One question in progress.
@@ -44,23 +44,23 @@ impl Questions {
         &self,
         sources: &ScrapeSources,
         workers: std::ops::Range<usize>,
-        request: impl Fn() -> DeskRequest,
-    ) -> Result<Vec<(usize, DeskReply)>, Response> {
-        if self.open.get() >= QUESTIONS_MAX {
+        request: impl Fn() -> OperatorRequest,
+    ) -> Result<Vec<(usize, OperatorReply)>, Response> {
+        if self.open_count.get() >= QUESTIONS_MAX {
             let text = format!(
                 "{QUESTIONS_MAX} questions are being answered already, which is the limit. Try again.\n"
             );
             return Err(Response::text(503, &text).with_header("Retry-After", "1"));
         }
-        self.open.set(self.open.get() + 1);
-        let _slot = QuestionSlot(&self.open);
-        let mut tickets = Vec::new();
+        self.open_count.set(self.open_count.get() + 1);
+        let _slot = QuestionSlot(&self.open_count);
+        let mut receivers = Vec::new();
         for worker in workers {
-            let desk = sources.shared.desks.get(worker);
-            let Some(ticket) = desk.and_then(|desk| desk.ask(request())) else {
+            let queue = sources.shared.operator_queues.get(worker);
+            let Some(receiver) = queue.and_then(|queue| queue.submit(request())) else {
                 return Err(busy(worker, "has too many questions waiting"));
             };
-            tickets.push((worker, ticket));
+            receivers.push((worker, receiver));
             if let Some(doorbell) = sources.doorbells.get(worker) {
                 doorbell.ring();
             }
@@ -69,12 +69,12 @@ impl Questions {
         for look in 0..LOOKS_MAX {
             if look == LOOKS_MAX * 4 / 5 {
                 // Other nodes have had their time by now, and their answers are given without those that are late.
-                tickets
+                receivers
                     .iter()
                     .filter_map(|(worker, _)| sources.doorbells.get(*worker))
                     .for_each(Doorbell::ring);
             }
-            tickets.retain(|(worker, ticket)| match ticket.take() {
+            receivers.retain(|(worker, receiver)| match receiver.try_receive() {
                 Some(reply) => {
                     replies.push((*worker, reply));
                     false
@@ -84,12 +84,12 @@ impl Questions {
             if let Some((worker, _)) = replies.iter().find(|(_, reply)| is_busy(reply)) {
                 return Err(busy(*worker, "is gathering the answers to too many questions"));
             }
-            if tickets.is_empty() {
+            if receivers.is_empty() {
                 return Ok(replies);
             }
             sleep(ANSWER_TIME_MAX / LOOKS_MAX).await;
         }
-        let silent = tickets.first().map_or(0, |(worker, _)| *worker);
+        let silent = receivers.first().map_or(0, |(worker, _)| *worker);
         let seconds = ANSWER_TIME_MAX.as_secs();
         let text = format!(
             "Worker {silent} did not answer within {seconds} s: it is overloaded, or a new process takes over. Try \
@@ -99,8 +99,8 @@ impl Questions {
     }
 }
 
-fn is_busy(reply: &DeskReply) -> bool {
-    matches!(reply, DeskReply::Busy)
+fn is_busy(reply: &OperatorReply) -> bool {
+    matches!(reply, OperatorReply::Busy)
 }
 
 fn busy(worker: usize, why: &str) -> Response {

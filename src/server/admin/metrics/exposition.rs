@@ -28,7 +28,7 @@ impl Format {
                     .next()
                     .is_some_and(|media| media.trim().eq_ignore_ascii_case(wanted))
             });
-            entries.map(quality).max()
+            entries.map(accept_weight).max()
         };
         match (weight("application/openmetrics-text"), weight("text/plain")) {
             (Some(open), text) if open > 0 && text.is_none_or(|text| open >= text) => {
@@ -40,7 +40,7 @@ impl Format {
 }
 
 /// The weight of an entry of `Accept` in thousandths (RFC 9110 section 12.4.2); 1,000 without one.
-fn quality(entry: &str) -> u32 {
+fn accept_weight(entry: &str) -> u32 {
     let mut parameters = entry.split(';').skip(1).map(str::trim);
     let weight = parameters.find_map(|parameter| parameter.strip_prefix("q="));
     let Some(weight) = weight.and_then(|text| text.parse::<f64>().ok()) else { return 1_000 };

@@ -17,7 +17,7 @@ pub(in crate::server) use scrape::ScrapeSources;
 use crate::admission::overload::OverloadLevel;
 use crate::counters::{Refused, WebhookCounters};
 use crate::metrics::ConnectionEnd;
-use crate::output::{self, LostLines};
+use crate::output;
 use exposition::Samples;
 pub(super) use spec::{MetricKind, MetricSpec};
 
@@ -73,7 +73,7 @@ metrics! {
     "disconnections_by_cause_total" Counter ["by", "reason"] "WebSocket connections that ended: by the client, the network or the server, and why.",
         |scrape, out| ConnectionEnd::all().for_each(|how| {
             let (by, reason) = how.names();
-            out.sample(&[by, reason], scrape.cores().map(|core| core.ended(how)).sum::<u64>());
+            out.sample(&[by, reason], scrape.cores().map(|core| core.ends(how)).sum::<u64>());
         });
     "refusals_total" Counter ["reason"] "What the server refused, and connections that it closed, by reason. The log uses the same names.",
         |scrape, out| scrape.refusals(out, &Refused::ALL);
@@ -171,12 +171,12 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.peak());
     "gathered_discarded_total" Counter ["core"] "Answers of other nodes over these bytes. The HTTP API continues without them; an operator has their sums without their rows.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_discarded.get());
-    "desk_tasks" Gauge ["core"] "Questions and actions of operators that wait for the core. At most 16.",
-        |scrape, out| scrape.by_desk(out, |desk| desk.waiting.get());
-    "desk_tasks_peak" Gauge ["core"] "Most questions and actions of operators that have waited for the core at a time, since the start.",
-        |scrape, out| scrape.by_desk(out, |desk| desk.waiting_peak.get());
-    "desk_tasks_refused_total" Counter ["core"] "Questions and actions of operators that were answered 503, because too many waited for the core.",
-        |scrape, out| scrape.by_desk(out, |desk| desk.refused.get());
+    "operator_requests" Gauge ["core"] "Questions and actions of operators that wait for the core. At most 16.",
+        |scrape, out| scrape.by_operator_queue(out, |queue| queue.waiting.get());
+    "operator_requests_peak" Gauge ["core"] "Most questions and actions of operators that have waited for the core at a time, since the start.",
+        |scrape, out| scrape.by_operator_queue(out, |queue| queue.waiting_peak.get());
+    "operator_requests_refused_total" Counter ["core"] "Questions and actions of operators that were answered 503, because too many waited for the core.",
+        |scrape, out| scrape.by_operator_queue(out, |queue| queue.refused.get());
     "operator_orders" Gauge ["core"] "Questions and actions of operators of other nodes that wait for the core. At most 32.",
         |scrape, out| scrape.by_core(out, |core| core.operator_orders.get());
     "operator_orders_peak" Gauge ["core"] "Most questions and actions of operators of other nodes that waited for the core, in the last 30 to 60 s.",
@@ -266,9 +266,10 @@ metrics! {
         |_, out| out.sample(&[], output::queued_log_bytes().peak);
     "log_lines_lost_total" Counter ["reason"] "Lines that are not in the log. suppressed: their reason had no lines left; over_rate: over the bytes a second; unread: the reader was too slow; unwritten: the stream refused them.",
         |scrape, out| {
-            let LostLines { unread, unwritten, over_rate, .. } = output::lost_lines();
+            let lost = output::lost_lines();
+            let (unread, unwritten) = (lost.queue_full, lost.write_failed);
             let suppressed = scrape.cores().map(|core| core.lines_left_out.get()).sum::<u64>();
-            let all = [("suppressed", suppressed), ("over_rate", over_rate), ("unread", unread), ("unwritten", unwritten)];
+            let all = [("suppressed", suppressed), ("over_rate", lost.over_rate), ("unread", unread), ("unwritten", unwritten)];
             all.iter().for_each(|(reason, lines)| out.sample(&[reason], lines));
         };
     "memory_resident_bytes" Gauge [] "Resident memory of the process.",
@@ -347,14 +348,14 @@ format, or in OpenMetrics if `Accept` asks for it. This file is generated from t
 `ringverb_refusals_total`:
 {}.
 ",
-        wrapped(&reasons)
+        wrap_words(&reasons)
     ));
     text
 }
 
 /// Words separated by commas, in lines of at most 120 columns.
 #[cfg(test)]
-fn wrapped(words: &[String]) -> String {
+fn wrap_words(words: &[String]) -> String {
     let (mut text, mut column) = (String::new(), 0);
     for (number, word) in words.iter().enumerate() {
         let separator = if number == 0 { "" } else { ", " };

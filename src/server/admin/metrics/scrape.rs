@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::exposition::Samples;
 use crate::app::{Apps, WebhookKind};
 use crate::counters::{Refused, WEBHOOK_KINDS, WebhookCounters};
-use crate::desk::Desk;
 use crate::mailbox::Doorbell;
 use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
 };
+use crate::operator_requests::OperatorQueue;
 use crate::server::certificates::ValidUntil;
 use crate::worker::Shared;
 
@@ -52,14 +52,14 @@ impl Scrape<'_> {
 
     /// Ids of the apps with rows of their own, by row; then the row of all others, if there are any.
     fn app_labels(&self) -> impl Iterator<Item = (usize, &str)> {
-        let rows = self.own_rows();
+        let rows = self.rows_of_apps();
         let own = self.apps.iter().take(rows).map(|app| app.id.as_str()).enumerate();
         let has_others = self.apps.iter().len() > rows;
         own.chain(has_others.then_some((rows, OTHER_APPS)))
     }
 
     /// Apps that have a row of their own; see `CoreMetrics::new`.
-    fn own_rows(&self) -> usize {
+    fn rows_of_apps(&self) -> usize {
         self.cores().next().map_or(0, |core| core.rows().len().saturating_sub(2))
     }
 
@@ -94,7 +94,7 @@ impl Scrape<'_> {
 
     /// The apps count their own open connections, because they may be limited.
     pub(super) fn connections(&self, out: &mut Samples) {
-        let (apps, rows) = (self.apps, self.own_rows());
+        let (apps, rows) = (self.apps, self.rows_of_apps());
         let open = |app: &crate::app::App| app.connections_open.load(Ordering::Relaxed);
         for app in apps.iter().take(rows) {
             out.sample(&[&app.id], open(app));
@@ -112,11 +112,15 @@ impl Scrape<'_> {
         }
     }
 
-    /// What the desk of each core counts.
-    pub(super) fn by_desk(&self, out: &mut Samples, read: impl Fn(&Desk) -> u64) {
+    /// What the queue of operators of each core counts.
+    pub(super) fn by_operator_queue(
+        &self,
+        out: &mut Samples,
+        read: impl Fn(&OperatorQueue) -> u64,
+    ) {
         let mut number = itoa::Buffer::new();
-        for (index, desk) in self.sources.shared.desks.iter().enumerate() {
-            out.sample(&[number.format(index)], read(desk));
+        for (index, queue) in self.sources.shared.operator_queues.iter().enumerate() {
+            out.sample(&[number.format(index)], read(queue));
         }
     }
 
@@ -134,7 +138,7 @@ impl Scrape<'_> {
     }
 
     pub(super) fn console_events_lost(&self) -> u64 {
-        self.sources.shared.live.lost()
+        self.sources.shared.event_log.lost_count()
     }
 
     pub(super) fn has_cluster(&self) -> bool {

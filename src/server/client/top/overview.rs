@@ -83,7 +83,7 @@ pub(super) struct WorkerRates {
     pub(super) sent: f64,
     pub(super) received: f64,
     /// Messages of one send, if anything was sent.
-    pub(super) together: Option<f64>,
+    pub(super) messages_per_send: Option<f64>,
 }
 
 fn number(object: &str, name: &str) -> u64 {
@@ -158,7 +158,7 @@ impl Overview {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, who read three digits")]
-fn float(number: u64) -> f64 {
+fn to_f64(number: u64) -> f64 {
     number as f64
 }
 
@@ -169,8 +169,8 @@ impl Rates {
         if before.pid != now.pid {
             return None;
         }
-        let seconds = float(milliseconds) / 1_000.0;
-        let rate = |before: u64, now: u64| float(now.saturating_sub(before)) / seconds;
+        let seconds = to_f64(milliseconds) / 1_000.0;
+        let rate = |before: u64, now: u64| to_f64(now.saturating_sub(before)) / seconds;
         let (was, is) = (&before.totals, &now.totals);
         let workers = before.workers.iter().zip(&now.workers).map(|(was, is)| {
             let sends = is.sends.saturating_sub(was.sends);
@@ -179,7 +179,7 @@ impl Rates {
                 load: (rate(was.tick_ns, is.tick_ns) / 1e9).min(1.0),
                 sent: rate(was.messages_sent, is.messages_sent),
                 received: rate(was.messages_received, is.messages_received),
-                together: (sends > 0).then(|| float(messages) / float(sends)),
+                messages_per_send: (sends > 0).then(|| to_f64(messages) / to_f64(sends)),
             }
         });
         Some(Self {
@@ -199,7 +199,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Two answers of a server with two workers, a second apart.
-    pub(in super::super) fn two() -> (Overview, Overview) {
+    pub(in super::super) fn two_overviews() -> (Overview, Overview) {
         let body = |clock: u64, sent: u64| {
             format!(
                 r#"{{"version":"1.2.3","host":"box","kernel":"io_uring","pid":7,"clock_ms":{clock},
@@ -216,11 +216,11 @@ pub(super) mod tests {
 
     #[test]
     fn rates_are_those_of_the_time_between_two_answers() {
-        let (before, now) = two();
+        let (before, now) = two_overviews();
         let rates = Rates::between(&before, &now).unwrap();
         assert!((rates.sent - 8_000.0).abs() < 1e-6);
         assert!((rates.workers[0].load - 1.0).abs() < 1e-6);
-        assert_eq!(rates.workers[0].together, Some(4.0));
+        assert_eq!(rates.workers[0].messages_per_send, Some(4.0));
         assert_eq!(rates.workers[1], WorkerRates::default());
         assert_eq!(Rates::between(&now, &now), None);
         let other = Overview { pid: 8, ..now };
@@ -240,7 +240,7 @@ pub(super) mod tests {
 
     #[test]
     fn refusals_are_in_order_of_their_number() {
-        let (_, now) = two();
+        let (_, now) = two_overviews();
         assert_eq!(now.refused, [("quota".to_owned(), 20), ("origin".to_owned(), 1)]);
     }
 }

@@ -1,22 +1,20 @@
 //! What `ringverb top` shows: a screen of the terminal that is drawn again and again, or plain text once.
 //!
 //! Owns the last two overviews, the rates between them and their history. Input: an `Overview` for each answer of the
-//! admin API, or the sentence of a failure. Output: a frame of ratatui, or text. Reads no terminal and no socket:
+//! admin API, or the sentence of a failure. Output: the lines of a frame, or text. Reads no terminal and no socket:
 //! `top.rs` does. Limits: `HISTORY_MAX` values for each curve, `REFUSALS_MAX` reasons; texts were cut by `overview.rs`.
 
 use std::time::Duration;
 
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Style, Stylize};
-use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Cell, Gauge, Paragraph, Row, Sparkline, Table};
-
 use super::overview::{Overview, Rates, WebhookCounts, WorkerRates};
+use super::styled::{StyledLine, TextStyle, bar, beside, cell, curve};
+use super::terminal::ScreenSize;
 use crate::worker::time::Clock;
 
 /// Values of a line.
 const HISTORY_MAX: usize = 240;
+/// Height of a curve.
+const CURVE_ROWS: usize = 4;
 /// Lines of refusals.
 const REFUSALS_MAX: usize = 8;
 /// Share of its time from which a core is shown as busy, and as full.
@@ -72,145 +70,148 @@ impl Screen {
         self.shown_ms = self.clock.now().0;
     }
 
-    pub(super) fn draw(&self, frame: &mut Frame<'_>) {
-        let cores = u16::try_from(self.now.workers.len()).unwrap_or(u16::MAX).saturating_add(3);
-        let parts = [
-            Constraint::Length(2),
-            Constraint::Length(6),
-            Constraint::Length(cores),
-            Constraint::Min(3),
-            Constraint::Length(1),
-        ];
-        let [head, lines, table, rest, foot] = Layout::vertical(parts).areas(frame.area());
-        frame.render_widget(self.head(), head);
-        let halves = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(lines);
-        let [left, right] = halves;
-        let connections = format!(" connections {} ", grouped(self.now.connections));
-        draw_line(frame, left, connections, &self.connections, Color::Cyan);
-        let sent = self.rates.as_ref().map_or(0.0, |rates| rates.sent);
-        let sent = format!(" messages to clients {}/s ", short(sent));
-        draw_line(frame, right, sent, &self.sent, Color::Green);
-        frame.render_widget(self.cores(), table);
-        self.draw_rest(frame, rest);
-        frame.render_widget(self.foot(), foot);
+    /// The lines of a frame that is so wide and so high. The last one is always the foot, which names failures.
+    pub(super) fn lines(&self, size: ScreenSize) -> Vec<StyledLine> {
+        let mut lines = vec![self.header(), StyledLine::default()];
+        lines.extend(self.curves(size.columns));
+        lines.push(StyledLine::default());
+        lines.extend(self.cores());
+        lines.push(StyledLine::default());
+        lines.extend(beside(vec![self.traffic(), self.memory(), self.refused()], size.columns));
+        lines.push(StyledLine::default());
+        lines.truncate(size.rows.saturating_sub(1));
+        lines.push(self.footer());
+        lines
     }
 
-    fn head(&self) -> Paragraph<'_> {
+    fn header(&self) -> StyledLine {
         let now = &self.now;
-        let state = match (&self.failure, now.not_ready.is_empty()) {
-            (Some(_), _) => " no answer ".black().on_red(),
-            (None, false) => " not ready ".black().on_yellow(),
-            (None, true) => " ready ".black().on_green(),
+        let (style, state) = match (&self.failure, now.not_ready.is_empty()) {
+            (Some(_), _) => (TextStyle::BlackOnRed, " no answer "),
+            (None, false) => (TextStyle::BlackOnYellow, " not ready "),
+            (None, true) => (TextStyle::BlackOnGreen, " ready "),
         };
         let about = format!(
             "  {} · {} · {} · up {}",
             now.host,
             now.version,
             now.kernel,
-            span(now.uptime_seconds)
+            format_duration(now.uptime_seconds)
         );
-        Paragraph::new(Line::from(vec![" ringverb ".bold(), state, Span::from(about)]))
+        StyledLine::styled(TextStyle::Bold, " ringverb ")
+            .and(style, state)
+            .and(TextStyle::Plain, about)
     }
 
-    fn cores(&self) -> Table<'_> {
-        let heads = [
-            "core",
-            "load",
-            "",
-            "to clients",
-            "of clients",
-            "per send",
-            "subscr.",
-            "waits",
-            "mail",
+    fn curves(&self, columns: usize) -> Vec<StyledLine> {
+        let sent = self.rates.as_ref().map_or(0.0, |rates| rates.sent);
+        let block = |title: String, values: &[u64], style: TextStyle| {
+            let mut lines = vec![StyledLine::styled(TextStyle::Bold, title)];
+            lines.extend(curve(values, (columns / 2).saturating_sub(2), CURVE_ROWS, style));
+            lines
+        };
+        let connections = format!("connections {}", grouped(self.now.connections));
+        let sent = format!("messages to clients {}/s", format_number(sent));
+        let blocks = vec![
+            block(connections, &self.connections, TextStyle::Cyan),
+            block(sent, &self.sent, TextStyle::Green),
         ];
-        let rows = self.now.workers.iter().enumerate().map(|(index, worker)| {
-            let rates = self.rates.as_ref().and_then(|rates| rates.workers.get(index)).copied();
-            let WorkerRates { load, sent, received, together } = rates.unwrap_or_default();
-            Row::new([
-                Cell::from(worker.core.to_string()),
-                Cell::from(format!("{:>5.1} %", load * 100.0)),
-                Cell::from(bar(load)).style(Style::new().fg(color_of(load))),
-                Cell::from(format!("{:>8}/s", short(sent))),
-                Cell::from(format!("{:>8}/s", short(received))),
-                Cell::from(together.map_or("-".to_owned(), |number| format!("{number:>6.2}"))),
-                Cell::from(grouped(worker.subscriptions)),
-                Cell::from(bytes(worker.queue_bytes)),
-                Cell::from(grouped(worker.mail_waiting)),
-            ])
-        });
-        let widths = [5, 8, 22, 11, 11, 9, 11, 10, 7].map(Constraint::Length);
-        let head = Row::new(heads).style(Style::new().dim());
-        Table::new(rows, widths).header(head).block(Block::bordered().title(" cores "))
+        beside(blocks, columns)
     }
 
-    fn draw_rest(&self, frame: &mut Frame<'_>, area: Rect) {
-        let columns = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1)];
-        let [totals, memory, refused] = Layout::horizontal(columns).areas(area);
+    fn cores(&self) -> Vec<StyledLine> {
+        const BAR_CELLS: usize = 10;
+        let before = ["cores", "load"].into_iter().zip([5, 7]);
+        let behind = ["to clients", "of clients", "per send", "subscr.", "waits", "mail"];
+        let cells = |columns: &mut dyn Iterator<Item = (&str, usize)>| -> String {
+            columns.map(|(text, width)| cell(text, width)).collect()
+        };
+        let widths = [10, 10, 8, 9, 9, 5];
+        let head = cells(&mut before.into_iter())
+            + &" ".repeat(BAR_CELLS)
+            + &cells(&mut behind.into_iter().zip(widths));
+        let mut lines = vec![StyledLine::styled(TextStyle::Dim, head)];
+        for (index, worker) in self.now.workers.iter().enumerate() {
+            let rates = self.rates.as_ref().and_then(|rates| rates.workers.get(index)).copied();
+            let WorkerRates { load, sent, received, messages_per_send } = rates.unwrap_or_default();
+            let texts = [
+                format!("{}/s", format_number(sent)),
+                format!("{}/s", format_number(received)),
+                messages_per_send.map_or("-".to_owned(), |number| format!("{number:.2}")),
+                grouped(worker.subscriptions),
+                bytes(worker.queue_bytes),
+                grouped(worker.mail_waiting),
+            ];
+            let full = usize::try_from(rounded(load * 10.0)).unwrap_or(0);
+            let front =
+                cell(&worker.core.to_string(), 5) + &cell(&format!("{:.1} %", load * 100.0), 7);
+            let rest = cells(&mut texts.iter().map(String::as_str).zip(widths));
+            let line = StyledLine::plain(front).and(color_of(load), bar(full, BAR_CELLS));
+            lines.push(line.and(TextStyle::Plain, rest));
+        }
+        lines
+    }
+
+    fn traffic(&self) -> Vec<StyledLine> {
         let rates = self.rates.clone().unwrap_or_default();
-        let lines = [
-            format!("published  {}/s", short(rates.published)),
-            format!("API calls  {}/s", short(rates.http_calls)),
+        let rows = [
+            format!("published  {}/s", format_number(rates.published)),
+            format!("API calls  {}/s", format_number(rates.http_calls)),
             format!("data out   {}/s", bytes(rounded(rates.sent_bytes))),
-            format!("new conn.  {}/s", short(rates.new_connections)),
+            format!("new conn.  {}/s", format_number(rates.new_connections)),
             format!("channels   {}", grouped(self.now.totals.channels)),
             format!("subscr.    {}", grouped(self.now.totals.subscriptions)),
         ];
-        let mut lines: Vec<Line<'_>> = lines.into_iter().map(Line::from).collect();
+        let mut lines = vec![StyledLine::styled(TextStyle::Bold, "traffic")];
+        lines.extend(rows.map(StyledLine::plain));
         let webhooks = &self.now.webhooks;
         if webhooks.failing_seconds > 0 {
-            let text = format!("webhooks   failing for {}", span(webhooks.failing_seconds));
-            lines.push(Line::from(text.red()));
+            let text =
+                format!("webhooks   failing for {}", format_duration(webhooks.failing_seconds));
+            lines.push(StyledLine::styled(TextStyle::Red, text));
         }
         if webhooks.given_up > 0 {
             let text = format!("webhooks   {} events given up", grouped(webhooks.given_up));
-            lines.push(Line::from(text.red()));
+            lines.push(StyledLine::styled(TextStyle::Red, text));
         }
-        frame.render_widget(
-            Paragraph::new(lines).block(Block::bordered().title(" traffic ")),
-            totals,
-        );
-        self.draw_memory(frame, memory);
-        let each = self.now.refused.iter().take(REFUSALS_MAX);
-        let lines: Vec<Line<'_>> =
-            each.map(|(why, count)| Line::from(format!("{:>9}  {why}", grouped(*count)))).collect();
-        let title = Block::bordered().title(" refused since the start ");
-        frame.render_widget(Paragraph::new(lines).block(title), refused);
+        lines
     }
 
-    fn draw_memory(&self, frame: &mut Frame<'_>, area: Rect) {
-        let block = Block::bordered().title(" memory ");
+    fn memory(&self) -> Vec<StyledLine> {
+        const BAR_CELLS: usize = 20;
+        let title = StyledLine::styled(TextStyle::Bold, "memory");
         let (used, most) = (self.now.resident_bytes, self.now.memory_max);
         if most == 0 {
-            let text = format!("{}, no limit is set", bytes(used));
-            return frame.render_widget(Paragraph::new(text).block(block), area);
+            return vec![title, StyledLine::plain(format!("{}, no limit is set", bytes(used)))];
         }
         let share = share_of(used, most);
-        let label = format!("{} of {}", bytes(used), bytes(most));
-        let gauge = Gauge::default().block(block).ratio(share).label(label);
-        frame.render_widget(gauge.gauge_style(Style::new().fg(color_of(share))), area);
+        let full = usize::try_from(rounded(share * 20.0)).unwrap_or(0);
+        let text = StyledLine::plain(format!("{} of {}", bytes(used), bytes(most)));
+        vec![title, text, StyledLine::styled(color_of(share), bar(full, BAR_CELLS))]
     }
 
-    fn foot(&self) -> Paragraph<'_> {
+    fn refused(&self) -> Vec<StyledLine> {
+        let rows = self.now.refused.iter().take(REFUSALS_MAX);
+        let rows =
+            rows.map(|(why, count)| StyledLine::plain(format!("{:>9}  {why}", grouped(*count))));
+        let mut lines = vec![StyledLine::styled(TextStyle::Bold, "refused since the start")];
+        lines.extend(rows);
+        lines
+    }
+
+    fn footer(&self) -> StyledLine {
         match &self.failure {
-            Some(why) => Paragraph::new(Span::from(why.as_str()).red()),
+            Some(why) => StyledLine::styled(TextStyle::Red, why.as_str()),
             None if !self.now.not_ready.is_empty() => {
-                Paragraph::new(Span::from(self.now.not_ready.as_str()).yellow())
+                StyledLine::styled(TextStyle::Yellow, self.now.not_ready.as_str())
             }
-            None => Paragraph::new(" q ends".dim()),
+            None => StyledLine::styled(TextStyle::Dim, "q ends"),
         }
     }
-}
-
-fn draw_line(frame: &mut Frame<'_>, area: Rect, title: String, values: &[u64], color: Color) {
-    let width = usize::from(area.width.saturating_sub(2));
-    let shown = values.get(values.len().saturating_sub(width)..).unwrap_or_default();
-    let line = Sparkline::default().data(shown.iter().copied()).style(Style::new().fg(color));
-    frame.render_widget(line.block(Block::bordered().title(title)), area);
 }
 
 /// `--once`.
-pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
+pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
     let none = Rates::default();
     let rates = rates.unwrap_or(&none);
     let state = if now.not_ready.is_empty() {
@@ -226,23 +227,23 @@ pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
         now.version,
         now.host,
         now.kernel,
-        span(now.uptime_seconds),
+        format_duration(now.uptime_seconds),
         grouped(now.connections),
-        short(rates.new_connections),
+        format_number(rates.new_connections),
         grouped(now.totals.channels),
         grouped(now.totals.subscriptions),
         bytes(now.resident_bytes),
-        short(rates.sent),
-        short(rates.received),
-        short(rates.published),
-        short(rates.http_calls),
+        format_number(rates.sent),
+        format_number(rates.received),
+        format_number(rates.published),
+        format_number(rates.http_calls),
         bytes(rounded(rates.sent_bytes)),
     );
     let webhooks = &now.webhooks;
     if *webhooks != WebhookCounts::default() {
         let failing = match webhooks.failing_seconds {
             0 => String::new(),
-            seconds => format!(", failing for {}", span(seconds)),
+            seconds => format!(", failing for {}", format_duration(seconds)),
         };
         text.push_str(&format!(
             "webhooks: events delivered {}, waiting {}, given up {}{failing}\n",
@@ -255,16 +256,17 @@ pub(super) fn plain(now: &Overview, rates: Option<&Rates>) -> String {
         "core    load   to clients/s  of clients/s  per send  subscriptions      waits  mail\n",
     );
     for (index, worker) in now.workers.iter().enumerate() {
-        let WorkerRates { load, sent, received, together } =
+        let WorkerRates { load, sent, received, messages_per_send } =
             rates.workers.get(index).copied().unwrap_or_default();
-        let together = together.map_or("-".to_owned(), |number| format!("{number:.2}"));
+        let messages_per_send =
+            messages_per_send.map_or("-".to_owned(), |number| format!("{number:.2}"));
         text.push_str(&format!(
             "{:>4} {:>5.1} % {:>14} {:>13} {:>9} {:>14} {:>10} {:>5}\n",
             worker.core,
             load * 100.0,
-            short(sent),
-            short(received),
-            together,
+            format_number(sent),
+            format_number(received),
+            messages_per_send,
             grouped(worker.subscriptions),
             bytes(worker.queue_bytes),
             grouped(worker.mail_waiting),
@@ -283,11 +285,11 @@ fn push(values: &mut Vec<u64>, value: u64) {
     values.push(value);
 }
 
-fn color_of(share: f64) -> Color {
+fn color_of(share: f64) -> TextStyle {
     match share {
-        share if share > FULL => Color::Red,
-        share if share > BUSY => Color::Yellow,
-        _ => Color::Green,
+        share if share > FULL => TextStyle::Red,
+        share if share > BUSY => TextStyle::Yellow,
+        _ => TextStyle::Green,
     }
 }
 
@@ -305,13 +307,6 @@ fn share_of(part: u64, whole: u64) -> f64 {
     (part as f64 / whole.max(1) as f64).clamp(0.0, 1.0)
 }
 
-/// A bar of twenty cells.
-fn bar(share: f64) -> String {
-    const CELLS: usize = 20;
-    let full = usize::try_from(rounded(share.clamp(0.0, 1.0) * 20.0)).unwrap_or(0).min(CELLS);
-    "█".repeat(full) + &"░".repeat(CELLS - full)
-}
-
 /// 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -326,7 +321,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// 12.3k.
-fn short(number: f64) -> String {
+fn format_number(number: f64) -> String {
     match number {
         number if number < 10.0 && number.fract() > 0.0 => format!("{number:.1}"),
         number if number < 10_000.0 => grouped(rounded(number)),
@@ -349,7 +344,7 @@ fn bytes(number: u64) -> String {
     if unit == "B" { format!("{number} B") } else { format!("{value:.1} {unit}") }
 }
 
-fn span(seconds: u64) -> String {
+fn format_duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min", seconds / 60),
@@ -360,16 +355,15 @@ fn span(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::overview::tests::two;
+    use super::super::overview::tests::two_overviews;
+    use super::super::styled::frame;
     use super::*;
-    use ratatui::Terminal;
-    use ratatui::backend::TestBackend;
 
     #[test]
     fn plain_text_has_a_line_for_each_core() {
-        let (before, now) = two();
+        let (before, now) = two_overviews();
         let rates = Rates::between(&before, &now);
-        let text = plain(&now, rates.as_ref());
+        let text = plain_text(&now, rates.as_ref());
         for part in [
             "ringverb 1.2.3 on box, io_uring, up 1 h 1 min, ready\n",
             "connections 12,345, new 0/s, channels 3, subscriptions 9, memory 70.0 MiB\n",
@@ -382,19 +376,35 @@ mod tests {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         let none = Overview { webhooks: WebhookCounts::default(), ..now };
-        assert!(!plain(&none, None).contains("webhooks"), "no app has any");
+        assert!(!plain_text(&none, None).contains("webhooks"), "no app has any");
+    }
+
+    /// The characters of a frame, without its control sequences.
+    fn shown(screen: &Screen, columns: usize, rows: usize) -> String {
+        let mut out = String::new();
+        let size = ScreenSize { columns, rows };
+        let frame = frame(&screen.lines(size), size);
+        let mut characters = frame.chars();
+        while let Some(character) = characters.next() {
+            if character == '\u{1b}' {
+                characters.by_ref().find(|code| code.is_ascii_alphabetic());
+            } else {
+                out.push(character);
+            }
+        }
+        out
     }
 
     #[test]
     fn the_screen_fits_any_size_and_shows_the_server() {
-        let (before, now) = two();
+        let (before, now) = two_overviews();
         let mut screen = Screen::new(before);
         screen.show(now);
-        for (width, height) in [(100, 30), (80, 24), (20, 5), (1, 1)] {
-            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-            terminal.draw(|frame| screen.draw(frame)).unwrap();
-            let shown = terminal.backend().to_string();
-            if height >= 24 {
+        for (columns, rows) in [(100, 30), (80, 24), (20, 5), (1, 1)] {
+            let shown = shown(&screen, columns, rows);
+            assert!(shown.lines().count() <= rows, "{shown}");
+            assert!(shown.lines().all(|line| line.chars().count() == columns), "{shown}");
+            if rows >= 24 {
                 let parts = ["ready", "connections 12,345", "8,000/s", "quota", "100.0 %"];
                 let webhooks = ["webhooks   failing for 2", "webhooks   4 events"];
                 for part in parts.into_iter().chain(webhooks) {
@@ -403,18 +413,18 @@ mod tests {
             }
         }
         screen.fail("no answer from there".to_owned());
-        let mut terminal = Terminal::new(TestBackend::new(100, 30)).unwrap();
-        terminal.draw(|frame| screen.draw(frame)).unwrap();
-        assert!(terminal.backend().to_string().contains("no answer from there"));
+        for rows in [1, 5, 30] {
+            let shown = shown(&screen, 100, rows);
+            assert!(shown.contains("no answer from there"), "{shown}");
+        }
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn large_numbers_are_shown_with_a_unit() {
         let (shorts, sizes) = ([0.0, 0.5, 9_999.0, 12_345.0, 2.5e6], [0, 1_023, 1_536, 3 << 30]);
-        assert_eq!(shorts.map(short), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
+        assert_eq!(shorts.map(format_number), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
         assert_eq!(sizes.map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
-        assert_eq!([59, 60, 90_000].map(span), ["59 s", "1 min", "1 d 1 h"]);
+        assert_eq!([59, 60, 90_000].map(format_duration), ["59 s", "1 min", "1 d 1 h"]);
         assert_eq!(grouped(1_000_000), "1,000,000");
-        assert_eq!(bar(2.0).chars().count(), 20);
     }
 }

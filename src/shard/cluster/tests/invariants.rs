@@ -1,6 +1,6 @@
 //! Each invariant of the cluster side is violated once, and the check must name it.
 
-use super::Event::{Receive, Room, Subscribe, Subscribed};
+use super::Event::{AnswerRoom, Receive, Subscribe, Subscribed};
 use super::*;
 
 type Corrupt = fn(&mut Node, &ChannelKey);
@@ -10,7 +10,7 @@ fn node() -> Node {
     let mut node = Node::with_member_webhooks();
     node.context.settings.topic_idle_seconds = IDLE_SECONDS;
     let joined = Receive(9, "presence-r", Received::Joined("u"));
-    let old = [Subscribe("old"), Room(9), Subscribed("old", 0), Event::Leave("old")];
+    let old = [Subscribe("old"), AnswerRoom(9), Subscribed("old", 0), Event::Leave("old")];
     old.iter().for_each(|event| node.apply(*event));
     [Subscribe("presence-r"), joined].iter().for_each(|event| node.apply(*event));
     node
@@ -40,7 +40,7 @@ fn violations_of_the_cluster_side_are_named() {
         ("old: nobody unsubscribes from it", |node, _| node.cluster.idle.clear()),
         ("presence-r waits without a session", |node, _| node.cluster.is_up = false),
         ("presence-r waits for nothing", |node, channel| {
-            topic(node, channel).waiting.as_mut().unwrap().missing = 0;
+            topic(node, channel).waiting.as_mut().unwrap().replies_missing = 0;
         }),
         ("presence-r waits for ever", |node, _| node.cluster.waiting.clear()),
         ("presence-r: 1 transitions, 0 unconfirmed", |node, channel| {

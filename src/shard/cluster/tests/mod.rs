@@ -47,7 +47,7 @@ pub(super) enum Event {
     Down,
     CaughtUp,
     /// So many SUBSCRIBE and UNSUBSCRIBE have room.
-    Room(usize),
+    AnswerRoom(usize),
     Subscribed(&'static str, u32),
     /// Redis has sent our snapshot to so many sessions.
     SnapshotSent(&'static str, u32, u32),
@@ -112,7 +112,7 @@ impl Node {
             node: Some(OWN),
             pending_leave_seconds: PENDING_SECONDS,
             topic_idle_seconds,
-            ..Settings::alone(Arc::new(Apps::new(vec![app])))
+            ..Settings::single_core(Arc::new(Apps::new(vec![app])))
         });
         let (home, out, cluster) = (Home::new(&context), Outbox::new(&context), Cluster::new(OWN));
         let mut node =
@@ -176,18 +176,18 @@ impl Node {
 
     fn withdraw(&mut self, name: &str) {
         let channel = self.key(name);
-        self.with(|cluster, here| cluster.withdraw(here, &channel, connection(), 1, 0));
+        self.with(|cluster, here| cluster.withdraw_subscribe(here, &channel, connection(), 1, 0));
     }
 
     fn leave(&mut self, name: &str) {
         let channel = self.key(name);
-        self.home.disinterest(&self.context, &mut self.out, &channel, 0);
+        self.home.remove_interest(&self.context, &mut self.out, &channel, 0);
     }
 
     fn publish(&mut self, name: &str, text: &str) {
         let (channel, frame) =
             (self.key(name), FrameBytes::from(frame::encode_text(text.as_bytes())));
-        self.home.remember(&self.context, &channel, &frame, 60);
+        self.home.cache_event(&self.context, &channel, &frame, 60);
         self.with(|cluster, here| cluster.publish(here.out, &channel, &frame, None, Some(60)));
     }
 
@@ -242,7 +242,7 @@ impl Node {
             Event::Up => FromCluster::Up,
             Event::Down => FromCluster::Down,
             Event::CaughtUp => FromCluster::CaughtUp,
-            Event::Room(room) => FromCluster::TopicRoom(room),
+            Event::AnswerRoom(room) => FromCluster::TopicRoom(room),
             Event::Subscribed(_, ticket) => FromCluster::Subscribed { channel, ticket },
             Event::SnapshotSent(_, ticket, receivers) => {
                 FromCluster::SnapshotSent { channel, ticket, receivers }
@@ -279,11 +279,11 @@ impl Node {
 
     /// Notes the effects, and carries out those inside of the node.
     pub(super) fn carry_out(&mut self) {
-        for effect in self.out.cluster.take() {
+        for effect in self.out.cluster.take_effects() {
             let (effect, name) = shown(&effect);
             self.note(&effect, &name);
         }
-        for mail in std::mem::take(&mut self.out.own.from_home) {
+        for mail in std::mem::take(&mut self.out.own_mail.from_home) {
             match mail {
                 Mail::Full { channel, .. } => self.note("full", channel.name()),
                 Mail::Deliver { channel, .. } => self.note("deliver", channel.name()),
@@ -303,19 +303,19 @@ impl Node {
             }
         }
         for event in std::mem::take(&mut self.out.webhooks) {
-            match event.what {
+            match event.happening {
                 Happening::MemberAdded { user_id } => self.note(&format!("+{user_id}"), ""),
                 Happening::MemberRemoved { user_id } => self.note(&format!("-{user_id}"), ""),
                 other => panic!("{other:?}"),
             }
         }
-        for mail in std::mem::take(&mut self.out.own.to_home) {
+        for mail in std::mem::take(&mut self.out.own_mail.to_home) {
             if let Mail::Subscribe { channel, .. } | Mail::Watch { user: channel, .. } = &mail {
                 self.note("release", channel.name());
             }
             self.accept(mail);
         }
-        let changes = std::mem::take(&mut self.out.own.changes);
+        let changes = std::mem::take(&mut self.out.own_mail.changes);
         if !changes.is_empty() {
             for (channel, change) in changes {
                 self.with(|cluster, here| cluster.on_change(here, &channel, change));

@@ -1,8 +1,8 @@
 //! What other nodes have, by their messages.
 
 use super::Event::{
-    Down, Leave, PeerEnds, Receive, Revive, Room, Seconds, Seen, Snapshot, SnapshotSent, Subscribe,
-    Subscribed, Up, Watch,
+    AnswerRoom, Down, Leave, PeerEnds, Receive, Revive, Seconds, Seen, Snapshot, SnapshotSent,
+    Subscribe, Subscribed, Up, Watch,
 };
 use super::Received::{Count, Joined, Left, Occupied, Online, Quit, Synchronize};
 use super::*;
@@ -12,7 +12,8 @@ const ROOM: &str = "presence-r";
 const USER: &str = "#server-to-user-u";
 
 /// A connection of this node is in the presence channel.
-const THERE: [Event; 4] = [Subscribe(ROOM), Room(9), Subscribed(ROOM, 0), SnapshotSent(ROOM, 0, 1)];
+const THERE: [Event; 4] =
+    [Subscribe(ROOM), AnswerRoom(9), Subscribed(ROOM, 0), SnapshotSent(ROOM, 0, 1)];
 
 fn there(more: &[Event]) -> Vec<Event> {
     [&THERE[..], more].concat()
@@ -160,23 +161,27 @@ fn a_dead_node_that_sends_again_is_asked_for_all_it_has() {
 #[test]
 fn a_node_that_was_thought_dead_announces_all_it_has() {
     let announced = "subscribe#0 a, release a, subscribe#1 a";
-    let there = [Subscribe("a"), Room(9), Subscribed("a", 0)];
+    let there = [Subscribe("a"), AnswerRoom(9), Subscribed("a", 0)];
     let after = |more: &[Event]| [&there[..], more].concat();
     check(
         Node::new,
         &[
-            ("this node", &after(&[Revive(OWN.0), Room(9)]), announced),
-            ("by two others: once", &after(&[Revive(OWN.0), Revive(OWN.0), Room(9)]), announced),
-            ("another node", &after(&[Revive(9), Room(9)]), "subscribe#0 a, release a"),
+            ("this node", &after(&[Revive(OWN.0), AnswerRoom(9)]), announced),
+            (
+                "by two others: once",
+                &after(&[Revive(OWN.0), Revive(OWN.0), AnswerRoom(9)]),
+                announced,
+            ),
+            ("another node", &after(&[Revive(9), AnswerRoom(9)]), "subscribe#0 a, release a"),
         ],
     );
 }
 
 #[test]
 fn a_second_request_to_announce_all_does_not_begin_again() {
-    let mut node = node(&[Subscribe("a"), Subscribe("b"), Room(9)]);
+    let mut node = node(&[Subscribe("a"), Subscribe("b"), AnswerRoom(9)]);
     node.take_effects();
-    for event in [Revive(OWN.0), Room(1), Revive(OWN.0), Room(9)] {
+    for event in [Revive(OWN.0), AnswerRoom(1), Revive(OWN.0), AnswerRoom(9)] {
         node.apply(event);
     }
     let effects = node.take_effects();
@@ -185,7 +190,7 @@ fn a_second_request_to_announce_all_does_not_begin_again() {
 
 #[test]
 fn a_watched_user_is_online_while_any_node_has_them() {
-    let watched = [Down, Watch(USER), Up, Room(9)];
+    let watched = [Down, Watch(USER), Up, AnswerRoom(9)];
     let after = |more: &[Event]| [&watched[..], more].concat();
     let before =
         format!("no node answers, offline {USER}, subscribe#0 {USER}, synchronize#0 {USER}");
@@ -231,7 +236,7 @@ fn subscribers_of_other_nodes_are_counted_by_node() {
         events.iter().for_each(|event| node.apply(*event));
         node.cluster.count_elsewhere(&node.key("a"))
     };
-    let there = [Subscribe("a"), Room(9), Subscribed("a", 0), SnapshotSent("a", 0, 1)];
+    let there = [Subscribe("a"), AnswerRoom(9), Subscribed("a", 0), SnapshotSent("a", 0, 1)];
     let after = |more: &[Event]| [&there[..], more].concat();
     assert_eq!(count(&after(&[Receive(9, "a", Count(4)), Receive(3, "a", Count(3))])), 7);
     assert_eq!(count(&after(&[Receive(9, "a", Count(4)), Receive(9, "a", Count(1))])), 1);
@@ -259,7 +264,7 @@ fn only_so_many_dead_nodes_are_remembered() {
 
 #[test]
 fn leaves_of_a_dead_node_are_sent_to_the_backend_and_those_of_a_quit_are_not() {
-    let joined = [Subscribe(ROOM), Room(9), Receive(9, ROOM, Joined("u"))];
+    let joined = [Subscribe(ROOM), AnswerRoom(9), Receive(9, ROOM, Joined("u"))];
     let webhooks = |more: &[Event]| {
         let mut node = Node::with_member_webhooks();
         joined.iter().chain(more).for_each(|event| node.apply(*event));

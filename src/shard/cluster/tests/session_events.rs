@@ -1,8 +1,8 @@
 //! The session's reports, and time.
 
 use super::Event::{
-    Asked, CaughtUp, Down, Fetched, Leave, PeerUp, Publish, Receive, Room, Seconds, Seen, Snapshot,
-    SnapshotSent, Subscribe, Subscribed, Up,
+    AnswerRoom, Asked, CaughtUp, Down, Fetched, Leave, PeerUp, Publish, Receive, Seconds, Seen,
+    Snapshot, SnapshotSent, Subscribe, Subscribed, Up,
 };
 use super::*;
 
@@ -13,7 +13,7 @@ const CACHE_ASKED: &str = "subscribe#0 cache-c, fetch#0 cache-c";
 
 #[test]
 fn the_first_subscriber_waits_for_redis_and_for_the_snapshots_of_all_nodes() {
-    let sent = [Subscribe(PRESENCE), Room(9), Subscribed(PRESENCE, 0)];
+    let sent = [Subscribe(PRESENCE), AnswerRoom(9), Subscribed(PRESENCE, 0)];
     let after = |more: &[Event]| [&sent[..], more].concat();
     let released = format!("{PRESENCE_ASKED}, release presence-r");
     let one_node = after(&[SnapshotSent(PRESENCE, 0, 1)]);
@@ -22,10 +22,10 @@ fn the_first_subscriber_waits_for_redis_and_for_the_snapshots_of_all_nodes() {
     check(
         Node::new,
         &[
-            ("a plain channel waits for Redis", &[Subscribe("a"), Room(9)], "subscribe#0 a"),
+            ("a plain channel waits for Redis", &[Subscribe("a"), AnswerRoom(9)], "subscribe#0 a"),
             (
                 "and no longer",
-                &[Subscribe("a"), Room(9), Subscribed("a", 0)],
+                &[Subscribe("a"), AnswerRoom(9), Subscribed("a", 0)],
                 "subscribe#0 a, release a",
             ),
             ("a presence channel waits for nodes, too", &sent, PRESENCE_ASKED),
@@ -44,17 +44,17 @@ fn the_first_subscriber_waits_for_redis_and_for_the_snapshots_of_all_nodes() {
             ),
             (
                 "a confirmation of another request does not, either",
-                &[Subscribe("a"), Room(9), Subscribed("a", 7)],
+                &[Subscribe("a"), AnswerRoom(9), Subscribed("a", 7)],
                 "subscribe#0 a",
             ),
             (
                 "a cache channel waits for the stored event",
-                &[Subscribe(CACHE), Room(9), Subscribed(CACHE, 0)],
+                &[Subscribe(CACHE), AnswerRoom(9), Subscribed(CACHE, 0)],
                 CACHE_ASKED,
             ),
             (
                 "which there may not be",
-                &[Subscribe(CACHE), Room(9), Subscribed(CACHE, 0), Fetched(CACHE, 0, None)],
+                &[Subscribe(CACHE), AnswerRoom(9), Subscribed(CACHE, 0), Fetched(CACHE, 0, None)],
                 &format!("{CACHE_ASKED}, release cache-c"),
             ),
         ],
@@ -63,7 +63,7 @@ fn the_first_subscriber_waits_for_redis_and_for_the_snapshots_of_all_nodes() {
 
 #[test]
 fn a_subscriber_waits_for_other_nodes_at_most_two_beats() {
-    let sent = [Subscribe("a"), Room(9)];
+    let sent = [Subscribe("a"), AnswerRoom(9)];
     let after = |more: &[Event]| [&sent[..], more].concat();
     check(
         Node::new,
@@ -84,10 +84,10 @@ fn a_subscriber_waits_for_other_nodes_at_most_two_beats() {
 fn all_topics_are_announced_when_the_session_is_up_again() {
     let there = [
         Subscribe("a"),
-        Room(9),
+        AnswerRoom(9),
         Subscribed("a", 0),
         Subscribe(PRESENCE),
-        Room(9),
+        AnswerRoom(9),
         Subscribed(PRESENCE, 1),
         SnapshotSent(PRESENCE, 1, 1),
         Down,
@@ -97,34 +97,34 @@ fn all_topics_are_announced_when_the_session_is_up_again() {
     there.iter().for_each(|event| node.apply(*event));
     node.take_effects();
     assert!(node.cluster.has_unannounced());
-    node.apply(Room(1));
+    node.apply(AnswerRoom(1));
     let first = node.take_effects();
-    node.apply(Room(1));
+    node.apply(AnswerRoom(1));
     let both = [first, node.take_effects()].join(", ");
     for topic in ["subscribe#", " a", "synchronize#", " presence-r"] {
         assert!(both.contains(topic), "{topic} in {both}");
     }
     assert_eq!(both.matches("subscribe#").count(), 2, "{both}");
     assert!(!node.cluster.has_unannounced());
-    node.apply(Room(9));
+    node.apply(AnswerRoom(9));
     assert_eq!(node.take_effects(), "", "once");
 }
 
 #[test]
 fn a_topic_released_since_the_session_came_up_is_not_announced() {
-    let events = [Subscribe("a"), Room(9), Subscribed("a", 0), Down, Up];
+    let events = [Subscribe("a"), AnswerRoom(9), Subscribed("a", 0), Down, Up];
     let new = || Node::with_app(sample(), 0);
     check(
         new,
         &[
             (
                 "needed",
-                &[&events[..], &[Room(9)]].concat(),
+                &[&events[..], &[AnswerRoom(9)]].concat(),
                 "subscribe#0 a, release a, no node answers, subscribe#1 a",
             ),
             (
                 "released",
-                &[&events[..], &[Leave("a"), Room(9)]].concat(),
+                &[&events[..], &[Leave("a"), AnswerRoom(9)]].concat(),
                 "subscribe#0 a, release a, no node answers, unsubscribe a",
             ),
         ],
@@ -137,14 +137,14 @@ fn topics_to_subscribe_to_to_announce_and_to_leave_each_have_a_third_of_the_room
     for number in 0..30 {
         node.subscribe(&format!("old{number}"));
     }
-    node.apply(Room(90));
+    node.apply(AnswerRoom(90));
     node.apply(Down);
     node.apply(Up);
     for number in 0..30 {
         node.subscribe(&format!("new{number}"));
     }
     node.take_effects();
-    node.apply(Room(9));
+    node.apply(AnswerRoom(9));
     let effects = node.take_effects();
     assert_eq!(effects.matches(" new").count(), 3, "{effects}");
     assert_eq!(effects.matches(" old").count(), 6, "nothing is left: {effects}");
@@ -153,9 +153,9 @@ fn topics_to_subscribe_to_to_announce_and_to_leave_each_have_a_third_of_the_room
 /// What a new subscriber of a cache channel is sent in the end.
 #[test]
 fn the_stored_event_replaces_the_cached_event_of_a_channel() {
-    let asked = [Subscribe(CACHE), Room(9), Subscribed(CACHE, 0)];
+    let asked = [Subscribe(CACHE), AnswerRoom(9), Subscribed(CACHE, 0)];
     let there = [&asked[..], &[Fetched(CACHE, 0, Some("old"))]].concat();
-    let again = [&there[..], &[CaughtUp, Room(9)]].concat();
+    let again = [&there[..], &[CaughtUp, AnswerRoom(9)]].concat();
     let other = Receive(9, CACHE, Received::Event("other"));
     let after = |before: &[Event], more: &[Event]| [before, more].concat();
     let rows = [
@@ -209,14 +209,14 @@ fn the_stored_event_replaces_the_cached_event_of_a_channel() {
 fn an_event_that_redis_has_lost_is_stored_again_and_read_by_all() {
     let lost = [
         Subscribe(CACHE),
-        Room(9),
+        AnswerRoom(9),
         Subscribed(CACHE, 0),
         Fetched(CACHE, 0, Some("old")),
         CaughtUp,
-        Room(9),
+        AnswerRoom(9),
         Fetched(CACHE, 1, None),
     ];
-    let restored = [Subscribe(CACHE), Room(9), Receive(9, CACHE, Received::Restored)];
+    let restored = [Subscribe(CACHE), AnswerRoom(9), Receive(9, CACHE, Received::Restored)];
     check(
         Node::new,
         &[
@@ -240,20 +240,22 @@ fn an_event_that_redis_has_lost_is_stored_again_and_read_by_all() {
 #[test]
 fn an_event_of_the_greeting_is_not_delivered_again() {
     let mut node = Node::new();
-    for event in [Subscribe(CACHE), Room(9), Subscribed(CACHE, 0), Fetched(CACHE, 0, Some("e"))] {
+    for event in
+        [Subscribe(CACHE), AnswerRoom(9), Subscribed(CACHE, 0), Fetched(CACHE, 0, Some("e"))]
+    {
         node.apply(event);
     }
     let channel = node.key(CACHE);
     // The stored event was number 4 of session 9.
     for (node_id, number, expected) in [(9, 4, true), (9, 3, true), (9, 5, false), (3, 4, false)] {
-        let was_greeted = node.cluster.was_greeted(&channel, session(node_id), number);
+        let was_greeted = node.cluster.is_in_greeting(&channel, session(node_id), number);
         assert_eq!(was_greeted, expected, "{number} of {node_id}");
     }
     // The home remembers it when the topic is new again.
     node.with(|cluster, here| cluster.unsubscribe(here, &channel));
-    assert!(!node.cluster.was_greeted(&channel, session(9), 4));
+    assert!(!node.cluster.is_in_greeting(&channel, session(9), 4));
     node.apply(Subscribe(CACHE));
-    assert!(node.cluster.was_greeted(&channel, session(9), 4));
+    assert!(node.cluster.is_in_greeting(&channel, session(9), 4));
 }
 
 #[test]
@@ -261,9 +263,9 @@ fn a_request_is_a_refetch_when_subscribers_may_have_missed_events() {
     let mut node = Node::new();
     let channel = node.key(CACHE);
     let is_refetch = |node: &Node, ticket| node.cluster.is_refetch(&channel, ticket);
-    [Subscribe(CACHE), Room(9)].iter().for_each(|event| node.apply(*event));
+    [Subscribe(CACHE), AnswerRoom(9)].iter().for_each(|event| node.apply(*event));
     assert!(!is_refetch(&node, 0), "the topic is new");
-    [Subscribed(CACHE, 0), Fetched(CACHE, 0, None), CaughtUp, Room(9)]
+    [Subscribed(CACHE, 0), Fetched(CACHE, 0, None), CaughtUp, AnswerRoom(9)]
         .iter()
         .for_each(|event| node.apply(*event));
     assert!(is_refetch(&node, 1) && !is_refetch(&node, 0));
@@ -273,7 +275,7 @@ fn a_request_is_a_refetch_when_subscribers_may_have_missed_events() {
 fn a_node_that_sends_nothing_for_a_lease_is_dead_and_its_members_leave() {
     let joined = [
         Subscribe(PRESENCE),
-        Room(9),
+        AnswerRoom(9),
         Subscribed(PRESENCE, 0),
         SnapshotSent(PRESENCE, 0, 1),
         Receive(9, PRESENCE, Received::Joined("u")),
@@ -327,7 +329,7 @@ fn a_snapshot_that_is_announced_again_within_the_lease_is_kept() {
     for came_up in [vec![Down, Up], vec![PeerUp(9)]] {
         let mut node = Node::new();
         let joined = Receive(9, PRESENCE, Received::Joined("u"));
-        [Subscribe(PRESENCE), Room(9), joined].iter().for_each(|event| node.apply(*event));
+        [Subscribe(PRESENCE), AnswerRoom(9), joined].iter().for_each(|event| node.apply(*event));
         came_up.iter().for_each(|event| node.apply(*event));
         node.apply(Receive(9, PRESENCE, Received::Synchronize(1, &["u"])));
         node.apply(Seconds(9));

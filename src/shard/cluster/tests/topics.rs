@@ -2,7 +2,8 @@
 
 use super::super::topics::{CANCELED_MAX, IDLE_MAX, WITHDRAW_SEARCHED_MAX};
 use super::Event::{
-    Down, Leave, PeerUp, Room, Seconds, Snapshot, SnapshotSent, Subscribe, Subscribed, Up, Withdraw,
+    AnswerRoom, Down, Leave, PeerUp, Seconds, Snapshot, SnapshotSent, Subscribe, Subscribed, Up,
+    Withdraw,
 };
 use super::*;
 
@@ -12,17 +13,17 @@ fn a_topic_is_subscribed_to_once_when_the_session_has_room() {
         Node::new,
         &[
             ("not where it is caused", &[Subscribe("a")], ""),
-            ("when there is room", &[Subscribe("a"), Room(9)], "subscribe#0 a"),
-            ("once for two", &[Subscribe("a"), Subscribe("a"), Room(9)], "subscribe#0 a"),
-            ("not again", &[Subscribe("a"), Room(9), Room(9)], "subscribe#0 a"),
+            ("when there is room", &[Subscribe("a"), AnswerRoom(9)], "subscribe#0 a"),
+            ("once for two", &[Subscribe("a"), Subscribe("a"), AnswerRoom(9)], "subscribe#0 a"),
+            ("not again", &[Subscribe("a"), AnswerRoom(9), AnswerRoom(9)], "subscribe#0 a"),
             (
                 "a third of the room, oldest first",
-                &[Subscribe("a"), Subscribe("b"), Subscribe("c"), Room(5)],
+                &[Subscribe("a"), Subscribe("b"), Subscribe("c"), AnswerRoom(5)],
                 "subscribe#0 a, subscribe#1 b",
             ),
             (
                 "who comes later does not wait",
-                &[Subscribe("a"), Room(9), Subscribed("a", 0), Subscribe("a")],
+                &[Subscribe("a"), AnswerRoom(9), Subscribed("a", 0), Subscribe("a")],
                 "subscribe#0 a, release a, granted a",
             ),
             (
@@ -39,25 +40,32 @@ fn a_topic_without_subscribers_before_its_subscribe_is_sent_is_never_subscribed(
     check(
         Node::new,
         &[
-            ("withdrawn", &[Subscribe("a"), Withdraw("a"), Room(9)], "full a"),
+            ("withdrawn", &[Subscribe("a"), Withdraw("a"), AnswerRoom(9)], "full a"),
             (
                 "needed again, by a new ticket",
-                &[Subscribe("a"), Withdraw("a"), Subscribe("a"), Room(9)],
+                &[Subscribe("a"), Withdraw("a"), Subscribe("a"), AnswerRoom(9)],
                 "full a, subscribe#1 a",
             ),
             (
                 "one of two stays",
-                &[Subscribe("a"), Subscribe("a"), Withdraw("a"), Room(9)],
+                &[Subscribe("a"), Subscribe("a"), Withdraw("a"), AnswerRoom(9)],
                 "full a, subscribe#0 a",
             ),
             (
                 "what was sent is unsubscribed from after its time",
-                &[Subscribe("a"), Room(9), Withdraw("a"), Subscribed("a", 0), Seconds(2), Room(9)],
+                &[
+                    Subscribe("a"),
+                    AnswerRoom(9),
+                    Withdraw("a"),
+                    Subscribed("a", 0),
+                    Seconds(2),
+                    AnswerRoom(9),
+                ],
                 "subscribe#0 a, full a, unsubscribe a",
             ),
             (
                 "the session is down: it is not sent on the next one",
-                &[Subscribe("a"), Withdraw("a"), Down, Up, Room(9)],
+                &[Subscribe("a"), Withdraw("a"), Down, Up, AnswerRoom(9)],
                 "full a, no node answers",
             ),
         ],
@@ -81,7 +89,7 @@ fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
         let mut node = Node::with_app(app(before), IDLE_SECONDS);
         node.apply(Subscribe("a"));
         node.context.settings.apps = Arc::new(Apps::new(vec![app(!before)]));
-        node.apply(Room(9));
+        node.apply(AnswerRoom(9));
         events.iter().for_each(|event| node.apply(*event));
         assert_eq!(node.take_effects(), effects, "{events:?}");
     }
@@ -93,7 +101,7 @@ fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
     let mut node = Node::with_app(App { subscription_count: true, ..sample() }, IDLE_SECONDS);
     let answered = |ticket| {
         [
-            Room(9),
+            AnswerRoom(9),
             Subscribed("a", ticket),
             SnapshotSent("a", ticket, 2),
             Snapshot(9, "a", ticket, Some(&[])),
@@ -106,12 +114,12 @@ fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
     again.into_iter().for_each(|event| node.apply(event));
     let effects = node.take_effects();
     assert!(effects.contains("unsubscribe a") && effects.contains("subscribe#1 a"), "{effects}");
-    [Seconds(2), Room(9)].into_iter().for_each(|event| node.apply(event));
+    [Seconds(2), AnswerRoom(9)].into_iter().for_each(|event| node.apply(event));
     assert_eq!(node.take_effects().matches("unsubscribe a").count(), 1);
 }
 
 /// `a` is subscribed to, and then nobody is there.
-const LEFT: [Event; 4] = [Subscribe("a"), Room(9), Subscribed("a", 0), Leave("a")];
+const LEFT: [Event; 4] = [Subscribe("a"), AnswerRoom(9), Subscribed("a", 0), Leave("a")];
 
 #[test]
 fn a_topic_stays_subscribed_for_a_while_after_the_last_subscriber_has_left() {
@@ -119,36 +127,36 @@ fn a_topic_stays_subscribed_for_a_while_after_the_last_subscriber_has_left() {
     check(
         Node::new,
         &[
-            ("it stays", &after(&[Seconds(1), Room(9)]), "subscribe#0 a, release a"),
+            ("it stays", &after(&[Seconds(1), AnswerRoom(9)]), "subscribe#0 a, release a"),
             (
                 "its time is over",
-                &after(&[Seconds(2), Room(9)]),
+                &after(&[Seconds(2), AnswerRoom(9)]),
                 "subscribe#0 a, release a, unsubscribe a",
             ),
-            ("there is no room", &after(&[Seconds(2), Room(0)]), "subscribe#0 a, release a"),
+            ("there is no room", &after(&[Seconds(2), AnswerRoom(0)]), "subscribe#0 a, release a"),
             (
                 "somebody is back",
-                &after(&[Subscribe("a"), Seconds(9), Room(9)]),
+                &after(&[Subscribe("a"), Seconds(9), AnswerRoom(9)]),
                 "subscribe#0 a, release a, granted a",
             ),
             (
                 "and has left again: the time begins again",
-                &after(&[Seconds(1), Subscribe("a"), Leave("a"), Seconds(1), Room(9)]),
+                &after(&[Seconds(1), Subscribe("a"), Leave("a"), Seconds(1), AnswerRoom(9)]),
                 "subscribe#0 a, release a, granted a",
             ),
             (
                 "and ends",
-                &after(&[Seconds(1), Subscribe("a"), Leave("a"), Seconds(2), Room(9)]),
+                &after(&[Seconds(1), Subscribe("a"), Leave("a"), Seconds(2), AnswerRoom(9)]),
                 "subscribe#0 a, release a, granted a, unsubscribe a",
             ),
             (
                 "the session is down: nothing keeps it",
-                &after(&[Down, Up, Room(9)]),
+                &after(&[Down, Up, AnswerRoom(9)]),
                 "subscribe#0 a, release a, no node answers",
             ),
             (
                 "time without a session does not count",
-                &after(&[Down, Seconds(9), Up, Subscribe("a"), Room(9)]),
+                &after(&[Down, Seconds(9), Up, Subscribe("a"), AnswerRoom(9)]),
                 "subscribe#0 a, release a, no node answers, subscribe#1 a",
             ),
         ],
@@ -164,8 +172,13 @@ fn without_that_while_the_topic_is_unsubscribed_from_at_once() {
 #[test]
 fn other_nodes_are_sent_a_quit_where_they_have_a_snapshot_of_this_one() {
     const ROOM: &str = "presence-r";
-    let confirmed =
-        [Subscribe(ROOM), Room(9), Subscribed(ROOM, 0), SnapshotSent(ROOM, 0, 1), Leave(ROOM)];
+    let confirmed = [
+        Subscribe(ROOM),
+        AnswerRoom(9),
+        Subscribed(ROOM, 0),
+        SnapshotSent(ROOM, 0, 1),
+        Leave(ROOM),
+    ];
     let after = |more: &[Event]| [&confirmed[..], more].concat();
     let asked = "subscribe#0 presence-r, synchronize#0 presence-r";
     check(
@@ -173,10 +186,10 @@ fn other_nodes_are_sent_a_quit_where_they_have_a_snapshot_of_this_one() {
         &[
             (
                 "its time is over",
-                &after(&[Seconds(2), Room(9)]),
+                &after(&[Seconds(2), AnswerRoom(9)]),
                 &format!("{asked}, release presence-r, quit presence-r, unsubscribe presence-r"),
             ),
-            ("never sent", &[Subscribe(ROOM), Withdraw(ROOM), Room(9)], "full presence-r"),
+            ("never sent", &[Subscribe(ROOM), Withdraw(ROOM), AnswerRoom(9)], "full presence-r"),
         ],
     );
 }
@@ -186,7 +199,7 @@ fn an_idle_topic_is_announced_again_if_a_snapshot_is_in_doubt() {
     const ROOM: &str = "presence-r";
     let left = [
         Subscribe(ROOM),
-        Room(9),
+        AnswerRoom(9),
         Subscribed(ROOM, 0),
         SnapshotSent(ROOM, 0, 1),
         Event::Receive(9, ROOM, Received::Joined("u")),
@@ -200,19 +213,19 @@ fn an_idle_topic_is_announced_again_if_a_snapshot_is_in_doubt() {
         &[
             (
                 "no doubt",
-                &after(&[Subscribe(ROOM), Room(9)]),
+                &after(&[Subscribe(ROOM), AnswerRoom(9)]),
                 &format!("{before}, granted presence-r"),
             ),
             (
                 "the sender's session is new",
-                &after(&[PeerUp(9), Subscribe(ROOM), Room(9)]),
+                &after(&[PeerUp(9), Subscribe(ROOM), AnswerRoom(9)]),
                 &format!(
                     "{before}, quit presence-r, unsubscribe presence-r, subscribe#1 presence-r, synchronize#1 presence-r"
                 ),
             ),
             (
                 "somebody is there: the sweep decides",
-                &after(&[Subscribe(ROOM), PeerUp(9), Subscribe(ROOM), Room(9)]),
+                &after(&[Subscribe(ROOM), PeerUp(9), Subscribe(ROOM), AnswerRoom(9)]),
                 &format!("{before}, granted presence-r, granted presence-r"),
             ),
         ],
@@ -226,7 +239,7 @@ fn idle_topics_are_limited_and_the_oldest_is_unsubscribed_first() {
     for number in 0..=IDLE_MAX {
         let name = format!("n{number}");
         node.subscribe(&name);
-        node.apply(Room(9));
+        node.apply(AnswerRoom(9));
         let (channel, ticket) = (&node.key(&name), u32::try_from(number).unwrap());
         node.report(FromCluster::Subscribed { channel, ticket });
         node.carry_out();
@@ -236,10 +249,10 @@ fn idle_topics_are_limited_and_the_oldest_is_unsubscribed_first() {
     node.checks_invariants = true;
     node.take_effects();
     assert_eq!(node.cluster.idle.len(), IDLE_MAX + 1);
-    node.apply(Room(9));
+    node.apply(AnswerRoom(9));
     assert_eq!(node.take_effects(), "unsubscribe n0");
     assert_eq!(node.cluster.idle.len(), IDLE_MAX);
-    node.apply(Room(9));
+    node.apply(AnswerRoom(9));
     assert_eq!(node.take_effects(), "");
 }
 
@@ -255,7 +268,7 @@ fn requests_that_are_withdrawn_at_once_do_not_fill_the_queue() {
     }
     assert_eq!(node.cluster.topics_waiting(), 1);
     node.take_effects();
-    node.apply(Room(9));
+    node.apply(AnswerRoom(9));
     assert_eq!(node.take_effects(), "subscribe#0 stays");
 }
 
@@ -283,9 +296,9 @@ fn a_request_is_withdrawn_by_its_connection_ticket_and_core_only() {
         let mut node = Node::new();
         node.subscribe("a");
         let channel = node.key("a");
-        node.with(|cluster, here| cluster.withdraw(here, &channel, key, ticket, core));
+        node.with(|cluster, here| cluster.withdraw_subscribe(here, &channel, key, ticket, core));
         assert_eq!(node.take_effects(), "", "{key:?} {ticket} {core}");
-        node.apply(Room(9));
+        node.apply(AnswerRoom(9));
         assert_eq!(node.take_effects(), "subscribe#0 a");
     }
 }

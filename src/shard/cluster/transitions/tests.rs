@@ -58,7 +58,7 @@ impl Fixture {
         let context = Context::new(Settings {
             node: Some(OWN),
             pending_leave_seconds: PENDING_SECONDS,
-            ..Settings::alone(apps)
+            ..Settings::single_core(apps)
         });
         let channel = context.keys.make(AppIndex(0), "presence-r").unwrap();
         let mut home = Home::new(&context);
@@ -78,7 +78,7 @@ impl Fixture {
                 receivers: 1,
             });
         }
-        fixture.out.cluster.take();
+        fixture.out.cluster.take_effects();
         fixture
     }
 
@@ -139,12 +139,12 @@ impl Fixture {
 
     /// Webhooks as `+` and `-`, published transitions as `J`, `L` and `F`, in the order of each.
     fn effects(&mut self) -> (String, String) {
-        let webhooks = self.out.webhooks.drain(..).map(|event| match event.what {
+        let webhooks = self.out.webhooks.drain(..).map(|event| match event.happening {
             Happening::MemberAdded { .. } => '+',
             Happening::MemberRemoved { .. } => '-',
             other => panic!("{other:?}"),
         });
-        let sent = self.out.cluster.take().into_iter().filter_map(|effect| match effect {
+        let sent = self.out.cluster.take_effects().into_iter().filter_map(|effect| match effect {
             ToCluster::Send { message: ChannelMessage::Joined { .. }, .. } => Some('J'),
             ToCluster::Send { message: ChannelMessage::Left { .. }, .. } => Some('L'),
             ToCluster::Send { message: ChannelMessage::LeaveFinal { .. }, .. } => Some('F'),
@@ -298,10 +298,10 @@ fn transitions_over_the_limit_are_decided_at_once_and_the_session_begins_again()
     }
     let unconfirmed = u32::try_from(count).unwrap();
     fixture.cluster.details(&channel).unwrap().unconfirmed = unconfirmed;
-    assert!(!fixture.out.cluster.take_over());
+    assert!(!fixture.out.cluster.take_restart_request());
     fixture.apply(Leave);
     assert_eq!(fixture.effects().0, "+-", "the join before it, too");
-    assert!(fixture.out.cluster.take_over());
+    assert!(fixture.out.cluster.take_restart_request());
     let transitions = &fixture.cluster.transitions;
     assert_eq!((transitions.unordered(), transitions.unconfirmed.len()), (1, 0));
 }

@@ -12,23 +12,27 @@ use crate::tick::site::Site;
 
 impl Session {
     /// Charges the memory that it uses now, with that of its TLS. `false`: the budget has no room for it.
-    pub(in crate::tick) fn note_memory(&mut self, site: &mut Site<'_>, secure: usize) -> bool {
-        let held = self.held as usize;
+    pub(in crate::tick) fn try_charge_memory(
+        &mut self,
+        site: &mut Site<'_>,
+        secure: usize,
+    ) -> bool {
+        let held = self.charged_bytes as usize;
         let work = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.heap_bytes());
         let now = limits::HTTP_CONNECTION_BYTES + work + secure;
         let fits = now == held || site.shard.note_http(held, now);
         if fits {
-            self.held = u32::try_from(now).unwrap_or(u32::MAX);
+            self.charged_bytes = u32::try_from(now).unwrap_or(u32::MAX);
         }
         fits
     }
 
     /// Releases the charge except for its entry: the buffers are returned in this tick.
-    pub(in crate::tick) fn note_rest(&mut self, site: &mut Site<'_>) {
-        let held = self.held as usize;
+    pub(in crate::tick) fn release_memory_charge(&mut self, site: &mut Site<'_>) {
+        let held = self.charged_bytes as usize;
         if held > limits::HTTP_CONNECTION_BYTES {
             site.shard.note_http(held, limits::HTTP_CONNECTION_BYTES);
-            self.held = u32::try_from(limits::HTTP_CONNECTION_BYTES).unwrap_or(u32::MAX);
+            self.charged_bytes = u32::try_from(limits::HTTP_CONNECTION_BYTES).unwrap_or(u32::MAX);
         }
     }
 
@@ -88,7 +92,7 @@ impl Session {
             HttpState::Reading if self.has_begun() || self.timer == Timer::Request => {
                 Timer::Request
             }
-            HttpState::Reading if self.served => Timer::KeepAlive,
+            HttpState::Reading if self.has_answered => Timer::KeepAlive,
             HttpState::Reading => Timer::FirstByte,
             // Until mail is in the rings, or until this tick's flush.
             HttpState::Waiting | HttpState::Closing { .. } => Timer::None,

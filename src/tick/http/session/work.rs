@@ -56,7 +56,7 @@ impl Work {
     }
 
     /// Discards used bytes, if they are all, or before more are added.
-    pub(super) fn forget_used(&mut self) {
+    pub(super) fn discard_used(&mut self) {
         self.input.drain(..self.used);
         self.used = 0;
     }
@@ -109,7 +109,7 @@ impl Spare {
         }
     }
 
-    pub(super) fn put(&mut self, work: Box<Work>) {
+    pub(super) fn put_back(&mut self, work: Box<Work>) {
         let fits = |buffer: &Vec<u8>| buffer.capacity() <= KEPT_BUFFER_BYTES;
         if self.0.len() < KEPT_MAX && fits(&work.input) && fits(&work.output) {
             self.0.push(work);

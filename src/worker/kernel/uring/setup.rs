@@ -31,9 +31,9 @@ impl Uring {
         let (entries, completions) = (limits::RING_ENTRIES, size.completions());
         match build(entries, completions, true) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                Self::over(build(entries, completions, false)?, clock)
+                Self::from_ring(build(entries, completions, false)?, clock)
             }
-            ring => Self::over(ring?, clock),
+            ring => Self::from_ring(ring?, clock),
         }
     }
 
@@ -42,10 +42,10 @@ impl Uring {
     /// # Errors
     /// As `new`.
     pub fn cooperative(clock: Clock, size: RingSize) -> io::Result<Self> {
-        Self::over(build(limits::RING_ENTRIES, size.completions(), false)?, clock)
+        Self::from_ring(build(limits::RING_ENTRIES, size.completions(), false)?, clock)
     }
 
-    pub(super) fn over(ring: IoUring, clock: Clock) -> io::Result<Self> {
+    pub(super) fn from_ring(ring: IoUring, clock: Clock) -> io::Result<Self> {
         let features = ring.params();
         // NODROP: completions that find no room wait in the kernel. EXT_ARG: a wait has a time limit. CQE_SKIP: a send
         // that succeeds posts nothing.
@@ -61,10 +61,10 @@ impl Uring {
         }
         Ok(Self {
             ring,
-            early: Vec::new(),
+            early_events: Vec::new(),
             clock,
-            lost: false,
-            dropped: 0,
+            lost_completions: false,
+            dropped_count: 0,
             wait_flags,
             #[cfg(test)]
             faults: std::collections::VecDeque::new(),

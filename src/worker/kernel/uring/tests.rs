@@ -11,7 +11,7 @@ use crate::worker::kernel::RingSize;
 const BOTH: [bool; 2] = [true, false];
 
 fn ring(deferred: bool, entries: u32, completions: u32) -> Uring {
-    Uring::over(build(entries, completions, deferred).unwrap(), Clock::start()).unwrap()
+    Uring::from_ring(build(entries, completions, deferred).unwrap(), Clock::start()).unwrap()
 }
 
 fn tiny(deferred: bool) -> Uring {
@@ -205,7 +205,8 @@ fn a_failed_watch_is_reported() {
 #[test]
 fn sockets_that_are_closed_after_submit_are_closed_for_their_peers() {
     for deferred in BOTH {
-        let mut ring = Uring::over(build(128, 1024, deferred).unwrap(), Clock::start()).unwrap();
+        let mut ring =
+            Uring::from_ring(build(128, 1024, deferred).unwrap(), Clock::start()).unwrap();
         let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
         for ((ours, _), slot) in pairs.iter().zip(0..) {
             ring.watch_readable(ours, key(slot));
@@ -333,7 +334,7 @@ fn lost_completions_are_reported_once_and_no_send_counts_as_complete() {
     ring.park(None);
     assert_eq!(tokens(&mut ring), [Token::Lost]);
     // The kernel only counts, where a call submits something.
-    ring.dropped = 7;
+    ring.dropped_count = 7;
     assert_eq!(tokens(&mut ring), [Token::Lost]);
 }
 

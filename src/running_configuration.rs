@@ -1,7 +1,7 @@
 //! The configuration that is in use, as the main thread passes it to workers and to the admin listener.
 //!
-//! A worker looks for the next one at the beginning of each tick (`src/latest.rs`), applies every configuration in its
-//! order, and reports that, so the main thread knows when all cores have one. `server/change` makes new ones.
+//! A worker looks for the next one at the beginning of each tick (`src/latest_value.rs`), applies every configuration
+//! in its order, and reports that, so the main thread knows when all cores have one. `server/change` makes new ones.
 //!
 //! Limit: none of its own. A configuration is freed when no worker has it any longer; a worker reports each once.
 
@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 
 use crate::app::{Apps, Secret};
 use crate::config::Config;
-use crate::latest::{LatestValue, ValueLink};
+use crate::latest_value::{LatestValue, ValueLink};
 
 /// What may change while the server runs.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ pub(crate) const TEXT_BYTES_MAX: usize = 1_024;
 listed! {
     /// The kinds of events. The names are in the stream and in its filter; they do not change.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub(crate) enum LiveKind {
+    pub(crate) enum EventLogKind {
         Connected => "connected",
         Disconnected => "disconnected",
         Subscribed => "subscribed",
@@ -36,7 +36,7 @@ listed! {
     }
 }
 
-impl LiveKind {
+impl EventLogKind {
     #[must_use]
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -45,9 +45,9 @@ impl LiveKind {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
-pub(crate) struct LiveEvent {
+pub(crate) struct EventLogEntry {
     pub unix_ms: u64,
-    pub kind: LiveKind,
+    pub kind: EventLogKind,
     /// `None`: it belongs to no app, such as a request that is no HTTP.
     pub app: Option<AppIndex>,
     pub socket_id: Option<SocketId>,
@@ -60,7 +60,7 @@ pub(crate) struct LiveEvent {
 
 /// The beginning of a text, at most `TEXT_BYTES_MAX` bytes.
 #[must_use]
-pub(crate) fn beginning(text: &[u8]) -> Box<str> {
+pub(crate) fn cut_text(text: &[u8]) -> Box<str> {
     let is_cut = text.len() > TEXT_BYTES_MAX;
     let text = String::from_utf8_lossy(text.get(..TEXT_BYTES_MAX).unwrap_or(text));
     let text =
@@ -72,26 +72,26 @@ pub(crate) fn beginning(text: &[u8]) -> Box<str> {
     clippy::disallowed_types,
     reason = "held for an append or a swap; a worker only tries, and only while there is a viewer"
 )]
-type FeedQueue = std::sync::Mutex<Vec<LiveEvent>>;
+type FeedQueue = std::sync::Mutex<Vec<EventLogEntry>>;
 
 /// Events of one thread on their way.
 #[derive(Debug, Default)]
-struct LiveFeed {
+struct EventLogFeed {
     events: FeedQueue,
-    lost: Counter,
+    lost_count: Counter,
 }
 
 /// All feeds.
 #[derive(Debug)]
-pub(crate) struct LiveLog {
+pub(crate) struct EventLog {
     is_watched: AtomicBool,
-    feeds: Box<[LiveFeed]>,
+    feeds: Box<[EventLogFeed]>,
 }
 
-impl LiveLog {
+impl EventLog {
     #[must_use]
     pub(crate) fn new(workers: usize) -> Self {
-        let feeds = (0..=workers).map(|_| LiveFeed::default()).collect();
+        let feeds = (0..=workers).map(|_| EventLogFeed::default()).collect();
         Self { is_watched: AtomicBool::new(false), feeds }
     }
 
@@ -104,20 +104,20 @@ impl LiveLog {
     /// There is a viewer from now on, or none. What waits is dropped: it is of an earlier look.
     pub(crate) fn set_watched(&self, is_watched: bool) {
         if self.is_watched.swap(is_watched, Ordering::Relaxed) != is_watched {
-            self.take(&mut Vec::new());
+            self.take_all(&mut Vec::new());
         }
     }
 
     /// Adds a worker's events, unless the reader has the lock right now. Those without room are counted.
-    pub(crate) fn push(&self, worker: usize, events: &mut Vec<LiveEvent>) {
+    pub(crate) fn push(&self, worker: usize, events: &mut Vec<EventLogEntry>) {
         let Some(feed) = self.feeds.get(worker) else { return };
         if let Ok(mut waiting) = feed.events.try_lock() {
             let room = FEED_EVENTS_MAX.saturating_sub(waiting.len()).min(events.len());
-            feed.lost.add((events.len() - room) as u64);
+            feed.lost_count.add((events.len() - room) as u64);
             waiting.extend(events.drain(..room));
             events.clear();
         } else if events.len() > FEED_EVENTS_MAX {
-            feed.lost.add((events.len() - FEED_EVENTS_MAX) as u64);
+            feed.lost_count.add((events.len() - FEED_EVENTS_MAX) as u64);
             events.truncate(FEED_EVENTS_MAX);
         }
     }
@@ -125,35 +125,35 @@ impl LiveLog {
     /// Events that a worker had no room for itself.
     pub(crate) fn add_lost(&self, worker: usize, count: u64) {
         if let Some(feed) = self.feeds.get(worker) {
-            feed.lost.add(count);
+            feed.lost_count.add(count);
         }
     }
 
     /// Adds an event of a sender of webhooks. It may wait for another sender for a moment.
-    pub(crate) fn push_webhook(&self, event: LiveEvent) {
+    pub(crate) fn push_webhook(&self, event: EventLogEntry) {
         let Some(feed) = self.feeds.last() else { return };
         let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if waiting.len() < FEED_EVENTS_MAX {
             waiting.push(event);
         } else {
-            feed.lost.add(1);
+            feed.lost_count.add(1);
         }
     }
 
     /// Events that were lost since the start.
     #[must_use]
-    pub(crate) fn lost(&self) -> u64 {
-        self.feeds.iter().map(|feed| feed.lost.get()).sum()
+    pub(crate) fn lost_count(&self) -> u64 {
+        self.feeds.iter().map(|feed| feed.lost_count.get()).sum()
     }
 
     /// Takes all events that wait, by time, and returns how many were lost since the start.
-    pub(crate) fn take(&self, out: &mut Vec<LiveEvent>) -> u64 {
+    pub(crate) fn take_all(&self, out: &mut Vec<EventLogEntry>) -> u64 {
         for feed in &self.feeds {
             let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             out.append(&mut waiting);
         }
         out.sort_by_key(|event| event.unix_ms);
-        self.lost()
+        self.lost_count()
     }
 }
 
@@ -161,33 +161,33 @@ impl LiveLog {
 mod tests {
     use super::*;
 
-    fn event(unix_ms: u64) -> LiveEvent {
+    fn event(unix_ms: u64) -> EventLogEntry {
         let (app, socket_id, channel) = (None, None, None);
-        let (kind, cause, text) = (LiveKind::Refused, "", "".into());
-        LiveEvent { unix_ms, kind, app, socket_id, channel, cause, text }
+        let (kind, cause, text) = (EventLogKind::Refused, "", "".into());
+        EventLogEntry { unix_ms, kind, app, socket_id, channel, cause, text }
     }
 
     #[test]
     fn events_of_all_threads_are_read_by_time_and_those_without_room_are_counted() {
-        let log = LiveLog::new(2);
+        let log = EventLog::new(2);
         log.push(1, &mut vec![event(3), event(5)]);
         log.push_webhook(event(4));
         log.push(0, &mut vec![event(1)]);
         let mut out = Vec::new();
-        assert_eq!(log.take(&mut out), 0);
+        assert_eq!(log.take_all(&mut out), 0);
         assert_eq!(out.iter().map(|event| event.unix_ms).collect::<Vec<_>>(), [1, 3, 4, 5]);
         let mut many: Vec<_> = (0..FEED_EVENTS_MAX as u64 + 7).map(event).collect();
         log.push(0, &mut many);
         assert!(many.is_empty());
         log.add_lost(0, 3);
         out.clear();
-        assert_eq!(log.take(&mut out), 10);
+        assert_eq!(log.take_all(&mut out), 10);
         assert_eq!(out.len(), FEED_EVENTS_MAX);
     }
 
     #[test]
     fn a_worker_keeps_its_events_while_the_reader_has_the_lock() {
-        let log = LiveLog::new(1);
+        let log = EventLog::new(1);
         let held = log.feeds[0].events.lock().unwrap();
         let mut events = vec![event(1)];
         log.push(0, &mut events);
@@ -199,20 +199,20 @@ mod tests {
 
     #[test]
     fn waiting_events_are_dropped_when_the_last_viewer_leaves() {
-        let log = LiveLog::new(1);
+        let log = EventLog::new(1);
         log.set_watched(true);
         log.push(0, &mut vec![event(1)]);
         log.set_watched(false);
         let mut out = Vec::new();
-        log.take(&mut out);
+        log.take_all(&mut out);
         assert!(out.is_empty() && !log.is_watched());
     }
 
     #[test]
     fn a_long_text_is_cut_between_characters() {
-        assert_eq!(&*beginning(b"short"), "short");
+        assert_eq!(&*cut_text(b"short"), "short");
         let text = "é".repeat(TEXT_BYTES_MAX);
-        let cut = beginning(&text.as_bytes()[1..]);
+        let cut = cut_text(&text.as_bytes()[1..]);
         assert!(cut.len() <= TEXT_BYTES_MAX + 8 && cut.ends_with("é…"), "{cut}");
     }
 }

@@ -1,0 +1,224 @@
+//! Requests of the admin thread to one worker: questions of an operator, and a few actions (`worker/inspect.rs`).
+//!
+//! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The
+//! admin thread keeps a `ReplyReceiver` and polls it. If it gives up, it drops the receiver, and the worker drops the
+//! request. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; over it `submit` refuses and
+//! counts. Does not carry out a request. Cost for a tick without
+//! requests: one load of the flag. ARCHITECTURE.md ("Questions of an operator") lists all files on the way.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use crate::app::AppIndex;
+use crate::event_log::EventLogEntry;
+use crate::http1::request::Request;
+use crate::http1::response::Response;
+use crate::metrics::Tally;
+use crate::pusher::socket_id::SocketId;
+use crate::shard::{
+    AccessEnd, Answer, Findings, Inspection, NodeConnectionDetails, OperatorQuestion, Question,
+};
+
+/// Requests that wait for one worker.
+pub(crate) const OPERATOR_REQUESTS_MAX: usize = 16;
+
+/// What is wanted of a worker.
+#[derive(Debug)]
+pub(crate) enum OperatorRequest {
+    /// Something of its own core.
+    ThisCore(CoreRequest),
+    /// A question of the HTTP API, to all cores and all nodes.
+    AllCores(Question),
+    /// A question or an order to all other nodes.
+    OtherNodes(OperatorQuestion),
+}
+
+/// What is wanted of a worker's own core.
+#[derive(Debug)]
+pub(crate) enum CoreRequest {
+    Inspect(Inspection),
+    /// The body is that of `POST /apps/{id}/events`.
+    Publish {
+        app: AppIndex,
+        request: Box<Request>,
+    },
+    /// End a connection, or its subscription to a channel.
+    EndAccess {
+        socket_id: SocketId,
+        channel: Option<Box<str>>,
+    },
+    /// The last refusals of a connection, or of all peers.
+    Refusals {
+        socket_id: Option<SocketId>,
+    },
+}
+
+/// What a worker has answered.
+#[derive(Debug)]
+pub(crate) enum OperatorReply {
+    Found(Box<InspectionReply>),
+    Published(Response),
+    Ended(AccessEnd),
+    /// Of all cores, and of the nodes that answered in time.
+    Answers(Vec<Answer>),
+    /// The worker is gathering the answers to as many questions as it may.
+    Busy,
+    Refused(Vec<EventLogEntry>),
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(crate) struct InspectionReply {
+    pub findings: Findings,
+    /// For the inside of a connection.
+    pub socket: Option<SocketFacts>,
+}
+
+/// What the kernel knows of a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketFacts {
+    /// A proxy's address, if there is one.
+    pub peer: Option<SocketAddr>,
+    pub round_trip: Option<RoundTrip>,
+    pub is_tls: bool,
+}
+
+impl SocketFacts {
+    /// Adds them to the inside of the connection.
+    pub(crate) fn copy_to(self, inside: &mut NodeConnectionDetails) {
+        inside.address = self.peer.map(|peer| peer.to_string().into());
+        inside.round_trip =
+            self.round_trip.map(|found| (found.microseconds, found.retransmissions));
+        inside.is_tls = self.is_tls;
+    }
+}
+
+/// The kernel's estimate of the round trip of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoundTrip {
+    pub microseconds: u32,
+    /// Segments that were sent again since the connection was established.
+    pub retransmissions: u32,
+}
+
+#[expect(
+    clippy::disallowed_types,
+    reason = "locked for a push, a pop or a store, and by a worker only if an operator asks"
+)]
+type Locked<T> = std::sync::Mutex<T>;
+
+/// The worker's end of one reply. `ReplyReceiver` is the other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReplySender(Arc<Locked<Option<OperatorReply>>>);
+
+impl ReplySender {
+    /// Sends the reply. If the caller has given up, it is dropped.
+    pub(crate) fn send(&self, reply: OperatorReply) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
+    }
+
+    /// The caller has given up: it has dropped its `ReplyReceiver`.
+    #[must_use]
+    pub(crate) fn has_no_receiver(&self) -> bool {
+        Arc::strong_count(&self.0) < 2
+    }
+}
+
+/// The caller's end of a request.
+#[derive(Debug)]
+pub(crate) struct ReplyReceiver(ReplySender);
+
+impl ReplyReceiver {
+    /// The reply, once the worker has sent it.
+    #[must_use]
+    pub(crate) fn try_receive(&self) -> Option<OperatorReply> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A request, and where its reply goes.
+#[derive(Debug)]
+pub(crate) struct QueuedRequest {
+    pub(crate) request: OperatorRequest,
+    pub(crate) reply: ReplySender,
+}
+
+/// The requests that wait for one worker.
+#[derive(Debug, Default)]
+pub(crate) struct OperatorQueue {
+    /// Read at each tick in place of the lock.
+    has_requests: AtomicBool,
+    requests: Locked<VecDeque<QueuedRequest>>,
+    /// The thread that has locked `requests` writes this and the next two.
+    pub(crate) waiting: Tally,
+    /// The most that have waited.
+    pub(crate) waiting_peak: Tally,
+    /// Requests that found no room.
+    pub(crate) refused: Tally,
+}
+
+impl OperatorQueue {
+    /// Queues a request. The caller rings the worker's doorbell afterwards. `None`: the queue is full.
+    #[must_use]
+    pub(crate) fn submit(&self, request: OperatorRequest) -> Option<ReplyReceiver> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.len() >= OPERATOR_REQUESTS_MAX {
+            self.refused.add(1);
+            return None;
+        }
+        let reply = ReplySender::default();
+        requests.push_back(QueuedRequest { request, reply: reply.clone() });
+        let waiting = requests.len() as u64;
+        self.waiting.set(waiting);
+        self.waiting_peak.set(self.waiting_peak.get().max(waiting));
+        self.has_requests.store(true, Ordering::Release);
+        Some(ReplyReceiver(reply))
+    }
+
+    /// Whether a request waits for the worker.
+    #[inline]
+    pub(crate) fn has_requests(&self) -> bool {
+        self.has_requests.load(Ordering::Relaxed)
+    }
+
+    /// The next request whose caller still waits. `None` also if a caller has the lock: the next tick tries again.
+    pub(crate) fn pop(&self) -> Option<QueuedRequest> {
+        let mut requests = self.requests.try_lock().ok()?;
+        while let Some(queued) = requests.pop_front() {
+            self.waiting.set(requests.len() as u64);
+            if !queued.reply.has_no_receiver() {
+                return Some(queued);
+            }
+        }
+        self.has_requests.store(false, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_has_a_limit_and_drops_requests_whose_caller_gave_up() {
+        let queue = OperatorQueue::default();
+        assert!(!queue.has_requests());
+        let submit =
+            || queue.submit(OperatorRequest::ThisCore(CoreRequest::Inspect(Inspection::Nodes)));
+        let tickets: Vec<_> = std::iter::from_fn(submit).collect();
+        assert_eq!(tickets.len(), OPERATOR_REQUESTS_MAX);
+        assert!(queue.has_requests());
+        assert_eq!((queue.waiting.get(), queue.refused.get()), (OPERATOR_REQUESTS_MAX as u64, 1));
+        let first = queue.pop().expect("a request");
+        first.reply.send(OperatorReply::Ended(AccessEnd::Done));
+        assert!(matches!(tickets[0].try_receive(), Some(OperatorReply::Ended(AccessEnd::Done))));
+        drop(tickets);
+        assert!(queue.pop().is_none() && !queue.has_requests(), "nobody waits");
+        assert_eq!(
+            (queue.waiting.get(), queue.waiting_peak.get()),
+            (0, OPERATOR_REQUESTS_MAX as u64)
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! The terminal of `ringverb top`: raw mode, its size, keys, and one write for each frame.
+//!
+//! Owns the modes of the terminal while it exists: no echo, no signals of keys, a second screen without a cursor. They
+//! are as before when it is dropped. Keys are read from standard input, or from /dev/tty where that is no terminal.
+//! Limits: `KEYS_BYTES` are read at a time; a size of 0 columns or rows, which a serial line may have, counts as 80 by
+//! 24.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// Keys that are pressed faster than they are read wait in the kernel.
+const KEYS_BYTES: usize = 64;
+const CTRL_C: u8 = 3;
+const ESCAPE: u8 = 0x1b;
+/// The second screen, without a cursor; long lines are cut and do not continue in the next one.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// Columns and rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ScreenSize {
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// q, Esc, Ctrl-C, or the end of the input.
+    End,
+    Other,
+}
+
+pub(super) struct Terminal {
+    input: File,
+    modes_before: Termios,
+}
+
+impl Terminal {
+    /// # Errors
+    /// When there is no terminal for keys, or it refuses raw mode.
+    pub(super) fn enter() -> io::Result<Self> {
+        let input = if io::stdin().is_terminal() {
+            File::from(io::stdin().as_fd().try_clone_to_owned()?)
+        } else {
+            File::open("/dev/tty")?
+        };
+        let modes_before = tcgetattr(&input)?;
+        let mut raw = modes_before.clone();
+        raw.make_raw();
+        tcsetattr(&input, OptionalActions::Flush, &raw)?;
+        // From here on a failure restores the modes.
+        let terminal = Self { input, modes_before };
+        write(ENTER)?;
+        Ok(terminal)
+    }
+
+    /// # Errors
+    /// When standard output is no terminal any longer.
+    pub(super) fn size(&self) -> io::Result<ScreenSize> {
+        let size = tcgetwinsize(io::stdout())?;
+        let or = |number: u16, otherwise| if number == 0 { otherwise } else { usize::from(number) };
+        Ok(ScreenSize { columns: or(size.ws_col, 80), rows: or(size.ws_row, 24) })
+    }
+
+    /// # Errors
+    /// When the terminal is gone.
+    pub(super) fn show(&self, frame: &str) -> io::Result<()> {
+        write(frame)
+    }
+
+    /// Waits so long for a key; `None` if there was none.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub(super) fn key(&mut self, patience: Duration) -> io::Result<Option<Key>> {
+        let mut watched = [PollFd::new(&self.input, PollFlags::IN)];
+        let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+        match poll(&mut watched, Some(&patience)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut keys = [0; KEYS_BYTES];
+        let count = self.input.read(&mut keys)?;
+        Ok(Some(key_of(keys.get(..count).unwrap_or_default())))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing.
+        write(LEAVE).ok();
+        tcsetattr(&self.input, OptionalActions::Flush, &self.modes_before).ok();
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}
+
+/// An Esc alone is that key; with more behind it, it begins the code of an arrow or function key.
+fn key_of(bytes: &[u8]) -> Key {
+    match bytes {
+        [] | [ESCAPE] => Key::End,
+        [ESCAPE, ..] => Key::Other,
+        bytes if bytes.iter().any(|byte| matches!(byte, b'q' | b'Q') || *byte == CTRL_C) => {
+            Key::End
+        }
+        _ => Key::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q_escape_and_ctrl_c_end_and_arrow_keys_do_not() {
+        for end in [&b"q"[..], b"xq", b"\x1b", b"\x03", b""] {
+            assert_eq!(key_of(end), Key::End, "{end:?}");
+        }
+        for other in [&b"x"[..], b" ", b"\x1b[A", b"\x1bOq", b"\r"] {
+            assert_eq!(key_of(other), Key::Other, "{other:?}");
+        }
+    }
+}
