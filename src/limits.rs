@@ -40,8 +40,9 @@ pub const CONTROL_FRAMES_PER_SECOND_MAX: u16 = 2_000;
 pub const PONGS_PER_FLUSH_MAX: u16 = 16;
 /// Bytes read from one connection in one tick, so that one sender cannot hold up the others.
 pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
-/// Time for all reads of WebSockets in a tick, and as much for those of HTTP sessions, in nanoseconds. One read more
-/// than that may be under way when it is up.
+/// Time for all reads of WebSockets in a tick, as much for those of HTTP sessions, and as much for accepts with the
+/// first reads of new connections, in nanoseconds. One read more than that may be under way when it is up; of new
+/// connections, 16 reads and one request.
 pub const READ_TIME_PER_TICK_NS: u64 = 2_000_000;
 /// Bytes read between two looks at the clock.
 pub const READ_BYTES_PER_CLOCK: usize = 8 * 1024;
@@ -68,8 +69,8 @@ pub const RING_ENTRIES: u32 = 128;
 /// workers of two processes fit.
 ///
 /// With DEFER_TASKRUN (Linux 6.1) the kernel posts completions only while the worker is inside `io_uring_enter`, newer
-/// kernels about 20 a call, and the worker takes them out after each call. Where more fall due at once, their watches
-/// end and the worker arms them again.
+/// kernels about 20 a call. The worker calls until half of a small ring is full, then takes all out. Where more fall
+/// due at once, their watches end and the worker arms them again.
 pub const RING_COMPLETIONS: u32 = 1024;
 /// Entries of a large ring's completion queue. The kernel finds the watch of a closed connection in one of
 /// `completions / 32` lists, at most 256. So more completions than these gain nothing (docs/decisions/0005).

@@ -125,6 +125,16 @@ pub struct CoreMetrics {
     pub ready_sockets: PeakGauge,
     /// Connections with frames to send that the flush left for the next tick.
     pub flush_waiting: PeakGauge,
+    /// Questions of other nodes' operators that wait for this core, and those that it did not answer: too many waited,
+    /// or their time was over.
+    pub operator_orders: PeakGauge,
+    pub operator_orders_refused: Tally,
+    /// Questions to all cores or nodes that this core gathers the answers to, and those that found no room.
+    pub gathers: PeakGauge,
+    pub gathers_refused: Tally,
+    /// Bytes of the answers of other nodes that wait until all have answered, and answers that found no room.
+    pub gathered_bytes: PeakGauge,
+    pub gathered_discarded: Tally,
     /// Nanoseconds from a publish to the end of the flush: the oldest event of each tick.
     pub publish_to_flush_ns: Histogram,
     /// Milliseconds from a ping to its pong.
@@ -221,6 +231,12 @@ impl CoreMetrics {
             publishers_waiting: PeakGauge::default(),
             ready_sockets: PeakGauge::default(),
             flush_waiting: PeakGauge::default(),
+            operator_orders: PeakGauge::default(),
+            operator_orders_refused: Tally::default(),
+            gathers: PeakGauge::default(),
+            gathers_refused: Tally::default(),
+            gathered_bytes: PeakGauge::default(),
+            gathered_discarded: Tally::default(),
             publish_to_flush_ns: Histogram::new(LATENCY_BOUNDS_NS),
             round_trip_ms: Histogram::new(ROUND_TRIP_BOUNDS_MS),
             lines_left_out: Tally::default(),
@@ -311,6 +327,9 @@ impl CoreMetrics {
             self.publishers_waiting.begin_window();
             self.ready_sockets.begin_window();
             self.flush_waiting.begin_window();
+            self.operator_orders.begin_window();
+            self.gathers.begin_window();
+            self.gathered_bytes.begin_window();
             self.cluster.waiting.begin_window();
             self.cluster.topics_waiting.begin_window();
         }

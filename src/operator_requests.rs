@@ -2,7 +2,8 @@
 //!
 //! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The
 //! admin thread keeps a `ReplyReceiver` and polls it. If it gives up, it drops the receiver, and the worker drops the
-//! request. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; over it `submit` refuses. Cost for a tick without
+//! request. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; over it `submit` refuses and
+//! counts. Does not carry out a request. Cost for a tick without
 //! requests: one load of the flag. ARCHITECTURE.md ("Questions of an operator") lists all files on the way.
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use crate::app::AppIndex;
 use crate::event_log::EventLogEntry;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
+use crate::metrics::Tally;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
     AccessEnd, Answer, Findings, Inspection, NodeConnectionDetails, OperatorQuestion, Question,
@@ -61,6 +63,8 @@ pub(crate) enum OperatorReply {
     Ended(AccessEnd),
     /// Of all cores, and of the nodes that answered in time.
     Answers(Vec<Answer>),
+    /// The worker is gathering the answers to as many questions as it may.
+    Busy,
     Refused(Vec<EventLogEntry>),
 }
 
@@ -147,6 +151,12 @@ pub(crate) struct OperatorQueue {
     /// Read at each tick in place of the lock.
     has_requests: AtomicBool,
     requests: Locked<VecDeque<QueuedRequest>>,
+    /// The thread that has locked `requests` writes this and the next two.
+    pub(crate) waiting: Tally,
+    /// The most that have waited.
+    pub(crate) waiting_peak: Tally,
+    /// Requests that found no room.
+    pub(crate) refused: Tally,
 }
 
 impl OperatorQueue {
@@ -155,10 +165,14 @@ impl OperatorQueue {
     pub(crate) fn submit(&self, request: OperatorRequest) -> Option<ReplyReceiver> {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         if requests.len() >= OPERATOR_REQUESTS_MAX {
+            self.refused.add(1);
             return None;
         }
         let reply = ReplySender::default();
         requests.push_back(QueuedRequest { request, reply: reply.clone() });
+        let waiting = requests.len() as u64;
+        self.waiting.set(waiting);
+        self.waiting_peak.set(self.waiting_peak.get().max(waiting));
         self.has_requests.store(true, Ordering::Release);
         Some(ReplyReceiver(reply))
     }
@@ -173,6 +187,7 @@ impl OperatorQueue {
     pub(crate) fn pop(&self) -> Option<QueuedRequest> {
         let mut requests = self.requests.try_lock().ok()?;
         while let Some(queued) = requests.pop_front() {
+            self.waiting.set(requests.len() as u64);
             if !queued.reply.has_no_receiver() {
                 return Some(queued);
             }
@@ -195,10 +210,15 @@ mod tests {
         let tickets: Vec<_> = std::iter::from_fn(submit).collect();
         assert_eq!(tickets.len(), OPERATOR_REQUESTS_MAX);
         assert!(queue.has_requests());
+        assert_eq!((queue.waiting.get(), queue.refused.get()), (OPERATOR_REQUESTS_MAX as u64, 1));
         let first = queue.pop().expect("a request");
         first.reply.send(OperatorReply::Ended(AccessEnd::Done));
         assert!(matches!(tickets[0].try_receive(), Some(OperatorReply::Ended(AccessEnd::Done))));
         drop(tickets);
         assert!(queue.pop().is_none() && !queue.has_requests(), "nobody waits");
+        assert_eq!(
+            (queue.waiting.get(), queue.waiting_peak.get()),
+            (0, OPERATOR_REQUESTS_MAX as u64)
+        );
     }
 }

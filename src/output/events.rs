@@ -98,6 +98,8 @@ events! {
         "SIGUSR2: the stand-in serves.";
     "replacement_started"
         "SIGUSR2: the stand-in starts.";
+    "rings_small"
+        "Workers have smaller rings of io_uring than was planned, because other processes of the user have locked memory.";
     "server_started"
         "The start message: addresses, apps, limits.";
     "server_stopped"

@@ -14,6 +14,7 @@ use super::probe::KernelFacts;
 use super::resources::Shares;
 use crate::config::options::OptionId;
 use crate::config::{Config, Files, Merged, TlsOptions};
+use crate::worker::kernel::{Choice, RingSize};
 
 /// How browsers reach the server, as far as it is configured.
 pub(super) struct Public {
@@ -62,6 +63,9 @@ pub(super) struct Invocation {
 
 /// The parts of the configuration that are shown. A secret only of the development app, which has no other place.
 pub(super) struct Summary {
+    kernel: String,
+    /// The size of rings that was chosen, and the number of workers.
+    rings: Option<(RingSize, usize)>,
     lines: Vec<(&'static str, String)>,
     workers: String,
     path: String,
@@ -82,7 +86,6 @@ impl Summary {
             (app.id.clone(), app.key.clone(), app.secret.reveal().to_owned())
         });
         let mut lines = vec![
-            ("kernel", format!("Linux {}, {}", facts.kernel, facts.io)),
             ("apps", format!("{}{more}, from {}", apps.join(", "), config.source)),
             (
                 "limits",
@@ -102,7 +105,26 @@ impl Summary {
         let workers = shares.workers.clone();
         let is_secure = config.tls.as_ref().is_some_and(|tls| tls.port.is_none());
         let (path, files) = (config.path.clone(), files.clone());
-        Self { lines, workers, path, files, development, is_secure }
+        let kernel = format!("Linux {}, {}", facts.kernel, facts.io);
+        let rings = match facts.io {
+            Choice::Uring(size) => Some((size, config.workers)),
+            Choice::Epoll(_) => None,
+        };
+        Self { kernel, rings, lines, workers, path, files, development, is_secure }
+    }
+
+    /// The kernel, and the rings that the workers have got.
+    fn kernel(&self, smaller_rings: usize) -> String {
+        let Self { kernel, rings, .. } = self;
+        let Some((size, workers)) = rings else { return kernel.clone() };
+        let small = RingSize::Small.completions();
+        let has_large = smaller_rings == 0 || smaller_rings < *workers;
+        let completions = if has_large { size.completions() } else { small };
+        let mut text = format!("{kernel} with {completions} completions a ring");
+        if (1..*workers).contains(&smaller_rings) {
+            text.push_str(&format!(", {small} on {smaller_rings} of {workers} workers"));
+        }
+        text
     }
 
     fn scheme(&self) -> &'static str {
@@ -168,6 +190,7 @@ pub(super) fn render(
     if !read.is_empty() {
         line("files", &format!("{} (in {folder})", read.join(", ")));
     }
+    line("kernel", &summary.kernel(started.smaller_rings));
     for (name, value) in &summary.lines {
         line(name, value);
     }
@@ -257,7 +280,6 @@ mod tests {
     use super::*;
     use crate::config::validate::{DevelopmentApp, build_config};
     use crate::config::{Sources, merge};
-    use crate::worker::kernel::{Choice, RingSize};
 
     fn rendered(sources: &Sources) -> String {
         rendered_with(sources, &Shares::default())
@@ -276,6 +298,7 @@ mod tests {
         let started = Started {
             address: "0.0.0.0:8080".parse().unwrap(),
             admin: "http://127.0.0.1:9601".to_owned(),
+            smaller_rings: 0,
         };
         let summary = Summary::of(&config, &merged.files, &facts, shares);
         let program = "ringverb".to_owned();
@@ -297,10 +320,33 @@ mod tests {
         assert!(text.contains("1 (key the-key), from environment"), "{text}");
         assert!(
             text.contains("  address  0.0.0.0:8080\n  admin    http://127.0.0.1:9601\n")
-                && text.contains("  kernel   Linux 6.18, io_uring\n")
+                && text.contains("  kernel   Linux 6.18, io_uring with 8192 completions a ring\n")
                 && text.contains("20000 descriptors a worker"),
             "{text}"
         );
+    }
+
+    /// Other processes of the user may use the locked memory that was to hold larger rings.
+    #[test]
+    fn the_start_message_has_the_rings_that_are_in_use() {
+        let summary = |io| {
+            let facts = KernelFacts { kernel: "6.18".into(), io, descriptors: 20_000 };
+            let merged = merge(&Sources::default());
+            let app = DevelopmentApp { id: "1".into(), key: "k".into(), secret: "s".into() };
+            let config = Config { workers: 4, ..build_config(&merged, &app).unwrap() };
+            Summary::of(&config, &merged.files, &facts, &Shares::default())
+        };
+        let large = summary(Choice::Uring(RingSize::Large));
+        for (smaller, rings) in [
+            (0, "with 8192 completions a ring"),
+            (1, "with 8192 completions a ring, 1024 on 1 of 4 workers"),
+            (4, "with 1024 completions a ring"),
+        ] {
+            assert_eq!(large.kernel(smaller), format!("Linux 6.18, io_uring {rings}"));
+        }
+        let small = summary(Choice::Uring(RingSize::Small));
+        assert_eq!(small.kernel(0), "Linux 6.18, io_uring with 1024 completions a ring");
+        assert_eq!(summary(Choice::Epoll(None)).kernel(0), "Linux 6.18, epoll (RINGVERB_IO)");
     }
 
     #[test]
@@ -386,7 +432,8 @@ mod tests {
     #[test]
     fn the_block_for_the_env_file_names_a_port_that_is_not_the_default() {
         let block = |address: &str| {
-            let started = Started { address: address.parse().unwrap(), admin: String::new() };
+            let (address, admin) = (address.parse().unwrap(), String::new());
+            let started = Started { address, admin, smaller_rings: 0 };
             let public = Public::of(&merge(&Sources::default()));
             development(&started, "", &public, ["1", "k", "s"], "")
         };
@@ -409,7 +456,8 @@ mod tests {
         let config = build_config(&merged, &app).unwrap();
         let summary = Summary::of(&config, &merged.files, &facts, &Shares::default());
         let line = |address: &str, is_found| {
-            let started = Started { address: address.parse().unwrap(), admin: String::new() };
+            let (address, admin) = (address.parse().unwrap(), String::new());
+            let started = Started { address, admin, smaller_rings: 0 };
             let program = "./ringverb".to_owned();
             first_event(&started, &summary, &Invocation { program, is_found, color: false })
         };

@@ -49,6 +49,8 @@ pub(super) struct Started {
     pub(super) address: SocketAddr,
     /// The admin listener: where it is, or why there is none. Empty if none is wanted.
     pub(super) admin: String,
+    /// Workers that found no room for a ring of the size that was chosen.
+    pub(super) smaller_rings: usize,
 }
 
 /// What a start has before it starts threads.
@@ -134,7 +136,8 @@ pub(super) fn serve(
     };
     let admin = admin.serve(sources, order_sender).map_err(StartError::Start)?;
     report_started(role, &shared, old_process);
-    on_start(Started { address, admin: described });
+    let smaller_rings = shared.smaller_rings();
+    on_start(Started { address, admin: described, smaller_rings });
     let end = OrderLoop::new(&mut changer, &control, &orders, &mut program).run();
     let life = Life { shared, doorbells, webhooks, offering, admin, grace };
     life.end(&end, orders, program)

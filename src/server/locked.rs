@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::limits;
-use crate::worker::kernel::RingSize;
+use crate::worker::kernel::{Choice, RingSize};
 
 /// How to get more.
 const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
@@ -67,6 +67,24 @@ impl LockedMemory {
                 with_large.saturating_mul(2).div_ceil(1024)
             ),
         }
+    }
+
+    /// What the operator should know if the probe, or so many workers, found no room for a large ring.
+    pub(super) fn warning_of_smaller_rings(&self, io: &Choice, workers: usize) -> Option<String> {
+        let has_probe_failed =
+            self.ring_size() == RingSize::Large && *io == Choice::Uring(RingSize::Small);
+        let count = if has_probe_failed { self.workers } else { workers };
+        (count > 0).then(|| {
+            format!(
+                "{count} of {} workers have rings with {} completions in place of {}, because other processes of this \
+                 user use the locked memory that was to hold larger ones. A close costs more there, where a worker has \
+                 thousands of connections: raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a \
+                 shell)",
+                self.workers,
+                RingSize::Small.completions(),
+                RingSize::Large.completions(),
+            )
+        })
     }
 
     pub(super) fn is_enough_to_start(&self) -> bool {
@@ -183,6 +201,20 @@ mod tests {
         }
         let text = memory(29, usual).ring_choice_text(RingSize::Large);
         assert!(text.contains("29 workers need 4060 KiB") && text.contains("8192"), "{text}");
+    }
+
+    #[test]
+    fn smaller_rings_than_the_limit_allows_are_warned_of() {
+        let memory = LockedMemory { limit_bytes: Some(8 << 20), ..LockedMemory::for_workers(2) };
+        let [large, small] = [RingSize::Large, RingSize::Small].map(Choice::Uring);
+        assert_eq!(memory.warning_of_smaller_rings(&large, 0), None);
+        assert_eq!(memory.warning_of_smaller_rings(&Choice::Epoll(None), 0), None);
+        let warning = |io, workers| memory.warning_of_smaller_rings(io, workers).unwrap();
+        assert!(warning(&large, 1).starts_with("1 of 2 workers have rings with 1024"));
+        assert!(warning(&small, 0).starts_with("2 of 2 workers have rings with 1024"));
+        // By the limit alone they are small.
+        let few = LockedMemory { limit_bytes: Some(64 << 10), ..memory };
+        assert_eq!(few.warning_of_smaller_rings(&small, 0), None);
     }
 
     #[test]

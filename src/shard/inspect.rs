@@ -1,27 +1,34 @@
 //! Questions of an operator to one core: its channels, subscribers, connections and nodes. PURE.
 //!
-//! A question is answered in slices, one a tick: a slice looks at `SLICE_ENTRIES_MAX` entries at most, so that a
-//! question about all channels of a large core delays no delivery. Entries that appear or go between two slices may be
-//! missed or counted twice; the answer is for people. Limits: `CHANNEL_ROWS_MAX` and `ROWS_MAX` for each answer, up to
-//! twice that while it is made. Over the limit, the channels with the most subscribers and the connections with the
-//! longest queues stay. What is left out is counted, and the asker is shown the number. `worker/inspect.rs` runs it.
+//! A question is answered in slices, one a tick, so that a question about all channels of a large core delays no
+//! delivery. Entries that appear or go between two slices may be missed or counted twice; the answer is for people.
+//! Limits: a slice looks at `SLICE_ENTRIES_MAX` entries, or moves as many rows to the answer; an answer has
+//! `CHANNEL_ROWS_MAX` channels, rosters included, or `ROWS_MAX` of each other kind. Over the limit, the channels with
+//! the most subscribers or users and the connections with the longest queues stay. What is left out is counted, and the
+//! asker is shown the number. Cost: a few steps for each entry, and one allocation for the user of a row.
+//! `worker/inspect.rs` runs it.
 
 mod answer;
+mod best_rows;
 
 use std::sync::Arc;
 
+use super::channel_key::ChannelKey;
 use super::slots::ChannelSlot;
 use super::{Connection, ConnectionKey, NodeId, Shard};
 use crate::app::AppIndex;
 use crate::pusher::socket_id::SocketId;
 use crate::slot::Slot;
+use best_rows::BestRows;
 
-/// Entries that a slice looks at.
+/// Entries that a slice looks at, or rows that it moves. A connection also counts for each of its subscriptions, of
+/// which it is looked at as many.
 pub(super) const SLICE_ENTRIES_MAX: u32 = 1_024;
-/// Channels of an answer.
+/// Channels of an answer, with rosters of channels without subscribers on the core.
 pub(super) const CHANNEL_ROWS_MAX: usize = 20_000;
-/// Other rows of an answer.
+/// Other rows of an answer, of each kind.
 pub(super) const ROWS_MAX: usize = 1_000;
+const _: () = assert!(ROWS_MAX <= SLICE_ENTRIES_MAX as usize, "members are one slice");
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -92,7 +99,7 @@ pub struct Findings {
     pub nodes: Vec<(NodeId, u32)>,
     /// The cluster session is up.
     pub is_session_up: bool,
-    /// Rows that are left out. A roster that is left out is not counted: its channel is.
+    /// Rows that are left out.
     pub left_out: u64,
     /// Members of a presence channel that are left out.
     pub left_out_members: u64,
@@ -100,18 +107,26 @@ pub struct Findings {
     pub left_out_subscribers: u64,
 }
 
+/// What the next slice walks over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InspectorStage {
+    /// Channels or connections of this core.
+    Local,
+    /// Channels whose home this core is.
+    Home,
+    /// The rows that were found.
+    Rows,
+}
+
 /// A question in progress.
 #[derive(Debug)]
 pub struct Inspector {
     question: Inspection,
-    /// The next entry of the table that it walks over.
+    stage: InspectorStage,
+    /// The next entry of the table.
     next_slot: u32,
-    /// The local table is done.
-    walks_homes: bool,
-    /// By subscribers.
+    /// By subscribers or users, whichever is more, then by subscribers.
     channels: BestRows<ChannelRow>,
-    /// Channels whose home is this core, by users.
-    rosters: BestRows<ChannelRow>,
     /// By the bytes of the queue, then by age.
     connections: BestRows<ConnectionRow>,
     pub findings: Findings,
@@ -120,12 +135,15 @@ pub struct Inspector {
 impl Inspector {
     #[must_use]
     pub fn new(question: Inspection) -> Self {
+        Self::with_rows(question, CHANNEL_ROWS_MAX)
+    }
+
+    fn with_rows(question: Inspection, channel_rows_max: usize) -> Self {
         Self {
             question,
+            stage: InspectorStage::Local,
             next_slot: 0,
-            walks_homes: false,
-            channels: BestRows::new(CHANNEL_ROWS_MAX),
-            rosters: BestRows::new(CHANNEL_ROWS_MAX),
+            channels: BestRows::new(channel_rows_max),
             connections: BestRows::new(ROWS_MAX),
             findings: Findings::default(),
         }
@@ -134,91 +152,67 @@ impl Inspector {
     /// The next entries, if the table has any left.
     fn next_slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
         let from = self.next_slot;
+        debug_assert!(from <= end, "a table does not get shorter");
         self.next_slot = from.saturating_add(SLICE_ENTRIES_MAX).min(end);
         (from < end).then_some(from..self.next_slot)
     }
 
-    /// Moves the rows of tables to the findings.
-    fn finish(&mut self) {
-        let Self { channels, rosters, connections, findings, .. } = self;
-        for best in [&mut *channels, rosters] {
-            best.drop_lower();
-            findings.channels.extend(best.rows.drain(..).map(|(_, row)| row));
-        }
-        connections.drop_lower();
-        findings.connections.extend(connections.rows.drain(..).map(|(_, row)| row));
-        findings.left_out += channels.left_out + connections.left_out;
-        findings.left_out_subscribers += channels.left_out_rank_sum;
-    }
-}
-
-/// The rows of the highest ranks, `most` of them. It keeps up to twice as many and then drops the lower half, so that a
-/// row costs constant time on average. A rank is a number, and another one that decides between equals.
-#[derive(Debug)]
-struct BestRows<R> {
-    rows: Vec<((u64, u32), R)>,
-    rows_max: usize,
-    /// No row of this rank or a lower one can be among the highest.
-    lowest_rank: Option<(u64, u32)>,
-    left_out: u64,
-    /// The first numbers of the ranks of what is left out.
-    left_out_rank_sum: u64,
-}
-
-impl<R> BestRows<R> {
-    fn new(rows_max: usize) -> Self {
-        Self { rows: Vec::new(), rows_max, lowest_rank: None, left_out: 0, left_out_rank_sum: 0 }
+    fn enter(&mut self, stage: InspectorStage) {
+        debug_assert!(self.stage != stage, "a stage is entered once");
+        self.stage = stage;
+        self.next_slot = 0;
     }
 
-    fn add(&mut self, rank: (u64, u32), row: impl FnOnce() -> R) {
-        if self.lowest_rank.is_some_and(|floor| rank <= floor) {
-            self.left_out += 1;
-            self.left_out_rank_sum += rank.0;
-            return;
+    /// Moves a slice of the rows to the findings, lowest first. `true`: none is left.
+    fn move_rows(&mut self) -> bool {
+        let Self { channels, connections, findings, .. } = self;
+        debug_assert!(channels.is_empty() || connections.is_empty(), "a question has one kind");
+        findings.channels.extend(channels.drain_lowest(SLICE_ENTRIES_MAX as usize));
+        findings.connections.extend(connections.drain_lowest(SLICE_ENTRIES_MAX as usize));
+        if !channels.is_empty() || !connections.is_empty() {
+            return false;
         }
-        self.rows.push((rank, row()));
-        if self.rows.len() >= 2 * self.rows_max {
-            self.drop_lower();
-        }
-    }
-
-    fn drop_lower(&mut self) {
-        if self.rows.len() <= self.rows_max {
-            return;
-        }
-        self.rows
-            .select_nth_unstable_by_key(self.rows_max - 1, |(rank, _)| std::cmp::Reverse(*rank));
-        for ((number, _), _) in self.rows.drain(self.rows_max..) {
-            self.left_out += 1;
-            self.left_out_rank_sum += number;
-        }
-        self.lowest_rank = self.rows.last().map(|(rank, _)| *rank);
+        findings.left_out += channels.left_out() + connections.left_out();
+        findings.left_out_subscribers += channels.left_out_rank_sum();
+        true
     }
 }
 
 impl Shard {
-    /// Answers a slice of a question. `true`: the answer is complete.
+    /// Answers a slice of a question. `true`: the answer is complete. Do not call it again then.
     pub fn inspect(&self, inspector: &mut Inspector) -> bool {
-        let is_complete = self.inspect_slice(inspector);
-        if is_complete {
-            inspector.finish();
+        if inspector.stage == InspectorStage::Rows {
+            return inspector.move_rows();
         }
-        is_complete
-    }
-
-    fn inspect_slice(&self, inspector: &mut Inspector) -> bool {
         match inspector.question.clone() {
-            Inspection::Channels { app, contains } if inspector.walks_homes => {
-                self.inspect_homes(inspector, app, &contains)
-            }
-            Inspection::Channels { app, contains } => {
-                inspector.walks_homes = self.inspect_channels(inspector, app, &contains);
-                inspector.next_slot *= u32::from(!inspector.walks_homes);
+            Inspection::Channels { app, contains } if inspector.stage == InspectorStage::Home => {
+                if self.inspect_homes(inspector, app, &contains) {
+                    inspector.enter(InspectorStage::Rows);
+                }
                 false
             }
-            Inspection::Channel { app, name } => self.inspect_channel(inspector, app, &name),
+            Inspection::Channels { app, contains } => {
+                if self.inspect_channels(inspector, app, &contains) {
+                    inspector.enter(InspectorStage::Home);
+                }
+                false
+            }
+            Inspection::Channel { app, name } => {
+                let Ok(key) = self.context.keys.make(app, &name) else { return true };
+                if inspector.stage == InspectorStage::Home {
+                    self.inspect_members(inspector, &key);
+                    return true;
+                }
+                if self.inspect_subscribers(inspector, &key) {
+                    inspector.enter(InspectorStage::Home);
+                }
+                false
+            }
             Inspection::Connections { app, contains } => {
-                self.inspect_connections(inspector, app, &contains)
+                if self.inspect_connections(inspector, app, &contains) {
+                    inspector.enter(InspectorStage::Rows);
+                }
+                false
             }
             Inspection::Connection { socket_id } => {
                 let found = self.find_in_slice(inspector, socket_id);
@@ -237,6 +231,7 @@ impl Shard {
         }
     }
 
+    /// A channel whose home is this core, too, has its users in the same row.
     fn inspect_channels(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         let table = &self.local.channels;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
@@ -244,9 +239,11 @@ impl Shard {
             let key = &channel.key;
             let is_asked = key.app() == app && !channel.subscribers.is_empty();
             if is_asked && key.name().contains(contains) {
-                let subscribers = u32::try_from(channel.subscribers.len()).unwrap_or(u32::MAX);
-                let row = || ChannelRow { name: key.shared_name(), subscribers, users: 0 };
-                inspector.channels.add((subscribers.into(), 0), row);
+                let subscribers = count_of(channel.subscribers.len());
+                let home = self.home.channels.find(key);
+                let users = home.map_or(0, |home| count_of(home.user_count()));
+                let row = || ChannelRow { name: key.shared_name(), subscribers, users };
+                inspector.channels.add((subscribers.max(users).into(), subscribers), row);
             }
         }
         false
@@ -256,39 +253,52 @@ impl Shard {
         let table = &self.home.channels;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         for home in slice.filter_map(|slot| table.get_if_used(ChannelSlot::new(slot))) {
-            let (key, users) = (home.key(), home.user_count());
-            if users > 0 && key.app() == app && key.name().contains(contains) {
-                let users = u32::try_from(users).unwrap_or(u32::MAX);
+            let (key, users) = (home.key(), count_of(home.user_count()));
+            let is_asked = users > 0 && key.app() == app && key.name().contains(contains);
+            if is_asked && !self.has_subscribers(key) {
                 let row = || ChannelRow { name: key.shared_name(), subscribers: 0, users };
-                inspector.rosters.add((users.into(), 0), row);
+                inspector.channels.add((users.into(), 0), row);
             }
         }
         false
     }
 
-    fn inspect_channel(&self, inspector: &mut Inspector, app: AppIndex, name: &str) -> bool {
-        let Ok(key) = self.context.keys.make(app, name) else { return true };
+    fn has_subscribers(&self, key: &ChannelKey) -> bool {
+        let found = self.local.channels.find_key(key);
+        found.is_some_and(|slot| !self.local.channels[slot].subscribers.is_empty())
+    }
+
+    fn inspect_members(&self, inspector: &mut Inspector, key: &ChannelKey) {
         let findings = &mut inspector.findings;
-        if let Some(roster) = self.home.channels.find(&key).and_then(|home| home.roster.as_ref()) {
+        if let Some(roster) = self.home.channels.find(key).and_then(|home| home.roster.as_ref()) {
             let each = roster.iter().take(ROWS_MAX);
             findings.members =
                 each.map(|(id, member)| (id.clone(), member.user_info().into())).collect();
             findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
         }
-        if let Some(slot) = self.local.channels.find_key(&key) {
-            let subscribers = &self.local.channels[slot].subscribers;
-            let name = key.shared_name();
-            let count = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+    }
+
+    fn inspect_subscribers(&self, inspector: &mut Inspector, key: &ChannelKey) -> bool {
+        let Some(slot) = self.local.channels.find_key(key) else { return true };
+        let subscribers = &self.local.channels[slot].subscribers;
+        let Inspector { findings, next_slot, .. } = inspector;
+        if *next_slot == 0 {
+            let (name, count) = (key.shared_name(), count_of(subscribers.len()));
             findings.channels.push(ChannelRow { name, subscribers: count, users: 0 });
-            for subscriber in subscribers.iter().take(ROWS_MAX) {
-                let Some(found) = self.local.connections.get(subscriber.slot) else { continue };
-                let at = subscriber.subscription_index as usize;
-                let member = found.subscriptions.get(at).and_then(|one| one.member.as_deref());
-                let user = member.map(|user| user.text.clone());
-                let row = self.connection_row(subscriber.slot, found);
-                findings.connections.push(ConnectionRow { user: user.or(row.user), ..row });
-            }
             findings.left_out += subscribers.len().saturating_sub(ROWS_MAX) as u64;
+        }
+        let mut looked_at = 0;
+        for subscriber in subscribers.iter().take(ROWS_MAX).skip(*next_slot as usize) {
+            if looked_at >= SLICE_ENTRIES_MAX {
+                return false;
+            }
+            *next_slot += 1;
+            let Some(found) = self.local.connections.get(subscriber.slot) else { continue };
+            looked_at += 1 + count_of(found.subscriptions.len());
+            let at = subscriber.subscription_index as usize;
+            let member = found.subscriptions.get(at).and_then(|one| one.member.as_deref());
+            let user = member.map(|user| &*user.text).or_else(|| user_id_of(found));
+            findings.connections.push(self.connection_row(subscriber.slot, found, user));
         }
         true
     }
@@ -301,18 +311,27 @@ impl Shard {
     ) -> bool {
         let table = &self.local.connections;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
-        for (slot, found) in slice.map(Slot::new).filter_map(|slot| Some((slot, table.get(slot)?)))
-        {
+        let mut looked_at = 0;
+        for number in slice {
+            if looked_at >= SLICE_ENTRIES_MAX {
+                inspector.next_slot = number;
+                break;
+            }
+            looked_at += 1;
+            let slot = Slot::new(number);
+            let Some(found) = table.get(slot) else { continue };
             if !found.is_counted() || app.is_some_and(|app| app != found.app) {
                 continue;
             }
+            looked_at += count_of(found.subscriptions.len());
+            let user = user_id_of(found);
             let is_asked = contains.is_empty()
-                || user_id_of(found).is_some_and(|user| user.contains(contains))
+                || user.is_some_and(|user| user.contains(contains))
                 || found.socket_id.to_string().contains(contains);
             if is_asked {
                 let rank =
                     (found.send_queue.bytes() as u64, self.age_seconds_of(found).unwrap_or(0));
-                inspector.connections.add(rank, || self.connection_row(slot, found));
+                inspector.connections.add(rank, || self.connection_row(slot, found, user));
             }
         }
         false
@@ -338,7 +357,7 @@ impl Shard {
         let channels = found.subscriptions.iter().take(ROWS_MAX);
         let channels = channels.filter_map(|one| self.local.channels.get(one.channel));
         Some(ConnectionDetails {
-            connection_row: self.connection_row(key.slot, found),
+            connection_row: self.connection_row(key.slot, found, user_id_of(found)),
             channels: channels.map(|channel| channel.key.shared_name()).collect(),
             kept_bytes: self.kept_bytes(key) as u64,
             is_closing: found.closing,
@@ -354,14 +373,14 @@ impl Shard {
         Some(self.context.now_seconds.saturating_sub(opened))
     }
 
-    fn connection_row(&self, slot: Slot, found: &Connection) -> ConnectionRow {
+    fn connection_row(&self, slot: Slot, found: &Connection, user: Option<&str>) -> ConnectionRow {
         let now = self.context.now_seconds;
         ConnectionRow {
             key: ConnectionKey { slot, generation: found.generation },
             app: found.app,
             socket_id: found.socket_id,
-            user: user_id_of(found).map(Into::into),
-            channels: u32::try_from(found.subscriptions.len()).unwrap_or(u32::MAX),
+            user: user.map(Into::into),
+            channels: count_of(found.subscriptions.len()),
             queue_bytes: found.send_queue.bytes() as u64,
             age_seconds: self.age_seconds_of(found),
             silent_seconds: now.saturating_sub(found.last_inbound_seconds),
@@ -371,6 +390,11 @@ impl Shard {
 
 fn user_id_of(connection: &Connection) -> Option<&str> {
     let signed_in = connection.signed_in().map(|signed_in| &*signed_in.user.text);
-    let mut members = connection.subscriptions.iter().filter_map(|one| one.member.as_deref());
+    let looked_at = connection.subscriptions.iter().take(SLICE_ENTRIES_MAX as usize);
+    let mut members = looked_at.filter_map(|one| one.member.as_deref());
     signed_in.or_else(|| members.next().map(|user| &*user.text))
+}
+
+fn count_of(entries: usize) -> u32 {
+    u32::try_from(entries).unwrap_or(u32::MAX)
 }

@@ -352,9 +352,11 @@ impl Shard {
                 self.outbox.send_from_home(from, Mail::Answer { id, answer });
             }
             Mail::Inspect { id, from, question } => {
+                let received_at = self.now();
                 self.queue_operator_order(OperatorOrder {
                     gathering_core: from,
                     question_number: id,
+                    received_at,
                     question,
                 });
             }

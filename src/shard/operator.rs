@@ -4,16 +4,21 @@
 //! and new variants come at the end. Apps are named by their ids, because indexes differ between nodes. A core answers
 //! in slices, like a question of its own operator (`inspect.rs`); `inspect/answer.rs` makes the answer. Limits:
 //! `ANSWER_BYTES_MAX` for the texts of one core's answer, so that the answer of a node with `WORKERS_MAX` cores fits
-//! into a message; `OPERATOR_ORDERS_MAX` questions that wait for a core, above which it answers `Busy`.
+//! into a message; `OPERATOR_ORDERS_MAX` questions that wait for a core, above which it answers `Busy`, and
+//! `ORDER_TIME_MS` for each.
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Moment;
 use crate::pusher::socket_id::SocketId;
 
 /// Bytes of rows in one core's answer, texts and numbers. `WORKERS_MAX` cores have 12 MiB.
 pub(super) const ANSWER_BYTES_MAX: usize = 96 << 10;
 /// Questions of other nodes that wait for one core.
 pub const OPERATOR_ORDERS_MAX: usize = 32;
+/// Time from the arrival of a question to its last slice, in milliseconds. The node that asks waits 1,500
+/// (`tick/gather.rs`), and question and answer need some of that.
+pub(super) const ORDER_TIME_MS: u64 = 1_000;
 
 /// What an operator asks, or wants, of the nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +47,34 @@ pub struct OperatorAnswer {
 }
 
 impl OperatorAnswer {
+    /// The memory that it takes, in bytes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let outcome = match &self.outcome {
+            OperatorOutcome::Rows(rows) => rows.kept_bytes(),
+            OperatorOutcome::Inside(Some(inside)) => {
+                let names =
+                    inside.channel_names.iter().map(|name| name.len() + size_of::<Box<str>>());
+                size_of::<NodeConnectionDetails>() + inside.row.text_bytes() + names.sum::<usize>()
+            }
+            _ => 0,
+        };
+        size_of::<Self>() + self.host.len() + outcome
+    }
+
+    /// Leaves out all rows, because there is no room for them, and counts them as left out.
+    pub fn leave_rows_out(&mut self) {
+        let OperatorOutcome::Rows(rows) = &mut self.outcome else { return };
+        let subscribers = rows.channels.iter().map(|row| u64::from(row.subscribers)).sum();
+        let count = (rows.channels.len() + rows.connections.len()) as u64;
+        // Another node may have sent any number.
+        *rows = NodeRows {
+            left_out: rows.left_out.saturating_add(count),
+            left_out_members: rows.left_out_members.saturating_add(rows.members.len() as u64),
+            left_out_subscribers: rows.left_out_subscribers.saturating_add(subscribers),
+            ..NodeRows::default()
+        };
+    }
+
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.outcome == OperatorOutcome::Busy
@@ -75,6 +108,15 @@ pub struct NodeRows {
     pub left_out_subscribers: u64,
 }
 
+impl NodeRows {
+    fn kept_bytes(&self) -> usize {
+        let channels = self.channels.iter().map(|row| size_of_val(row) + row.name.len());
+        let connections = self.connections.iter().map(|row| size_of_val(row) + row.text_bytes());
+        let members = self.members.iter().map(|row| size_of_val(row) + row.0.len() + row.1.len());
+        channels.sum::<usize>() + connections.sum::<usize>() + members.sum::<usize>()
+    }
+}
+
 /// A channel on one core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeChannelRow {
@@ -94,6 +136,12 @@ pub struct NodeConnectionRow {
     pub queue_bytes: u64,
     pub age_seconds: Option<u32>,
     pub silent_seconds: u32,
+}
+
+impl NodeConnectionRow {
+    pub(super) fn text_bytes(&self) -> usize {
+        self.app.len() + self.user.as_ref().map_or(0, |user| user.len())
+    }
 }
 
 /// The inside of one connection.
@@ -119,6 +167,8 @@ pub struct OperatorOrder {
     /// The core that gathers the answers of this node, and the number of the question there.
     pub gathering_core: u16,
     pub question_number: u32,
+    /// By the clock of this core.
+    pub received_at: Moment,
     pub question: std::sync::Arc<OperatorQuestion>,
 }
 

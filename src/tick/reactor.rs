@@ -112,6 +112,8 @@ pub struct Reactor<K: Kernel> {
     pub(super) final_bytes: Vec<(K::Socket, Vec<u8>)>,
     /// Nothing is accepted before.
     pub(super) accept_resumes_at: Moment,
+    /// The listener from which the next tick accepts first.
+    pub(super) first_listener: usize,
     /// Completions to deal with.
     events: Vec<KernelEvent>,
     /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in
@@ -172,6 +174,7 @@ impl<K: Kernel> Reactor<K> {
             acceptor: None,
             final_bytes: Vec::new(),
             accept_resumes_at: Moment::default(),
+            first_listener: 0,
             events: Vec::new(),
             ready: VecDeque::new(),
             unread: VecDeque::new(),

@@ -13,7 +13,9 @@ use crate::counters::{RefusalCounters, Refused};
 use crate::limits;
 use crate::mailbox::{Doorbell, mesh};
 use crate::pusher::error_code::SLOW_CONSUMER;
-use crate::shard::{ConnectionKey, Settings};
+use crate::shard::{
+    ConnectionKey, NodeId, NodeQuestion, OperatorQuestion, SessionId, Settings, ToCluster,
+};
 
 /// A kernel that reports `sent` of each send, and whose sockets have always read what `source` fills in.
 struct Scripted {
@@ -21,8 +23,8 @@ struct Scripted {
     source: fn(&mut [u8]) -> Received,
     /// Gets the bytes of each send.
     seen: fn(&[u8]),
-    /// Connections that wait at a listener.
-    waiting: u32,
+    /// Connections that wait at each listener.
+    waiting: [u32; 2],
     /// The time.
     now: u64,
     /// The time that a read takes.
@@ -31,18 +33,17 @@ struct Scripted {
 
 impl Kernel for Scripted {
     type Socket = ();
-    type Listener = ();
+    /// Its index in `waiting`.
+    type Listener = usize;
     type Channel = crate::tls::TlsChannel;
 
-    fn watch_listener(&mut self, (): &(), _index: u32) {}
+    fn watch_listener(&mut self, _listener: &usize, _index: u32) {}
 
-    fn unwatch_listener(&mut self, (): &(), _index: u32) {}
+    fn unwatch_listener(&mut self, _listener: &usize, _index: u32) {}
 
-    fn accept(&mut self, (): &()) -> Accepted<()> {
-        if self.waiting == 0 {
-            return Accepted::Nothing;
-        }
-        self.waiting -= 1;
+    fn accept(&mut self, listener: &usize) -> Accepted<()> {
+        let Some(left) = self.waiting[*listener].checked_sub(1) else { return Accepted::Nothing };
+        self.waiting[*listener] = left;
         Accepted::Socket((), core::net::SocketAddr::from(([192, 0, 2, 1], 4_711)))
     }
 
@@ -104,7 +105,7 @@ fn core_with(mailbox: Mailbox<Mail>, app: App, sent: fn(usize) -> Sent) -> Core<
     assert!(apps.get(AppIndex(0)).try_count_connection(), "each test opens one connection");
     let overload = Arc::new(Overload::default());
     let source = |_: &mut [u8]| Received::Nothing;
-    let kernel = Scripted { sent, source, seen: |_| {}, waiting: 0, now: 0, read_ns: 0 };
+    let kernel = Scripted { sent, source, seen: |_| {}, waiting: [0; 2], now: 0, read_ns: 0 };
     let http = Http::new(rules(), apps.clone(), overload, Box::new(|| 0));
     Core::new(Shard::new(Settings::single_core(apps)), mailbox, http, kernel, 0)
 }
@@ -232,6 +233,25 @@ fn sockets_that_are_queued_to_be_read_are_a_gauge_with_a_peak() {
     assert_eq!((metrics.ready_sockets.get(), metrics.ready_sockets.peak()), (0, 3));
 }
 
+#[test]
+fn a_question_of_another_node_over_the_limit_is_answered_without_this_node() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    let from = SessionId { node: NodeId(9), core: 0 };
+    let ask = |core: &mut Core<Scripted>, number| {
+        let question = OperatorQuestion::Connections { app: None, contains: "".into() };
+        core.begin_node_question(from, number, Some(NodeQuestion::Operator(question)));
+    };
+    // The worker answers none of them.
+    (0..1_024).for_each(|number| ask(&mut core, number));
+    let metrics = core.shard.metrics().clone();
+    assert_eq!((metrics.gathers.get(), metrics.gathers_refused.get()), (1_024, 0));
+    assert!(core.shard.outbox.cluster.take_effects().is_empty());
+    ask(&mut core, 1_024);
+    assert_eq!((metrics.gathers.get(), metrics.gathers_refused.get()), (1_024, 1));
+    let effects = core.shard.outbox.cluster.take_effects();
+    assert!(matches!(&effects[..], [ToCluster::Reply { to, .. }] if *to == from), "{effects:?}");
+}
+
 /// Sessions become connections within a tick, in slots that others have left in it.
 #[test]
 fn a_slot_that_changes_hands_within_a_tick_is_sent_once() {
@@ -285,7 +305,7 @@ fn a_close_for_a_full_send_queue_keeps_the_answers_before_the_handshake() {
 fn a_client_that_never_stops_sending_has_no_more_kept_than_one_read() {
     const REQUEST: &[u8] = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut core = core_of(sample(), |_| Sent::Whole);
-    core.reactor.kernel.waiting = 1;
+    core.reactor.kernel.waiting[0] = 1;
     core.reactor.kernel.source = |buffer| {
         let whole = buffer.len() / REQUEST.len() * REQUEST.len();
         buffer[..whole]
@@ -293,7 +313,7 @@ fn a_client_that_never_stops_sending_has_no_more_kept_than_one_read() {
             .for_each(|one| one.copy_from_slice(REQUEST));
         Received::Bytes(whole)
     };
-    core.reactor.listen(());
+    core.reactor.listen(0);
     for _ in 0..200 {
         tick(&mut core);
         let kept = core.export_sessions().map(|session| session.input.len()).sum::<usize>();
@@ -348,4 +368,31 @@ fn the_stamp_of_an_event_ends_with_its_tick_on_a_core_that_sends_nothing() {
     let observed = core.shard.metrics().publish_to_flush_ns.read();
     assert_eq!((observed.counts.iter().sum::<u64>(), observed.sum), (1, 7));
     assert_eq!(core.post.oldest_event, None);
+}
+
+#[test]
+fn accepting_and_the_first_reads_end_with_their_time_and_go_on_in_the_next_tick() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    core.reactor.listen(0);
+    core.reactor.kernel.waiting[0] = 40;
+    core.reactor.kernel.read_ns = limits::READ_TIME_PER_TICK_NS / 4;
+    core.tick();
+    // One batch was read, which took longer than the time of a tick.
+    assert_eq!((core.reactor.kernel.waiting[0], core.http_sessions()), (24, 16));
+    assert_eq!(core.finish(), NextTick::Now, "connections wait");
+    let later = (1..100).find(|_| {
+        tick(&mut core);
+        core.http_sessions() == 40
+    });
+    assert!(later.is_some_and(|ticks| ticks > 1), "{later:?} ticks");
+}
+
+#[test]
+fn a_listener_is_accepted_from_although_another_one_always_has_connections() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    (0..2).for_each(|listener| core.reactor.listen(listener));
+    core.reactor.kernel.waiting = [1_000; 2];
+    (0..10).for_each(|_| tick(&mut core));
+    let accepted = core.reactor.kernel.waiting.map(|waiting| 1_000 - waiting);
+    assert_eq!(accepted, [320; 2], "64 a tick, in turn");
 }

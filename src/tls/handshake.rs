@@ -49,6 +49,9 @@ const NOT_SEALED: HandshakeError =
 const NOTHING_FOLLOWS: HandshakeError = HandshakeError::Failed("the handshake has ended before");
 const CLOSED: HandshakeError = HandshakeError::Failed("it closed during the handshake");
 const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 16,645 bytes");
+const RECORD_TOO_LONG: HandshakeError =
+    HandshakeError::Failed("it sent a handshake record over 16,384 bytes");
+const _: () = assert!(INPUT_BYTES_MAX == 16_645 && CONTENT_BYTES_MAX == 16_384, "the texts");
 
 /// One handshake.
 pub struct Handshake {
@@ -201,9 +204,6 @@ impl Handshake {
     ) -> Result<(), HandshakeError> {
         let [kind, _, _, _, _, ..] = begun else { return Ok(()) };
         let record_bytes = first_record_bytes(begun);
-        // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
-        let content_bytes_max =
-            if *kind == record::HANDSHAKE { CONTENT_BYTES_MAX } else { CONTENT_BYTES_MAX + 256 };
         // It skips such a record as early data.
         if *kind == record::HANDSHAKE && self.secrets.client_handshake().is_some() {
             write_alert(Alert::UNEXPECTED_MESSAGE, out);
@@ -214,10 +214,14 @@ impl Handshake {
             write_alert(Alert::BAD_RECORD_MAC, out);
             return Err(TOO_SHORT);
         }
-        let is_long = record_bytes > HEADER_BYTES + content_bytes_max;
-        if is_long || kept + record_bytes > INPUT_BYTES_MAX {
+        if kept + record_bytes > INPUT_BYTES_MAX {
             write_alert(Alert::RECORD_OVERFLOW, out);
             return Err(TOO_LONG);
+        }
+        // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
+        if *kind == record::HANDSHAKE && record_bytes > HEADER_BYTES + CONTENT_BYTES_MAX {
+            write_alert(Alert::RECORD_OVERFLOW, out);
+            return Err(RECORD_TOO_LONG);
         }
         Ok(())
     }

@@ -3,8 +3,8 @@
 //!
 //! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
 //! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
-//! ends. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of other nodes, and questions that other cores and nodes are
-//! answering, whose bound is in `tick/gather.rs`.
+//! ends. A request whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
+//! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`.
 
 use super::notes::peer_of;
 use super::{HostKernel, Worker, sys};
@@ -61,12 +61,6 @@ enum ReplyTarget {
     GatheringCore(OperatorOrder),
 }
 
-impl OperatorWork {
-    fn is_abandoned(&self) -> bool {
-        matches!(&self.reply_to, ReplyTarget::AdminThread(reply) if reply.has_no_receiver())
-    }
-}
-
 impl<K: HostKernel> Worker<K> {
     /// Passes complete answers on, and forgets questions whose asker has given up.
     pub(super) fn send_gathered_answers(&mut self) {
@@ -85,10 +79,11 @@ impl<K: HostKernel> Worker<K> {
     /// Begins a request. What needs no slices is answered at once, and does not block the queue.
     fn begin_request(&mut self, queued: QueuedRequest) -> Option<OperatorWork> {
         let QueuedRequest { request, reply } = queued;
-        let is_full = !self.core.gathers.has_room_for_caller_question();
         let (question, purpose) = match request {
-            // Over the limit the place of the answer is dropped, and the asker's time ends.
-            OperatorRequest::AllCores(_) | OperatorRequest::OtherNodes(_) if is_full => {
+            OperatorRequest::AllCores(_) | OperatorRequest::OtherNodes(_)
+                if !self.core.gathers.has_room_for_caller_question() =>
+            {
+                reply.send(OperatorReply::Busy);
                 return None;
             }
             OperatorRequest::AllCores(question) => {
@@ -137,7 +132,7 @@ impl<K: HostKernel> Worker<K> {
             _ => InspectionPurpose::Show,
         };
         Some(OperatorWork {
-            inspector: Inspector::new(question),
+            inspector: Inspector::for_node(question),
             purpose,
             reply_to: ReplyTarget::GatheringCore(order),
         })
@@ -153,13 +148,26 @@ impl<K: HostKernel> Worker<K> {
         if let Some(queued) = queue.pop() {
             return self.begin_request(queued);
         }
-        let order = self.core.shard.outbox.orders.pop_front()?;
+        let order = self.core.shard.next_operator_order()?;
         self.begin_order(order)
+    }
+
+    /// The request in progress, if its asker still waits.
+    fn unfinished_work(&mut self) -> Option<OperatorWork> {
+        let work = self.operator_work.take()?;
+        match &work.reply_to {
+            ReplyTarget::AdminThread(reply) if reply.has_no_receiver() => None,
+            ReplyTarget::GatheringCore(order) if order.is_late(self.core.shard.now()) => {
+                self.core.shard.refuse_late_operator_order(order);
+                None
+            }
+            _ => Some(work),
+        }
     }
 
     /// Works on one task for one slice.
     pub(super) fn serve_operator(&mut self) {
-        let work = self.operator_work.take().filter(|work| !work.is_abandoned());
+        let work = self.unfinished_work();
         let Some(mut work) = work.or_else(|| self.next_operator_work()) else { return };
         let Some(reply) = self.work_on_slice(&mut work) else {
             self.operator_work = Some(work);

@@ -129,7 +129,10 @@ pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity:
         );
     }
     match shared.kernel_interface {
-        Choice::Uring(size) => run_on(|clock| ring_that_fits(clock, size), shared, ends),
+        Choice::Uring(size) => {
+            let smaller = shared.clone();
+            run_on(|clock| ring_that_fits(clock, size, &smaller.smaller_rings), shared, ends);
+        }
         Choice::Epoll(_) => run_on(Epoll::new, shared, ends),
     }
 }

@@ -5,7 +5,7 @@
 //! worker's own state is in `worker/mod.rs`. Limit: one entry for each worker in each list.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 
 use super::kernel::Choice;
@@ -57,7 +57,16 @@ pub(crate) struct Shared {
     pub event_log: Arc<EventLog>,
     /// Which kernel interface all workers use.
     pub kernel_interface: Choice,
+    /// Workers with a smaller ring than `kernel_interface` has. Final after `start_barrier`.
+    pub smaller_rings: AtomicUsize,
     pub transfer: Transfer,
     /// The connections to the other nodes by Redis; `None`: this node is alone.
     pub redis: Option<RedisConnections>,
+}
+
+impl Shared {
+    /// Workers with a smaller ring than was chosen. Call it after `start_barrier`.
+    pub(crate) fn smaller_rings(&self) -> usize {
+        self.smaller_rings.load(Ordering::Relaxed)
+    }
 }

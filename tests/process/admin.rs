@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::support::{Reply, Server, Setup, Wire, eventually, free_port};
+use crate::support::{PING, PONG, Reply, Server, Setup, Wire, eventually, free_port};
 
 const TOKEN: &str = "0123456789abcdef-token";
 
@@ -224,6 +224,36 @@ fn peers_that_stall_are_bounded_in_number_and_delay_no_probe() {
     assert_eq!(wire.reply(true).status, 431);
     let large = "POST /api/apps HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n";
     assert_eq!(admin.send(large).status, 413);
+}
+
+/// The answer 503 says that nothing was done. Bytes that have arrived stay readable after a socket was shut down.
+#[test]
+fn a_request_that_is_answered_503_for_want_of_a_slot_is_not_carried_out() {
+    const REQUESTS: usize = 60;
+    let mut server = on_loopback().env("RINGVERB_ADMIN_TOKEN", TOKEN).workers(1).start();
+    let admin = AdminClient::of(&mut server);
+    let mut client = server.connect();
+    client.subscribe("news");
+    // All of them have arrived when the listener accepts the first.
+    server.pause();
+    let body = r#"{"name":"e","channel":"news","data":"1"}"#;
+    let request = format!(
+        "POST /api/publish HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        admin.0,
+        body.len()
+    );
+    let mut wires: Vec<Wire> = (0..REQUESTS).map(|_| admin.wire()).collect();
+    wires.iter_mut().for_each(|wire| wire.send(request.as_bytes()));
+    server.signal(Signal::CONT);
+    let statuses: Vec<u16> = wires.iter_mut().map(|wire| wire.reply(true).status).collect();
+    let published = statuses.iter().filter(|status| **status == 200).count();
+    assert!(published > 0 && published < REQUESTS, "{statuses:?}");
+    for _ in 0..published {
+        client.expect(r#"{"event":"e","data":"1","channel":"news"}"#);
+    }
+    client.ask(PING, PONG);
+    server.stop();
 }
 
 /// The listener passes to the new process: no connection is refused, and its port is the same.

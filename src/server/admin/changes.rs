@@ -39,7 +39,26 @@ pub(super) async fn answer(request: &Request, main: MainThread<'_>) -> Response 
         Err(outcome) => outcome,
         Ok(what) => ask(what, main).await,
     };
-    response(&outcome)
+    let path = parts(request);
+    response(&outcome, methods(path.each_ref().map(Option::as_deref)))
+}
+
+/// The path below `/api/`, decoded.
+fn parts(request: &Request) -> [Option<String>; 4] {
+    let mut segments = request.path().split('/').skip(2).map(decoded);
+    [segments.next(), segments.next(), segments.next(), segments.next()]
+}
+
+/// What a path takes, for `Allow`. `None`: there is no such path.
+fn methods(parts: [Option<&str>; 4]) -> Option<&'static str> {
+    match parts {
+        [Some("reload"), None, ..] | [Some("apps"), Some(_), Some("enable" | "disable"), None] => {
+            Some("POST")
+        }
+        [Some("apps"), None, ..] => Some("GET, HEAD, POST"),
+        [Some("apps"), Some(_), None, _] => Some("GET, HEAD, PUT, PATCH, DELETE"),
+        _ => None,
+    }
 }
 
 async fn ask(what: ChangeCommand, (orders, pending, owed): MainThread<'_>) -> ChangeOutcome {
@@ -85,12 +104,12 @@ fn outcome_if_ready(outcome: &Receiver<ChangeOutcome>) -> Option<Result<ChangeOu
     }
 }
 
-fn response(outcome: &ChangeOutcome) -> Response {
+fn response(outcome: &ChangeOutcome, methods: Option<&'static str>) -> Response {
     let mut body = outcome.body.to_string();
     body.push('\n');
     let response = Response::json(outcome.status, body);
     match outcome.status {
-        405 => response.with_header("Allow", "GET, POST, PUT, PATCH, DELETE"),
+        405 => response.with_header("Allow", methods.unwrap_or_default()),
         503 => response.with_header("Retry-After", "1"),
         _ => response,
     }
@@ -99,9 +118,8 @@ fn response(outcome: &ChangeOutcome) -> Response {
 /// What a request asks for.
 fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
     let method = request.method();
-    let mut segments = request.path().split('/').skip(2).map(decoded);
-    let path = [segments.next(), segments.next(), segments.next(), segments.next()];
-    let parts = path.each_ref().map(|part| part.as_deref());
+    let path = parts(request);
+    let parts = path.each_ref().map(Option::as_deref);
     match (method, parts) {
         ("POST", [Some("reload"), None, ..]) => Ok(ChangeCommand::Reload),
         ("GET" | "HEAD", [Some("apps"), None, ..]) => Ok(ChangeCommand::ListApps),
@@ -119,10 +137,7 @@ fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
         ("POST", [Some("apps"), Some(id), Some(how @ ("enable" | "disable")), None]) => {
             Ok(change(Some(id), AppEdit::Enable(how == "enable")))
         }
-        (
-            _,
-            [Some("reload"), None, ..] | [Some("apps"), None, ..] | [Some("apps"), Some(_), ..],
-        ) => {
+        _ if methods(parts).is_some() => {
             let text = format!(
                 "{} is not for this path: docs/OPERATIONS.md has the admin API",
                 shown(method)
@@ -185,7 +200,11 @@ mod tests {
             ("GET /api/apps", "", 200),
             ("GET /api/apps/a%20b", "", 200),
             ("GET /api", "", 404),
-            ("GET /api/apps/1/x/y", "", 405),
+            ("GET /api/apps/1/x/y", "", 404),
+            ("POST /api/apps/1/enabel", "", 404),
+            ("POST /api/apps/1/enable/x", "", 404),
+            ("GET /api/apps/1/enable", "", 405),
+            ("POST /api/apps/1/enable", "", 200),
             ("GET /api/reload", "", 405),
             ("GET /api/nothing", "", 404),
             ("POST /api/apps", "{}", 200),
@@ -200,6 +219,31 @@ mod tests {
                     assert_eq!(outcome.status, expected, "{line}");
                     assert!(!outcome.body.to_string().contains("hunter2"));
                 }
+            }
+        }
+    }
+
+    /// A client that learns the methods from the answer must not be refused again.
+    #[test]
+    fn the_methods_of_an_answer_are_those_that_the_path_takes() {
+        let all = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        let json = "Host: a\r\nContent-Type: application/json";
+        for path in ["/api/reload", "/api/apps", "/api/apps/1", "/api/apps/1/disable"] {
+            let outcome = |method: &str| {
+                requested_change(&request(&format!("{method} {path} HTTP/1.1\r\n{json}"), "{}"))
+            };
+            let (taken, refused): (Vec<&str>, Vec<&str>) =
+                all.into_iter().partition(|method| outcome(method).is_ok());
+            let found = parts(&request(&format!("GET {path} HTTP/1.1\r\n{json}"), "{}"));
+            let named = methods(found.each_ref().map(Option::as_deref));
+            assert_eq!(named.map(str::to_owned), Some(taken.join(", ")), "{path}");
+            for method in refused {
+                let outcome = outcome(method).err().expect("refused");
+                let answer = response(&outcome, named);
+                let mut text = Vec::new();
+                answer.write(&mut text, false, false);
+                let allow = format!("\r\nAllow: {}\r\n", taken.join(", "));
+                assert!(String::from_utf8_lossy(&text).contains(&allow), "{method} {path}");
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use monoio::time::{sleep, timeout};
 use socket2::Socket;
 
-use super::owed::OwedAnswer;
+use super::owed::{ANSWERS_TIME_MAX, OwedAnswer};
 use super::routes::{AdminAnswer, AdminState};
 use super::slots::AdminConnection;
 use super::viewers::Viewer;
@@ -22,6 +22,7 @@ use crate::server::control::Readable;
 /// Head and body of one request.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+const _: () = assert!(REQUEST_TIME_MAX.as_secs() <= ANSWERS_TIME_MAX.as_secs());
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the peer to close after the answer. A close with unread input would reset the connection and may destroy it.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
@@ -68,7 +69,9 @@ async fn converse(
 ) {
     let socket = connection.socket();
     let asked = timeout(REQUEST_TIME_MAX, read_request(socket, readable, owed.as_ref())).await;
-    connection.has_request();
+    if !connection.begin_answer() {
+        return;
+    }
     let (response, head_only) = match asked {
         Ok(Asked::Request(request)) => match state.answer(&request).await {
             AdminAnswer::Whole(response) => (response, request.method() == "HEAD"),

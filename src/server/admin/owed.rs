@@ -3,7 +3,8 @@
 //! Owns the orders to stop accepting and changing, and counts connections from before they are accepted until they are
 //! answered. The thread `admin` changes the counts, and the main thread waits for them at the end of the process. A
 //! viewer of the event log is owed nothing: it connects again. Limits: `SILENT_TIME` for connections without a first
-//! byte (browsers open such in advance), `ANSWERS_TIME_MAX` for all.
+//! byte (browsers open such in advance), `ANSWERS_TIME_MAX` for all. A peer that reads its answer slowly has 10 s as
+//! long as the process runs (`connection.rs`); at the end of the process the answer is cut after `ANSWERS_TIME_MAX`.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use crate::server::wait::sleep;
 
 /// For the first byte of a request.
 const SILENT_TIME: Duration = Duration::from_millis(250);
-/// For all answers. The longest wait of a request for its peer is as long (`connection.rs`).
-const ANSWERS_TIME_MAX: Duration = Duration::from_secs(5);
+/// For all answers.
+pub(super) const ANSWERS_TIME_MAX: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(2);
 
 /// Shared by the thread `admin` and the main thread. All accesses are sequentially consistent: the main thread writes

@@ -80,7 +80,7 @@ impl AdminSlots {
         } else {
             let text = format!(
                 "The admin listener has {CONNECTIONS_MAX} connections, which is its limit, and this one has waited \
-                 longest for its request. Send the request at once.\n"
+                 longest. Nothing was done for it. Send the request again.\n"
             );
             refuse(&entry.socket, &text);
         }
@@ -98,9 +98,12 @@ impl AdminConnection {
         &self.entry.socket
     }
 
-    /// Its request is complete: it is not ended before the answer is sent.
-    pub(super) fn has_request(&self) {
+    /// Its request is complete: it is not ended before the answer is sent. `false`: it was ended before. Then the
+    /// request must not be carried out, because the answer 503 says that nothing was done. What has arrived stays
+    /// readable after the end.
+    pub(super) fn begin_answer(&self) -> bool {
         self.slots.waiting.borrow_mut().retain(|entry| !Rc::ptr_eq(entry, &self.entry));
+        self.entry.has_slot.get()
     }
 
     /// Its answer is sent.
@@ -119,7 +122,7 @@ impl AdminConnection {
 
 impl Drop for AdminConnection {
     fn drop(&mut self) {
-        self.has_request();
+        self.begin_answer();
         self.slots.release(&self.entry);
     }
 }
@@ -142,22 +145,23 @@ mod tests {
             open.push(slots.admit(socket).unwrap());
             peers.push(peer);
         }
-        open[0].has_request();
+        assert!(open[0].begin_answer());
         let read = |peer: &mut Socket| {
             let mut text = String::new();
             peer.read_to_string(&mut text).map(|_| text)
         };
         let newest = slots.admit(pair().0).unwrap();
         assert!(read(&mut peers[1]).unwrap().starts_with("HTTP/1.1 503"), "the longest");
+        assert!(!open[1].begin_answer(), "it was answered already");
         open[0].is_answered();
         for connection in &open[2..] {
-            connection.has_request();
+            assert!(connection.begin_answer());
         }
         let next = slots.admit(pair().0).unwrap();
-        next.has_request();
+        assert!(next.begin_answer());
         let last = slots.admit(pair().0).unwrap();
         assert_eq!(read(&mut peers[0]).unwrap(), "", "its answer was sent");
-        last.has_request();
+        assert!(last.begin_answer());
         assert!(slots.admit(pair().0).is_err(), "all others are owed an answer");
         last.leave_slot();
         drop(slots.admit(pair().0).unwrap());

@@ -77,6 +77,12 @@ pub(super) fn start_threads(
             error.to_string(),
         ));
     }
+    let memory = LockedMemory::for_workers(workers);
+    if let Some(warning) =
+        memory.warning_of_smaller_rings(&shared.kernel_interface, shared.smaller_rings())
+    {
+        tracing::warn!(event = "rings_small", "{warning}");
+    }
     watch.start(&control).map_err(StartError::Start)?;
     Ok(Threads { doorbells, webhooks, control })
 }
@@ -109,6 +115,7 @@ pub(super) fn share(
     let zeros = || (0..workers).map(|_| AtomicU64::new(0)).collect();
     Ok(Shared {
         kernel_interface: io,
+        smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
         operator_queues: (0..workers).map(|_| OperatorQueue::default()).collect(),
         event_log: Arc::new(EventLog::new(workers)),

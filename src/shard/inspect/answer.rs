@@ -1,24 +1,32 @@
 //! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE.
 //!
 //! Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionDetails`, by mail to the core that gathers
-//! the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, `ANSWER_BYTES_MAX` for an answer. Rows over it are
-//! left out and counted: the channels with the fewest subscribers, and the connections with the shortest queues.
+//! the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, for `ORDER_TIME_MS`; `ANSWER_BYTES_MAX` for an
+//! answer. Rows over it are left out and counted: the channels with the fewest subscribers and users, and the
+//! connections with the shortest queues. Cost: the last slice sorts and copies `ANSWER_ROWS_MAX` channels and
+//! `ROWS_MAX` other rows of each kind at most.
 
 use std::cmp::Reverse;
 
-use super::{ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection};
+use super::{ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection, Inspector};
 use crate::app::Apps;
+use crate::clock::Moment;
 use crate::shard::Shard;
 use crate::shard::mail::Mail;
 use crate::shard::operator::{
     ANSWER_BYTES_MAX, NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows,
-    OPERATOR_ORDERS_MAX, OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
+    OPERATOR_ORDERS_MAX, ORDER_TIME_MS, OperatorAnswer, OperatorOrder, OperatorOutcome,
+    OperatorQuestion,
 };
 use crate::shard::outbox::GatherAnswer;
 use crate::shard::query::Answer;
 
 /// Bytes of the numbers of a row, at most.
 const ROW_NUMBERS_BYTES: usize = 48;
+/// Rows that fit into an answer, if their texts are empty.
+const ANSWER_ROWS_MAX: usize = ANSWER_BYTES_MAX / ROW_NUMBERS_BYTES;
+/// Bytes of an address and a port as text, at most: `[` and 39 characters, `]:` and a port.
+const ADDRESS_BYTES_MAX: usize = 47;
 
 /// The room that is left for rows.
 struct AnswerRoom(usize);
@@ -53,6 +61,14 @@ impl OperatorQuestion {
     }
 }
 
+impl Inspector {
+    /// For an answer to another node, which has no room for more rows.
+    #[must_use]
+    pub fn for_node(question: Inspection) -> Self {
+        Self::with_rows(question, ANSWER_ROWS_MAX)
+    }
+}
+
 impl ConnectionRow {
     /// The row as other nodes read it.
     #[must_use]
@@ -75,6 +91,10 @@ impl ConnectionDetails {
     pub fn to_node_answer(self, apps: &Apps) -> NodeConnectionDetails {
         let row = self.connection_row.to_node_answer(apps);
         let mut room = AnswerRoom(ANSWER_BYTES_MAX);
+        // The largest of an app's id, a user and an address is a few KiB, so these always find room.
+        let texts = row.text_bytes() + ADDRESS_BYTES_MAX;
+        let has_room = room.reserve(texts);
+        debug_assert!(has_room, "{texts} bytes of a row");
         let names = self.channels.iter().take_while(|name| room.reserve(name.len()));
         NodeConnectionDetails {
             row,
@@ -111,12 +131,12 @@ impl Findings {
             }
         }
         room = AnswerRoom(room.0 + ANSWER_BYTES_MAX / 3);
-        self.channels.sort_by_key(|row| Reverse((row.subscribers, row.users)));
+        // By what is more: of a channel whose subscribers are on other nodes, this core may have the users only.
+        self.channels.sort_by_key(|row| Reverse((row.subscribers.max(row.users), row.subscribers)));
         for ChannelRow { name, subscribers, users } in self.channels {
             if room.reserve(name.len()) {
                 rows.channels.push(NodeChannelRow { name: (&*name).into(), subscribers, users });
-            } else if subscribers > 0 {
-                // A roster is no row of its own: its channel is.
+            } else {
                 rows.left_out += 1;
                 rows.left_out_subscribers += u64::from(subscribers);
             }
@@ -125,7 +145,7 @@ impl Findings {
         self.connections.sort_by_key(|row| Reverse((row.queue_bytes, row.age_seconds)));
         for connection in self.connections {
             let row = connection.to_node_answer(apps);
-            if room.reserve(row.app.len() + row.user.as_ref().map_or(0, |user| user.len())) {
+            if room.reserve(row.text_bytes()) {
                 rows.connections.push(row);
             } else {
                 rows.left_out += 1;
@@ -138,9 +158,12 @@ impl Findings {
 impl Shard {
     /// A question of another node's operator, for the worker. Over the limit it is answered at once.
     pub fn queue_operator_order(&mut self, order: OperatorOrder) {
+        let metrics = self.context.metrics();
         if self.outbox.orders.len() < OPERATOR_ORDERS_MAX {
-            return self.outbox.orders.push_back(order);
+            self.outbox.orders.push_back(order);
+            return metrics.operator_orders.set(self.outbox.orders.len() as u64);
         }
+        metrics.operator_orders_refused.add(1);
         if let Some((cluster, mut here)) = self.clustered() {
             let why = format!(
                 "more than {OPERATOR_ORDERS_MAX} questions of operators wait: one was refused"
@@ -148,6 +171,28 @@ impl Shard {
             cluster.note_refused(&mut here, &why);
         }
         self.answer_operator_order(&order, "", OperatorOutcome::Busy);
+    }
+
+    /// The oldest order whose asker still waits. A late one is not carried out: the operator was answered without this
+    /// node, so a connection must not be ended then. The core that gathers the answers needs one all the same.
+    pub fn next_operator_order(&mut self) -> Option<OperatorOrder> {
+        let now = self.now();
+        while let Some(order) = self.outbox.orders.pop_front() {
+            let metrics = self.context.metrics();
+            metrics.operator_orders.set(self.outbox.orders.len() as u64);
+            if !order.is_late(now) {
+                return Some(order);
+            }
+            self.refuse_late_operator_order(&order);
+        }
+        None
+    }
+
+    /// Answers an order whose time is over before it is carried out.
+    pub fn refuse_late_operator_order(&mut self, order: &OperatorOrder) {
+        debug_assert!(order.is_late(self.now()), "its time is over");
+        self.context.metrics().operator_orders_refused.add(1);
+        self.answer_operator_order(order, "", OperatorOutcome::Busy);
     }
 
     /// Sends this core's answer to the core that gathers them.
@@ -168,5 +213,13 @@ impl Shard {
                 .mails
                 .push((order.gathering_core, Mail::Answer { id: order.question_number, answer }));
         }
+    }
+}
+
+impl OperatorOrder {
+    /// Its asker no longer waits, or may no longer wait when the answer arrives.
+    #[must_use]
+    pub fn is_late(&self, now: Moment) -> bool {
+        now.0.saturating_sub(self.received_at.0) > ORDER_TIME_MS
     }
 }

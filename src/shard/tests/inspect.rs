@@ -1,13 +1,19 @@
 //! Questions of an operator: each entry once, in slices, and never more rows than the limits.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::net::{APP, Client, Net};
 use crate::app::{App, sample};
 use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE_ENTRIES_MAX};
-use crate::shard::{AccessEnd, Findings, Inspection, Inspector, Observation};
+use crate::shard::operator::ANSWER_BYTES_MAX;
+use crate::shard::{
+    AccessEnd, Answer, ChannelRow, ConnectionDetails, ConnectionRow, Findings, GatherAnswer,
+    Inspection, Inspector, OPERATOR_ORDERS_MAX, Observation, OperatorOrder, OperatorOutcome,
+    OperatorQuestion, Shard,
+};
 
 /// The answers of all cores, and the slices of the longest.
 fn ask(net: &Net, asked: &Inspection) -> (Vec<Findings>, usize) {
@@ -88,7 +94,8 @@ fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
     assert_eq!(found.left_out_subscribers, 7);
     let most = found.channels.iter().max_by_key(|row| row.subscribers);
     assert_eq!(most.map(|row| (&*row.name, row.subscribers)), Some((&*last, 2)));
-    assert!(slices > count / SLICE_ENTRIES_MAX as usize, "{slices} slices");
+    // The table of channels, and then the rows that were found.
+    assert!(slices > 2 * (count / SLICE_ENTRIES_MAX as usize), "{slices} slices");
     let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
     assert_eq!(ask(&net, &one).0[0].channels.len(), 1);
     assert_eq!(inside(&net, clients[0]).expect("open").channels.len(), ROWS_MAX);
@@ -177,4 +184,199 @@ fn observations_are_made_only_while_there_is_a_viewer() {
         .collect();
     let expected = ["subscribed", "client event", "unsubscribed", "unsubscribed", "disconnected"];
     assert_eq!(seen, expected);
+}
+
+fn inspect(shard: &Shard, mut inspector: Inspector) -> Findings {
+    while !shard.inspect(&mut inspector) {}
+    inspector.findings
+}
+
+/// A presence channel whose subscribers are on other cores or nodes has a row on its home, too.
+#[test]
+fn channels_and_rosters_have_one_limit_together() {
+    const CHANNELS: usize = 1_200;
+    let app = App { channels_per_connection_max: u32::MAX, ..sample() };
+    let mut net = Net::with_app(2, app);
+    let clients: Vec<Client> = [0, 0, 1].into_iter().map(|core| net.connect(core)).collect();
+    for number in 0..CHANNELS {
+        for (client, kind) in clients.iter().zip(["presence-a", "presence-b", "c"]) {
+            let user = kind.starts_with("presence").then(|| json!("7"));
+            net.subscribe(*client, &format!("{kind}-{number}"), user.as_ref());
+            net.read_raw(*client);
+        }
+        net.settle();
+    }
+    let asked = || Inspection::Channels { app: APP, contains: "".into() };
+    let all = inspect(&net.shards[1], Inspector::new(asked()));
+    let rosters = all.channels.iter().filter(|row| row.subscribers == 0).count();
+    assert_eq!((all.channels.len(), all.left_out), (CHANNELS + rosters, 0));
+    assert!(
+        (1_000..1_400).contains(&rosters),
+        "half of the presence channels have their home here"
+    );
+    let cut = inspect(&net.shards[1], Inspector::for_node(asked()));
+    assert_eq!(cut.channels.len(), ANSWER_BYTES_MAX / 48);
+    assert_eq!(cut.channels.len() as u64 + cut.left_out, (CHANNELS + rosters) as u64);
+    // A channel whose home has subscribers of it has one row there.
+    let here = inspect(&net.shards[0], Inspector::new(asked())).channels;
+    assert_eq!(here.iter().filter(|row| row.subscribers > 0).count(), 2 * CHANNELS);
+    let with_users = here.iter().filter(|row| row.subscribers > 0 && row.users > 0).count();
+    assert_eq!(with_users, 2 * CHANNELS - rosters);
+}
+
+/// Each subscription of a connection is looked at for a user.
+#[test]
+fn a_slice_ends_early_where_connections_have_many_subscriptions() {
+    let app = App { channels_per_connection_max: u32::MAX, ..sample() };
+    let mut net = Net::with_app(1, app);
+    let clients: Vec<Client> = (0..4).map(|_| net.connect(0)).collect();
+    for number in 0..SLICE_ENTRIES_MAX {
+        for client in &clients {
+            net.subscribe(*client, &format!("c-{number}"), None);
+            net.read_raw(*client);
+        }
+    }
+    for asked in [
+        Inspection::Connections { app: None, contains: "".into() },
+        Inspection::Channel { app: APP, name: "c-0".into() },
+    ] {
+        let (findings, slices) = ask(&net, &asked);
+        assert_eq!(findings[0].connections.len(), clients.len());
+        assert!(slices >= clients.len(), "{slices} slices for {asked:?}");
+    }
+}
+
+#[test]
+fn the_members_of_a_channel_are_a_slice_of_their_own() {
+    let mut net = Net::new(1);
+    let client = net.connect(0);
+    net.subscribe(client, "presence-a", Some(&json!("7")));
+    let mut inspector = Inspector::new(Inspection::Channel { app: APP, name: "presence-a".into() });
+    assert!(!net.shards[0].inspect(&mut inspector));
+    let found = |inspector: &Inspector| {
+        (inspector.findings.connections.len(), inspector.findings.members.len())
+    };
+    assert_eq!(found(&inspector), (1, 0));
+    assert!(net.shards[0].inspect(&mut inspector));
+    assert_eq!(found(&inspector), (1, 1));
+}
+
+#[test]
+fn an_answer_to_another_node_is_cut_at_its_bytes_and_what_is_left_out_is_counted() {
+    let net = Net::new(1);
+    let apps = &net.shards[0].context.settings.apps;
+    let text = |number: usize, length: usize| format!("{number:0>length$}");
+    let row = |number: usize, subscribers, users| ChannelRow {
+        name: Arc::from(text(number, 200)),
+        subscribers,
+        users,
+    };
+    const ROWS: usize = 500;
+    // Each is over its share. The subscribers of the last channels are on other nodes.
+    let mut channels: Vec<ChannelRow> = (0..ROWS).map(|number| row(number, 2, 0)).collect();
+    channels.extend((0..10).map(|number| row(ROWS + number, 0, 50)));
+    let members = (0..ROWS).map(|number| (text(number, 100).into(), text(number, 100).into()));
+    let found = Findings {
+        channels,
+        members: members.collect(),
+        left_out: 7,
+        left_out_subscribers: 9,
+        ..Findings::default()
+    };
+    let rows = found.to_node_answer(apps);
+    let bytes: usize = rows.channels.iter().map(|row| row.name.len() + 48).sum();
+    let more: usize = rows.members.iter().map(|(id, info)| id.len() + info.len() + 48).sum();
+    assert!(bytes + more <= ANSWER_BYTES_MAX && bytes + more > ANSWER_BYTES_MAX / 2);
+    let [kept, members] = [rows.channels.len(), rows.members.len()];
+    assert!(kept > 100 && kept < ROWS && members > 100 && members < ROWS);
+    assert_eq!(rows.left_out, (ROWS + 10 - kept + 7) as u64);
+    assert_eq!(rows.left_out_members, (ROWS - members) as u64);
+    assert_eq!(rows.left_out_subscribers, 2 * (ROWS + 10 - kept) as u64 + 9);
+    assert_eq!(rows.channels.iter().filter(|row| row.users == 50).count(), 10, "they come first");
+}
+
+#[test]
+fn the_inside_of_a_connection_for_another_node_counts_its_user_and_address() {
+    let mut net = Net::new(1);
+    let client = net.connect(0);
+    let inside = inside(&net, client).expect("open");
+    let user: Box<str> = "u".repeat(ANSWER_BYTES_MAX - 500).into();
+    let row = ConnectionRow { user: Some(user), ..inside.connection_row.clone() };
+    let channels: Vec<Arc<str>> = (0..10).map(|_| Arc::from("c".repeat(100))).collect();
+    let inside = ConnectionDetails { connection_row: row, channels, ..*inside };
+    let answer = inside.to_node_answer(&net.shards[0].context.settings.apps);
+    assert!((1..4).contains(&answer.channel_names.len()), "what the user leaves");
+}
+
+fn order(shard: &Shard, id: u32) -> OperatorOrder {
+    let question = OperatorQuestion::Connections { app: None, contains: "".into() };
+    OperatorOrder {
+        gathering_core: 0,
+        question_number: id,
+        received_at: shard.now(),
+        question: Arc::new(question),
+    }
+}
+
+/// The numbers of the questions that were answered `Busy`.
+fn busy(shard: &mut Shard) -> Vec<u32> {
+    let answered = std::mem::take(&mut shard.outbox.answered);
+    let ids = answered.into_iter().map(|answered| match answered {
+        GatherAnswer::Core { id, answer: Answer::Operator(answer) } => {
+            assert_eq!(answer.outcome, OperatorOutcome::Busy);
+            id
+        }
+        _ => panic!("an answer of this core"),
+    });
+    ids.collect()
+}
+
+#[test]
+fn questions_of_other_operators_over_the_limit_are_answered_busy_and_counted() {
+    let mut net = Net::in_cluster(1, sample());
+    let shard = &mut net.shards[0];
+    let most = u32::try_from(OPERATOR_ORDERS_MAX).unwrap();
+    for id in 0..most {
+        shard.queue_operator_order(order(shard, id));
+    }
+    assert_eq!(busy(shard), [0_u32; 0]);
+    shard.queue_operator_order(order(shard, most));
+    assert_eq!(busy(shard), [most]);
+    let metrics = shard.metrics().clone();
+    assert_eq!((metrics.operator_orders.get(), metrics.operator_orders_refused.get()), (32, 1));
+    assert_eq!(
+        shard.next_operator_order().map(|order| order.question_number),
+        Some(0),
+        "the oldest"
+    );
+    shard.queue_operator_order(order(shard, most + 1));
+    assert_eq!(busy(shard), [0_u32; 0], "there is room again");
+    while shard.next_operator_order().is_some() {}
+    assert_eq!((metrics.operator_orders.get(), metrics.operator_orders.peak()), (0, 32));
+}
+
+/// The node that asks has told its operator that this node does not answer.
+#[test]
+fn an_order_whose_asker_no_longer_waits_is_not_carried_out() {
+    let mut net = Net::in_cluster(1, sample());
+    let shard = &mut net.shards[0];
+    shard.queue_operator_order(order(shard, 1));
+    net.advance(1);
+    let shard = &mut net.shards[0];
+    shard.queue_operator_order(order(shard, 2));
+    let first = shard.next_operator_order().expect("in time");
+    assert_eq!(first.question_number, 1);
+    net.advance(1);
+    let shard = &mut net.shards[0];
+    assert!(first.is_late(shard.now()));
+    shard.queue_operator_order(order(shard, 3));
+    net.advance(1);
+    let shard = &mut net.shards[0];
+    assert_eq!(
+        shard.next_operator_order().map(|order| order.question_number),
+        Some(3),
+        "2 is late"
+    );
+    assert_eq!(busy(shard), [2], "the core that gathers has an answer of each core");
+    assert_eq!(shard.metrics().operator_orders_refused.get(), 1);
 }

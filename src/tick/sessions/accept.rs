@@ -1,7 +1,9 @@
 //! Accepting: new sockets become HTTP sessions, if limits, descriptors and memory allow it.
 //!
 //! If there is no room, an idle session is ended for the new one. Sessions of another process are imported here too.
-//! Limits: `ACCEPTS_PER_TICK_MAX`, `Rules::connections_max`, the sockets of each address, and the memory budget.
+//! Input: listeners that are ready. Each tick begins with another listener, so that none waits without end.
+//! Limits: `ACCEPTS_PER_TICK_MAX` and `READ_TIME_PER_TICK_NS` in a tick, `Rules::connections_max`, the sockets of each
+//! address, and the memory budget.
 
 use core::net::SocketAddr;
 
@@ -45,23 +47,34 @@ impl<K: Kernel> Reactor<K> {
 
     /// Accepts connections that wait, and carries out their first requests.
     pub(in crate::tick) fn accept(&mut self, site: &mut Site<'_>) {
-        self.accept_waiting(site);
-        self.serve_accepted(site);
-    }
-
-    fn accept_waiting(&mut self, site: &mut Site<'_>) {
         let now = site.shard.now();
         if !site.http.accepts || now < self.accept_resumes_at {
             return;
         }
+        let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
+        self.accept_waiting(site, deadline);
+        self.serve_accepted(site, deadline);
+        debug_assert!(self.sessions.accepted.is_empty(), "each was served or queued");
+    }
+
+    fn accept_waiting(&mut self, site: &mut Site<'_>, deadline: u64) {
+        let now = site.shard.now();
+        let listeners = self.listeners.len();
+        let first = self.first_listener;
+        self.first_listener = (first + 1) % listeners.max(1);
         let mut left = limits::ACCEPTS_PER_TICK_MAX;
-        for index in 0..self.listeners.len() {
+        for turn in 0..listeners {
+            let index = (first + turn) % listeners;
             while left > 0 && self.listeners[index].is_ready {
                 left -= 1;
                 if self.sessions.accepted.len() >= ACCEPTED_MAX
                     || self.sessions.len() >= site.http.rules.connections_max
                 {
-                    self.serve_accepted(site);
+                    self.serve_accepted(site, deadline);
+                    if site.stamp >= deadline {
+                        // The listener stays ready, so the next tick follows at once.
+                        return;
+                    }
                 }
                 // WebSockets need descriptors, too. So an idle session is ended for a new one. If none is idle, those
                 // that are being served finish soon.

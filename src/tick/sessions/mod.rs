@@ -5,9 +5,9 @@
 //! it has to wait. An idle session owns its entry in `table` and nothing else: no task, no timer, no buffer
 //! (docs/decisions/0002).
 //!
-//! Fairness: a session is queued once and read at most once a tick. The reads of all sessions in a tick end after
-//! `READ_TIME_PER_TICK_NS`, which the reads of WebSockets do not use up; the remaining sessions are first in the next
-//! tick. A tick accepts at most `ACCEPTS_PER_TICK_MAX` connections.
+//! Limits: a session is queued once and read at most once a tick. The reads of queued sessions in a tick end after
+//! `READ_TIME_PER_TICK_NS`, which the reads of WebSockets do not use up, and the accepts with the reads of new sessions
+//! after as long again, or after `ACCEPTS_PER_TICK_MAX` connections. The remaining sessions are first in the next tick.
 
 mod accept;
 mod proxied;
@@ -147,13 +147,19 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Reads the accepted sessions, then serves them. Step by step for all of them, because each step then finds its
-    /// code in the processor's cache.
-    fn serve_accepted(&mut self, site: &mut Site<'_>) {
+    /// Reads the accepted sessions, then serves them, as long as there is time. Step by step for all of them, because
+    /// each step then finds its code in the processor's cache.
+    fn serve_accepted(&mut self, site: &mut Site<'_>, deadline: u64) {
         let mut accepted = std::mem::take(&mut self.sessions.accepted);
         accepted.retain(|key| self.receive_session(site, *key));
         for key in accepted.drain(..) {
-            self.serve(site, key);
+            if site.stamp < deadline {
+                // Each step of a session notes the time.
+                self.serve(site, key);
+            } else {
+                self.queue_session(key, Queued::Once);
+                self.settle_session(site, key);
+            }
         }
         self.sessions.accepted = accepted;
     }

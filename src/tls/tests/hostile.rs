@@ -47,8 +47,14 @@ fn a_record_of_impossible_length_is_refused_by_its_header() {
     let mut pair = Pair::established(any_client(), &server_config(), usize::MAX);
     pair.server_receives(&[23, 3, 3, 0x41, 1]);
     assert!(matches!(pair.end, Some(ChannelEnd::Failed(why)) if why.contains("16,384")));
-    let mut fresh = Pair::new(any_client(), &server_config(), 1);
-    fresh.server_receives(&[22, 3, 1, 0x40, 1]);
-    assert!(matches!(fresh.end, Some(ChannelEnd::Failed(_))));
-    assert_eq!(fresh.server.final_bytes(), [21, 3, 3, 0, 2, 2, 22]);
+    for (length, text) in [
+        ([0x40, 1], "it sent a handshake record over 16,384 bytes"),
+        ([0x41, 0], "it sent a handshake record over 16,384 bytes"),
+        ([0x41, 1], "its handshake is over 16,645 bytes"),
+    ] {
+        let mut fresh = Pair::new(any_client(), &server_config(), 1);
+        fresh.server_receives(&[&[22, 3, 1][..], &length].concat());
+        assert_eq!(fresh.end, Some(ChannelEnd::Failed(text)));
+        assert_eq!(fresh.server.final_bytes(), [21, 3, 3, 0, 2, 2, 22]);
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{RingSize, Uring};
 use crate::config::Io;
@@ -162,14 +163,16 @@ pub fn choose(io: Io, size: RingSize) -> Result<Choice, KernelRefusal> {
 }
 
 /// A ring for a worker: a small one where the locked memory that is left has no room for a large one, because other
-/// processes of the user share it.
+/// processes of the user share it. `smaller` counts those.
 ///
 /// # Errors
 /// As `Uring::new`.
-pub fn ring_that_fits(clock: Clock, size: RingSize) -> io::Result<Uring> {
+pub fn ring_that_fits(clock: Clock, size: RingSize, smaller: &AtomicUsize) -> io::Result<Uring> {
     match Uring::new(clock, size) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
-            Uring::new(clock, RingSize::Small)
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && size != RingSize::Small => {
+            let ring = Uring::new(clock, RingSize::Small)?;
+            smaller.fetch_add(1, Ordering::Relaxed);
+            Ok(ring)
         }
         ring => ring,
     }

@@ -85,8 +85,9 @@ const TRIES: u32 = 8;
 /// long cannot serve anyway.
 const TRIES_MAX: u32 = 1_000;
 const PAUSE_MS: u64 = 1;
-/// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call. All of them belong in one
-/// tick, so that each connection is sent to once.
+/// Calls in one `park` that fetch due completions. Newer kernels post about 20 a call, so these fetch half of a small
+/// ring, also into a large one. What is due belongs in one tick, so that each connection is sent to once. More than
+/// that comes in the next tick.
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
 
 impl Uring {

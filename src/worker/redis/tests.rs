@@ -59,6 +59,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {
+        smaller_rings: AtomicUsize::new(0),
         kernel_interface: Choice::Epoll(None),
         overload: Arc::new(Overload::default()),
         operator_queues: [OperatorQueue::default()].into(),

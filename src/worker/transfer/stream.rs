@@ -3,7 +3,8 @@
 //! A batch is a header of 8 bytes (bytes of its records, number of descriptors), to which the kernel attaches the
 //! descriptors, and then the records. Both sides block for at most `PATIENCE` a step. The peer must run as root or as
 //! the same user. Limits: `DESCRIPTORS_MAX` and `BATCH_BYTES_MAX` for each batch. A receiver allocates what
-//! arrives, not what a header announces.
+//! arrives, not what a header announces, and keeps room for `BATCH_BYTES_KEPT` between two batches. Input and output:
+//! records (`record.rs`). Does not know what a record means.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -27,8 +28,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const DESCRIPTORS_MAX: usize = 128;
 /// A batch with this many bytes is sent.
 const BATCH_BYTES: usize = 128 * 1024;
-/// The largest batch: what its header can announce.
-const BATCH_BYTES_MAX: usize = u32::MAX as usize;
+/// The largest batch. One record may be larger than `BATCH_BYTES`: that of a connection with a full send queue, or of a
+/// presence channel, where this is enough for millions of members.
+const BATCH_BYTES_MAX: usize = 512 << 20;
+/// Room for records that a receiver keeps for the next batch.
+const BATCH_BYTES_KEPT: usize = 4 * BATCH_BYTES;
 const _: () = assert!(
     BATCH_BYTES + 2 * limits::MESSAGE_SIZE_OPTION_MAX + limits::SEND_QUEUE_BYTES_OPTION_MAX
         <= BATCH_BYTES_MAX,
@@ -211,7 +215,14 @@ impl Incoming {
             );
             return Err(format_error(&what));
         }
+        if bytes > BATCH_BYTES_MAX {
+            return Err(format_error(&format!(
+                "a header of a batch names {bytes} bytes, and {BATCH_BYTES_MAX} is the most"
+            )));
+        }
         self.bytes.clear();
+        // The largest batch is not kept beside what was made of it.
+        self.bytes.shrink_to(BATCH_BYTES_KEPT);
         self.bytes.reserve(bytes.min(BATCH_BYTES));
         let read = (&self.stream)
             .take(bytes as u64)
@@ -238,7 +249,8 @@ fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
              RINGVERB_SEND_QUEUE_BYTES_MAX or RINGVERB_CONNECTION_BYTES_MAX, or restart the server without a take-over"
         ))
     };
-    let bytes = u32::try_from(bytes).map_err(|_| too_large())?;
+    let bytes = u32::try_from(bytes).ok().filter(|_| bytes <= BATCH_BYTES_MAX);
+    let bytes = bytes.ok_or_else(too_large)?;
     debug_assert!(descriptors <= DESCRIPTORS_MAX, "`put` sends before there are more");
     let descriptors = u32::try_from(descriptors).map_err(io::Error::other)?;
     let mut header = [0; 8];
@@ -353,11 +365,35 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_no_header_can_name_is_refused_by_its_sender_with_the_options_to_change() {
-        assert_eq!(header(BATCH_BYTES_MAX, 1).unwrap(), [255, 255, 255, 255, 1, 0, 0, 0]);
-        let text = header(BATCH_BYTES_MAX + 1, 1).unwrap_err().to_string();
-        assert!(text.contains("has 4294967296 bytes, and 4294967295 is the most."), "{text}");
-        assert!(text.contains("Lower RINGVERB_SEND_QUEUE_BYTES_MAX"), "{text}");
+    fn a_batch_over_the_limit_is_refused_by_its_sender_with_the_options_to_change() {
+        assert_eq!(header(BATCH_BYTES_MAX, 1).unwrap(), [0, 0, 0, 32, 1, 0, 0, 0]);
+        for bytes in [BATCH_BYTES_MAX + 1, u32::MAX as usize + 1] {
+            let text = header(bytes, 1).unwrap_err().to_string();
+            assert!(text.contains(&format!("has {bytes} bytes, and 536870912 is the most.")));
+            assert!(text.contains("Lower RINGVERB_SEND_QUEUE_BYTES_MAX"), "{text}");
+        }
+    }
+
+    /// Beside the last batch, what was made of the records of all batches is in memory.
+    #[test]
+    fn a_receiver_does_not_keep_the_room_of_a_large_batch() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut incoming = Incoming::new(theirs).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut outgoing = Outgoing::new(ours).unwrap();
+                outgoing.send_record(&Record::TicketKeys(vec![vec![0; 8 << 20]]), None).unwrap();
+                outgoing.send_record(&Record::TicketKeys(vec![vec![0; 10]]), None).unwrap();
+                outgoing.finish().unwrap();
+            });
+            let mut sizes = Vec::new();
+            for _ in 0..2 {
+                incoming.receive().unwrap();
+                sizes.push((incoming.bytes.len(), incoming.bytes.capacity()));
+            }
+            assert!(sizes[0].0 > 8 << 20 && sizes[1].0 < BATCH_BYTES, "{sizes:?}");
+            assert!(sizes[1].1 <= BATCH_BYTES_KEPT, "{sizes:?}");
+        });
     }
 
     #[test]
@@ -402,6 +438,10 @@ mod tests {
                 "the end names 7 records, 0 have arrived, and 2 bytes and 0 sockets follow it, against",
             ),
             ([header(1, 0).unwrap().to_vec(), vec![255]].concat(), "record 1 is malformed ("),
+            (
+                [1, 0, 0, 32, 0, 0, 0, 0].to_vec(),
+                "a header of a batch names 536870913 bytes, and 536870912 is the most, against",
+            ),
         ];
         for (bytes, expected) in cases {
             let error = result_of(|stream| (&*stream).write_all(&bytes).unwrap());

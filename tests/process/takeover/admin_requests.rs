@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use rustix::process::Signal;
 
 use crate::admin::AdminClient;
-use crate::support::{Reply, Server, Setup, free_port};
+use crate::support::{Reply, Server, Setup, eventually, free_port};
 
 const COMPLETE: &str = "SIGUSR2 complete: ";
 const STANDS_IN: &str = "serves while this process loads the new program";
@@ -38,6 +38,7 @@ fn is_answer(reply: &Reply) -> bool {
 fn requests_of_the_admin_api_are_answered_while_the_process_is_replaced() {
     let (mut server, admin) = start();
     let (is_over, answered) = (AtomicBool::new(false), AtomicU32::new(0));
+    let reloaded = AtomicU32::new(0);
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
@@ -45,12 +46,16 @@ fn requests_of_the_admin_api_are_answered_while_the_process_is_replaced() {
                     let reply = admin.send(&reload(&admin));
                     assert!(is_answer(&reply), "{reply:?}");
                     answered.fetch_add(1, Ordering::Relaxed);
+                    reloaded.fetch_add(u32::from(reply.status == 200), Ordering::Relaxed);
                 }
             });
         }
         for _ in 0..8 {
             server.signal(Signal::USR2);
             server.line_with(COMPLETE);
+            // The new program carries them out, too.
+            let before = reloaded.load(Ordering::Relaxed);
+            eventually("a reload", || (reloaded.load(Ordering::Relaxed) > before).then_some(()));
         }
         is_over.store(true, Ordering::Relaxed);
     });

@@ -58,8 +58,7 @@ impl Questions {
         for worker in workers {
             let queue = sources.shared.operator_queues.get(worker);
             let Some(receiver) = queue.and_then(|queue| queue.submit(request())) else {
-                let text = format!("Worker {worker} has too many questions waiting. Try again.\n");
-                return Err(Response::text(503, &text).with_header("Retry-After", "1"));
+                return Err(busy(worker, "has too many questions waiting"));
             };
             receivers.push((worker, receiver));
             if let Some(doorbell) = sources.doorbells.get(worker) {
@@ -82,6 +81,9 @@ impl Questions {
                 }
                 None => true,
             });
+            if let Some((worker, _)) = replies.iter().find(|(_, reply)| is_busy(reply)) {
+                return Err(busy(*worker, "is gathering the answers to too many questions"));
+            }
             if receivers.is_empty() {
                 return Ok(replies);
             }
@@ -95,4 +97,13 @@ impl Questions {
         );
         Err(Response::text(503, &text).with_header("Retry-After", "1"))
     }
+}
+
+fn is_busy(reply: &OperatorReply) -> bool {
+    matches!(reply, OperatorReply::Busy)
+}
+
+fn busy(worker: usize, why: &str) -> Response {
+    Response::text(503, &format!("Worker {worker} {why}. Try again.\n"))
+        .with_header("Retry-After", "1")
 }

@@ -159,6 +159,30 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.flush_waiting.get());
     "flush_waiting_connections_peak" Gauge ["core"] "Most connections that a tick left for the next one, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.flush_waiting.peak());
+    "gathers" Gauge ["core"] "Questions of the HTTP API, of operators and of other nodes whose answers this core gathers from all cores or nodes. At most the HTTP connections of the core, 16 of operators and 1,024 of other nodes.",
+        |scrape, out| scrape.by_core(out, |core| core.gathers.get());
+    "gathers_peak" Gauge ["core"] "Most questions whose answers the core gathered at a time, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.gathers.peak());
+    "gathers_refused_total" Counter ["core"] "Questions of operators that were answered 503, and of other nodes that were answered without this node, because too many were gathered.",
+        |scrape, out| scrape.by_core(out, |core| core.gathers_refused.get());
+    "gathered_bytes" Gauge ["core"] "Bytes of answers of other nodes that wait until all nodes have answered. At most 256 MiB for the HTTP API and 32 MiB for operators.",
+        |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.get());
+    "gathered_bytes_peak" Gauge ["core"] "Most bytes of answers of other nodes that waited, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.peak());
+    "gathered_discarded_total" Counter ["core"] "Answers of other nodes over these bytes. The HTTP API continues without them; an operator has their sums without their rows.",
+        |scrape, out| scrape.by_core(out, |core| core.gathered_discarded.get());
+    "operator_requests" Gauge ["core"] "Questions and actions of operators that wait for the core. At most 16.",
+        |scrape, out| scrape.by_operator_queue(out, |queue| queue.waiting.get());
+    "operator_requests_peak" Gauge ["core"] "Most questions and actions of operators that have waited for the core at a time, since the start.",
+        |scrape, out| scrape.by_operator_queue(out, |queue| queue.waiting_peak.get());
+    "operator_requests_refused_total" Counter ["core"] "Questions and actions of operators that were answered 503, because too many waited for the core.",
+        |scrape, out| scrape.by_operator_queue(out, |queue| queue.refused.get());
+    "operator_orders" Gauge ["core"] "Questions and actions of operators of other nodes that wait for the core. At most 32.",
+        |scrape, out| scrape.by_core(out, |core| core.operator_orders.get());
+    "operator_orders_peak" Gauge ["core"] "Most questions and actions of operators of other nodes that waited for the core, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.operator_orders.peak());
+    "operator_orders_refused_total" Counter ["core"] "Questions and actions of operators of other nodes that were not carried out: too many waited, or they had waited for over a second.",
+        |scrape, out| scrape.by_core(out, |core| core.operator_orders_refused.get());
     "cluster_up" Gauge ["core"] "1 while the core has a session with Redis. Nothing on a single node.",
         |scrape, out| scrape.by_session(out, |session| session.is_up.get());
     "cluster_sessions_total" Counter ["core"] "Connections to Redis that were established: more than one if it was lost.",

@@ -14,6 +14,7 @@ use crate::mailbox::Doorbell;
 use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
 };
+use crate::operator_requests::OperatorQueue;
 use crate::server::certificates::ValidUntil;
 use crate::worker::Shared;
 
@@ -108,6 +109,18 @@ impl Scrape<'_> {
         let mut number = itoa::Buffer::new();
         for (index, core) in self.cores().enumerate() {
             out.sample(&[number.format(index)], read(core));
+        }
+    }
+
+    /// What the queue of operators of each core counts.
+    pub(super) fn by_operator_queue(
+        &self,
+        out: &mut Samples,
+        read: impl Fn(&OperatorQueue) -> u64,
+    ) {
+        let mut number = itoa::Buffer::new();
+        for (index, queue) in self.sources.shared.operator_queues.iter().enumerate() {
+            out.sample(&[number.format(index)], read(queue));
         }
     }
 
