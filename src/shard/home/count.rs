@@ -84,7 +84,7 @@ impl CountTable {
     }
 
     pub(super) fn waits(&self, index: ChannelSlot) -> bool {
-        self.counts.get(&index).is_some_and(|counts| counts.waits)
+        self.counts.get(&index).is_some_and(|counts| counts.is_send_due)
     }
 
     /// The number that was sent last, and when.
