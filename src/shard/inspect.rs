@@ -28,7 +28,7 @@ pub(super) const SLICE_ENTRIES_MAX: u32 = 1_024;
 pub(super) const CHANNEL_ROWS_MAX: usize = 20_000;
 /// Other rows of an answer, of each kind.
 pub(super) const ROWS_MAX: usize = 1_000;
-const _: () = assert!(ROWS_MAX <= SLICE_ENTRIES_MAX as usize, "a roster is one slice");
+const _: () = assert!(ROWS_MAX <= SLICE_ENTRIES_MAX as usize, "members are one slice");
 
 /// What is asked.
 #[derive(Clone, Debug)]

@@ -87,7 +87,7 @@ pub struct Outbox {
     /// The event log has a viewer: fill `observations`. The worker sets it at the beginning of a tick.
     pub is_observed: bool,
     /// Questions of other nodes' operators, which the worker answers in slices. Limit: `OPERATOR_ORDERS_MAX`.
-    /// `Shard::next_order` takes them out.
+    /// `Shard::next_operator_order` takes them out.
     pub orders: VecDeque<OperatorOrder>,
     /// Lines about other nodes, and hints for developers.
     pub notes: Vec<String>,

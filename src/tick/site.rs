@@ -200,10 +200,11 @@ impl Site<'_> {
         for to in 0..cores {
             let question = question.clone();
             if to == from {
+                let received_at = now;
                 self.shard.queue_operator_order(OperatorOrder {
                     gathering_core: from,
                     question_number: id,
-                    received_at: now,
+                    received_at,
                     question,
                 });
             } else {

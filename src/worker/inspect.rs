@@ -131,8 +131,11 @@ impl<K: HostKernel> Worker<K> {
             }
             _ => InspectionPurpose::Show,
         };
-        let inspector = Inspector::for_node(question);
-        Some(OperatorWork { inspector, purpose, reply_to: ReplyTarget::GatheringCore(order) })
+        Some(OperatorWork {
+            inspector: Inspector::for_node(question),
+            purpose,
+            reply_to: ReplyTarget::GatheringCore(order),
+        })
     }
 
     fn answer_operator_order(&mut self, order: &OperatorOrder, outcome: OperatorOutcome) {
@@ -149,7 +152,7 @@ impl<K: HostKernel> Worker<K> {
         self.begin_order(order)
     }
 
-    /// The task in progress, if its asker still waits.
+    /// The request in progress, if its asker still waits.
     fn unfinished_work(&mut self) -> Option<OperatorWork> {
         let work = self.operator_work.take()?;
         match &work.reply_to {

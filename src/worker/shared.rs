@@ -66,7 +66,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Workers with a smaller ring than was chosen. Call it after `started`.
+    /// Workers with a smaller ring than was chosen. Call it after `start_barrier`.
     pub(crate) fn smaller_rings(&self) -> usize {
         self.smaller_rings.load(Ordering::Relaxed)
     }

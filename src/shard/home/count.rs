@@ -84,6 +84,10 @@ impl CountTable {
         }
     }
 
+    pub(super) fn waits(&self, index: ChannelSlot) -> bool {
+        self.counts.get(&index).is_some_and(|counts| counts.is_send_due)
+    }
+
     /// The number that was sent last, and when.
     pub(super) fn last_sent_count(&self, index: ChannelSlot) -> Option<(u64, u32)> {
         self.counts.get(&index).map(|counts| (counts.last_sent_count, counts.sent_seconds))
@@ -229,6 +233,8 @@ impl Home {
             if let Some(counts) = self.channels.counts.counts.get_mut(&index) {
                 counts.is_send_due = false;
                 self.send_count(context, out, &channel, index);
+                // The number came from another process, and none of its subscribers did.
+                self.channels.drop_if_unused(index);
             }
         }
     }

@@ -94,6 +94,7 @@ fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
     assert_eq!(found.left_out_subscribers, 7);
     let most = found.channels.iter().max_by_key(|row| row.subscribers);
     assert_eq!(most.map(|row| (&*row.name, row.subscribers)), Some((&*last, 2)));
+    // The table of channels, and then the rows that were found.
     assert!(slices > 2 * (count / SLICE_ENTRIES_MAX as usize), "{slices} slices");
     let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
     assert_eq!(ask(&net, &one).0[0].channels.len(), 1);

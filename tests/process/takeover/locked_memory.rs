@@ -135,8 +135,8 @@ fn with_too_little_locked_memory_a_server_uses_epoll_and_logs_the_reason_once() 
 }
 
 /// By the limit each server may have a large ring of 140 KiB, but the limit counts for all of them together. So one of
-/// the first five finds no room for it. The kernel frees the ring of a probe some time after its close, so it is
-/// unknown which.
+/// the first five finds no room for it. It is unknown which, because the kernel frees the ring of a probe some time
+/// after its close.
 #[test]
 fn a_server_without_room_for_large_rings_takes_small_ones_and_the_log_and_the_start_message_say_so()
 {
