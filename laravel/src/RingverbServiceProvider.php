@@ -44,6 +44,7 @@ final class RingverbServiceProvider extends ServiceProvider
         if (!self::hasReverb()) {
             $this->mergeConfigFrom(__DIR__ . '/../config/reverb.php', 'reverb');
         }
+        $this->letOwnCommandsStart();
         $state = static fn(Application $app): string => rtrim(
             (string) $app->make('config')->get('ringverb.state'),
             '/',
@@ -123,6 +124,25 @@ final class RingverbServiceProvider extends ServiceProvider
         }
         if (class_exists(AboutCommand::class)) {
             AboutCommand::add('Ringverb', fn(): array => $this->about());
+        }
+    }
+
+    /**
+     * `install:broadcasting --reverb` sets BROADCAST_CONNECTION without credentials if laravel/reverb is installed. Then
+     * routes/channels.php ends each command with a TypeError, because the key is null. So the commands that help
+     * against this start with an empty one.
+     */
+    private function letOwnCommandsStart(): void
+    {
+        if (!$this->app->runningConsoleCommand('ringverb:install', 'ringverb:doctor')) {
+            return;
+        }
+        $config = $this->app->make('config');
+        $connection = 'broadcasting.connections.' . $config->get('broadcasting.default');
+        if (in_array($config->get("{$connection}.driver"), ['reverb', 'pusher'], true)) {
+            foreach (['key', 'secret', 'app_id'] as $name) {
+                $config->set("{$connection}.{$name}", $config->get("{$connection}.{$name}") ?? '');
+            }
         }
     }
 
