@@ -44,7 +44,10 @@ final class RingverbServiceProvider extends ServiceProvider
         if (!self::hasReverb()) {
             $this->mergeConfigFrom(__DIR__ . '/../config/reverb.php', 'reverb');
         }
-        $this->letOwnCommandsStart();
+        // routes/channels.php makes a connection in each command.
+        if ($this->app->runningConsoleCommand('ringverb:install', 'ringverb:doctor')) {
+            Configuration::allowMissingCredentials($this->app->make('config'));
+        }
         $state = static fn(Application $app): string => rtrim(
             (string) $app->make('config')->get('ringverb.state'),
             '/',
@@ -124,25 +127,6 @@ final class RingverbServiceProvider extends ServiceProvider
         }
         if (class_exists(AboutCommand::class)) {
             AboutCommand::add('Ringverb', fn(): array => $this->about());
-        }
-    }
-
-    /**
-     * `install:broadcasting --reverb` sets BROADCAST_CONNECTION without credentials if laravel/reverb is installed. Then
-     * routes/channels.php ends each command with a TypeError, because the key is null. So the commands that help
-     * against this start with an empty one.
-     */
-    private function letOwnCommandsStart(): void
-    {
-        if (!$this->app->runningConsoleCommand('ringverb:install', 'ringverb:doctor')) {
-            return;
-        }
-        $config = $this->app->make('config');
-        $connection = 'broadcasting.connections.' . $config->get('broadcasting.default');
-        if (in_array($config->get("{$connection}.driver"), ['reverb', 'pusher'], true)) {
-            foreach (['key', 'secret', 'app_id'] as $name) {
-                $config->set("{$connection}.{$name}", $config->get("{$connection}.{$name}") ?? '');
-            }
         }
     }
 
