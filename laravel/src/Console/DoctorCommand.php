@@ -18,7 +18,7 @@ use Ringverb\Laravel\Server\ServerFiles;
 use RuntimeException;
 use Throwable;
 
-/** Looks at each step between an event of the application and the browser, and says what to change. */
+/** Checks each step between an event of the application and the browser, and prints what to change. */
 final class DoctorCommand extends Command
 {
     protected $signature = 'ringverb:doctor';
