@@ -269,7 +269,7 @@ final class CommandsTest extends TestCase
         self::assertSame($done, $restart(['--requested' => true]));
         self::assertSame('', $restart(['--requested' => true]));
         // A host does not follow its own request.
-        self::assertSame($done, $restart([]));
+        self::assertStringStartsWith($done, $restart([]));
         self::assertGreaterThan(2_000, $cache->get('laravel:reverb:restart'));
         self::assertSame('', $restart(['--requested' => true]));
     }

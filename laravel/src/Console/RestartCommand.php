@@ -52,6 +52,9 @@ final class RestartCommand extends Command
         }
         if ($servers === []) {
             $this->info('No server of this application runs on this host.');
+            if (!$this->option('requested') && class_exists('Laravel\Reverb\Servers\Reverb\Factory')) {
+                $this->line('A server of Reverb itself ends now, and its supervisor starts this one.');
+            }
             if ($elsewhere !== []) {
                 $this->warn(
                     'The state folder names a server of another host, container or boot (' .
