@@ -3,6 +3,8 @@
 //! Two words, because each channel at its home has one and each user has two (`HomeChannel` has a size budget) and a
 //! publish walks over it. Limit: `limits::WORKERS_MAX`, 128 cores.
 
+use crate::limits;
+
 /// Up to 128 workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CoreSet([u64; 2]);
@@ -19,6 +21,7 @@ impl CoreSet {
     }
 
     pub(super) fn contains(self, core: u16) -> bool {
+        debug_assert!(usize::from(core) < limits::WORKERS_MAX, "a core of this process");
         self.0[usize::from(core >> 6)] & (1 << (core & 63)) != 0
     }
 

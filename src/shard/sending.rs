@@ -16,6 +16,7 @@ impl Shard {
     pub fn settle(&mut self) {
         self.local.settle(&self.context, &mut self.outbox);
         self.take_own_mail();
+        debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
     /// See `Local::take_dirty`.
@@ -33,6 +34,10 @@ impl Shard {
     /// See `Local::sent`.
     #[inline]
     pub fn on_sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
+        debug_assert!(
+            self.local.connections.get(slot).is_none_or(|found| !found.dirty),
+            "`take_dirty` has cleared the mark"
+        );
         self.local.on_sent(&self.context, &mut self.outbox, slot, count, blocked)
     }
 
@@ -43,6 +48,7 @@ impl Shard {
 
     /// `sent` was called for so many bytes together. Once for a batch, because the sum costs a delivery less than each.
     pub fn note_sent(&self, bytes: usize) {
+        debug_assert!(self.metrics().send_queue_bytes.get() >= bytes as u64, "they were counted");
         self.metrics().send_queue_bytes.sub(bytes as u64);
     }
 

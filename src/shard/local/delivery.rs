@@ -133,6 +133,7 @@ impl Local {
     }
 
     pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: Slot) {
+        debug_assert!(self.connections.get(slot).is_some(), "a connection that is there");
         let connection = &mut self.connections[slot];
         if !connection.dirty && !connection.blocked {
             connection.dirty = true;
@@ -147,6 +148,7 @@ impl Local {
     pub(in crate::shard) fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
+        debug_assert!(!connection.dirty, "it is marked again with its next frame");
         (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 
@@ -231,5 +233,6 @@ impl Local {
                 self.mark_dirty(out, slot);
             }
         }
+        debug_assert!(self.connections.get(slot).is_none_or(|found| !found.blocked), "it may send");
     }
 }
