@@ -170,7 +170,7 @@ echo "$archive: the sum is right. Into $prefix:"
 while IFS= read -r file; do
     place "$file"
 done <"$work/files" >"$work/places"
-sed -n '/^bin\//p; /completion/p; /_ringverb$/p; /man1\/ringverb\.1/p' "$work/places" | sed 's/^/    /'
+sed -n '/^bin\//p; /completions\//p; /\.d\/ringverb\.fish$/p; /_ringverb$/p; /man1\/ringverb\.1/p' "$work/places" | sed 's/^/    /'
 echo "    and $(wc -l <"$work/places") files in all, the rest of them below share/"
 if [ "$dry_run" = yes ]; then
     echo "Nothing was changed (--dry-run)."

@@ -191,7 +191,6 @@ pub struct Apps {
     by_key: HashMap<String, AppIndex, RandomState>,
 }
 
-/// Index of an app in `Apps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppIndex(pub u16);
 

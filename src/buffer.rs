@@ -1,7 +1,8 @@
 //! Encoded frames: bytes that are built once and shared.
 //!
 //! Within a core a frame is shared by `Rc`, so a delivery costs no atomic operation. Between cores the bytes travel in
-//! one `Arc` per core. Knows no WebSocket and no channel.
+//! one `Arc` per core. Knows no WebSocket and no channel. No limits: the makers of frames bound them, and
+//! `MemoryLimits::send_queue_bytes_max` those that wait.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -48,7 +48,6 @@ macro_rules! causes {
 
 #[rustfmt::skip]
 causes! {
-    // Before a request is read.
     TlsOnPlainPort "tls_on_plain_port" BadRequest
         "a client speaks TLS to this port, which is plain HTTP: is REVERB_SCHEME=https (or forceTLS in Echo) although no proxy that ends TLS stands between?"
     PlainOnTlsPort "plain_on_tls_port" Tls
@@ -102,7 +101,6 @@ causes! {
     AcceptPaused "accept_paused" AcceptPaused
         "accepting pauses: {}"
 
-    // Requests.
     OutsidePrefix "outside_prefix" NotFound
         "{} is not served: clients use {}/app/KEY (wsPath in Echo) or /app/KEY; backends use {}/apps/ID/events or /apps/ID/events"
     DoubledSlash "doubled_slash" NotFound
@@ -126,7 +124,6 @@ causes! {
     HandshakesPerIp "handshakes_per_ip" HandshakesPerIp
         "{} began more than {} in a second; RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
 
-    // Authentication of the HTTP API.
     UnknownAppId "unknown_app_id" Unauthenticated
         "no app has the id {}: is REVERB_APP_ID the same in Laravel's .env?"
     TooManyParameters "too_many_parameters" Unauthenticated
@@ -152,7 +149,6 @@ causes! {
     AuthFailuresPerIp "auth_failures_per_ip" AuthFailuresPerIp
         "{} failed to authenticate {} in a second; RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX sets the limit, and if this is your proxy, RINGVERB_TRUSTED_PROXIES must name it"
 
-    // The HTTP API.
     BodyNotJson "body_not_json" InvalidRequest
         "the body of {} is not a JSON object: {}; is the request sent by a Pusher library?"
     InvalidFields "invalid_fields" InvalidRequest
@@ -172,7 +168,6 @@ causes! {
     CoreSilent "core_silent" CoreSilent
         "an API request was answered with 503 because a core did not answer within {} ms: is the host overloaded?"
 
-    // Connections that do not open.
     Memory "memory" Memory
         "a connection was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit"
     UnknownKey "unknown_key" NoSuchApp
@@ -194,7 +189,6 @@ causes! {
     Quota "quota" Quota
         "connection refused: the app has {}, and REVERB_APP_MAX_CONNECTIONS is {}"
 
-    // Messages of clients.
     NotJson "not_json" Malformed
         "message {} is not a JSON object: a client sends {\"event\":\"...\",\"data\":{...}}"
     NoEvent "no_event" Malformed
@@ -226,7 +220,6 @@ causes! {
     ControlFrameRate "control_frame_rate" ControlFrameRate
         "a connection sent more than {} ping and pong frames in a second: not each is answered"
 
-    // Subscriptions and sign-ins.
     AuthMissing "auth_missing" Unauthorized
         "{} refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?"
     AuthType "auth_type" Unauthorized
@@ -268,7 +261,6 @@ causes! {
     WatchlistTooLong "watchlist_too_long" Other
         "a watchlist is too long: its first {} users are watched; name fewer in `watchlist` of user_data"
 
-    // Client events.
     ClientEventsDisabled "client_events_disabled" Other
         "client event {} refused: this app takes none; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members lets them through"
     ClientEventOnPublic "client_event_on_public" Other
@@ -280,7 +272,6 @@ causes! {
     ClientEventRate "client_event_rate" MessageRate
         "client event {} dropped: the connection sent more than {} in a second (RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX)"
 
-    // Connections that the server closes.
     MessageTooLarge "message_too_large" MessageTooLarge
         "a connection was closed, its message was larger than {} bytes (REVERB_APP_MAX_MESSAGE_SIZE)"
     Violation "violation" Violation

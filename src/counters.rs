@@ -1,7 +1,8 @@
 //! Counters that some threads change and others read: for the log, for tests, and for `/metrics`.
 //!
 //! Owns numbers only; the callers decide what counts. Relaxed atomics, because no counter depends on another one.
-//! Numbers only grow, except for times (`failing_since`, `oldest_queued`), which go back to 0. Names do not change.
+//! Numbers only grow, except for times (`failing_since`, `oldest_queued`), which go back to 0. Names do not change. No
+//! limits: a fixed number of words for each worker, endpoint and reason.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

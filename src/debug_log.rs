@@ -1,8 +1,8 @@
 //! The output of `--debug`, in Reverb's words and layout (docs/PROTOCOL.md rule 123).
 //!
 //! Formats traces of the shard and writes them where the log goes. Text for which the output has no room is discarded
-//! and counted there: a terminal that stops reading must not stop a core.
-//! Limit: a piece of `PIECE_BYTES` is written at once; the queue of `output` bounds what waits.
+//! and counted there: a terminal that stops reading must not stop a core. Limit: a piece of `PIECE_BYTES` is written at
+//! once; the queue of `output` bounds what waits. Owns one buffer; does not write to a stream itself.
 
 use crate::output;
 use crate::pusher::debug_text::{pretty_frame, two_columns};

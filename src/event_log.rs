@@ -81,7 +81,6 @@ struct EventLogFeed {
     lost_count: Counter,
 }
 
-/// All feeds.
 #[derive(Debug)]
 pub(crate) struct EventLog {
     is_watched: AtomicBool,

@@ -3,6 +3,7 @@
 //! Values form a list: each has a pointer to the next one. A worker keeps its current value and looks at that pointer,
 //! so that nothing is locked on a core. A value is freed when no thread has it. Threads that are no workers read
 //! `LatestValue`, which has a lock. Both know nothing of the values. No limits: values that no thread has are freed.
+//! Owns the values until no thread has them, and knows nothing of what they are.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, PoisonError};

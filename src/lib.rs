@@ -30,6 +30,8 @@
 //! | 1 | `metrics` | what one core counts: values that one thread writes and others read |
 //! | 0 | `app` `buffer` `clock` `counters` `latest_value` `limits` `phase` `slot` `text` | values |
 //! | 0 | `listed_enum` | the macro for enums with the list of their variants |
+//!
+//! No limits: this file declares modules only; each module states its own.
 #![deny(unsafe_code)]
 // Tests unwrap what they have just made.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::let_underscore_must_use))]

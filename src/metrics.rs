@@ -5,7 +5,8 @@
 //! continues: each is exact, but two of them may be of different moments. A sleeping core is not woken. Gauges are
 //! counted up and down where the thing begins and ends. `server/admin/metrics` has names and meanings.
 //!
-//! Limits: rows for `APPS_COUNTED_MAX` apps; all further apps share one.
+//! Limits: rows for `APPS_COUNTED_MAX` apps; all further apps share one. Owns one block of words for each core; does
+//! not sum or name them.
 
 mod values;
 

@@ -2,9 +2,9 @@
 //!
 //! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The
 //! admin thread keeps a `ReplyReceiver` and polls it. If it gives up, it drops the receiver, and the worker drops the
-//! request. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; over it `submit` refuses and
-//! counts. Does not carry out a request. Cost for a tick without
-//! requests: one load of the flag. ARCHITECTURE.md ("Questions of an operator") lists all files on the way.
+//! request. It knows nothing of how a request is carried out. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker;
+//! one more is refused and counted. Cost for a tick without requests: one load of the flag. ARCHITECTURE.md
+//! ("Questions of an operator") lists all files on the way.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -216,9 +216,7 @@ mod tests {
         assert!(matches!(tickets[0].try_receive(), Some(OperatorReply::Ended(AccessEnd::Done))));
         drop(tickets);
         assert!(queue.pop().is_none() && !queue.has_requests(), "nobody waits");
-        assert_eq!(
-            (queue.waiting.get(), queue.waiting_peak.get()),
-            (0, OPERATOR_REQUESTS_MAX as u64)
-        );
+        let waited = (queue.waiting.get(), queue.waiting_peak.get());
+        assert_eq!(waited, (0, OPERATOR_REQUESTS_MAX as u64));
     }
 }

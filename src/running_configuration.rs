@@ -3,7 +3,8 @@
 //! A worker looks for the next one at the beginning of each tick (`src/latest_value.rs`), applies every configuration
 //! in its order, and reports that, so the main thread knows when all cores have one. `server/change` makes new ones.
 //!
-//! Limit: none of its own. A configuration is freed when no worker has it any longer; a worker reports each once.
+//! Limit: none of its own. A configuration is freed when no worker has it any longer; a worker reports each once. Does
+//! not read files and does not check values.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;

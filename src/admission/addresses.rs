@@ -8,7 +8,7 @@
 //! Which clients share a bucket is secret, because it follows from a seed that is generated at the start.
 //!
 //! Limits: `BUCKETS` buckets in a table, made at the start; one word in `AddressSlots` for each slot of a connection. A
-//! full bucket admits without counting.
+//! full bucket admits without counting. Owns the counts only; `admission/mod.rs` decides what follows from them.
 
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -252,7 +252,6 @@ impl RateTable {
 }
 
 impl RateTable {
-    /// What was counted for the client in this second.
     pub fn count_in(&self, client: ClientAddress, unix_seconds: u64) -> u32 {
         let (bucket, _) = locate(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];

@@ -1,7 +1,8 @@
 //! The overload level of the process, the memory that is left, and the counts of refusals, shared by all workers.
 //!
 //! The measuring thread sets the level. Workers read it at handshakes, subscriptions and once a tick, never for a
-//! frame. Limits: `RINGVERB_MEMORY_MAX`; how it is measured: `server/memory.rs`.
+//! frame. Limits: `RINGVERB_MEMORY_MAX`; how it is measured: `server/memory.rs`. Does not measure memory and does not
+//! refuse anything.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -1,8 +1,8 @@
 //! Requests that take access back: of a user or of one connection (docs/PROTOCOL.md C25).
 //!
 //! Turns a request into an `AccessCommand`. Nothing here knows whether the user, the connection or the subscription
-//! exists: it may be on another node, so such a request is answered like one that ended something.
-//! Limits: those of an API request; a channel name is one that a client could subscribe to.
+//! exists: it may be on another node, so such a request is answered like one that ended something. Limits: those of an
+//! API request; a channel name is one that a client could subscribe to. Does not carry the command out: the tick does.
 
 use super::events::{channel_text, object};
 use super::routes::{HowAccessEnds, Whose};
@@ -48,7 +48,6 @@ pub(super) fn plan(
     Ok(Plan::EndAccess(AccessCommand { app, target, action }))
 }
 
-/// `channel` of the body.
 fn channel(body: &str, problems: &mut Problems) -> Option<Box<str>> {
     let members = json::members(body).into_iter().flatten();
     let given = members.filter(|(name, _)| json::is_name(name, "channel")).map(|(_, span)| span);

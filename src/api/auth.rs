@@ -4,7 +4,8 @@
 //! come in the order of their cost: app id, number of parameters, key, form of the signature, then the HMAC. All
 //! work is linear in the request, whose head `limits::HTTP_HEAD_BYTES_MAX` bounds.
 //!
-//! Limit: `limits::API_PARAMETERS_MAX` parameters in a request.
+//! Limit: `limits::API_PARAMETERS_MAX` parameters in a request. Input: a request with its body. Output: the index of
+//! the app, or a refusal.
 
 use std::borrow::Cow;
 

@@ -2,7 +2,7 @@
 //!
 //! Checks the form of a request and the limits of its app; `tick` publishes the result. `name` and `data` are copied
 //! into the frame as raw spans, so the publisher's bytes reach the subscriber. Limits:
-//! `limits::EVENT_EXPANSION_BYTES_MAX` and those of the app.
+//! `limits::EVENT_EXPANSION_BYTES_MAX` and those of the app. Does not look at subscribers or channels of a shard.
 
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;

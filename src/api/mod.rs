@@ -2,7 +2,8 @@
 //! C20).
 //!
 //! Does not wait or touch a shard: the worker carries a plan out. Texts and statuses are Reverb's, because Laravel
-//! shows them to developers.
+//! shows them to developers. Limits: `limits::API_PARAMETERS_MAX`, the request sizes of `http1`, and those of each file
+//! for its own requests.
 
 mod access;
 mod attributes;

@@ -1,7 +1,7 @@
 //! Units of the current second, over all cores: what an app has published.
 //!
 //! One atomic word has the second and the number, so no core waits for another one. A new second begins with the first
-//! unit in it. Limit: a number of 32 bits; the caller passes what an app may have.
+//! unit in it. Limit: a number of 32 bits; the caller passes what an app may have. Owns one atomic word for each app.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,7 +1,7 @@
 //! An endpoint of an app's backend: its URL, and which events it wants (docs/PROTOCOL.md C10).
 //!
 //! A value of the configuration. `pusher/webhook_event.rs` has the events, `webhook/` sends them. Limits: `config`
-//! bounds the endpoints of all apps (`validate::WEBHOOKS_MAX`) and the text of an option.
+//! bounds the endpoints of all apps (`validate::WEBHOOKS_MAX`) and the text of an option. Does not send anything.
 
 listed! {
     /// The kinds of events that a webhook can send (docs/PROTOCOL.md rule 75). A name is that in the configuration and

@@ -1,7 +1,7 @@
 //! Values for the gaps of a log line, and how each is shown.
 //!
 //! Text of a peer is quoted, escaped and cut, so that no peer makes a line long or steers a terminal. Text of this
-//! server is shown as it is. Limits: the four constants below, in bytes.
+//! server is shown as it is. Limits: the four constants below, in bytes. Owns no text: each value borrows one.
 
 use core::net::IpAddr;
 use std::fmt::{self, Write};

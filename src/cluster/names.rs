@@ -43,7 +43,6 @@ impl TopicNames {
         format!("{}{kind}:{app}:{}", self.prefix, channel.name())
     }
 
-    /// The topic of one session.
     pub(super) fn session(&self, session: SessionId) -> String {
         format!("{}link:{:016x}:{}", self.prefix, session.node.0, session.core)
     }
@@ -53,7 +52,6 @@ impl TopicNames {
         format!("{}said:{:016x}:{}", self.prefix, session.node.0, session.core)
     }
 
-    /// The topic of all sessions.
     pub(super) fn all_sessions(&self) -> String {
         format!("{}all", self.prefix)
     }

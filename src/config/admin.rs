@@ -1,7 +1,8 @@
 //! Where the admin listener is: an address, a socket file, or nowhere. PURE.
 //!
 //! Reads `RINGVERB_ADMIN` and checks `RINGVERB_ADMIN_TOKEN`. `server/admin` listens there. A listener that other hosts
-//! can reach must have a token, because metrics name apps and channels of customers.
+//! can reach must have a token, because metrics name apps and channels of customers. Limits: a token has 16 to 256
+//! characters; `validate.rs` bounds the text of an option.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

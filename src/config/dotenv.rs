@@ -74,7 +74,6 @@ pub fn parse(
                 values.insert(name.to_owned(), value);
             }
             Some(Err(fault)) => wrong(number, name, fault),
-            // A name alone unsets.
             None => {
                 values.remove(name);
             }
@@ -414,7 +413,6 @@ mod tests {
             problems[0].starts_with("line 17 (A16) is malformed: with its variables"),
             "{problems:?}"
         );
-        // What a line gives by itself is not limited here.
         assert!(read(&format!("X={}", "x".repeat(100_000))).is_ok());
     }
 

@@ -296,7 +296,6 @@ mod tests {
         let [first, second] = &config.apps[..] else { panic!("two apps") };
         assert_eq!((first.ping_interval_seconds, first.cache_ttl_seconds), (50, 1_800));
         assert_eq!(first.allowed_origins, ["a.test", "b.test"]);
-        // The options of this server belong to the app of REVERB_APP_ID.
         assert_eq!((second.key.as_str(), second.cache_ttl_seconds), ("k2", 77));
         assert_eq!(second.allowed_origins, ["c.test"]);
         sources.flags = [(Id::Port, "4".to_owned())].into();

@@ -218,7 +218,6 @@ fn is_configured_here(flags: &HashMap<Id, String>, environment: &HashMap<String,
 pub const SERVICE_FILE: &str = "/etc/ringverb/ringverb.toml";
 const TOML_FILE: &str = "ringverb.toml";
 const ENV_FILE: &str = ".env";
-/// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 fn name_of(named: Option<&Path>, default: &str) -> String {

@@ -37,7 +37,6 @@ pub struct Merged {
 
 const CREDENTIALS: [Id; 3] = [Id::AppId, Id::AppKey, Id::AppSecret];
 
-/// Merges the sources.
 #[must_use]
 pub fn merge(sources: &Sources) -> Merged {
     let mut problems = Vec::new();
@@ -237,7 +236,6 @@ fn merge_apps(
     (apps, source)
 }
 
-/// The apps of a file.
 fn texts_to_apps(tables: &[AppTexts], file: &str, problems: &mut Vec<String>) -> Vec<Values> {
     let mut apps: Vec<Values> = Vec::new();
     for (index, table) in tables.iter().enumerate() {

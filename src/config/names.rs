@@ -1,8 +1,9 @@
 //! Names of options that no reader has: misspelled ones, with the name that is probably meant. PURE.
 //!
-//! Input are the names in the environment and in `.env`; values are looked at only where Kubernetes put them.
-//! Messages never contain a value. At most `WARNINGS_MAX` names are reported, and longer names than `NAME_BYTES_MAX`
-//! are compared with nothing, so the work is linear in the number of names.
+//! Input are the names in the environment and in `.env`; values are looked at only where Kubernetes put them. Messages
+//! never contain a value. At most `WARNINGS_MAX` names are reported, and longer names than `NAME_BYTES_MAX` are
+//! compared with nothing, so the work is linear in the number of names. Limits: `WARNINGS_MAX` and `NAME_BYTES_MAX`, as
+//! above.
 
 use super::options::OPTIONS;
 

@@ -1,7 +1,8 @@
 //! Addresses and CIDR networks, as people write them in a list. PURE.
 //!
 //! A dual-stack listener shows IPv4 peers as IPv4-mapped IPv6 addresses, so both sides of a comparison are brought into
-//! their canonical form. An address without a prefix is a network of one address.
+//! their canonical form. An address without a prefix is a network of one address. No limits: a value is two addresses;
+//! `validate.rs` bounds the list.
 
 use std::net::IpAddr;
 

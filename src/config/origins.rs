@@ -2,7 +2,8 @@
 //!
 //! A browser sends `scheme://host` and a port unless it is the default one, all in lower case, in ASCII and without a
 //! path (RFC 6454 section 7). An entry that differs in form matches nothing, and the page it was meant for is refused.
-//! `pusher/origin.rs` compares; this module only accepts, normalizes or refuses entries.
+//! `pusher/origin.rs` compares; this module only accepts, normalizes or refuses entries. No limits: the entries are
+//! those of one option, whose file `load.rs` bounds.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,7 +1,8 @@
 //! How browsers reach the server (`REVERB_HOST`, `REVERB_PORT`, `REVERB_SCHEME`), and ports that Kubernetes sets. PURE.
 //!
 //! The public side is shown in the start message and used for nothing else, so a wrong value is a warning and never a
-//! reason not to start. Kubernetes sets `REVERB_PORT=tcp://...` in every pod of a namespace with a service `reverb`.
+//! reason not to start. Kubernetes sets `REVERB_PORT=tcp://...` in every pod of a namespace with a service `reverb`. No
+//! limits: one warning for each option that it looks at.
 
 use super::names::service_port;
 use super::options::OptionId as Id;

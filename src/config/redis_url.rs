@@ -1,7 +1,7 @@
 //! The address of Redis in `REDIS_URL` or `REDIS_HOST`: what is accepted, and how it is shown. PURE.
 //!
 //! A URL holds a password, and a bad one may hold it anywhere: it is shown without credentials, or not at all. Each
-//! refusal says which option to set instead. Limit: `HOST_BYTES_MAX`.
+//! refusal says which option to set instead. Limit: `HOST_BYTES_MAX` for a host.
 
 use std::net::Ipv6Addr;
 
@@ -179,7 +179,6 @@ mod tests {
             ("redis://only@a", "a", None, Some("only"), None),
             ("redis://u:@a", "a", None, Some("u"), Some("")),
             ("redis://u%3a%40:p%2F%C3%A4:%25@a", "a", None, Some("u:@"), Some("p/ä:%")),
-            // As PHP reads them.
             ("redis://u:p%zz%4@a", "a", None, Some("u"), Some("p%zz%4")),
             ("redis://u:p@ss@a", "a", None, Some("u"), Some("p@ss")),
         ] {

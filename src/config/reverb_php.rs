@@ -231,7 +231,6 @@ impl Comparison<'_> {
         values: Option<&Values>,
     ) {
         let given = values.and_then(|values| values.get(option.id));
-        // The value was chosen for this server.
         if given.is_some_and(|given| !given.is_default()) {
             return;
         }

@@ -1,7 +1,8 @@
 //! Numbers of bytes as people write them: `65536`, `64K`, `64KB`, `64 KiB`. PURE.
 //!
 //! Each unit is a power of 1024, as in the options of Redis, nginx, PHP and the JVM. Input and output are text; the
-//! table of options has the range. A number that does not fit 64 bits is no size.
+//! table of options has the range. A number that does not fit 64 bits is no size. No limits: the table of options has
+//! the range of each size.
 
 /// `None` for what is no size, or does not fit 64 bits.
 #[must_use]

@@ -69,11 +69,7 @@ pub(super) fn webhook_values(sources: &Sources) -> Values {
 
 /// Sets what the environment or `.env` has of an option.
 pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
-    let maps = [
-        (&sources.dotenv, sources.dotenv_name()),
-        // The stronger one last.
-        (&sources.environment, ENVIRONMENT),
-    ];
+    let maps = [(&sources.dotenv, sources.dotenv_name()), (&sources.environment, ENVIRONMENT)];
     for (map, source) in maps {
         // The first name wins, so the aliases are tried before it.
         for name in option.environment.iter().rev() {

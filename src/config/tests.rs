@@ -209,7 +209,6 @@ fn a_host_that_forbids_a_development_app_does_not_get_one() {
         "no app is configured, and RINGVERB_DEVELOPMENT is false (environment), which forbids a";
     assert!(problems.len() == 1 && problems[0].starts_with(expected), "{problems:?}");
     assert!(load(&with_environment(&[("RINGVERB_DEVELOPMENT", "false")])).is_ok());
-    // A wrong value is one mistake, not two.
     let wrong = map(&[("RINGVERB_DEVELOPMENT", "maybe")]);
     let problems = load(&Sources { environment: wrong, ..Sources::default() }).unwrap_err();
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -261,7 +260,6 @@ fn paths_and_booleans_in_every_spelling() {
         ("0", false),
         ("off", false),
         ("no", false),
-        // Not set, so the default.
         ("", false),
         ("null", false),
         ("(null)", false),
@@ -285,7 +283,6 @@ fn an_app_of_both_sources_keeps_values_that_only_the_file_has() {
     assert_eq!(app.allowed_origins, ["a.test"]);
     assert_eq!((app.ping_interval_seconds, app.activity_timeout_seconds), (9, 8));
     assert_eq!(config.source, "environment and ringverb.toml");
-    // Of two apps with that id, one is too many.
     sources.toml = format!("{toml}{toml}").parse().unwrap();
     assert_eq!(load(&sources).unwrap_err(), ["two apps have the id 1001"]);
 }
@@ -301,7 +298,6 @@ fn options_of_an_app_that_is_not_there_are_warned_of() {
     let warnings = merge(&sources).warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].starts_with(".env: REVERB_APP_MAX_CONNECTIONS has no effect"));
-    // Without apps in the file they are the development app's.
     let sources = Sources { dotenv: sources.dotenv, ..Sources::default() };
     assert!(merge(&sources).warnings.is_empty());
     assert_eq!(load(&sources).unwrap().apps[0].connections_max, Some(5));

@@ -18,7 +18,6 @@ use super::options::{OptionSpec, Scope, of_scope};
 pub(super) struct Texts(HashMap<String, String>);
 
 impl Texts {
-    /// The text of an option.
     pub(super) fn of(&self, option: &OptionSpec) -> Option<&String> {
         self.0.get(option.key)
     }

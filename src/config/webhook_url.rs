@@ -2,7 +2,7 @@
 //!
 //! A URL may carry credentials in its userinfo and tokens in its query, so neither is ever shown. Accepted is what
 //! `ureq` sends unchanged; a URL that a client would have to encode first is refused with the reason. Limit:
-//! `URL_BYTES_MAX`.
+//! `URL_BYTES_MAX` for a URL.
 
 /// Longest URL in bytes. Servers take about 8,000.
 const URL_BYTES_MAX: usize = 2_000;

@@ -2,7 +2,7 @@
 //!
 //! Tolerant, like the servers that our clients were written against: what is not an escape stays as it was sent, and a
 //! pair without `=` has an empty value. What needs no decoding is borrowed. The work is linear in the text; the limit
-//! is that of the request's head.
+//! is that of the request's head. No limits: the head of a request bounds the text (`limits::HTTP_HEAD_BYTES_MAX`).
 
 use std::borrow::Cow;
 

@@ -2,7 +2,7 @@
 //! PURE.
 //!
 //! The texts are plain, as in docs/PROTOCOL.md rule 59. `request.rs` and `head.rs` find the errors, and the session
-//! answers and closes: where the next request would begin is not known.
+//! answers and closes: where the next request would begin is not known. No limits: values without a heap.
 
 listed! {
     /// The request is not read to its end: answer with `status` and `body`, then close the connection,

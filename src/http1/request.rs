@@ -3,7 +3,7 @@
 //! Resumable with linear work: the search for the end of the head looks at new bytes only, and body bytes are moved
 //! once. Limits: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`, head and body together by
 //! `RequestLimits::request_size_max`, as Reverb counts. A declared length is judged with the head; memory grows with
-//! the bytes that arrive.
+//! the bytes that arrive. Owns the state of one incomplete request; knows nothing of sockets and paths. PURE.
 
 use super::chunked::Chunked;
 use super::head::Framing;

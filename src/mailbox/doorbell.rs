@@ -4,8 +4,9 @@
 //! flag. Each side has a SeqCst fence between its two steps. Without the fences a store and the following load can be
 //! reordered, and neither side sees the other. The flag's own ordering is not enough, because the indexes of the rings
 //! are not SeqCst. tests/loom runs this file over a model of the ring, in every order with at most five preemptions.
-//! Owns the flag and the eventfd; does not know rings or mail. No limits: many rings of one sleep are one write. Cost
-//! of a ring to a core that is awake: a fence and a load.
+//! Owns the flag and the eventfd; does not know rings or mail. No limits: many rings of one sleep are one write. Cost:
+//! a ring to a core that is awake is a fence and one load of an atomic word; one that wakes it is a compare-and-swap
+//! and one system call more.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};

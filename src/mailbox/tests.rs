@@ -84,7 +84,6 @@ fn cores_that_flood_each_other_do_not_deadlock() {
         assert!(mailboxes[from].is_congested(), "publishers wait");
     }
     let mut received = [0; 2];
-    // What a worker does in a tick.
     for _ in 0..100 {
         for (mailbox, received) in mailboxes.iter_mut().zip(&mut received) {
             let mut mail = Vec::new();

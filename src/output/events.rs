@@ -9,7 +9,6 @@ pub(crate) const PEER: &str = "ringverb::peer";
 /// The target of the access log, with a budget of its own.
 pub(crate) const ACCESS: &str = "ringverb::access";
 
-/// One event.
 #[derive(Debug)]
 pub(super) struct LogEventSpec {
     pub(super) name: &'static str,

@@ -4,7 +4,8 @@
 //! without a reader, a terminal that Ctrl-S has stopped, a slow disk. Text that finds the queue full is discarded and
 //! counted, and so is text that cannot be written. One line reports the losses when the stream accepts text again.
 //!
-//! Limits: those of `Bounds`. Text over them is discarded and counted.
+//! Limits: those of `Bounds`. Text over them is discarded and counted. Owns one queue and one thread; knows nothing of
+//! levels and formats.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -24,7 +25,6 @@ pub(super) struct Bounds {
     pub(super) bytes_max: usize,
 }
 
-/// Lines that were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostLines {
     /// The queue was full: the reader was too slow.
@@ -82,7 +82,6 @@ struct LossCounts {
 #[derive(Debug, Default)]
 struct LossCount {
     unreported: AtomicU64,
-    /// Since the start.
     since_start: AtomicU64,
 }
 
@@ -416,7 +415,6 @@ mod tests {
         let lost = 10_000 - pushed.len() as u64;
         assert!(!lane.flush(soon(50)), "nobody reads");
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        // A pipe, a batch, the queue.
         assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
         assert_eq!(lane.losses().queue_full, lost);
         assert_eq!(lane.lost_in_all(), lane.losses());

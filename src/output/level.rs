@@ -1,7 +1,8 @@
 //! Which events are logged: the level of the configuration, or the filter in `RUST_LOG`.
 //!
 //! Owns the subscriber of `tracing`, whose filter can be replaced while the process runs: `set_level` is called when
-//! the configuration is read again. The access log has an option of its own, so no level switches it off.
+//! the configuration is read again. The access log has an option of its own, so no level switches it off. No limits:
+//! one filter for the process.
 
 use std::env;
 use std::sync::OnceLock;

@@ -2,7 +2,8 @@
 //!
 //! The only table of codes; texts are Reverb's where Reverb has one. pusher-js decides by the code alone: 4000 to 4099
 //! do not connect again, 4100 to 4199 wait first, 4200 to 4299 connect at once. `cause` has the reasons for the log,
-//! and `ws/violation.rs` the close codes of WebSocket itself. PURE data; does not decide when an error is sent.
+//! and `ws/violation.rs` the close codes of WebSocket itself. PURE data; does not decide when an error is sent. No
+//! limits: a table of constants.
 
 /// One error: a code of the protocol and its text. The texts are Reverb's where Reverb has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,7 +30,6 @@ pub enum Inbound<'a> {
     },
 }
 
-/// `pusher:subscribe`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Subscribe {
     pub channel: String,
@@ -177,7 +176,6 @@ impl MalformedMessage {
 }
 
 impl MalformedMessage {
-    /// `event` has no channel, or this one.
     fn channel(event: &str, span: Option<&str>) -> Self {
         let value = match span {
             None => format!("{event} has no channel"),

@@ -2,7 +2,7 @@
 //! header.
 //!
 //! `data` of the server's own events is a string that contains JSON (rule 2). A publisher's `data` is copied as the raw
-//! span of the request. Callers limit the input.
+//! span of the request. Callers limit the input. Limits: those of the callers, for each text that is copied.
 
 use super::error_code::ErrorCode;
 use super::json;
@@ -14,7 +14,6 @@ pub const PING: &[u8] = br#"{"event":"pusher:ping"}"#;
 /// `pusher:pong`, without data as Reverb sends it.
 pub const PONG: &[u8] = br#"{"event":"pusher:pong"}"#;
 
-/// `pusher:connection_established`.
 pub fn connection_established(
     socket_id: SocketId,
     activity_timeout_seconds: u32,

@@ -2,7 +2,7 @@
 //!
 //! It is a test double for the test suite of an app. One object a line: `app_id`, `event`, `data` and `channel` as
 //! published, and `socket_id` where one was left out. Limit: none of its own; `output/lane.rs` bounds the text that
-//! waits.
+//! waits. Does not write to a stream: `output` does.
 
 use super::json;
 use super::socket_id::SocketId;

@@ -3,7 +3,7 @@
 //!
 //! The first number modulo the number of workers is the worker that generated it, so no two workers generate the same
 //! one. The rest is random, so an id cannot be guessed. It does not tell where the connection is now, because a
-//! transfer can move it.
+//! transfer can move it. Limits: two numbers of 32 bits; a text of other numbers is no socket id.
 
 use std::fmt;
 

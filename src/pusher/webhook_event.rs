@@ -1,7 +1,7 @@
 //! One event of a webhook and its JSON (docs/PROTOCOL.md rule 75). PURE.
 //!
 //! The shard creates events and `webhook` delivers them. Names and texts are those of the channel or client event; the
-//! caller has limited them.
+//! caller has limited them. Limits: those of the channel's name, of a user id and of a client event's data.
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@
 //! levels end the process; `*-1` and `$-1` are faults to its RESP3 decoder; its maps forget their order. Code in front
 //! of it that prevents this would have to find the end and the depth of each value, and would be a decoder itself.
 //!
-//! Limits: those of `reader.rs` for a reply; the caller bounds commands.
+//! Limits: those of `reader.rs` for a reply; the caller bounds commands. Owns no state.
 
 // What a peer sends decides no index.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]

@@ -5,7 +5,8 @@
 //! bytes, never with a declared length.
 //!
 //! Limits: `VALUE_BYTES_MAX` for one value (twice that while a vector grows), `LEVELS_MAX`, `TEXT_BYTES_MAX` of a line.
-//! Over one of them the input is malformed, and the connection ends.
+//! Over one of them the input is malformed, and the connection ends. Owns the bytes of one incomplete value; knows
+//! nothing of commands. PURE.
 
 use super::Value;
 

@@ -3,9 +3,10 @@
 //!
 //! Both versions are read: v2 (`cpu.max`, `memory.max`) and v1 (`cpu.cfs_quota_us`, `memory.limit_in_bytes`). A limit
 //! holds for the group and for all groups below it. So the smallest limit of the process's group and its ancestors
-//! counts, as far up as the mount shows them; in a container its root is usually the container's own group. A file
-//! that is missing or has another form sets no limit. Decisions use the texts of files, which a function
-//! of the caller reads; `CgroupLimits::of_this_process` reads the real ones. No limits: a few files at the start.
+//! counts, as far up as the mount shows them; in a container its root is usually the container's own group. A file that
+//! is missing or has another form sets no limit. Decisions use the texts of files, which a function of the caller
+//! reads; `CgroupLimits::of_this_process` reads the real ones. No limits: a few files at the start. Does not decide
+//! what follows from a limit (`resources.rs`).
 
 use std::fmt;
 use std::fs::File;
@@ -275,7 +276,6 @@ mod tests {
             ("/sys/fs/cgroup/a.slice/cpu.max", "50000 20000\n"),
             ("/sys/fs/cgroup/a.slice/b.scope/memory.max", "1073741824\n"),
             ("/sys/fs/cgroup/a.slice/memory.max", "536870912\n"),
-            // Another group's.
             ("/sys/fs/cgroup/c.slice/memory.max", "1\n"),
             ("/sys/fs/cgroup/a.slice/b.scope/d/cpu.max", "1 100000\n"),
         ];

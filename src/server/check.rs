@@ -2,7 +2,7 @@
 //!
 //! First the values that differ from the defaults with where each comes from, then all others if they are asked for,
 //! then what a start would find (`doctor`). Secrets are masked by their kind in the table of options, so a new secret
-//! cannot be shown by omission.
+//! cannot be shown by omission. No limits: one line for each option and finding.
 
 use std::fmt::Write;
 
@@ -217,7 +217,6 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("port = 8080") && text.contains("# default"), "{text}");
-        // As it is served, whatever the spelling was.
         for part in [
             "path = \"/ws\"",
             "debug = true",

@@ -17,6 +17,8 @@
 //! - `last-signal` (`ending.rs`): it empties the main thread's queue while that thread waits for webhooks;
 //! - `stand-in` (`takeover/replacement.rs`): `waitpid` has no descriptor before Linux 5.3;
 //! - `signals-late`, and a process that only waits for its stand-in (`takeover/replacement.rs`): they have no server.
+//!
+//! No limits: a fixed list of tasks; each file above bounds its own.
 
 use std::future::Future;
 use std::io::{self, Read, Write};

@@ -1,7 +1,8 @@
 //! The shutdown delay (`RINGVERB_SHUTDOWN_DELAY`), between a signal and the drain.
 //!
 //! During it `/up` answers 503, and everything else is served, so that a load balancer takes the server out before its
-//! connections are closed. Owns the time only; `life.rs` waits, and a second signal ends the delay.
+//! connections are closed. Owns the time only; `life.rs` waits, and a second signal ends the delay. No limits: one
+//! moment; the option has its range.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -7,7 +7,8 @@
 //! (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost alone; the supervisor
 //! restarts it.
 //!
-//! Limit: one listener for each worker and port.
+//! Limit: one listener for each worker and port. Does not read a configuration again (`change/mod.rs`) and does not
+//! serve a client.
 
 mod threads;
 

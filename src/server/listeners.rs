@@ -3,7 +3,7 @@
 //! A start binds once without SO_REUSEPORT to find another server, and then once for each worker with it, so that the
 //! kernel spreads connections over the workers. Listeners that come from a running server do not come this way
 //! (`takeover/mod.rs`). Limits: `PORT_WAIT_MS` for a port that is in use, `BACKLOG` connections in the kernel's queue
-//! of each listener.
+//! of each listener. Does not accept: workers do.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

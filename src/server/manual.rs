@@ -1,7 +1,8 @@
 //! Completions for shells and manual pages, both made from the definition of the command line.
 //!
 //! They read no configuration and start nothing. `packaging/release` puts their output into the archives and packages.
-//! Input: the definition in `cli.rs`. Output: standard output, or files in a folder that exists.
+//! Input: the definition in `cli.rs`. Output: standard output, or files in a folder that exists. No limits: the command
+//! line is constant.
 
 use std::io;
 use std::path::Path;

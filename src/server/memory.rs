@@ -3,10 +3,11 @@
 //! The target is 1/32 (3 %) below the limit, because memory still grows between two measurements: answers are made for
 //! clients that have read so far, and pages are touched that were charged earlier. Over the target, new connections and
 //! subscriptions are refused and the connections that keep most are closed. This ends 1/16 (6 %) below the target, so
-//! that it does not begin and end with each measurement. Publishes are refused while the process is more than 1/8
-//! (12.5 %) over the limit. Below the target, workers may charge no more than what is left of it until the next
-//! measurement (`MemoryAccount`). The resident set is what the kernel's out-of-memory killer looks at. The kernel
-//! updates it in steps of some hundred KiB for each CPU, which is noise for limits of many MiB.
+//! that it does not begin and end with each measurement. Publishes are refused while the process is more than 1/8 (12.5
+//! %) over the limit. Below the target, workers may charge no more than what is left of it until the next measurement
+//! (`MemoryAccount`). The resident set is what the kernel's out-of-memory killer looks at. The kernel updates it in
+//! steps of some hundred KiB for each CPU, which is noise for limits of many MiB. Limits: `RINGVERB_MEMORY_MAX`, which
+//! it enforces.
 
 use std::fs::File;
 use std::io;
@@ -183,7 +184,6 @@ mod tests {
         ] {
             assert!(first.contains(part), "{first}");
         }
-        // However often it changes.
         let more: Vec<String> =
             (1..200).filter_map(|at| line(250 + at * 50, 80 + at % 40)).collect();
         assert!(more.is_empty(), "{more:#?}");

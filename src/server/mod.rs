@@ -4,7 +4,7 @@
 //! This file chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options, `life.rs` starts
 //! the threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server. Everything here may
 //! block, because the workers have threads of their own. An error of the operator is a sentence with exit code 1; all
-//! problems of a configuration are reported at once. No limits of its own.
+//! problems of a configuration are reported at once. Owns no state. No limits: each command has its own.
 
 mod admin;
 mod banner;
@@ -387,7 +387,9 @@ fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
         .inspect_err(|error| {
             tracing::info!(
                 event = "development_access_not_published",
-                "`ringverb publish` will not find this server by itself: {error}"
+                "`ringverb publish` and the other commands will not find this server by themselves, because its \
+                 credentials could not be written for them: {error}. They need a writable /tmp, or a folder of this \
+                 user in XDG_RUNTIME_DIR (in a container: --tmpfs /tmp)"
             );
         })
         .ok()

@@ -2,7 +2,7 @@
 //!
 //! The start and `ringverb check` ask before they do anything else, so that an occupied port has an error text with its
 //! owner. The answer may be old by the time the port is bound; `listeners.rs` reports the error then. Owns no state. No
-//! limits.
+//! limits: one socket for a moment.
 
 use std::io;
 use std::net::SocketAddr;

@@ -3,7 +3,8 @@
 //! Asked before anything starts. Each error has its remedy: a command, an option or a setting of the system.
 //! `worker/kernel/probe.rs` tries io_uring, and all workers use the same interface. It also raises the limit of
 //! descriptors as far as the kernel allows, up to `limits::DESCRIPTORS_MAX`. Output: the kernel interface, or a
-//! `StartError`. Does not start a thread that lasts. Limit: `DESCRIPTORS_MAX`.
+//! `StartError`. Does not start a thread that lasts. Limits: `limits::DESCRIPTORS_MAX` for the descriptors that it asks
+//! for.
 
 use std::fmt;
 use std::io;

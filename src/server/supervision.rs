@@ -3,7 +3,7 @@
 //! A notification is one datagram with lines of text (sd_notify(3)). Without NOTIFY_SOCKET nothing is sent. The
 //! watchdog is notified only if every worker has run since the last notification: a worker that hangs keeps a part of
 //! all connections, and only a new process repairs that. Limits: one short datagram at a time; a full socket of systemd
-//! delays the main thread, which serves no client.
+//! delays the main thread, which serves no client. Does not decide when the server is ready or stops.
 
 use std::ffi::OsStr;
 use std::io;

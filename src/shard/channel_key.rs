@@ -2,8 +2,9 @@
 //!
 //! Keys are made where a name comes in, checked by `pusher/channel_name.rs`, and travel in mail and tables by reference
 //! count. The hash chooses the home core (`ChannelKeys::home`). Its seed is the same on all cores of a process, and
-//! unknown outside, so that no client can choose names that fall on one core or into one bucket.
-//! Limit: 32 bytes for a key (asserted); the name is shared.
+//! unknown outside, so that no client can choose names that fall on one core or into one bucket. Limit: 32 bytes for a
+//! key (asserted); the name is shared. Cost: a key of a new name is one allocation and one hash of the name; a copy of
+//! a key is one atomic increment.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -30,7 +31,6 @@ impl ChannelKey {
         &self.name
     }
 
-    /// The name, shared with the key.
     #[must_use]
     pub fn shared_name(&self) -> Arc<str> {
         self.name.clone()

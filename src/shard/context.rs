@@ -1,7 +1,7 @@
 //! What a core is set to and what time it is: every rule of the shard may read it, none changes it. PURE.
 //!
-//! `Shard::advance` alone moves the clock.
-//! No limits: it is read only, but for the clock.
+//! `Shard::advance` alone moves the clock. No limits: it is read only, but for the clock. Cost: one step to read a
+//! setting, without an allocation or an atomic operation.
 
 use std::sync::Arc;
 

@@ -34,13 +34,23 @@ const _: () = assert!(ROWS_MAX <= SLICE_ENTRIES_MAX as usize, "members are one s
 #[derive(Clone, Debug)]
 pub enum Inspection {
     /// Channels of an app whose name contains a text.
-    Channels { app: AppIndex, contains: Box<str> },
+    Channels {
+        app: AppIndex,
+        contains: Box<str>,
+    },
     /// The subscribers of a channel, and its members if this core is its home.
-    Channel { app: AppIndex, name: Box<str> },
+    Channel {
+        app: AppIndex,
+        name: Box<str>,
+    },
     /// Connections whose socket id or user id contains a text; of one app or of all.
-    Connections { app: Option<AppIndex>, contains: Box<str> },
-    /// One connection.
-    Connection { socket_id: SocketId },
+    Connections {
+        app: Option<AppIndex>,
+        contains: Box<str>,
+    },
+    Connection {
+        socket_id: SocketId,
+    },
     /// The nodes that this core's cluster session sees.
     Nodes,
 }
@@ -74,7 +84,7 @@ pub struct ConnectionRow {
 /// The inside of one connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionDetails {
-    pub connection_row: ConnectionRow,
+    pub row: ConnectionRow,
     /// Names of the channels, `ROWS_MAX` at most.
     pub channels: Vec<Arc<str>>,
     /// Bytes that it makes the server keep.
@@ -358,7 +368,7 @@ impl Shard {
         let channels = found.subscriptions.iter().take(ROWS_MAX);
         let channels = channels.filter_map(|one| self.local.channels.get(one.channel));
         Some(ConnectionDetails {
-            connection_row: self.connection_row(key.slot, found, user_id_of(found)),
+            row: self.connection_row(key.slot, found, user_id_of(found)),
             channels: channels.map(|channel| channel.key.shared_name()).collect(),
             kept_bytes: self.kept_bytes(key) as u64,
             is_closing: found.closing,

@@ -1,7 +1,8 @@
 //! What holds between two calls, checked over the whole state. PURE. For tests, the simulator
 //! and debug builds, whose workers call it once a second: the cost is that of the whole state.
 //!
-//! Each part checks its own in its `invariants.rs`. Here are those between the parts.
+//! Each part checks its own in its `invariants.rs`. Here are those between the parts. Limits: the state that it walks
+//! over. Cost: a step for each entry of every table, and no change.
 
 use super::{SendQueue, Shard};
 use crate::metrics::Tally;

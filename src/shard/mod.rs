@@ -15,6 +15,9 @@
 //! - Processing own mail enqueues frames and changes channels. It neither frees a slot nor closes a connection: slow
 //!   consumers wait in `Local::overflowed` for `settle`.
 //! - `check_invariants` has the others. Simulator and unit tests call it.
+//!
+//! Limits: those of its parts. Cost: a call hands on to one part, a few steps; a core without other cores loops over
+//! its own mail in the same call.
 
 mod access;
 mod channel_key;

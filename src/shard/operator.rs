@@ -5,7 +5,7 @@
 //! in slices, like a question of its own operator (`inspect.rs`); `inspect/answer.rs` makes the answer. Limits:
 //! `ANSWER_BYTES_MAX` for the texts of one core's answer, so that the answer of a node with `WORKERS_MAX` cores fits
 //! into a message; `OPERATOR_ORDERS_MAX` questions that wait for a core, above which it answers `Busy`, and
-//! `ORDER_TIME_MS` for each.
+//! `ORDER_TIME_MS` for each. Cost: only while an operator asks. A copy of a row copies its texts.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,15 +24,28 @@ pub(super) const ORDER_TIME_MS: u64 = 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperatorQuestion {
     /// Channels of an app whose name contains a text.
-    Channels { app: Box<str>, contains: Box<str> },
+    Channels {
+        app: Box<str>,
+        contains: Box<str>,
+    },
     /// The members and subscribers of a channel.
-    Channel { app: Box<str>, name: Box<str> },
+    Channel {
+        app: Box<str>,
+        name: Box<str>,
+    },
     /// Connections whose socket id or user id contains a text; of one app or of all.
-    Connections { app: Option<Box<str>>, contains: Box<str> },
-    /// One connection.
-    Connection { socket_id: SocketId },
+    Connections {
+        app: Option<Box<str>>,
+        contains: Box<str>,
+    },
+    Connection {
+        socket_id: SocketId,
+    },
     /// End a connection, or its subscription to a channel.
-    EndAccess { socket_id: SocketId, channel: Option<Box<str>> },
+    EndAccess {
+        socket_id: SocketId,
+        channel: Option<Box<str>>,
+    },
 }
 
 /// What one core of a node answers.

@@ -1,8 +1,8 @@
 //! Questions of the HTTP API and this core's part of the answer (docs/PROTOCOL.md C9, C19). PURE.
 //!
-//! Subscribers are counted where they are, users and cached events at the channel's home; the asker adds up. A
-//! count is thus never stored twice and cannot drift (docs/PROTOCOL.md rule 85).
-//! Cost: linear in the channels of the app that is asked about.
+//! Subscribers are counted where they are, users and cached events at the channel's home; the asker adds up. A count is
+//! thus never stored twice and cannot drift (docs/PROTOCOL.md rule 85). Cost: a step for each channel of the app that
+//! is asked about, or one look-up for each name.
 //!
 //! Limits: the channels of one app, or the names of one request, which `api` bounds by its body; the API waits
 //! `limits::GATHER_TIMEOUT_MS` for all answers.

@@ -2,7 +2,8 @@
 //!
 //! The flush takes dirty connections and their send queues here, and reports what was sent. The worker passes on what
 //! it has measured: headroom, the reserve of HTTP, bytes of incomplete input. Every call is a line that hands on to
-//! `Local`, which owns queues, account and limits.
+//! `Local`, which owns queues, account and limits. No limits: `Local` has them. Cost: a step for each call, no
+//! allocation.
 
 use super::Shard;
 use super::local::connection::ConnectionKey;

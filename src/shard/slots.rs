@@ -4,7 +4,8 @@
 //! a generation, or the channel's key, beside it. Slots of connections (`Slot`) and of channels (`ChannelSlot`) have
 //! types of their own, because a subscription names both. Indexing with a slot that is free panics; `get` does not.
 //!
-//! Limit: 2^32 - 1 entries, which no core has memory for. What bounds the entries is with each table.
+//! Limit: 2^32 - 1 entries, which no core has memory for. What bounds the entries is with each table. Cost: an index or
+//! a hash look-up, no allocation unless the table grows.
 
 use std::fmt;
 use std::ops::{Index, IndexMut};

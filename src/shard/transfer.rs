@@ -2,7 +2,8 @@
 //!
 //! Only a shard at rest is exported: no input, and no mail under way, so every subscription is acknowledged and every
 //! number at a home is exact. Moments are those of a clock that both processes share. `state.rs` has the values.
-//! Cost: linear in the connections and channels of the core; it is paused during that time.
+//! Limits: those of the importing core. Cost: a copy of the state of each connection and channel of the core, which is
+//! paused during that time.
 
 use super::mail::{Mail, Restore};
 use super::state::{ChannelState, ConnectionState, TransferFault};

@@ -2,8 +2,9 @@
 //!
 //! A webhook is made only for an app that wants it. The worker takes it from `Outbox::webhooks` and gives it to
 //! `webhook::Feed`, which filters, batches and sends. With several nodes `cluster/transitions.rs` decides which node
-//! makes the webhook of a first join or a last leave.
-//! Limits: events of public channels by one connection (`local/pace.rs`); the ring of the worker (`webhook/budget.rs`).
+//! makes the webhook of a first join or a last leave. Limits: events of public channels by one connection
+//! (`local/pace.rs`); the ring of the worker (`webhook/budget.rs`). Cost: nothing where the app wants no webhook but
+//! one look at its kinds; an event copies its channel's name and the user id.
 
 use super::channel_key::ChannelKey;
 use super::context::Context;

@@ -3,7 +3,8 @@
 //! A queue of one frame is sent from its own memory. Several frames are copied into an arena first, because one send of
 //! 400 bytes costs a quarter of four sends of 100. The kernel's TCP send is the cost of a delivery; the cost here is a
 //! queue entry and an SQE. With TLS, what waits is sealed in the arena as one record. Limit: `FLUSHES_PER_TICK_MAX`
-//! connections in a tick.
+//! connections in a tick. Cost: for a connection a step through its queue and, with several frames, a copy to the
+//! arena; no allocation. One or two sends are a system call each, more are one for up to 64 (io_uring).
 
 use super::kernel::{Kernel, Send, Sent, SessionKey};
 use super::reactor::Reactor;

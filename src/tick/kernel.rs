@@ -5,7 +5,8 @@
 //!
 //! A watch for reading reports once if bytes wait already, and then each time that more arrive. It does not report
 //! bytes again that were left unread, so a caller that does not read everything must remember that. A report can be
-//! spurious: the read after it then finds nothing.
+//! spurious: the read after it then finds nothing. Limits: `limits::SENDS_PER_SUBMIT` sends in a batch. Cost: a method
+//! is a static call without an allocation; `worker/kernel` states its system calls.
 
 use core::net::SocketAddr;
 

@@ -16,7 +16,8 @@
 //!
 //! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in
 //! `final_bytes` for each connection with TLS that ended in this tick. A kernel reports at once at most what its ring
-//! has completions for (`limits::RING_COMPLETIONS_LARGE`), or `limits::EPOLL_EVENTS_MAX` events.
+//! has completions for (`limits::RING_COMPLETIONS_LARGE`), or `limits::EPOLL_EVENTS_MAX` events. Cost: an entry of 16
+//! bytes for each socket; a report is one look-up by slot, a read one system call.
 
 mod end;
 mod invariants;
@@ -142,7 +143,6 @@ pub struct Reactor<K: Kernel> {
     pub accounts: Vec<AddressChange>,
 }
 
-/// One listener.
 pub(super) struct ListenerState<L> {
     pub(super) listener: L,
     /// Connections may be waiting.

@@ -4,7 +4,8 @@
 //! Owns no state. It moves mail between shard and rings, in the order that the order of events needs: `FromHome` mail
 //! first, then `ToHome` mail of all cores by its stamps, then mail of this core to itself. Does not touch sockets, so
 //! that requests of clients, of the API and of operators use the same code. Limits: `limits::MAIL_PER_TICK_MAX` for
-//! each ring; its buffers are reused.
+//! each ring; its buffers are reused. Cost: one load for each ring, one store for each that had mail, and the work of
+//! each mail; no allocation unless a list grows.
 
 use std::sync::Arc;
 

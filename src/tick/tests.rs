@@ -227,7 +227,6 @@ fn sockets_that_are_queued_to_be_read_are_a_gauge_with_a_peak() {
     }
     core.note_gauges();
     assert_eq!((metrics.ready_sockets.get(), metrics.ready_sockets.peak()), (3, 3));
-    // They have nothing to read.
     tick(&mut core);
     core.note_gauges();
     assert_eq!((metrics.ready_sockets.get(), metrics.ready_sockets.peak()), (0, 3));
@@ -241,7 +240,6 @@ fn a_question_of_another_node_over_the_limit_is_answered_without_this_node() {
         let question = OperatorQuestion::Connections { app: None, contains: "".into() };
         core.begin_node_question(from, number, Some(NodeQuestion::Operator(question)));
     };
-    // The worker answers none of them.
     (0..1_024).for_each(|number| ask(&mut core, number));
     let metrics = core.shard.metrics().clone();
     assert_eq!((metrics.gathers.get(), metrics.gathers_refused.get()), (1_024, 0));

@@ -4,7 +4,8 @@
 //! between the cores of a process, all of them are at rest. `export_connections` then exports the complete state and
 //! changes nothing, so `resume` undoes a failed transfer.
 //!
-//! Limit: none of its own; `worker/transfer/stream.rs` bounds a batch of connections.
+//! Limit: none of its own; `worker/transfer/stream.rs` bounds a batch of connections. Cost: nothing while no process
+//! takes over; an export copies the state of every connection.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Alerts of TLS (RFC 8446 section 6): the numbers that this server sends, and texts for all that peers send. PURE.
 //!
 //! The texts are for log lines: they say what the peer did or reports, in words that an operator can search for. A
-//! number without a text has a general one.
+//! number without a text has a general one. No limits: a table of constants.
 
 /// A fatal alert, or `CLOSE_NOTIFY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

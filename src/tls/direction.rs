@@ -1,7 +1,8 @@
 //! One direction of an established connection: its key, IV, sequence number and traffic secret. PURE.
 //!
 //! Keys are kept as bytes, because an expanded AES key has 544 bytes. They are expanded for each burst: the one record
-//! of a flush, or all records of a read (docs/decisions/0011). ring does the cryptography. Limit: `SEQUENCE_MAX`.
+//! of a flush, or all records of a read (docs/decisions/0011). ring does the cryptography. Limit: `SEQUENCE_MAX`
+//! records of one key.
 
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;

@@ -3,7 +3,8 @@
 //! Input: received bytes. Output: bytes to send, and at the end a `RecordLayer` with the keys. rustls is shown one
 //! record at a time, where it was received, so it never opens a record after the client's Finished. A buffer is
 //! allocated only for a record or message of which a part is missing. After an error only rustls' alert is read: a
-//! further call would panic inside rustls if part of a message had been received. Limit: `INPUT_BYTES_MAX`.
+//! further call would panic inside rustls if part of a message had been received. Limit: `INPUT_BYTES_MAX` of input
+//! that is not complete.
 
 mod text;
 
@@ -53,7 +54,6 @@ const RECORD_TOO_LONG: HandshakeError =
     HandshakeError::Failed("it sent a handshake record over 16,384 bytes");
 const _: () = assert!(INPUT_BYTES_MAX == 16_645 && CONTENT_BYTES_MAX == 16_384, "the texts");
 
-/// One handshake.
 pub struct Handshake {
     /// `None` after its end.
     connection: Option<UnbufferedServerConnection>,

@@ -4,7 +4,8 @@
 //! (`ticket.rs`), the checks of certificates (`identity.rs`), and the buffers of a socket (`socket.rs`). Knows no HTTP,
 //! no WebSocket and no socket. PURE, with one exception: rustls and the tickets draw random numbers. `socket.rs` has
 //! the trait that the simulator implements with a cipher of its own. docs/decisions/0011 has the measurements: an
-//! established connection keeps 224 bytes, because no TLS library stays beside it.
+//! established connection keeps 224 bytes, because no TLS library stays beside it. Limits: `sizes.rs` for a record,
+//! `handshake.rs` for a handshake, `socket.rs` for what waits.
 
 pub(crate) mod acceptor;
 pub mod alert;

@@ -1,7 +1,8 @@
 //! Private keys from PEM text, also those that a passphrase encrypts (PKCS#8 with PBES2, RFC 8018). PURE.
 //!
 //! OpenSSL has written this format since version 1.0.0. The format before it derives keys with one round of MD5, so it
-//! is refused with the command that converts it. The cryptography is that of the crate pkcs8.
+//! is refused with the command that converts it. The cryptography is that of the crate pkcs8. Limits: the rounds and
+//! memory of a key derivation (`is_affordable`).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -298,7 +298,6 @@ impl RecordLayer {
         };
         let event = self.process(kind, content, HEADER_BYTES + explicit)?;
         if self.receiving.sequence == 0 {
-            // It was a key update.
             *burst = BurstKey::default();
         }
         Ok(Some((HEADER_BYTES + length, event)))

@@ -2,7 +2,8 @@
 //!
 //! rustls passes them only to a key log, and within the call that derives them. Without the traffic secrets no key
 //! update is possible after the handshake; without that of the client's handshake, early data could not be recognized.
-//! Nothing is logged. Secrets are zeroed when the handshake ends.
+//! Nothing is logged. Secrets are zeroed when the handshake ends. No limits: a fixed number of secrets for each
+//! handshake.
 
 use std::cell::Cell;
 

@@ -90,7 +90,6 @@ impl Pair {
         Self { client, server, piece, received: Vec::new(), end: None }
     }
 
-    /// What the client has to send.
     fn client_sends(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
@@ -415,7 +414,6 @@ fn another_protocol_than_http_1_1_is_refused_with_an_alert() {
 fn an_error_after_an_incomplete_message_is_no_panic() {
     let mut pair = Pair::new(any_client(), &server_config(), usize::MAX);
     let hello = pair.client_sends();
-    // The hello in two records, and an empty one between them.
     let (first, rest) = hello[5..].split_at(20);
     let record = |kind: u8, content: &[u8]| {
         let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();

@@ -2,7 +2,7 @@
 //!
 //! The server keeps no state for them. Keys come from outside, so that all workers, the next process and other nodes
 //! open each other's tickets. Nodes derive them from a secret that they share. The first key of a list seals, all open.
-//! PURE but for the random nonces. Limit: `TICKET_BYTES_MAX`.
+//! PURE but for the random nonces. Limit: `TICKET_BYTES_MAX` for a ticket.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -13,7 +13,6 @@ use zeroize::Zeroize;
 const TICKET_BYTES_MAX: usize = 1024;
 const NAME_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
-/// Name and key.
 pub const TICKET_KEY_BYTES: usize = NAME_BYTES + KEY_BYTES;
 
 /// A key, and the name that goes with each ticket.

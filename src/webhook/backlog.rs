@@ -9,8 +9,9 @@
 //! Order within a channel ends in one case: an event was refused alone `PROOFS` times, and each time the endpoint had
 //! accepted others since. Then the event itself is at fault, and the later events of its channel no longer wait for it.
 //!
-//! Limits: the sender limits all waiting events. Isolated events and those after them may use a quarter of
-//! that limit, and one group three quarters. Over either, the oldest of these events are given up.
+//! Limits: the sender limits all waiting events. Isolated events and those after them may use a quarter of that limit,
+//! and one group three quarters. Over either, the oldest of these events are given up. Owns the events of one endpoint
+//! until they are accepted or given up.
 
 mod attempt;
 mod group;

@@ -4,7 +4,8 @@
 //! channel are all of one class, or of two classes that share a queue, so their order stays that of the channel.
 //!
 //! Limits: all events of public channels may fill half of a ring, and the client events of one app a quarter. If
-//! several apps have webhooks, the public channels of one app may fill 1/8 of a ring, and its other events half.
+//! several apps have webhooks, the public channels of one app may fill 1/8 of a ring, and its other events half. Owns
+//! the counts only; does not drop an event.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -1,7 +1,8 @@
 //! The HTTP client: one POST, and the classification of its answer.
 //!
 //! Blocks, so only senders call it. Signs the body with the app's secret. Follows no redirects. Limits: the configured
-//! timeout for a request, `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and one kept connection for each endpoint.
+//! timeout for a request, `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and one kept connection for each endpoint. Owns the
+//! kept connection; does not decide what is tried again (`backlog.rs`).
 
 use std::fmt;
 use std::io::Read;

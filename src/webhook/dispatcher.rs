@@ -1,10 +1,9 @@
 //! The thread between workers and senders. It empties the rings, passes events through the gate, and queues them for
 //! endpoints.
 //!
-//! It waits for events only, never for an endpoint. So a ring is full only if the workers produce more than this
-//! thread can read.
-//! Starts a sender when an endpoint has events, and reports dropped events. Limits: `EVENTS_PER_PASS` for fairness
-//! between rings; `budget.rs` for the rest.
+//! It waits for events only, never for an endpoint. So a ring is full only if the workers produce more than this thread
+//! can read. Starts a sender when an endpoint has events, and reports dropped events. Limits: `EVENTS_PER_PASS` for
+//! fairness between rings; `budget.rs` for the rest. Owns the gate and the handles of the senders; does not post.
 
 use std::collections::HashSet;
 use std::convert::Infallible;

@@ -8,7 +8,7 @@
 //! (`DELAYED_MAX`), or the server ends.
 //!
 //! Limits: `DELAYED_MAX` leaves that are delayed, `MISSES_MAX` channels whose cache miss is remembered. When the first
-//! is full, the oldest leave of the largest app and class is sent early, and counted.
+//! is full, the oldest leave of the largest app and class is sent early, and counted. Owns the leaves that are delayed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 //! Names are case-insensitive (RFC 9110 section 5.1), but backends look them up in plain arrays: pusher-http-php's
 //! `webhook()` with what `getallheaders()` returns, for one. ureq writes them in lower case and has no switch, so the
 //! head is changed on its way out: same length, ASCII only, nothing behind the empty line. Owns no state, and does not
-//! touch a value or the body. Cost: one pass over the head of each request.
+//! touch a value or the body. Cost: one pass over the head of each request. No limits: the head is that of one request
+//! of ours.
 
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};

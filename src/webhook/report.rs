@@ -1,7 +1,8 @@
 //! Log lines of a sender about its endpoint: failure, recovery, and discarded events.
 //!
 //! Decides when a line is due and builds its text; the sender writes it. No clock and no output. Limits: one line in
-//! `FAILING_REPORT_INTERVAL` and `GIVEN_UP_REPORT_INTERVAL`, with `NAMED_MAX` events by name.
+//! `FAILING_REPORT_INTERVAL` and `GIVEN_UP_REPORT_INTERVAL`, with `NAMED_MAX` events by name. Owns the state of two
+//! reports for one endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +98,6 @@ impl Discarded {
 }
 
 impl EndpointReport {
-    /// Whether a failure is to be reported now.
     pub(super) fn report_failure_now(&mut self, now: Moment) -> bool {
         if self.failing_since.is_some() || now < self.failing_quiet_until {
             return false;

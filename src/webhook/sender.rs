@@ -2,7 +2,7 @@
 //!
 //! `backlog.rs` decides what is next and what happens to refused events. The thread may hang in a request: only its own
 //! queue waits for it. It ends after `WebhookSettings::idle` without events. Limits: events and bytes by class for the
-//! endpoint, and bytes for all endpoints together.
+//! endpoint, and bytes for all endpoints together. Owns one backlog and one HTTP client.
 
 mod handle;
 mod load;

@@ -2,7 +2,8 @@
 //!
 //! `server` makes them from the configuration. Limits: an endpoint has `queue_events_max` events and
 //! `ENDPOINT_BYTES_MAX` of each class, all endpoints together have `ALL_BYTES_MAX`, of which clients can cause
-//! `ALL_OPEN_BYTES_MAX`. An event over a limit is discarded and counted by its kind.
+//! `ALL_OPEN_BYTES_MAX`. An event over a limit is discarded and counted by its kind. Plain values that no thread
+//! changes.
 
 use std::time::Duration;
 

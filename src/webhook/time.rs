@@ -1,8 +1,8 @@
 //! The clocks of the webhooks: monotonic for deadlines, wall clock for `time_ms`.
 //!
 //! The dispatcher and the senders have no tick from which they could take the time, so they read the clock themselves.
-//! A deadline is a `Moment` of the monotonic clock. No limits, no state except the start. Does not wait: the caller
-//! does.
+//! A deadline is a `Moment` of the monotonic clock. No limits: its only state is the time of the start. Does not wait:
+//! the caller does.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,13 +32,11 @@ impl WebhookClock {
         Duration::from_millis(moment.0.saturating_sub(self.now().0))
     }
 
-    /// Time since `moment`.
     pub(super) fn since(self, moment: Moment) -> Duration {
         Duration::from_millis(self.now().0.saturating_sub(moment.0))
     }
 }
 
-/// The moment `after` later.
 pub(super) fn later(moment: Moment, after: Duration) -> Moment {
     Moment(moment.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -4,7 +4,7 @@
 //! If a new process accepts on the port, or the shutdown has a delay, clients reconnect at once, so the closes are
 //! spread over half of the grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no
 //! process listens then. So the worker closes all of them within `RESTART_CLOSES_MS`, and does not wait for those that
-//! do not answer. Limits: `Config::shutdown_grace_seconds`.
+//! do not answer. Limits: `Config::shutdown_grace_seconds` for the whole drain.
 
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,6 @@ const ANSWER_MS: u64 = 300;
 /// Shortest time in which a server that is replaced continues to complete handshakes.
 const RETIRING_MS_MIN: u64 = 500;
 
-/// The drain of one worker.
 #[derive(Default)]
 pub(super) struct Drain {
     pub(super) has_begun: bool,

@@ -3,8 +3,9 @@
 //!
 //! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
 //! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
-//! ends. A request whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
-//! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`.
+//! ends. A task whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
+//! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`. Does not
+//! read the state of the core itself: `shard/inspect.rs` does.
 
 use super::notes::peer_of;
 use super::{HostKernel, Worker, sys};
@@ -55,7 +56,6 @@ impl From<FinishedWork> for OperatorReply {
 
 /// The receiver of the answer.
 enum ReplyTarget {
-    /// The thread `admin`.
     AdminThread(ReplySender),
     /// A core that gathers the answers for another node.
     GatheringCore(OperatorOrder),
@@ -122,7 +122,7 @@ impl<K: HostKernel> Worker<K> {
     fn begin_order(&mut self, order: OperatorOrder) -> Option<OperatorWork> {
         let Some(question) = order.question.inspection(&self.configuration.configuration.apps)
         else {
-            self.answer_order(&order, OperatorOutcome::Rows(NodeRows::default()));
+            self.answer_operator_order(&order, OperatorOutcome::Rows(NodeRows::default()));
             return None;
         };
         let purpose = match &*order.question {
@@ -138,7 +138,7 @@ impl<K: HostKernel> Worker<K> {
         })
     }
 
-    fn answer_order(&mut self, order: &OperatorOrder, outcome: OperatorOutcome) {
+    fn answer_operator_order(&mut self, order: &OperatorOrder, outcome: OperatorOutcome) {
         let host = rustix::system::uname();
         self.core.shard.answer_operator_order(order, &host.nodename().to_string_lossy(), outcome);
     }
@@ -177,7 +177,7 @@ impl<K: HostKernel> Worker<K> {
             ReplyTarget::AdminThread(place) => place.send(reply.into()),
             ReplyTarget::GatheringCore(order) => {
                 let outcome = self.node_outcome(order, reply);
-                self.answer_order(order, outcome);
+                self.answer_operator_order(order, outcome);
             }
         }
     }
@@ -197,10 +197,8 @@ impl<K: HostKernel> Worker<K> {
                     return None;
                 }
                 let findings = std::mem::take(&mut work.inspector.findings);
-                let socket = findings
-                    .details
-                    .as_ref()
-                    .map(|inside| self.socket_facts(inside.connection_row.key.slot));
+                let socket =
+                    findings.details.as_ref().map(|inside| self.socket_facts(inside.row.key.slot));
                 Some(FinishedWork::Found(Box::new(InspectionReply { findings, socket })))
             }
             InspectionPurpose::End { socket_id, channel } => {
@@ -223,7 +221,9 @@ impl<K: HostKernel> Worker<K> {
                 if let OperatorQuestion::Connection { .. } = *order.question {
                     let inside = findings.details.map(|inside| {
                         let mut inside = inside.to_node_answer(apps);
-                        socket.into_iter().for_each(|facts| facts.copy_to(&mut inside));
+                        socket
+                            .into_iter()
+                            .for_each(|socket_facts| socket_facts.copy_to(&mut inside));
                         Box::new(inside)
                     });
                     return OperatorOutcome::Inside(inside);

@@ -4,7 +4,8 @@
 //! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
 //! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 //!
-//! Limits: questions and actions of operators as in `inspect`; listeners as configured.
+//! Limits: questions and actions of operators as in `inspect`; listeners as configured. Owns the core, its kernel and
+//! its end of each mailbox; knows no rule of the protocol.
 
 mod drain;
 mod inspect;
@@ -65,7 +66,6 @@ pub(crate) trait HostKernel:
 }
 impl<K: Kernel<Socket = OwnedFd, Listener = OwnedFd, Channel = TlsChannel>> HostKernel for K {}
 
-/// One worker.
 pub(crate) struct Worker<K: HostKernel> {
     core: Core<K>,
     shared: Arc<Shared>,
@@ -102,7 +102,6 @@ pub(crate) struct Ends {
     pub configuration: Arc<ConfigurationLink>,
 }
 
-/// A listener of one port.
 #[derive(Debug)]
 pub(crate) struct PortListener {
     pub listener: TcpListener,

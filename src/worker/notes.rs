@@ -2,7 +2,8 @@
 //! busy with logging.
 //!
 //! Input: notes of the shard and of HTTP sessions; output: events of `tracing` with target `PEER`. `cause` has the
-//! texts and limits the lines of each cause. `output` limits the bytes of all workers.
+//! texts and limits the lines of each cause. `output` limits the bytes of all workers. Limits: those of `cause` and
+//! `output`, as above.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;

@@ -5,7 +5,8 @@
 //! Pauses between two attempts grow to `PAUSE_MAX_MS`, and differ between workers and nodes: a Redis that comes back is
 //! not stormed.
 //!
-//! Limits: one connection, and one thread that makes it; `ClusterSession` bounds what waits for it.
+//! Limits: one connection, and one thread that makes it; `ClusterSession` bounds what waits for it. Owns the socket;
+//! knows nothing of what the bytes mean.
 
 mod connections;
 

@@ -2,7 +2,8 @@
 //!
 //! What changes in it is atomic, or behind a lock that a worker only tries, so that no worker waits for another one.
 //! The main thread makes it before it starts workers (`server/life/threads.rs`), and reads it to end the server. A
-//! worker's own state is in `worker/mod.rs`. Limit: one entry for each worker in each list.
+//! worker's own state is in `worker/mod.rs`. Limit: one entry for each worker in each list. Owns what outlives a
+//! worker; does not start or stop one.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -2,7 +2,7 @@
 //!
 //! Pure layers get time and random numbers from here as arguments. Inputs: the kernel's monotonic and wall clock, and
 //! getrandom in blocks of 512 bytes. Owns one block of random numbers for each worker. Does not wait. Cost: a look at
-//! the clock is no system call where the kernel has a vDSO.
+//! the clock is no system call where the kernel has a vDSO. No limits: two clocks and one block of random numbers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -3,7 +3,7 @@
 //! Knows no message: what a sequence of frames means is in `reader`. A header is checked as far as it can be by itself:
 //! a reserved bit or opcode, a missing mask, a length that is not in its shortest form. Limit: the payload of a control
 //! frame has at most 125 bytes. `write_text_frame` writes a frame into reused space, so that a single frame needs one
-//! copy.
+//! copy. Cost: 2 to 14 bytes are read or written for each frame; no allocation.
 
 use super::violation::Violation;
 use crate::limits::CONTROL_PAYLOAD_MAX;

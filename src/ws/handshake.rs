@@ -2,8 +2,8 @@
 //! answer that accepts it. Takes plain header values, so it depends on no HTTP parser. No extension
 //! and no subprotocol is ever negotiated.
 //!
-//! Output: an `AcceptKey` or the refusal. PURE. No limits of its own: `http1` bounds the head. Cost: one SHA-1 of 60
-//! bytes a handshake.
+//! Output: an `AcceptKey` or the refusal. PURE. Cost: one SHA-1 of 60 bytes a handshake. Limits: the head of the
+//! request (`http1`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -218,7 +218,6 @@ mod tests {
     #[test]
     fn a_key_is_base64_of_sixteen_bytes() {
         assert!(is_nonce("AAAAAAAAAAAAAAAAAAAAAA=="));
-        // Fifteen and seventeen bytes, two that are not base64, not ASCII.
         for key in [
             "AAAAAAAAAAAAAAAAAAAA",
             "AAAAAAAAAAAAAAAAAAAAAAA=",

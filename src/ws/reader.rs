@@ -5,7 +5,8 @@
 //! Memory grows with the received bytes, never with a declared length.
 //!
 //! Limits: `FrameLimits::message_size_max` for a message, 125 bytes for a control frame. A larger one is a `Violation`,
-//! which closes the connection and is counted.
+//! which closes the connection and is counted. Cost: 500 instructions for a frame of 100 bytes with its unmasking
+//! (bench/RESULTS.md). One allocation for an incomplete frame, none for a complete one.
 
 use super::close;
 use super::frame::{HEADER_BYTES_MAX, Header, Opcode};

@@ -114,7 +114,6 @@ mod tests {
 
     #[test]
     fn impossible_prefixes_fail_at_once() {
-        // Overlong forms, surrogates, beyond U+10FFFF, stray continuation, bytes never used.
         let impossible: [&[u8]; 9] = [
             b"\xc0",
             b"\xc1",

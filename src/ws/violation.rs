@@ -1,7 +1,8 @@
 //! What a peer can do wrong on an established connection: one small value per fault, no allocation. PURE.
 //!
 //! The close code and its wording are decided here and nowhere else. `reader.rs` and `close.rs` find the faults; the
-//! shard closes the connection with the code, and counts and logs it by the value.
+//! shard closes the connection with the code, and counts and logs it by the value. No limits: one value. Cost: a step,
+//! once at the end of a connection.
 
 pub const NORMAL: u16 = 1000;
 pub const PROTOCOL_ERROR: u16 = 1002;

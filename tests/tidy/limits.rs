@@ -1,9 +1,6 @@
 //! Comments of modules say what a module contains, what bounds it, and in hot modules what a call costs.
 //!
-//! A rule finds keywords, so it cannot know whether a statement is true: reviewers do that. Owns the list of files that
-//! are exempt until their comment is complete (`incomplete_comments.txt`).
-
-use std::collections::BTreeMap;
+//! A rule finds keywords, so it cannot know whether a statement is true: reviewers do that. No file is exempt.
 
 use super::report;
 use super::source::{Source, has_word, sources, without_tests};
@@ -52,9 +49,6 @@ const WORDS_MIN: usize = 2;
 /// What runs on a worker's thread in every tick. A comment there has a cost, too.
 const HOT: &[&str] = &["src/mailbox", "src/shard", "src/tick", "src/worker/kernel", "src/ws"];
 
-/// Files whose comment does not say all yet, each with what it lacks. The list only shrinks: a new file states all.
-const INCOMPLETE: &str = include_str!("incomplete_comments.txt");
-
 /// A type that keeps a queue, table or list has its bound, or who bounds it, after "Limit:" or "Limits:" in the comment
 /// of its file. A reader who looks for what one peer can make the server keep reads these lines only.
 #[test]
@@ -95,26 +89,12 @@ fn comments_of_modules_say_more_than_a_name() {
 fn comments_of_modules_state_contents_limits_and_in_hot_modules_costs() {
     let is_long = |source: &&Source| source.text.lines().count() >= SHORT_FILE;
     let files = sources("src").iter().filter(|source| !source.is_test()).filter(is_long);
-    let lacking: BTreeMap<&str, Vec<&str>> = files
-        .map(|source| (source.name.as_str(), lacks(&comment(source), is_hot(source))))
-        .filter(|(_, lacks)| !lacks.is_empty())
-        .collect();
-    let listed: BTreeMap<&str, &str> =
-        INCOMPLETE.lines().filter_map(|row| row.split_once(": ")).collect();
-    let mut violations = Vec::new();
-    for (name, lacks) in &lacking {
-        let known = listed.get(name).copied().unwrap_or_default();
-        let more = lacks.iter().filter(|lack| !has_word(known, lack)).copied();
-        let more = more.collect::<Vec<_>>().join(", ");
-        if !more.is_empty() {
-            violations.push(format!("{name}: the module comment lacks: {more}"));
-        }
-    }
-    let done = listed.keys().filter(|name| !lacking.contains_key(*name));
-    violations.extend(done.map(|name| {
-        format!("{name}: its comment states all: remove it from tests/tidy/incomplete_comments.txt")
-    }));
-    report(&violations);
+    let lacking = files.filter_map(|source| {
+        let lacks = lacks(&comment(source), is_hot(source)).join(", ");
+        let sentence = format!("{}: the module comment lacks: {lacks}", source.name);
+        (!lacks.is_empty()).then_some(sentence)
+    });
+    report(&lacking.collect::<Vec<_>>());
 }
 
 /// Data alone has no call that could cost something.
@@ -126,7 +106,7 @@ fn is_hot(source: &Source) -> bool {
     HOT.iter().any(folder) && has_word(&without_tests(&source.code), "fn")
 }
 
-/// What a comment does not state, in the words of `INCOMPLETE`.
+/// What a comment does not state.
 fn lacks(comment: &str, is_hot: bool) -> Vec<&'static str> {
     // A phrase may be cut by the end of a line.
     let text = comment.split_whitespace().collect::<Vec<_>>().join(" ");

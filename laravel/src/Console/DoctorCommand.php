@@ -6,6 +6,7 @@ namespace Ringverb\Laravel\Console;
 
 use Illuminate\Console\Command;
 use Illuminate\Contracts\Config\Repository;
+use Illuminate\Contracts\Queue\Factory as QueueFactory;
 use Illuminate\Contracts\Routing\Registrar;
 use Ringverb\Laravel\Configuration;
 use Ringverb\Laravel\Exceptions\BinaryException;
@@ -15,8 +16,9 @@ use Ringverb\Laravel\Server\Binary;
 use Ringverb\Laravel\Server\ProcessTable;
 use Ringverb\Laravel\Server\ServerFiles;
 use RuntimeException;
+use Throwable;
 
-/** Looks at each step between an event of the application and the browser, and says what to change. */
+/** Checks each step between an event of the application and the browser, and prints what to change. */
 final class DoctorCommand extends Command
 {
     protected $signature = 'ringverb:doctor';
@@ -108,24 +110,39 @@ final class DoctorCommand extends Command
         );
         $queue = (string) $config->get('queue.default');
         if ($queue !== 'sync') {
+            $waiting = $this->waitingJobs();
             $this->report(
-                true,
+                $waiting === 0,
                 'queue',
-                "{$queue}: ShouldBroadcast needs a worker (php artisan queue:work); ShouldBroadcastNow does not",
+                ($waiting === 0 ? $queue : "{$queue}, {$waiting} jobs wait") .
+                    ': ShouldBroadcast needs a worker (php artisan queue:work); ShouldBroadcastNow does not',
+                false,
             );
         }
         $key = (string) $config->get("broadcasting.connections.{$default}.key");
         $apps = array_column((array) $config->get('reverb.apps.apps'), 'key');
         if ($isOurs && $config->get('reverb.apps.provider', 'config') === 'config') {
-            $isServed = in_array($key, $apps, true);
+            $isServed = $key !== '' && in_array($key, $apps, true);
             $this->report(
                 $isServed,
                 'app key',
-                $isServed
-                    ? 'config/broadcasting.php and config/reverb.php agree'
-                    : 'the key of config/broadcasting.php is no app of config/reverb.php: compare both, ' .
+                match (true) {
+                    $key === '' => 'REVERB_APP_KEY is not set: php artisan ringverb:install',
+                    $isServed => 'config/broadcasting.php and config/reverb.php agree',
+                    default => 'the key of config/broadcasting.php is no app of config/reverb.php: compare both, ' .
                         'then php artisan config:clear',
+                },
             );
+        }
+    }
+
+    /** Jobs of the default queue, which a worker takes within a moment. 0 also for a queue that does not answer. */
+    private function waitingJobs(): int
+    {
+        try {
+            return (int) $this->laravel->make(QueueFactory::class)->connection()->size();
+        } catch (Throwable) {
+            return 0;
         }
     }
 

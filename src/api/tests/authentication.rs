@@ -5,7 +5,6 @@ use crate::shard::AccessTarget;
 
 #[test]
 fn an_escape_in_the_path_does_not_open_another_resource() {
-    // What is sent, and another resource's path that decodes to the same text.
     for (sent, signed_path) in [
         ("channels/presence-a%2Fusers", "channels/presence-a/users"),
         ("channels/a%252520b", "channels/a%2520b"),
@@ -21,7 +20,6 @@ fn an_escape_in_the_path_does_not_open_another_resource() {
             refused,
             "{sent}"
         );
-        // Signed as it is sent, the path is accepted.
         let plan = run(&signed("GET", &sent, &sent, &[], ""), "");
         assert!(!matches!(plan, Plan::Unauthenticated(_)), "{sent}");
     }

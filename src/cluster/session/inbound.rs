@@ -160,7 +160,6 @@ impl ClusterSession {
         }
     }
 
-    /// A message to all sessions, or to this one.
     fn on_session_message(&mut self, from: SessionId, message: SessionMessage, shard: &mut Shard) {
         match message {
             SessionMessage::Snapshot { app, channel: name, ticket, snapshot } => {

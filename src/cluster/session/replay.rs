@@ -19,7 +19,6 @@ use crate::shard::{
 };
 
 impl ClusterSession {
-    /// The session is up.
     pub(super) fn begin_catch_up(&mut self, shard: &mut Shard) {
         let since = self.clock.saturating_sub(self.catch_up.down_seconds + LEASE_SECONDS);
         // One session of a node sends its heartbeats; the others may have had nothing to send.

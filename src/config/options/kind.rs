@@ -3,6 +3,7 @@
 //! Owns the ranges, units and words of all options, so that the check of a value, the text of an error, `--help`,
 //! `ringverb check` and docs/OPTIONS.md cannot disagree. Values of other shapes than numbers and words (addresses,
 //! URLs, lists) are read in `validate.rs`; here are their descriptions, and how they are shown without credentials.
+//! Limits: the range of each number; the texts have none here, `load.rs` bounds the files.
 
 use super::super::sizes;
 
@@ -151,7 +152,6 @@ impl OptionKind {
         (min..=max).contains(&number).then_some(number)
     }
 
-    /// Which of the words a text is.
     #[must_use]
     pub fn word(&self, text: &str) -> Option<usize> {
         match self {

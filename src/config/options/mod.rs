@@ -3,7 +3,8 @@
 //! Owns every name and every default. Loader, validation, `ringverb check`, `--help` and docs/OPTIONS.md read it;
 //! values are text until `validate.rs` reads them by `kind.rs`. The `REVERB_*` and `REDIS_*` names and their keys are
 //! the contract with Laravel (docs/PROTOCOL.md section A). An option of this server's own has one spelling: the key is
-//! the name in the environment in small letters, without `RINGVERB_` and without the scope.
+//! the name in the environment in small letters, without `RINGVERB_` and without the scope. No limits: a table of
+//! constants.
 
 mod kind;
 
@@ -21,7 +22,6 @@ use crate::limits;
 pub enum Scope {
     /// The process: `[server]` in `ringverb.toml`.
     Server,
-    /// One app: `[[apps]]`.
     App,
     /// One endpoint of an app's backend: `[[apps.webhooks]]`.
     Webhook,
@@ -29,7 +29,6 @@ pub enum Scope {
     Unused,
 }
 
-/// One option.
 #[derive(Debug)]
 pub struct OptionSpec {
     pub id: OptionId,

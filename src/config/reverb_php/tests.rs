@@ -113,7 +113,6 @@ fn the_installed_file_causes_no_warning() {
     }
     let sources = Sources { reverb_php: Some(ReverbPhp::of(INSTALLED)), ..Sources::default() };
     assert_eq!(merge(&sources).migration_warnings, [""; 0], "development mode");
-    // As an older version wrote it, and as a formatter leaves it.
     let older =
         changed("                'max_connections' => env('REVERB_APP_MAX_CONNECTIONS'),\n", "");
     assert_eq!(warnings_with(&older, &[]), [""; 0]);

@@ -52,7 +52,6 @@ fn webhooks_of_the_file_and_of_both() {
     assert_eq!(load(&sources).unwrap().apps[0].webhooks.len(), 2);
     sources.dotenv = map(&[("RINGVERB_WEBHOOK_URL", "http://c.test/")]);
     assert_eq!(load(&sources).unwrap().apps[0].webhooks[0].url, "http://c.test/");
-    // In development mode they are the drawn app's.
     let sources = Sources { dotenv: sources.dotenv, ..Sources::default() };
     assert_eq!(load(&sources).unwrap().apps[0].webhooks.len(), 1);
 }

@@ -3,7 +3,8 @@
 //! Every problem is kept in `problems`, and a default takes the place of the value, so that all problems are reported
 //! at once. Ranges and units come from the table of options.
 //!
-//! Limits: `CREDENTIAL_BYTES_MAX` for an id, key or secret; a problem for each option and app at most.
+//! Limits: `CREDENTIAL_BYTES_MAX` for an id, key or secret; a problem for each option and app at most. Owns the
+//! problems that were found; knows nothing of where a text came from.
 
 use std::net::IpAddr;
 
@@ -71,7 +72,6 @@ impl OptionReader {
         ));
     }
 
-    /// A number of an option with a default.
     pub(super) fn number<T: TryFrom<u64> + Default>(&mut self, values: &Values, id: Id) -> T {
         self.optional_number(values, id).unwrap_or_default()
     }

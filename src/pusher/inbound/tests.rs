@@ -155,7 +155,6 @@ fn client_events_keep_their_bytes() {
 
 #[test]
 fn ids_in_a_watchlist_cost_the_same_however_many_are_known() {
-    // Some users, and then the last of them again and again.
     let cost = |users: usize| {
         let ids: Vec<String> =
             (0..WATCHLIST_READ_MAX).map(|at: usize| at.min(users - 1).to_string()).collect();

@@ -181,12 +181,10 @@ fn sizes_are_refused_when_declared() {
         let more = format!("{kind}{}\r\n", count + 1);
         assert_eq!(read(more.as_bytes()), (vec![], Some(MalformedReply::TooLarge)), "{more:?}");
     }
-    // What was declared before counts.
     let together = format!("*2\r\n${VALUE_BYTES_MAX}\r\n");
     assert_eq!(read(together.as_bytes()), (vec![], Some(MalformedReply::TooLarge)));
     let attributes = format!("|1\r\n+a\r\n+b\r\n*{elements}\r\n");
     assert_eq!(read(attributes.as_bytes()), (vec![], Some(MalformedReply::TooLarge)));
-    // What is whole does not.
     let later = format!("*1\r\n+a\r\n*{elements}\r\n");
     assert_eq!(read(later.as_bytes()).1, None);
 }

@@ -2,7 +2,7 @@
 //!
 //! Reads a request, asks the main thread (`server/change`), and writes its answer as JSON. Who may ask, and from which
 //! pages, is decided in `routes.rs`. Limits: those of `connection.rs`, and `ANSWER_TIME_MAX` for the main thread, which
-//! may be busy with a take-over.
+//! may be busy with a take-over. Does not change anything itself.
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Duration;

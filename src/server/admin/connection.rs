@@ -2,7 +2,8 @@
 //!
 //! Limits: `REQUEST_BYTES_MAX`, a deadline for the whole request, one for the whole answer, and one for the peer's own
 //! end. Connections are not kept: a scrape comes every few seconds, and idle connections would use up the limit of
-//! connections. A socket is shut down before it is closed, because a worker's descriptor table may have a copy.
+//! connections. A socket is shut down before it is closed, because a worker's descriptor table may have a copy. Owns
+//! one socket and its buffers; does not know the paths.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;

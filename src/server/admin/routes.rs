@@ -5,7 +5,8 @@
 //! the answers through a name of its own that it points to 127.0.0.1 (DNS rebinding).
 //!
 //! Limits: one heartbeat for each worker. Orders to the main thread: one for each open connection (`slots.rs`), because
-//! a connection waits for its answer.
+//! a connection waits for its answer. Does not read from the socket (`connection.rs`) and does not change apps
+//! (`changes.rs`).
 
 mod token;
 

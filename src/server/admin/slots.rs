@@ -5,7 +5,8 @@
 //! The new one is refused only if the server is working on an answer for every open connection. A viewer of the event
 //! log gives its slot back, because viewers have a limit of their own (`viewers.rs`).
 //!
-//! Limit: `CONNECTIONS_MAX` connections, and as many that wait for their peer.
+//! Limit: `CONNECTIONS_MAX` connections, and as many that wait for their peer. Owns a handle of each socket, to end it;
+//! does not read or answer a request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

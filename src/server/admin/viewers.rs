@@ -3,7 +3,7 @@
 //! The first viewer switches the log on, and the last one switches it off (`live`). Whichever viewer comes first takes
 //! the events of all threads and gives each viewer those that its filter passes. A viewer that reads too slowly loses
 //! events: they are counted, and the number is in its stream. Limits: `VIEWERS_MAX`; for each, `WAITING_MAX` events and
-//! `WAITING_BYTES_MAX` bytes.
+//! `WAITING_BYTES_MAX` bytes. Does not format an event (`api/event.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -101,7 +101,6 @@ fn bytes_of(event: &EventLogEntry) -> usize {
         + event.channel.as_ref().map_or(0, |name| name.len())
 }
 
-/// All viewers.
 pub(super) struct Viewers {
     event_log: Arc<EventLog>,
     /// The apps in use.

@@ -2,7 +2,8 @@
 //!
 //! A table has what was given, as text, numbers, booleans, lists and tables of `ringverb.toml`. Names and values are
 //! checked where the whole configuration is (`config`), so there is one set of rules. Secrets are shown once, in the
-//! answer that creates them. Limits: those of a request of the admin listener.
+//! answer that creates them. Limits: those of a request of the admin listener. Does not read or write the file
+//! (`apps_file.rs`).
 
 use std::sync::atomic::Ordering;
 
@@ -17,7 +18,6 @@ use crate::config::options::{OPTIONS, OptionId, OptionKind, Scope, boolean, of_s
 use crate::config::webhook_url;
 use crate::server::generated::generated_credentials;
 
-/// A change of one app.
 pub(in crate::server) struct AppChange {
     /// `None`: a new app that gets an id.
     pub(in crate::server) id: Option<String>,
@@ -47,7 +47,6 @@ pub(super) fn is_named(table: &Table, id: &str) -> bool {
     }
 }
 
-/// Changes one of the tables.
 pub(super) fn edit(
     tables: &mut Vec<Table>,
     change: AppChange,

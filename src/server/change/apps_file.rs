@@ -2,8 +2,8 @@
 //!
 //! Written whole, to a new file beside it that takes its place when it is on the disk, so a crash leaves the old file
 //! or the new one (docs/decisions/0012). Only its owner can read it, because it has secrets. Comments of a person are
-//! lost.
-//! Limit: the size of a configuration file (`config::load`).
+//! lost. Limit: the size of a configuration file (`config::load`). Does not check names and values: the whole
+//! configuration is checked before the file is written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

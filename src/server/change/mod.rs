@@ -159,7 +159,6 @@ impl Changer {
         }
     }
 
-    /// Carries out one request.
     pub(super) fn carry_out(&mut self, request: ChangeRequest) {
         let mut answers = request.pending.as_ref().map(PendingReload::start).unwrap_or_default();
         answers.extend(request.answer);

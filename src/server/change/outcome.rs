@@ -3,7 +3,8 @@
 //! Every refusal says what happened, why, and what to change. No answer and no line has a secret, except the answer
 //! that creates an app, which shows the secret once.
 //!
-//! Limit: none of its own; its lists name apps and options of the configuration, which is bounded.
+//! Limit: none of its own; its lists name apps and options of the configuration, which is bounded. Does not send the
+//! answer.
 
 use std::path::Path;
 

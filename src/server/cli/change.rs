@@ -2,7 +2,7 @@
 //!
 //! Text and structure only, read by clap; `client/apps.rs` and `client/access.rs` carry the commands out. Values of
 //! options are checked by the server that applies them, with the same table of options as at the start. Does not
-//! connect to a server. No limits of its own.
+//! connect to a server. No limits: the kernel bounds a command line (ARG_MAX).
 
 use clap::{Args, Subcommand};
 

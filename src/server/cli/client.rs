@@ -2,7 +2,8 @@
 //!
 //! Text and structure only, read by clap. `client/` carries them out, `shared.rs` has the arguments that several
 //! commands have, and `notes.rs` the examples below their help. A secret is never an argument, because other users of
-//! the host can read command lines. Limit: that of the command line (the kernel's ARG_MAX).
+//! the host can read command lines. Limit: that of the command line (the kernel's ARG_MAX). Does not connect to a
+//! server.
 
 use clap::{Args, Subcommand};
 

@@ -1,6 +1,6 @@
 //! Examples and notes below the help of each command.
 //!
-//! Constants only, apart from `cli.rs` so that its structure can be read. Limit: lines of 100 columns.
+//! Constants only, apart from `cli.rs` so that its structure can be read. Limit: lines of 100 columns. Owns no state.
 
 pub(super) const EXAMPLES: &str = "Examples:
   ringverb                        serve the app of ./.env, or a development app if there is none

@@ -2,7 +2,7 @@
 //!
 //! Each is flattened into the arguments of a command, so that it has the same name and meaning everywhere.
 //! `config/load.rs` reads the files, `client/peer.rs` finds the server. Owns arguments only; does not read a file. No
-//! limits of its own.
+//! limits: the kernel bounds a command line (ARG_MAX).
 
 use std::path::PathBuf;
 

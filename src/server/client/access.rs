@@ -1,7 +1,7 @@
 //! `ringverb disconnect` and `ringverb unsubscribe`: they take access back, as an app's backend does.
 //!
 //! Each asks the HTTP API once. The server answers the same whether or not the user or the connection is there, because
-//! they may be on another node. Limits: those of `http.rs`.
+//! they may be on another node. Limits: those of `http.rs`. Does not know where the user or the connection is.
 
 use super::http::{self, percent_encoded};
 use super::outcome::{CommandFailure, escaped_text, print, quoted};

@@ -1,6 +1,7 @@
 //! One request to the admin listener of a server on this host, over TCP or a socket file.
 //!
 //! The listener closes after its answer, so the answer is all that comes. Limits: `ANSWER_BYTES_MAX`, `TIMEOUT_ADMIN`.
+//! Input: method, path and body. Output: status and body.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -1,7 +1,7 @@
 //! `ringverb channels` and `ringverb users`: occupied channels, and the members of one.
 //!
 //! Each asks the HTTP API once and prints a table. Names come from clients, so they are escaped and cut before a
-//! terminal sees them. Limits: those of `http.rs`.
+//! terminal sees them. Limits: those of `http.rs`. Does not keep a connection open.
 
 use super::http::{self, percent_encoded};
 use super::outcome::{CommandFailure, escaped_text, member, print};

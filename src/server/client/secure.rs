@@ -3,7 +3,8 @@
 //! The command connects by an address, and certificates are for names. So it accepts the configured certificates and no
 //! other ones: it reads RINGVERB_TLS_CERT, and compares. Signatures are checked as usual.
 //!
-//! Limit: none of its own; the certificates are those of one file of the configuration.
+//! Limit: none of its own; the certificates are those of one file of the configuration. Does not look at names or dates
+//! of certificates.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -1,7 +1,8 @@
 //! The client's side of a WebSocket (RFC 6455): handshake, masked frames out, whole messages in.
 //!
 //! Written apart from `ws`, which has the server's side: it masks what it sends, refuses masked frames, and checks the
-//! accept key. Pings are answered. Limit: `MESSAGE_MAX` bytes of a message, over which the connection is an error.
+//! accept key. Pings are answered. Limit: `MESSAGE_MAX` bytes of a message, over which the connection is an error. Owns
+//! one connection.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -54,7 +55,6 @@ impl ClientSocket {
         connection.send(request.as_bytes()).map_err(|error| connection.connection_lost(&error))?;
         let head = connection.head()?;
         if head.status != 101 {
-            // The reason, if there is one.
             let body = escaped_text(String::from_utf8_lossy(&connection.input).trim());
             return Err(connection.unexpected_answer(&format!(
                 "it answers {} instead of opening a WebSocket ({body})",

@@ -4,7 +4,8 @@
 //! Reads files below a folder that is /proc, or a copy of it in tests. It changes nothing. The wanted settings are
 //! those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is missing sets no limit.
 //!
-//! Limit: the processes of `doctor/processes.rs`.
+//! Limit: the processes of `doctor/processes.rs`. Input: files and the wanted number of connections. Output: findings
+//! with their remedies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,7 +89,6 @@ impl HostFiles {
     }
 }
 
-/// All of it.
 pub(in crate::server) fn examine(files: &HostFiles, wanted: HostNeeds) -> Vec<Diagnosis> {
     let mut found = vec![descriptors(files, wanted)];
     found.extend(io_uring(files));

@@ -4,6 +4,7 @@
 //! Nothing is changed, and no probe publishes, subscribes or posts. Each probe of the network runs in a thread of its
 //! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
 //! finding is a fact, something to know (`Warning`), or something that keeps the server from working (`Problem`).
+//! Limits: `PROBE_TIME` for each probe of the network; one thread for each.
 
 mod diagnosis;
 mod finding;

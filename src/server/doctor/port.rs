@@ -3,7 +3,7 @@
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only, and so those of a server, which no other process may trace
 //! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named.
-//! Limit: the processes of `doctor/processes.rs`.
+//! Limit: the processes of `doctor/processes.rs`. Does not end or signal a process.
 
 use std::fs;
 use std::io;

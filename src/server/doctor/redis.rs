@@ -196,7 +196,6 @@ mod tests {
             if answer.is_empty() {
                 return;
             }
-            // Until the other side has enough.
             let _ = stream.read(&mut request);
         });
         let scaling = Scaling {

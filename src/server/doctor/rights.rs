@@ -3,6 +3,7 @@
 //! Each command of a node is sent once, in a form that changes nothing: an event to a topic without readers, a
 //! subscription that ends at once, a key that is read and not written (`SET ... XX` of a key that does not exist).
 //! Redis checks the rights before it carries a command out, and answers NOPERM. docs/OPERATIONS.md lists the rights.
+//! Limits: one connection, and the time of a probe (`doctor/redis.rs`).
 
 use std::time::Duration;
 

@@ -4,7 +4,8 @@
 //! without it memory has no limit; then the webhooks and one pinned worker per core. Returns once each worker can
 //! serve. No thread joins a worker: the process ends when the main thread does.
 //!
-//! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers.
+//! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers. Input: a checked configuration and bound
+//! listeners. Output: the handles that the main thread needs.
 
 use std::io;
 use std::net::TcpListener;

@@ -27,7 +27,7 @@
 //! process may send `failed` and shut its end. A write of `taken` then fails. If `taken` was written before the
 //! shutdown, the old process finds it in its receive buffer and treats the take-over as completed. If `taken` is
 //! refused and there is no `failed` to read, the old process has died, and the new process has the only copy of
-//! everything.
+//! everything. Limits: `message.rs` has those of messages, `rendezvous.rs` and the two sides those of times.
 
 mod message;
 mod new_process;

@@ -3,7 +3,7 @@
 //! Every call blocks for at most `PATIENCE` a message. Nothing has changed in the old process until
 //! `OldProcess::retire` or `OldProcess::confirm`.
 //!
-//! Limits: `PATIENCE` for a message, `message::LISTENERS_MAX` listeners in one.
+//! Limits: `PATIENCE` for a message, `message::LISTENERS_MAX` listeners in one. Owns the stream to the old process.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;

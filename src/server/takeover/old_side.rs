@@ -4,7 +4,8 @@
 //! Until a new process has taken over, a fault of it ends only its own conversation. The main thread carries out the
 //! `Order`s that the task sends, with a `NewProcess` where connections are to move.
 //!
-//! Limit: `message::LISTENERS_MAX` listeners travel in one message.
+//! Limit: `message::LISTENERS_MAX` listeners travel in one message. Does not move a connection: the main thread and the
+//! workers do.
 
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;

@@ -7,8 +7,8 @@
 //!
 //! Each side checks the other before it sends or reads anything. The other must have the same user or be root, and must
 //! not be in another container: containers that share a network namespace often all run as root. Two processes of one
-//! user in one container cannot be distinguished. `check_namespaces` has what the kernel shows.
-//! Limit: `ROUNDS` attempts with a pause between them.
+//! user in one container cannot be distinguished. `check_namespaces` has what the kernel shows. Limit: `ROUNDS`
+//! attempts with a pause between them. Does not read or write a message of the protocol.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader, Read};

@@ -2,6 +2,8 @@
 //!
 //! A backend sends one over the HTTP API, an operator over the admin API, and another node over Redis. Every core
 //! carries it out on its own connections (`local/access.rs`), so a command names users and socket ids, never slots.
+//! Limits: the request, or the message of another node, bounds its texts. Cost: a copy for another core copies its
+//! texts.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +57,6 @@ impl AccessCommand {
         }
     }
 
-    /// Bytes of its texts.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let target = match &self.target {

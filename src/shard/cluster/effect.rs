@@ -1,7 +1,9 @@
 //! The two closed lists between the shard and its session with Redis: what the shard wants (`ToCluster`), and what the
 //! session reports (`FromCluster`). PURE data; docs/CLUSTER.md has the order in which they follow each other.
 //!
-//! `ClusterOutbox` keeps the effects of a tick until the session takes them. Limit: `limits::CLUSTER_EFFECTS_MAX`.
+//! `ClusterOutbox` keeps the effects of a tick until the session takes them. Limit: `limits::CLUSTER_EFFECTS_MAX`
+//! effects of a tick. Cost: one push for each effect; the session takes the whole list, so the first effect of a tick
+//! allocates (one allocation).
 
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //!
 //! Walks over all topics, nodes and leaves, so its cost is that of the whole state. Only tests, the simulator and debug
 //! builds call it. Checks that each queue names topics that are there, once, and that sums of bytes are the sums of
-//! their parts.
+//! their parts. Limits: the state that it walks over. Cost: a step for each topic, node and leave, and no change.
 
 use hashbrown::HashSet;
 

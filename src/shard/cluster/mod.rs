@@ -13,7 +13,8 @@
 //! Limits: a wait ends after `ANSWER_SECONDS`, and at once when the session is lost, because a node serves its own
 //! without it. A node that sends nothing for `LEASE_SECONDS` is dead. A lease second is a second of the core's clock
 //! during which the session is up. A process that was stopped counts one when it resumes. So neither a stopped process
-//! nor an absent Redis ends a lease.
+//! nor an absent Redis ends a lease. Cost: one look-up by key for each change of a channel; an event of another node is
+//! one more, and one reference count of its bytes.
 
 mod effect;
 mod here;
@@ -389,7 +390,6 @@ impl Cluster {
         here.home.forget_elsewhere(channel);
     }
 
-    /// What this node has of a channel.
     fn snapshot(&self, here: &Here<'_>, channel: &ChannelKey) -> NodeSnapshot {
         NodeSnapshot {
             members: here.home.members_here(channel),

@@ -3,7 +3,7 @@
 //! Owns the waits of a topic's first subscribers for Redis and for the snapshots of other nodes, the announcement of
 //! all topics after the session came up, and the stored events of cache channels. Outputs: `ToCluster`, and the mail
 //! that was held back. Limits: a wait ends after `ANSWER_SECONDS` and with the session; `TOPICS_PER_TURN` topics at a
-//! time.
+//! time. Cost: one look-up for each report. After a reconnect, one step for each topic, `TOPICS_PER_TURN` in a tick.
 
 use super::here::Here;
 use super::topic_state::Fetch;

@@ -1,8 +1,9 @@
 //! What a node knows of one topic: of a channel that it is subscribed to in Redis, or of a user by their own channel.
 //! PURE data; `mod.rs` and its neighbors have the rules.
 //!
-//! A plain channel has no `Details` once Redis has confirmed its topic, so that a million of them are cheap.
-//! Limits: `ORDERED_MAX` and `GREETED_MAX` here; `remote_memory.rs` bounds what is kept of other nodes.
+//! A plain channel has no `Details` once Redis has confirmed its topic, so that a million of them are cheap. Limits:
+//! `ORDERED_MAX` and `GREETED_MAX` here; `remote_memory.rs` bounds what is kept of other nodes. Cost: a plain topic has
+//! no allocation of its own beside its table; `Details` are one, made when the first of them is needed.
 
 use std::ops::Deref;
 
@@ -87,7 +88,6 @@ pub(super) struct PeerSnapshot {
 /// Over which sessions a snapshot was received. If one has been lost since, the snapshot is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceivedAt {
-    /// `Cluster::sessions` then.
     pub(super) sessions: u32,
     pub(super) sender: SessionId,
     /// How often the sender's session had come up again.
@@ -165,7 +165,6 @@ impl Deref for TopicState {
 }
 
 impl TopicState {
-    /// The details, if there are any.
     pub(super) fn details_if_any(&mut self) -> Option<&mut Details> {
         self.0.as_deref_mut()
     }

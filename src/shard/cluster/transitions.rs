@@ -20,7 +20,8 @@
 //! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed. Clients that cause many have to wait
 //! before that (`local/pace.rs`). Over it all are decided as without a session, and the session begins again. The same
 //! number of leaves may be pending; a leave over that limit is final at once, so a rejoin does not cancel it. Both are
-//! counted.
+//! counted. Cost: one look-up for each transition, and one entry for each leave that is pending; the end of leaves is
+//! linear in the entries that are due.
 
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 //!
 //! Owns: which cores are interested in a channel, its presence roster (`roster.rs`), its cached event, its number of
 //! subscribers (`count.rs`), and on which cores a user is signed in or watched (`users.rs`). It alone orders a
-//! channel's events on this node.
-//! Does not touch: connections, which belong to `Local`. It sends mail to cores, its own core included. It knows
-//! nothing of other nodes: `Cluster` calls it with what they publish, and takes `Change`s from `Outbox`.
-//! Inputs: `ToHome` mail, time. Outputs: `FromHome` mail, webhooks, changes for the cluster.
-//! Invariant: `member_added` leaves before the acknowledgement of the member who joined (docs/PROTOCOL.md rule 97).
-//! Limits: `table.rs` has that of cached events; channels are limited by the subscriptions of connections.
+//! channel's events on this node. Does not touch: connections, which belong to `Local`. It sends mail to cores, its own
+//! core included. It knows nothing of other nodes: `Cluster` calls it with what they publish, and takes `Change`s from
+//! `Outbox`. Inputs: `ToHome` mail, time. Outputs: `FromHome` mail, webhooks, changes for the cluster. Invariant:
+//! `member_added` leaves before the acknowledgement of the member who joined (docs/PROTOCOL.md rule 97). Limits:
+//! `table.rs` has that of cached events; channels are limited by the subscriptions of connections. Cost: a publish is
+//! one look-up by key, and one mail for each other interested core; nothing is copied; each mail takes two atomic
+//! reference counts.
 
 pub(super) mod change;
 mod count;

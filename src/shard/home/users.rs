@@ -5,7 +5,8 @@
 //! their first and last sign-in of a user only, so that a number is kept where the connections are and nowhere else.
 //!
 //! Limit: none of its own. An entry exists while a core has the user signed in or watches them, and connections and
-//! what each keeps are limited (`local/connection.rs`).
+//! what each keeps are limited (`local/connection.rs`). Cost: a few steps for a sign-in or a watch (one look-up); a
+//! change of status is one mail to each core that watches.
 
 use hashbrown::HashMap;
 

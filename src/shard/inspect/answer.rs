@@ -89,7 +89,7 @@ impl ConnectionDetails {
     /// The inside as other nodes read it, without what only the kernel knows.
     #[must_use]
     pub fn to_node_answer(self, apps: &Apps) -> NodeConnectionDetails {
-        let row = self.connection_row.to_node_answer(apps);
+        let row = self.row.to_node_answer(apps);
         let mut room = AnswerRoom(ANSWER_BYTES_MAX);
         // The largest of an app's id, a user and an address is a few KiB, so these always find room.
         let texts = row.text_bytes() + ADDRESS_BYTES_MAX;

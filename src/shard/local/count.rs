@@ -1,7 +1,8 @@
 //! How many connections of this core subscribe to a channel, for apps that want to know (docs/PROTOCOL.md C24). PURE.
 //!
 //! A core sends its own number to the channel's home when it has changed, at most once a tick. Numbers are absolute, so
-//! that none can drift. `home/count.rs` adds them up.
+//! that none can drift. `home/count.rs` adds them up. Limits: a channel is noted once in a tick. Cost: one step for
+//! each change, and one mail for each changed channel in a tick.
 
 use super::Local;
 use crate::app::AppIndex;

@@ -1,9 +1,10 @@
 //! HOT: from a publish to the send queues of this core's subscribers. PURE.
 //!
-//! Cost of `deliver`: linear in the local subscribers, one reference count and one list entry each, no allocation for a
+//! Cost: `deliver` is linear in the local subscribers, one reference count and one list entry each, no allocation for a
 //! connection's first frame of a tick, and no atomic operation. For the event: one allocation, one atomic increment
-//! (the bytes are shared between cores), and three counters of this core, which are plain loads and stores.
-//! Nothing is sent here: the worker flushes dirty connections at the end of the tick (docs/decisions/0001).
+//! (the bytes are shared between cores), and three counters of this core, which are plain loads and stores. Nothing is
+//! sent here: the worker flushes dirty connections at the end of the tick (docs/decisions/0001). Limits:
+//! `MemoryLimits::send_queue_bytes_max` for each connection, checked before each push.
 
 use super::Local;
 use super::send_queue::SendQueue;

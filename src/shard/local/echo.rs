@@ -1,7 +1,8 @@
 //! The echo build (`--features echo`): the server sends each message back unchanged. PURE.
 //!
 //! For suites that test the framing of any server by its echo (tests/autobahn). The feature is never on in what is
-//! shipped. A message is counted, charged and limited as any other.
+//! shipped. A message is counted, charged and limited as any other. Limits: those of any message, as above. Cost: one
+//! copy of the message.
 
 use super::Local;
 use super::connection::ConnectionKey;

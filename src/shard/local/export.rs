@@ -2,8 +2,9 @@
 //!
 //! `state.rs` has the values, `transfer.rs` the rules, `worker/transfer` the bytes. A connection is exported only at
 //! rest: no subscription of it waits for its home. What was sent in part continues in the middle of its frame. The
-//! importing core checks every name and number, because another version may have written them.
-//! Cost: linear in the subscriptions of a connection.
+//! importing core checks every name and number, because another version may have written them. Cost: a copy of each
+//! subscription of a connection. Limits: `channels_per_connection_max` and the charges of `memory.rs` for what is
+//! imported.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;

@@ -8,6 +8,7 @@
 //! may use until the next measurement.
 //!
 //! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::MemorySubscription` and `Refused::ConnectionMemory`.
+//! Cost: a charge or a discharge is a few additions, no allocation and no atomic operation.
 
 use super::Local;
 use super::connection::ConnectionKey;
@@ -28,7 +29,6 @@ const MEMBER_BYTES: usize = 128;
 /// Memory of a watched or signed-in user beside the id.
 const USER_BYTES: usize = 192;
 
-/// The charge for a subscription.
 pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) -> u32 {
     let member = member.map_or(0, |(user, info)| {
         // The roster has each text, and so has its encoded form.

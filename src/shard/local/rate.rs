@@ -2,6 +2,7 @@
 //!
 //! A client cannot cause more answers than messages: over a rate it is sent one error a window, and pings are answered
 //! one by one only while the client reads. Limits: the options of the app, and `limits::CONTROL_FRAMES_PER_SECOND_MAX`.
+//! Cost: a few steps for a message or a control frame; an answer is one frame in the send queue.
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;

@@ -4,7 +4,9 @@
 //! boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
 //!
 //! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::try_reserve_queue` before each push. A
-//! connection over it is closed and counted (`slow_consumer`).
+//! connection over it is closed and counted (`slow_consumer`). Cost: a push of the first frame is a store of it and no
+//! allocation; the second one of a tick allocates a list. To send one frame copies nothing, several frames are copied
+//! once to the arena.
 
 use std::collections::VecDeque;
 

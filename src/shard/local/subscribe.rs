@@ -3,8 +3,10 @@
 //! Every subscription is a request to the channel's home, even if this core already has subscribers. An event that was
 //! acknowledged to its publisher before the request is ordered before it, and is not delivered to the new subscriber.
 //! Lanes are first-in first-out: what the home sent before its answer is delivered before the acknowledgement, and what
-//! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for.
-//! Limits: `channels_per_connection_max` of the app, and the charge of each subscription (`memory.rs`).
+//! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for. Limits:
+//! `channels_per_connection_max` of the app, and the charge of each subscription (`memory.rs`). Cost: one look-up of
+//! the channel, one signature for a private channel (8,086 instructions, bench/RESULTS.md), one mail to the home and
+//! one back, and a frame for the acknowledgement.
 
 use super::Local;
 use super::channel_table::LocalChannel;

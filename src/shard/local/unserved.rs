@@ -2,7 +2,7 @@
 //!
 //! A change of the configuration begins one walk over all slots. No connection of such an app can open on this core
 //! after the change, so one walk finds all. Limit: `SLOTS_PER_TICK` slots in a tick, because each connection has its
-//! channels to leave.
+//! channels to leave. Cost: one step for each slot, `SLOTS_PER_TICK` in a tick, only after a change of the apps.
 
 use super::Local;
 use super::refuse::Denial;

@@ -41,7 +41,7 @@ fn channels(net: &Net, contains: &str) -> BTreeMap<String, (u32, u32)> {
     sums
 }
 
-fn inside(net: &Net, client: Client) -> Option<Box<crate::shard::ConnectionDetails>> {
+fn details_of(net: &Net, client: Client) -> Option<Box<crate::shard::ConnectionDetails>> {
     let (findings, _) = ask(net, &Inspection::Connection { socket_id: client.socket_id });
     findings.into_iter().find_map(|one| one.details)
 }
@@ -98,7 +98,7 @@ fn a_question_about_many_channels_is_answered_in_slices_and_cut_at_its_limit() {
     assert!(slices > 2 * (count / SLICE_ENTRIES_MAX as usize), "{slices} slices");
     let one = Inspection::Channels { app: APP, contains: "c-20006".into() };
     assert_eq!(ask(&net, &one).0[0].channels.len(), 1);
-    assert_eq!(inside(&net, clients[0]).expect("open").channels.len(), ROWS_MAX);
+    assert_eq!(details_of(&net, clients[0]).expect("open").channels.len(), ROWS_MAX);
 }
 
 /// The one that an operator looks for may be the last to have connected.
@@ -138,24 +138,24 @@ fn connections_are_found_by_user_and_socket_id_until_a_disconnect() {
     };
     assert_eq!((found(&net, ""), found(&net, "ad"), found(&net, "bob")), (2, 1, 0));
     assert_eq!(found(&net, &other.socket_id.to_string()), 1);
-    let seen = inside(&net, one).expect("open");
-    assert_eq!(seen.connection_row.user.as_deref(), Some("ada"));
+    let seen = details_of(&net, one).expect("open");
+    assert_eq!(seen.row.user.as_deref(), Some("ada"));
     assert!(seen.has_signed_in && !seen.is_closing && seen.kept_bytes > 0);
     assert_eq!(seen.channels.iter().map(|name| &**name).collect::<Vec<_>>(), ["news"]);
-    assert_eq!(seen.connection_row.age_seconds, None, "it was opened in this second");
+    assert_eq!(seen.row.age_seconds, None, "it was opened in this second");
     net.advance(5);
-    assert_eq!(inside(&net, one).expect("open").connection_row.age_seconds, Some(5));
+    assert_eq!(details_of(&net, one).expect("open").row.age_seconds, Some(5));
     let shard = &mut net.shards[0];
     assert_eq!(shard.end_for_operator(one.key, Some("other")), AccessEnd::NotSubscribed);
     assert_eq!(shard.end_for_operator(one.key, Some("news")), AccessEnd::Done);
     assert_eq!(shard.end_for_operator(one.key, Some("news")), AccessEnd::NotSubscribed);
-    assert!(inside(&net, one).is_some_and(|seen| seen.channels.is_empty()));
+    assert!(details_of(&net, one).is_some_and(|seen| seen.channels.is_empty()));
     let shard = &mut net.shards[0];
     assert_eq!(shard.end_for_operator(one.key, None), AccessEnd::Done);
     for channel in [None, Some("news")] {
         assert_eq!(shard.end_for_operator(one.key, channel), AccessEnd::NotOpen, "it is closing");
     }
-    assert_eq!((found(&net, ""), inside(&net, one).is_none()), (1, true));
+    assert_eq!((found(&net, ""), details_of(&net, one).is_none()), (1, true));
 }
 
 #[test]
@@ -296,15 +296,15 @@ fn an_answer_to_another_node_is_cut_at_its_bytes_and_what_is_left_out_is_counted
 }
 
 #[test]
-fn the_inside_of_a_connection_for_another_node_counts_its_user_and_address() {
+fn details_of_a_connection_for_another_node_count_its_user_and_address() {
     let mut net = Net::new(1);
     let client = net.connect(0);
-    let inside = inside(&net, client).expect("open");
+    let details = details_of(&net, client).expect("open");
     let user: Box<str> = "u".repeat(ANSWER_BYTES_MAX - 500).into();
-    let row = ConnectionRow { user: Some(user), ..inside.connection_row.clone() };
+    let row = ConnectionRow { user: Some(user), ..details.row.clone() };
     let channels: Vec<Arc<str>> = (0..10).map(|_| Arc::from("c".repeat(100))).collect();
-    let inside = ConnectionDetails { connection_row: row, channels, ..*inside };
-    let answer = inside.to_node_answer(&net.shards[0].context.settings.apps);
+    let details = ConnectionDetails { row, channels, ..*details };
+    let answer = details.to_node_answer(&net.shards[0].context.settings.apps);
     assert!((1..4).contains(&answer.channel_names.len()), "what the user leaves");
 }
 

@@ -12,7 +12,6 @@ use crate::shard::local::connection::SubscriptionState;
 use crate::shard::state::{HomeState, MemberState};
 use crate::shard::{ChannelKey, Mail, Shard};
 
-/// Corrupts a shard.
 type Corrupt = fn(&mut Shard);
 
 const ROOM: &str = "presence-r";
@@ -182,7 +181,6 @@ fn disagreements_of_the_two_sides_are_named() {
         ("a: the home is not interested", |shard| {
             let index = shard.home.channels.find_index(&key(shard, "a")).unwrap();
             shard.home.channels.get_mut(index).interested.remove(0);
-            // Something else keeps it.
             let cached = Some((b"x".to_vec(), u32::MAX));
             shard
                 .home

@@ -124,10 +124,8 @@ fn headroom_is_reduced_by_bytes_charged_since_the_measurement() {
     net.events(client);
     net.subscribe(client, "d", None);
     assert_eq!(errors(&net.events(client)), [json!(4100)]);
-    // HTTP, too.
     assert!(net.shards[0].note_http(0, 50));
     assert!(!net.shards[0].note_http(0, 500));
-    // Measured after them.
     net.shards[0].set_headroom(1_000);
     net.shards[0].set_headroom(1_000);
     assert!(net.shards[0].note_http(0, 500));
@@ -147,7 +145,6 @@ fn a_repeated_presence_subscription_shares_the_encoded_roster() {
     net.subscribe(client, "presence-r", Some(&user));
     let first = net.events(client);
     assert_eq!(first[0].data()["presence"]["count"], 51);
-    // As many messages as one read may bring: one answer.
     for _ in 0..300 {
         net.subscribe(client, "presence-r", Some(&user));
     }
@@ -169,7 +166,6 @@ fn a_connection_that_reads_nothing_has_few_unsent_pongs() {
     net.events(client);
     ping(&mut net, client, b"first");
     let _ = net.shards[0].take_dirty(client.key.slot);
-    // The socket is full.
     net.shards[0].on_sent(client.key.slot, 0, true);
     for number in 0..90_u8 {
         ping(&mut net, client, &[number; 100]);

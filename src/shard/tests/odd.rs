@@ -107,6 +107,23 @@ fn a_transferred_cached_event_without_room_leaves_no_entry() {
     assert_eq!(shard.user_and_count_entries(), 0);
 }
 
+/// The number comes before the connections, which other cores may send later.
+#[test]
+fn a_transferred_number_waits_for_its_subscribers_and_leaves_no_entry_without_them() {
+    let mut net = Net::new(1);
+    let shard = &mut net.shards[0];
+    let home = HomeState { members: Vec::new(), cached: None, count_sent: Some((3, 0)) };
+    let (app, name) = (sample().id.as_str().into(), "a".into());
+    shard.import_channel(ChannelState { app, name, home });
+    assert_eq!(shard.check_invariants(&[]), Ok(()));
+    shard.finish_import();
+    shard.advance(Moment(4_999));
+    assert_eq!(shard.user_and_count_entries(), 1);
+    shard.advance(Moment(5_000));
+    assert_eq!(shard.channel_counts(), (0, 0));
+    assert_eq!(shard.user_and_count_entries(), 0);
+}
+
 #[test]
 fn numbers_of_other_nodes_do_not_overflow_a_sum() {
     let mut sum = Described { subscription_count: 2, ..Described::default() };

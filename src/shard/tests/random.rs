@@ -52,7 +52,6 @@ impl World {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let cores = u16::try_from(1 + random.below(5)).unwrap();
         let mut app = sample();
-        // In half of the worlds presence channels are small, and joining may fail.
         app.presence_members_max = (random.below(2) == 0).then_some(2);
         app.subscription_errors = true;
         Self { net: Net::with_app(cores, app), random, actors: Vec::new(), published: 0 }

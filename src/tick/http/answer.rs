@@ -2,7 +2,9 @@
 //!
 //! `api` turns a request into a plan; this file publishes, asks the other cores, and builds the answer. A request that
 //! must wait (for room in mailboxes, for its mail, for answers) leaves a `Pending` in its session, and `resume`
-//! continues it. Limits: `GATHER_TIMEOUT_MS` for answers of cores, the overload level for publishes.
+//! continues it. Limits: `GATHER_TIMEOUT_MS` for answers of cores, the overload level for publishes. Owns no state.
+//! Cost: a publish is two reference counts for each channel and one mail; the answer is written to the buffer of the
+//! session, without an allocation of its own.
 
 use core::net::IpAddr;
 

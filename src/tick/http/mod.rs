@@ -3,7 +3,9 @@
 //!
 //! A session consumes bytes, carries out one request at a time, in order, and produces its answers as bytes. It waits
 //! for room in the mailboxes, for its mail to be in the rings, and for answers of other cores. It ends with an answer
-//! that closes the connection, with a WebSocket handshake, or with its socket. Limits: `Rules`.
+//! that closes the connection, with a WebSocket handshake, or with its socket. Limits: `Rules`. Owns what the sessions
+//! of one core share: rules, budgets, queues of sessions that wait. Limits: those of `Rules`, and one entry for each
+//! session in a queue. Cost: a step for each entry; `session.rs` and `answer.rs` have that of a request.
 
 mod about;
 mod access;
@@ -186,7 +188,6 @@ impl Http {
         (self.rules.verbose_errors && !cause.is_in_answer()).then_some(line)
     }
 
-    /// The context of the API.
     fn context(&mut self) -> api::RequestContext<'_> {
         api::RequestContext {
             apps: &self.apps,

@@ -2,7 +2,8 @@
 //! the answer.
 //!
 //! `cause` has the texts and limits the lines. The status and body for clients follow Reverb (docs/PROTOCOL.md). Does
-//! not decide what is refused, and does not close a socket. PURE. Limits: those of `LineBudget`.
+//! not decide what is refused, and does not close a socket. PURE. Limits: those of `LineBudget`. Cost: one count, and
+//! one allocation for a line that the budget has room for.
 
 use super::about::About;
 use super::session::Session;

@@ -3,7 +3,8 @@
 //! Limits are checked in the order of their cost, cheapest first. Every path that refuses a connection releases its
 //! counts. `ws::handshake` has the rules of RFC 6455, docs/PROTOCOL.md those of Pusher. Input: a request of a session.
 //! Output: an `Admitted` with what it was counted for, or the response. Does not touch the socket (`tick/sessions`).
-//! PURE. Limits: those of `admission`, of the app and of the overload level.
+//! PURE. Limits: those of `admission`, of the app and of the overload level. Cost: one SHA-1, one look-up of the app,
+//! an atomic operation for each limit that is set.
 
 use core::net::IpAddr;
 use core::num::IntErrorKind;
@@ -220,7 +221,6 @@ fn check_version(version: &str) -> Result<(), ErrorCode> {
     match version.parse::<u32>() {
         Ok(5..=7) => Ok(()),
         Ok(_) => Err(error_code::UNSUPPORTED_VERSION),
-        // A number that does not fit the integer type.
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => {
             Err(error_code::UNSUPPORTED_VERSION)
         }

@@ -1,7 +1,8 @@
 //! The ends of established connections: the wait for the peer's close frame, its deadline, and the end of a socket.
 //!
 //! Owns nothing: it changes the reactor's list of sockets and the shard's connections together, so that neither has an
-//! entry without the other. Limit: `CLOSE_ANSWER_MS` for the peer's answer.
+//! entry without the other. Limit: `CLOSE_ANSWER_MS` for the peer's answer. Cost: a look-up and one system call for the
+//! end of a socket, and one entry in a queue while the peer's answer is awaited.
 
 use super::{AddressChange, Reactor};
 use crate::cause::{Cause, Detail};

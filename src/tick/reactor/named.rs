@@ -4,7 +4,8 @@
 //! A side table by slot, so that a connection without such a header pays nothing: it has entries up to the highest slot
 //! with one only, of 20 bytes each. Other connections have the address of their socket, which is not kept.
 //!
-//! Limit: one entry for each slot, as in `tick/reactor.rs`.
+//! Limit: one entry for each slot, as in `tick/reactor.rs`. Cost: an index for a look-up, no allocation unless the
+//! table grows.
 
 use crate::slot::Slot;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -2,7 +2,7 @@
 //!
 //! Borrows the shard for the time of one read. Stops the decoder when the connection closes or is over the limit of its
 //! send queue, so that the rest of the input has no effect. The shard has the limits of messages and control frames.
-//! Cost: one look-up by slot for each message, no allocation.
+//! Cost: one look-up by slot for each message, no allocation. Limits: those of the shard, as above.
 
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{Flow, MessageKind, Sink};

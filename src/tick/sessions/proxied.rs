@@ -2,7 +2,8 @@
 //!
 //! `admission` decides which peers must send a header. Until it is complete the session is one of the proxy, which has
 //! no limit of sockets. Then it counts for the client: its sockets, its handshakes, its failures, its log lines, and
-//! whether its X-Forwarded-For is trusted. TLS begins after the header. Limit: `Timer::ProxyHeader`.
+//! whether its X-Forwarded-For is trusted. TLS begins after the header. Limit: `Timer::ProxyHeader` for the time until
+//! the header is complete. Cost: one allocation for the state of a header, freed when it is complete.
 
 use crate::cause::Cause;
 use crate::proxy_header::HeaderFault;

@@ -2,7 +2,8 @@
 //! PURE.
 //!
 //! Owns no socket operations. Stale entries of queues are skipped and dropped in bulk, so each operation is constant on
-//! average. Limit: one entry for each descriptor.
+//! average. Limit: one entry for each descriptor. Cost: an index for a look-up and a few steps for each change of a
+//! queue; a new session is one entry, reused after its end.
 
 use std::collections::VecDeque;
 
@@ -45,7 +46,6 @@ pub(super) struct SessionEntry<S, C> {
     pub(super) is_watched: bool,
     /// Its send buffer is full; it is watched for writing.
     pub(super) is_blocked: bool,
-    /// It is in `Sessions::answers`.
     pub(super) has_answer: bool,
     /// Its number in the order of waiting sessions; 0: it does not wait for its client.
     pub(super) wait_number: u32,
@@ -85,7 +85,6 @@ pub(super) struct Ages {
     /// The same for sessions that have sent nothing yet: these are ended first.
     silent_by_age: VecDeque<(SessionKey, u32)>,
     last_wait_number: u32,
-    /// Sessions that wait.
     pub(super) waiting: usize,
 }
 

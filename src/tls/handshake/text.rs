@@ -1,7 +1,7 @@
 //! The text of an error of a TLS handshake, for the log line of a refused connection. PURE.
 //!
 //! rustls has texts for programmers; these say what the client lacks or did. What has no text of its own is "it broke a
-//! rule of TLS".
+//! rule of TLS". No limits: texts without values of a peer.
 
 use rustls::{Error, PeerIncompatible};
 

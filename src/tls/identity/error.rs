@@ -1,7 +1,7 @@
 //! Why a certificate or key cannot be used, and what to change. PURE.
 //!
 //! Each text goes after the names of the files, and is shown at a start, by `ringverb check`, and in the log when files
-//! change during the run. No text contains a part of a key.
+//! change during the run. No text contains a part of a key. No limits: a few sentences at a start or a reload.
 
 use std::fmt;
 

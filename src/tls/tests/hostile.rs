@@ -26,7 +26,6 @@ fn records_that_contain_nothing_are_limited_in_a_row() {
             pair.server_receives(&update);
         }
         assert_eq!(pair.end, None, "round {round}");
-        // Content ends the row.
         pair.settle().unwrap();
         pair.exchange(b"x");
     }

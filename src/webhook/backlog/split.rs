@@ -1,7 +1,7 @@
 //! Splits a group of refused events, so that events that are not at fault are delivered.
 //!
 //! A part of `Backlog`: it moves entries between groups, and does not post or decide when. PURE. Cost: linear in the
-//! entries of the group. The limits are those of `backlog.rs`.
+//! entries of the group. Limits: those of `backlog.rs`.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

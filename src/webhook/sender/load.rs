@@ -1,8 +1,8 @@
 //! What waits to be sent, counted: in all (`SenderShared`), and for each endpoint (`Load`), by class and kind of event.
 //!
 //! The dispatcher adds and one sender takes away, each with atomic operations and without a lock, except for one
-//! example of an event, which is locked once a request. Limits are those of `webhook/settings.rs`. Owns no waiting
-//! event: only counts, that example, and what all senders share (`SenderShared`).
+//! example of an event, which is locked once a request. Owns no waiting event: only counts, that example, and what all
+//! senders share (`SenderShared`). Limits: those of `settings.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

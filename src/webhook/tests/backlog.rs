@@ -147,7 +147,6 @@ fn many_refused_events_cost_the_others_seconds() {
     }
     simulation.run(10_000, |names, _| poison(names, RetryVerdict::Transient));
     assert_eq!(simulation.accepted.len(), 500 - 63);
-    // Later events of other channels go between the retries.
     let came = simulation.now;
     simulation.push("new/1");
     simulation.run(came + 10_000, |names, _| poison(names, RetryVerdict::Transient));
@@ -274,7 +273,6 @@ fn a_repeated_request_has_the_same_time() {
     simulation.push("c/1");
     let mut times = Vec::new();
     for _ in 0..3 {
-        // Another time by the host's clock.
         let (next, _) = simulation.backlog.next(Moment(simulation.now), 77 + simulation.now);
         let Next::Post(attempt) = next else { panic!("{next:?}") };
         times.push(attempt.unix_ms());

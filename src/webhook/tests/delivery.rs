@@ -38,7 +38,6 @@ fn posts_are_signed_over_their_bytes() {
     );
     assert_eq!(String::from_utf8_lossy(&request.body), expected);
     assert!(request.time_ms() > 1_700_000_000_000);
-    // The next one comes on the same connection.
     rig.occupy("b");
     let second = receiver.next();
     assert_eq!((second.connection, second.events()), (0, vec!["channel_occupied b".to_owned()]));
@@ -212,7 +211,6 @@ fn the_order_of_a_channel_survives_attempts() {
 fn a_batch_expires_after_its_time_and_the_next_one_has_its_own() {
     let receiver = Receiver::start(|number| Answer::Status(if number < 3 { 500 } else { 200 }));
     let retry = Duration::from_millis(60);
-    // At 0, 30 and 60 ms at the earliest.
     let retry_first = Duration::from_millis(30);
     let settings = WebhookSettings { retry, retry_first, ..settings() };
     let mut rig = Rig::start(settings, vec![webhook(&receiver.url)]);

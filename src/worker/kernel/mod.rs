@@ -6,8 +6,8 @@
 //!
 //! All sockets are used with MSG_DONTWAIT, so they need not be non-blocking. Listeners must be: see `prepare_listener`.
 //! System calls of this file: accept4 (Linux 2.6.28), recvfrom, sendto, shutdown, setsockopt, ioctl(FIONBIO) and
-//! clock_gettime, all older.
-//! Limit: `SLOT_MAX` for a slot in a token, above `limits::DESCRIPTORS_MAX`.
+//! clock_gettime, all older. Limit: `SLOT_MAX` for a slot in a token, above `limits::DESCRIPTORS_MAX`. Cost: one system
+//! call for each function; a token is packed and unpacked in a few steps.
 
 mod epoll;
 mod probe;
@@ -68,7 +68,6 @@ fn pack(token: Token) -> u64 {
         Token::Readable(Watched::Cluster(number)) => (5, 0, number),
         Token::Writable(Watched::Cluster(number)) => (5, 1, number),
         Token::Doorbell => (6, 0, 0),
-        // Never submitted.
         Token::Lost => (7, 0, 0),
     };
     pack_parts(kind, slot, generation)
@@ -143,7 +142,6 @@ fn accept(listener: &OwnedFd) -> Accepted<OwnedFd> {
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 Accepted::Exhausted(accept_failure_text(error))
             }
-            // The listener was shut down.
             Err(Errno::INVAL) => Accepted::Nothing,
             // ECONNABORTED, and network errors that were pending on the new socket (accept(2)).
             Err(_) => Accepted::Failed,

@@ -1,14 +1,14 @@
 //! What the Redis connections of all workers share: the node's number, the options of Redis, and what was logged last.
 //!
 //! An outage is one log line for the process, not one for each worker: a worker logs only if the state differs from
-//! `logged`. All fields are atomic, so that no worker waits for another. Limit: one flag for each worker.
+//! `logged`. All fields are atomic, so that no worker waits for another. Limit: one flag for each worker. Does not
+//! connect (`redis.rs`).
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use crate::config::Scaling;
 use crate::shard::NodeId;
 
-/// `RedisConnections::logged`.
 const LOGGED_NOTHING: u8 = 0;
 const LOGGED_UP: u8 = 1;
 const LOGGED_LOST: u8 = 2;
@@ -18,7 +18,6 @@ const LOGGED_LOST: u8 = 2;
 pub(crate) struct RedisConnections {
     pub node: NodeId,
     pub scaling: Scaling,
-    /// By worker: its connection is up.
     pub(super) is_up_by_worker: Box<[AtomicBool]>,
     /// What was logged last about the connections, so that it is logged once and not once a worker.
     last_logged: AtomicU8,

@@ -59,8 +59,8 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
     let shared = Shared {
-        smaller_rings: AtomicUsize::new(0),
         kernel_interface: Choice::Epoll(None),
+        smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::default()),
         operator_queues: [OperatorQueue::default()].into(),
         event_log: Arc::new(EventLog::new(1)),
@@ -115,7 +115,6 @@ fn a_redis_connection_that_ended_with_unread_input_is_retried_later() {
     // No call of this loop waits, so a core that wants no wait at all shows.
     let busy = (0..20).filter(|_| worker.tick() == 0).count();
     assert!(busy < 5, "{busy} of 20 ticks ask for another one at once");
-    // The same for a report that nobody has taken.
     worker.core.reactor.cluster.readable = true;
     let busy = (0..20).filter(|_| worker.tick() == 0).count();
     assert!(busy < 5, "{busy} of 20 ticks ask for another one at once, because of a late report");

@@ -2,7 +2,7 @@
 //!
 //! Input: batches of records with sockets (`stream.rs`, `record.rs`). Output: connections, sessions and channel states
 //! in this worker's core. Everything waits for a bounded time; an error makes the transfer fail, and the old process
-//! resumes.
+//! resumes. Limits: those of `stream.rs`.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -4,7 +4,8 @@
 //! new process takes over the listeners only, and clients reconnect. The other process is trusted, because it runs as
 //! the same user; its records are still decoded within bounds.
 //!
-//! Limits: `stream.rs` bounds the bytes of a batch, and so every list of a record.
+//! Limits: `stream.rs` bounds the bytes of a batch, and so every list of a record. Does not touch sockets: `stream.rs`
+//! sends and receives them beside the records.
 
 use std::io;
 

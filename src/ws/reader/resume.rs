@@ -2,7 +2,7 @@
 //!
 //! The bytes are wire bytes, so the reader itself is the decoder: no format of its own, no version. Complete fragments
 //! are merged into one, which is equivalent for the following frames. PURE. Does not know the transfer. Limits: those
-//! of the reader.
+//! of the reader. Cost: one copy of the incomplete input, only for a transfer.
 
 use super::{MessageKind, OpenFrame, Partial};
 use crate::ws::frame::{Opcode, encode_masked_header};

@@ -29,7 +29,6 @@ fn an_event_is_delivered_once_and_by_its_senders_order() {
 /// over a newer one, and nodes that read it afterwards remember another event than those that do not.
 #[test]
 fn an_event_that_redis_stores_twice_is_read_again() {
-    // Whether the message says that the event is stored, and what is sent when it comes once and twice.
     let rows: [(bool, [&[&str]; 2]); 2] =
         [(true, [&[], &["GET key/cache-c"]]), (false, [&[], &[]])];
     for (cache, expected) in rows {

@@ -325,7 +325,6 @@ fn the_oldest_kept_messages_are_discarded_and_counted_over_the_limit() {
 #[test]
 fn a_silent_redis_is_left_and_a_busy_one_is_not() {
     let mut session = TestSession::up();
-    // Nothing is asked but the role and the heartbeats, which are answered and come back.
     for _ in 0..20 {
         session.advance().unwrap();
         session.echo();

@@ -10,7 +10,6 @@ fn came_back() -> TestSession {
     session.receive_event(PEER, 4, "four");
     assert_eq!(session.delivered(), ["four"]);
     session.reconnect();
-    // Its topics are announced, and the request is sent.
     session
 }
 
@@ -176,7 +175,6 @@ fn a_replay_request_is_answered_with_the_missed_events() {
         let sent = session.commands();
         let (last, before) = sent.split_last().unwrap();
         assert!(last.starts_with("PUBLISH session/9:0 ReplayDone"), "{what}: {last}");
-        // Each replay is a message of its own, with a new number behind.
         let before: Vec<&str> =
             before.iter().map(|sent| sent.rsplit_once('#').unwrap().0).collect();
         assert_eq!(before, replays, "{what}");

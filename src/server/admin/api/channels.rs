@@ -17,7 +17,6 @@ use crate::app::Apps;
 use crate::shard::{ChannelRow, Findings, NodeChannelRow};
 use crate::text::shown;
 
-/// Channels of a page.
 const PAGE_ROWS: usize = 100;
 const PAGE_ROWS_MAX: usize = 500;
 

@@ -1,7 +1,7 @@
 //! Connections as the admin API shows them: rows of lists, and the inside of one.
 //!
 //! Rows of this node and of other nodes have one form. A row of another node names the node. Limit: `ROWS_MAX` rows in
-//! an answer.
+//! an answer. Does not ask workers or nodes (`questions.rs`, `nodes.rs`).
 
 use serde_json::{Value, json};
 

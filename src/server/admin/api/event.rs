@@ -1,7 +1,8 @@
 //! An event of the console as JSON: for the event log and for lists of refusals.
 //!
 //! Input: a `EventLogEntry` of a worker, with the apps to name its app. Empty members are left out. Payloads are cut
-//! where the event is made (`event_log::TEXT_BYTES_MAX`), so an object here is as long as that.
+//! where the event is made (`event_log::TEXT_BYTES_MAX`), so an object here is as long as that. Limits:
+//! `event_log::TEXT_BYTES_MAX` for the text of an event.
 
 use serde_json::{Value as Json, json};
 
@@ -9,7 +10,6 @@ use crate::app::Apps;
 use crate::cause::Cause;
 use crate::event_log::EventLogEntry;
 
-/// An event of the log as JSON.
 pub(in crate::server::admin) fn event_json(event: &EventLogEntry, apps: &Apps) -> Json {
     fn none_if_empty(text: &str) -> Option<&str> {
         (!text.is_empty()).then_some(text)

@@ -1,13 +1,13 @@
 //! Parameters of a query, and the event log as JSON.
 //!
-//! Limit: `FILTER_BYTES_MAX` for the text of a filter.
+//! Limit: `FILTER_BYTES_MAX` for the text of a filter. Input: the query of a request. Output: values, or a sentence
+//! about a wrong one.
 
 use std::borrow::Cow;
 
 use crate::http1::query::parse_query;
 use crate::text::shown;
 
-/// Bytes of a filter.
 pub(super) const FILTER_BYTES_MAX: usize = 200;
 
 /// The query of a request.

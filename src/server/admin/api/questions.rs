@@ -2,7 +2,8 @@
 //!
 //! A question goes to the `OperatorQueue` of each worker it concerns, and the doorbells ring. Then this thread looks
 //! for the answers every few milliseconds, because a write to a pipe or an eventfd would cost a worker a system call.
-//! Limits: `QUESTIONS_MAX` at a time, `ANSWER_TIME_MAX` for all workers to answer.
+//! Limits: `QUESTIONS_MAX` at a time, `ANSWER_TIME_MAX` for all workers to answer. Owns the count of open questions;
+//! does not read the state of a core.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -3,7 +3,8 @@
 //! An encoder of our own. The crate `prometheus-client` writes OpenMetrics only, adds `_total` to the name of every
 //! counter, and so cannot export names that dashboards of soketi and sockudo know, such as `socket_received_bytes`. It
 //! also wants each value in an object of its own. Here the table reads values where they are. The formats differ in how
-//! a counter's family is named, in the word for an unknown type, and in the last line.
+//! a counter's family is named, in the word for an unknown type, and in the last line. No limits: the text is as long
+//! as the samples that the table writes.
 
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
 //! What a scrape reads: the values of all cores, summed by app or listed by core.
 //!
 //! Reads what workers have published and asks them nothing. Cost: linear in cores and apps. Limit: the rows of
-//! `CoreMetrics`.
+//! `CoreMetrics`. Does not name the metrics (`metrics/mod.rs`) and does not write text.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,7 +34,6 @@ pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) started_unix_seconds: u64,
 }
 
-/// One scrape.
 pub(in crate::server::admin) struct Scrape<'a> {
     pub(in crate::server::admin) sources: &'a ScrapeSources,
     /// Those in use, and those that were.
@@ -112,7 +111,7 @@ impl Scrape<'_> {
         }
     }
 
-    /// What the queue of operators of each core counts.
+    /// What the operator queue of each core counts.
     pub(super) fn by_operator_queue(
         &self,
         out: &mut Samples,

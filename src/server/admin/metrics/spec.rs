@@ -27,7 +27,6 @@ impl MetricKind {
     }
 }
 
-/// One metric.
 #[derive(Debug)]
 pub(in crate::server::admin) struct MetricSpec {
     pub(in crate::server::admin) name: &'static str,

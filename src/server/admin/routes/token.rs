@@ -2,7 +2,7 @@
 //!
 //! A request has it as `Authorization: Bearer TOKEN`, and it is compared in constant time. A listener that other hosts
 //! reach serves nothing without a token: the configuration is refused earlier, and this is the second barrier. Does not
-//! look at `Host` (`routes.rs`).
+//! look at `Host` (`routes.rs`). No limits: the head of a request bounds the field.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -182,7 +182,6 @@ fn check_sh_judges_the_same_settings_in_the_same_way() {
             assert_eq!(own, verdict, "{line}");
             compared += 1;
         }
-        // Each setting of the file, and tcp_mem.
         assert_eq!(compared, 9, "{text}");
     }
 }

@@ -1,7 +1,8 @@
 //! The bounds of one HTTP session: the memory it is charged for, its timers, and its refusal at either.
 //!
 //! Owns no state of its own: it reads and changes the fields of `Session`. `tick/sessions` keeps the deadlines. Limits:
-//! the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`.
+//! the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`. Cost: a few additions for each
+//! step of a session, no allocation.
 
 use super::{About, DISCARD_SECONDS, Http, HttpState, Session, Timer, Work};
 use crate::cause::{Cause, Detail};

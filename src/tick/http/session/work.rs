@@ -2,7 +2,7 @@
 //! that no session needs now. PURE.
 //!
 //! An idle session owns none, so that it costs its entry only. Limits: `KEPT_MAX` states in the store, each with
-//! buffers of at most `KEPT_BUFFER_BYTES`; larger ones are freed.
+//! buffers of at most `KEPT_BUFFER_BYTES`; larger ones are freed. Cost: no allocation while a spare state is there.
 
 use super::super::Rules;
 use crate::api::{self, Reply};

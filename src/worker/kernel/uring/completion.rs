@@ -1,7 +1,8 @@
 //! A completion of the ring, read: the report of a watch, or the result of a send.
 //!
 //! Input: the three values of the kernel. What is not of this kernel interface's requests gives `None`, because a ring
-//! also completes cancellations. Plain values, without a call to the kernel.
+//! also completes cancellations. Plain values, without a call to the kernel. No limits: one value. Cost: a few steps
+//! for each completion.
 
 use crate::tick::kernel::{KernelEvent, Sent};
 use crate::worker::kernel::{OWN_KINDS, unpack, unpack_parts};

@@ -1,7 +1,8 @@
 //! The proof that a new ring works: a no-op and a multishot poll go to the kernel and back.
 //!
-//! `kernel/probe.rs` runs it once, before any worker starts, because sandboxes refuse io_uring in several ways.
-//! Input: a new ring. Output: the step that failed, with its error. Each step takes at most `PROOF_MS`.
+//! `kernel/probe.rs` runs it once, before any worker starts, because sandboxes refuse io_uring in several ways. Input:
+//! a new ring. Output: the step that failed, with its error. Each step takes at most `PROOF_MS`. Limits: `PROOF_MS` for
+//! each step. Cost: a few system calls at the start.
 
 use std::io;
 
