@@ -22,6 +22,21 @@ final class Configuration
 
     public function __construct(private readonly Container $container, private readonly Repository $config) {}
 
+    /**
+     * For the commands that help against missing credentials. `install:broadcasting --reverb` sets BROADCAST_CONNECTION
+     * without them if laravel/reverb is installed. Then the connection is a TypeError, because its key is null.
+     */
+    public static function allowMissingCredentials(Repository $config): void
+    {
+        $connection = 'broadcasting.connections.' . $config->get('broadcasting.default');
+        if (!in_array($config->get("{$connection}.driver"), ['reverb', 'pusher'], true)) {
+            return;
+        }
+        foreach (['key', 'secret', 'app_id'] as $name) {
+            $config->set("{$connection}.{$name}", $config->get("{$connection}.{$name}") ?? '');
+        }
+    }
+
     /** @throws ConfigurationException */
     public function json(): string
     {

@@ -72,7 +72,7 @@ final class Ringverb
         self::$server = null;
     }
 
-    /** @return array{app_id: string, key: string, secret: string} of the first app, or invented ones */
+    /** @return array{app_id: string, key: string, secret: string} of the first app, or generated ones */
     private static function credentials(): array
     {
         try {

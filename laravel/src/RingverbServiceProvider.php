@@ -44,6 +44,10 @@ final class RingverbServiceProvider extends ServiceProvider
         if (!self::hasReverb()) {
             $this->mergeConfigFrom(__DIR__ . '/../config/reverb.php', 'reverb');
         }
+        // routes/channels.php makes a connection in each command.
+        if ($this->app->runningConsoleCommand('ringverb:install', 'ringverb:doctor')) {
+            Configuration::allowMissingCredentials($this->app->make('config'));
+        }
         $state = static fn(Application $app): string => rtrim(
             (string) $app->make('config')->get('ringverb.state'),
             '/',

@@ -223,6 +223,31 @@ final class CommandsTest extends TestCase
         }
     }
 
+    public function test_restarts_at_the_same_time_succeed_and_keep_the_connection(): void
+    {
+        $this->configure(TestApplication::config());
+        $this->start();
+        $client = $this->connect();
+        $client->subscribe('private-room');
+        $restarts = [];
+        foreach ([0, 1, 2] as $number) {
+            $output = ['file', "{$this->folder}/restart-{$number}", 'w'];
+            $restarts[] = proc_open(
+                $this->command('reverb:restart'),
+                [['file', '/dev/null', 'r'], $output, $output],
+                $pipes,
+                null,
+                self::environment(),
+            );
+        }
+        foreach ($restarts as $number => $restart) {
+            $code = proc_close($restart);
+            self::assertSame(0, $code, (string) file_get_contents("{$this->folder}/restart-{$number}"));
+        }
+        $client->sync();
+        self::assertSame([], glob($this->folder . '/storage/servers/*.next'));
+    }
+
     public function test_a_restart_of_another_host_is_followed_once(): void
     {
         $application = new TestApplication(TestApplication::config(), $this->folder);
@@ -237,14 +262,14 @@ final class CommandsTest extends TestCase
         };
         $done = 'No server of this application runs on this host.';
         $cache->forever('laravel:reverb:restart', 1_000);
-        // What was requested before this host looked for the first time is not its business.
+        // What was requested before this host looked for the first time is ignored.
         self::assertSame('', $restart(['--requested' => true]));
         self::assertSame('', $restart(['--requested' => true]));
         $cache->forever('laravel:reverb:restart', 2_000);
         self::assertSame($done, $restart(['--requested' => true]));
         self::assertSame('', $restart(['--requested' => true]));
         // A host does not follow its own request.
-        self::assertSame($done, $restart([]));
+        self::assertStringStartsWith($done, $restart([]));
         self::assertGreaterThan(2_000, $cache->get('laravel:reverb:restart'));
         self::assertSame('', $restart(['--requested' => true]));
     }

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Ringverb\Laravel\Tests;
 
+use Illuminate\Config\Repository;
 use PHPUnit\Framework\TestCase;
 use Ringverb\Laravel\Configuration;
 use Ringverb\Laravel\Exceptions\ConfigurationException;
@@ -93,6 +94,23 @@ final class ConfigurationTest extends TestCase
         self::assertSame([3, 5, '2'], [$second['presence_members_max'], $second['max_connections'], $second['app_id']]);
         self::assertArrayNotHasKey('options', $second);
         self::assertArrayNotHasKey('cache_ttl', $second);
+    }
+
+    public function test_missing_credentials_become_empty_ones_and_others_stay(): void
+    {
+        $config = static fn(string $driver): Repository => new Repository([
+            'broadcasting' => [
+                'default' => 'x',
+                'connections' => ['x' => ['driver' => $driver, 'key' => null, 'secret' => 's']],
+            ],
+        ]);
+        Configuration::allowMissingCredentials($reverb = $config('reverb'));
+        Configuration::allowMissingCredentials($log = $config('log'));
+        self::assertSame(
+            ['driver' => 'reverb', 'key' => '', 'secret' => 's', 'app_id' => ''],
+            $reverb->get('broadcasting.connections.x'),
+        );
+        self::assertNull($log->get('broadcasting.connections.x.key'));
     }
 
     public function test_a_provider_that_fails_is_named(): void

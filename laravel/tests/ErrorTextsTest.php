@@ -19,6 +19,7 @@ final class ErrorTextsTest extends TestCase
         'wrong version number',
         'SSL certificate problem',
         'Pusher\PusherException: Invalid socket ID undefined',
+        'Pusher\Pusher::__construct(): Argument #1 ($auth_key) must be of type string, null given',
         'Call to a member function encrypt_payload() on null',
         'You must specify an encryption master key to authorize an encrypted channel',
         'Failed to decrypt event with new key. Dropping encrypted event',

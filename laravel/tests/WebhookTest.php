@@ -184,7 +184,7 @@ final class WebhookTest extends TestCase
         self::assertStringContainsString('is being handled', $during[1]);
         self::assertSame(204, $this->post($body)[0]);
         self::assertCount(1, $this->received);
-        // A process that ends within a listener says nothing: neither 204 nor an exception.
+        // A process that ends within a listener neither answers nor throws.
         $lost = self::body([['name' => 'channel_occupied', 'channel' => 'b']]);
         self::assertTrue($this->verifier->verify('app-key', hash_hmac('sha256', $lost, 'app-secret'), $lost)->isFirst);
         self::assertSame(503, $this->post($lost)[0]);

@@ -387,7 +387,9 @@ fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
         .inspect_err(|error| {
             tracing::info!(
                 event = "development_access_not_published",
-                "`ringverb publish` will not find this server by itself: {error}"
+                "`ringverb publish` and the other commands will not find this server by themselves, because its \
+                 credentials could not be written for them: {error}. They need a writable /tmp, or a folder of this \
+                 user in XDG_RUNTIME_DIR (in a container: --tmpfs /tmp)"
             );
         })
         .ok()

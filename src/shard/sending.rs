@@ -76,6 +76,7 @@ impl Shard {
         except: Option<SocketId>,
         cache: bool,
     ) {
+        debug_assert_eq!(self.context.keys.home(channel), self.context.core(), "the home");
         let Self { context, local, home, cluster, outbox } = self;
         let cache_ttl_seconds = (cache && channel.kind.cached)
             .then(|| context.app(channel.app()))
@@ -102,6 +103,7 @@ impl Shard {
     pub fn settle(&mut self) {
         self.local.settle(&self.context, &mut self.outbox);
         self.take_own_mail();
+        debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
     /// The generation of a dirty connection, to be flushed; `None` when the connection has ended. Clears the mark. A
@@ -111,6 +113,7 @@ impl Shard {
     pub fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
+        debug_assert!(!connection.dirty, "it is marked again with its next frame");
         (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 
@@ -123,6 +126,10 @@ impl Shard {
     /// See `Local::sent`.
     #[inline]
     pub fn on_sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
+        debug_assert!(
+            self.local.connections.get(slot).is_none_or(|found| !found.dirty),
+            "`take_dirty` has cleared the mark"
+        );
         self.local.on_sent(&self.context, &mut self.outbox, slot, count, blocked)
     }
 
@@ -133,6 +140,7 @@ impl Shard {
 
     /// `sent` was called for so many bytes together. Once for a batch, because the sum costs a delivery less than each.
     pub fn note_sent(&self, bytes: usize) {
+        debug_assert!(self.metrics().send_queue_bytes.get() >= bytes as u64, "they were counted");
         self.metrics().send_queue_bytes.sub(bytes as u64);
     }
 

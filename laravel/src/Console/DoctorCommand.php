@@ -18,7 +18,7 @@ use Ringverb\Laravel\Server\ServerFiles;
 use RuntimeException;
 use Throwable;
 
-/** Looks at each step between an event of the application and the browser, and says what to change. */
+/** Checks each step between an event of the application and the browser, and prints what to change. */
 final class DoctorCommand extends Command
 {
     protected $signature = 'ringverb:doctor';
@@ -122,14 +122,16 @@ final class DoctorCommand extends Command
         $key = (string) $config->get("broadcasting.connections.{$default}.key");
         $apps = array_column((array) $config->get('reverb.apps.apps'), 'key');
         if ($isOurs && $config->get('reverb.apps.provider', 'config') === 'config') {
-            $isServed = in_array($key, $apps, true);
+            $isServed = $key !== '' && in_array($key, $apps, true);
             $this->report(
                 $isServed,
                 'app key',
-                $isServed
-                    ? 'config/broadcasting.php and config/reverb.php agree'
-                    : 'the key of config/broadcasting.php is no app of config/reverb.php: compare both, ' .
+                match (true) {
+                    $key === '' => 'REVERB_APP_KEY is not set: php artisan ringverb:install',
+                    $isServed => 'config/broadcasting.php and config/reverb.php agree',
+                    default => 'the key of config/broadcasting.php is no app of config/reverb.php: compare both, ' .
                         'then php artisan config:clear',
+                },
             );
         }
     }

@@ -10,7 +10,7 @@ use Ringverb\Laravel\Server\Binary;
 use Ringverb\Laravel\Server\Release;
 use Ringverb\Laravel\Server\ServerFiles;
 
-/** Brings the program and the names in .env that are missing. It shows what it changes, and asks first. */
+/** Installs the program, and adds the names that .env lacks. It shows what it changes, and asks first. */
 final class InstallCommand extends Command
 {
     protected $signature = 'ringverb:install

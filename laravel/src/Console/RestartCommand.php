@@ -52,6 +52,9 @@ final class RestartCommand extends Command
         }
         if ($servers === []) {
             $this->info('No server of this application runs on this host.');
+            if (!$this->option('requested') && class_exists('Laravel\Reverb\Servers\Reverb\Factory')) {
+                $this->line('A server of Reverb itself ends now, and its supervisor starts this one.');
+            }
             if ($elsewhere !== []) {
                 $this->warn(
                     'The state folder names a server of another host, container or boot (' .
@@ -87,6 +90,8 @@ final class RestartCommand extends Command
     ): bool {
         $next = $server->configuration . '.next';
         try {
+            // Another deploy can run this command at the same time, and it must not take our outcome for its own.
+            $lock = $files->lock($server->configuration);
             // The server executes the file at its own path again, wherever ringverb:install puts another one.
             $program = $processes->program($server->pid) ?? $binary->path();
             [$code, $output] = Binary::run([$program, '--version']);
@@ -139,7 +144,7 @@ final class RestartCommand extends Command
         return $code === 0 ? null : trim($output);
     }
 
-    /** Tells the servers of Reverb, and other hosts. The restart of this host does not depend on the cache. */
+    /** Signals the servers of Reverb, and other hosts. The restart of this host does not depend on the cache. */
     private function request(ServerFiles $files): void
     {
         try {

@@ -6,5 +6,5 @@ namespace Ringverb\Laravel\Exceptions;
 
 use RuntimeException;
 
-/** The program is missing, or cannot run here. The message says what to change. */
+/** The program is missing, or cannot run here. The message names what to change. */
 final class BinaryException extends RuntimeException {}

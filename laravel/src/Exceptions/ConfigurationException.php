@@ -6,5 +6,5 @@ namespace Ringverb\Laravel\Exceptions;
 
 use RuntimeException;
 
-/** The application's configuration does not describe a server. The message says what to change. */
+/** The application's configuration does not describe a server. The message names what to change. */
 final class ConfigurationException extends RuntimeException {}

@@ -37,7 +37,7 @@ class Replacement
             if ($this->processes->identity($server->pid) !== $server->identity) {
                 return "process {$server->pid} has ended: see its log";
             }
-            $standIn ??= $this->standInOf($server->pid);
+            $standIn ??= $this->standInOf($server->pid, $before);
             // The order matters: the process executes the new program before its stand-in ends.
             $hasEnded = $standIn !== null && !$this->processes->exists($standIn);
             $stage = $this->stage($server->pid);
@@ -69,10 +69,11 @@ class Replacement
         return null;
     }
 
-    private function standInOf(int $pid): ?int
+    /** @param int|null $before that of the last replacement, which can still be ending */
+    private function standInOf(int $pid, ?int $before): ?int
     {
         foreach ($this->processes->all() as $candidate) {
-            if (in_array("--stand-in-for={$pid}", $this->processes->arguments($candidate), true)) {
+            if ($candidate !== $before && in_array("--stand-in-for={$pid}", $this->processes->arguments($candidate), true)) {
                 return $candidate;
             }
         }

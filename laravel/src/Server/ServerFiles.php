@@ -39,6 +39,23 @@ final class ServerFiles
     }
 
     /**
+     * Waits until no other command restarts this server. The lock ends with the value that is returned.
+     *
+     * @return resource
+     *
+     * @throws RuntimeException
+     */
+    public function lock(string $configuration)
+    {
+        $lock = @fopen(preg_replace('/\.json$/', '', $configuration) . '.lock', 'c');
+        if ($lock === false || !flock($lock, LOCK_EX)) {
+            throw new RuntimeException("Cannot lock {$configuration}: run this command as the user of the server.");
+        }
+
+        return $lock;
+    }
+
+    /**
      * Notes the process that is about to run the server.
      *
      * @param  string|null  $processIdsOf  the host or container in which the process id counts

@@ -45,7 +45,7 @@ final class WebhookVerifier
         }
         $app = $this->app($key);
         $expected = hash_hmac('sha256', $body, $app['secret'] ?? '');
-        // The comparison is made for an unknown key, too, so that its time does not tell which keys exist.
+        // The comparison is made for an unknown key, too, so that its time does not show which keys exist.
         $isRight = hash_equals($expected, $signature);
         if ($app === null || ($app['secret'] ?? '') === '' || !$isRight) {
             throw new WebhookException(

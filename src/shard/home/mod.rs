@@ -155,6 +155,7 @@ impl Home {
         index: ChannelSlot,
         channel: &ChannelKey,
     ) -> Option<Box<Greeting>> {
+        debug_assert_eq!(self.channels.get(index).key(), channel, "the index is the channel's");
         let home = self.channels.get_mut(index);
         let acknowledgement =
             (channel.kind.access == Access::Presence).then(|| match &mut home.roster {
@@ -184,6 +185,7 @@ impl Home {
         frame: &FrameBytes,
         seconds: u32,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         debug_assert!(channel.kind.cached, "only cache channels have a cached event");
         let index = self.channels.find_or_insert(channel);
         self.channels.cache_event(index, frame, context.now.seconds().saturating_add(seconds));
@@ -212,6 +214,7 @@ impl Home {
         channel: &ChannelKey,
         event: &FrameBytes,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         if context.is_clustered() || !self.interested_cores(channel).is_empty() {
             return;
         }
@@ -253,6 +256,7 @@ impl Home {
         match restore {
             Restore::Interest { channel, core, count } => {
                 let counts = context.app(channel.app()).counts_subscriptions();
+                debug_assert!(core < context.settings.cores, "a core of this process");
                 if self.interested_cores(&channel).is_empty() {
                     occupied_gauge(context, &channel).add(1);
                 }

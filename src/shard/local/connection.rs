@@ -81,6 +81,7 @@ impl ControlFrames {
 
     pub(in crate::shard) fn begin_second(&mut self) {
         self.0 = self.unsent();
+        debug_assert_eq!(self.0 >> UNSENT_BITS, 0, "none of this second");
     }
 
     pub(in crate::shard) fn unsent(self) -> u16 {
@@ -223,6 +224,7 @@ impl Connection {
                 }
             }
         }
+        debug_assert!(self.position_of(removed.channel).is_none(), "a channel is in the list once");
         Some(removed)
     }
 
@@ -232,6 +234,7 @@ impl Connection {
             return self.subscriptions.iter().position(|found| found.channel == channel);
         }
         let place = self.extras.as_ref()?.positions.get(&channel)?;
+        debug_assert!((*place as usize) < self.subscriptions.len(), "a place in the list");
         Some(*place as usize)
     }
 

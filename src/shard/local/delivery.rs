@@ -153,6 +153,7 @@ impl Local {
     }
 
     pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: Slot) {
+        debug_assert!(self.connections.get(slot).is_some(), "a connection that is there");
         let connection = &mut self.connections[slot];
         if !connection.dirty && !connection.blocked {
             connection.dirty = true;
@@ -237,5 +238,6 @@ impl Local {
                 self.mark_dirty(out, slot);
             }
         }
+        debug_assert!(self.connections.get(slot).is_none_or(|found| !found.blocked), "it may send");
     }
 }

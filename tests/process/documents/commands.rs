@@ -43,7 +43,7 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("podman run -d", By("tests/compose/run", "block_of docs/OPERATIONS.md 'podman run'")),
     // docs/laravel.md, docs/laravel-migration.md, laravel/README.md
     ("composer config repositories.ringverb", NotRun("it needs an application and its registry")),
-    ("composer require ringverb/laravel", NotRun("it needs an application and its registry")),
+    ("composer require ringverb/laravel:@dev", NotRun("it needs an application and its registry")),
     ("php artisan ringverb:install", By("laravel/tests/ReleaseTest.php", "InstallCommand")),
     ("php artisan reverb:start", By("laravel/tests/CommandsTest.php", "reverb:start")),
     // tuning/README.md. The first one looks at the host of the test, too, whose limits may be too low.
