@@ -108,6 +108,7 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             }
         }
     }
+    debug_assert_eq!(mailboxes.len(), usize::from(cores), "one for each core");
     Ok(mailboxes)
 }
 
@@ -154,10 +155,15 @@ impl<M> Mailbox<M> {
         outgoing.overflow.push_back(stamped);
         self.overflow_by_lane[lane] += 1;
         self.overflow_high_water = self.overflow_high_water.max(self.overflow_by_lane.iter().sum());
+        debug_assert!(
+            outgoing.overflow.len() <= self.overflow_by_lane[lane],
+            "a lane has all of them"
+        );
     }
 
     /// Which mail is discarded when its overflow queue is full. None is without this.
     pub fn discard_when_full(&mut self, which: fn(&M) -> bool) {
+        debug_assert_eq!(self.mail_totals, MailTotals::default(), "chosen before any mail is sent");
         self.is_discardable = which;
     }
 
@@ -184,6 +190,7 @@ impl<M> Mailbox<M> {
     /// # Errors
     /// What does not hold.
     pub fn check_invariants(&self) -> Result<(), String> {
+        debug_assert_eq!(self.doorbells_due.len(), self.doorbells.len(), "one for each core");
         for (lane, outgoing) in self.outgoing.iter().enumerate() {
             let waiting: usize = outgoing.iter().flatten().map(|to| to.overflow.len()).sum();
             if waiting != self.overflow_by_lane[lane] {
@@ -238,6 +245,7 @@ impl<M> Mailbox<M> {
                 self.doorbells[core].ring();
             }
         }
+        debug_assert!(!self.doorbells_due.contains(&true), "all were rung");
     }
 
     /// Too much mail waits: publishers must be slowed.
@@ -278,6 +286,7 @@ impl<M> Mailbox<M> {
     /// `held` never has more than the rings can hold. Mail that had no room in its ring comes later, because its
     /// publisher is not answered before the mail is in the ring.
     pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<StampedMail<M>>) {
+        debug_assert!(lane < LANES, "a lane of this process");
         debug_assert!(self.held_until_due.is_sorted_by_key(|(stamp, _)| *stamp), "held in order");
         for ring in self.incoming[lane].iter_mut().flatten() {
             for _ in 0..limits::MAIL_RING_MAX {
@@ -317,6 +326,7 @@ impl<M> Mailbox<M> {
     /// Whether a lane holds mail for this core.
     #[must_use]
     pub fn has_mail(&self, lane: usize) -> bool {
+        debug_assert!(lane < LANES, "a lane of this process");
         self.incoming[lane].iter().flatten().any(|ring| !ring.is_empty())
     }
 
@@ -335,6 +345,7 @@ impl<M> Mailbox<M> {
     /// This core's doorbell.
     #[must_use]
     pub fn doorbell(&self) -> &Doorbell {
+        debug_assert!(self.core < self.cores(), "it is one of all");
         &self.doorbells[usize::from(self.core)]
     }
 

@@ -33,6 +33,7 @@ impl Shard {
             self.outbox.cluster.push(ToCluster::EndAccess(Box::new(command)));
         }
         self.take_own_mail();
+        debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
     /// An operator ends a connection of this core, or its subscription to `channel`.

@@ -70,6 +70,7 @@ pub struct ChannelKeys {
 impl ChannelKeys {
     #[must_use]
     pub fn new(seed: u64, cores: u16) -> Self {
+        debug_assert!(cores > 0, "each channel has a home");
         Self { state: FixedState::with_seed(seed), cores }
     }
 

@@ -12,6 +12,7 @@ use super::{ChannelKey, Shard};
 impl Shard {
     /// Handles what the session reports.
     pub fn on_cluster(&mut self, event: FromCluster<'_>) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         if let FromCluster::EndAccess(command) = event {
             self.local.end_access(&self.context, &mut self.outbox, command);
         } else if let Some((cluster, mut here)) = self.clustered() {

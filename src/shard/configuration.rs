@@ -28,6 +28,7 @@ impl Shard {
         let ShardConfiguration { apps, verbose_errors, debug } = configuration;
         let settings = &mut self.context.settings;
         let before = std::mem::replace(&mut settings.apps, apps.clone());
+        debug_assert!(apps.iter().len() >= before.iter().len(), "an app keeps its index");
         settings.verbose_errors = verbose_errors;
         if std::mem::replace(&mut settings.debug, debug) != debug {
             self.outbox.lines = LineBudget::new(debug);

@@ -4,6 +4,8 @@
 //! publish walks over it. Limit: `limits::WORKERS_MAX`, 128 cores. Cost: one bit for an insertion; a walk is one step
 //! for each core in the set, no allocation.
 
+use crate::limits;
+
 /// Up to 128 workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CoreSet([u64; 2]);
@@ -20,6 +22,7 @@ impl CoreSet {
     }
 
     pub(super) fn contains(self, core: u16) -> bool {
+        debug_assert!(usize::from(core) < limits::WORKERS_MAX, "a core of this process");
         self.0[usize::from(core >> 6)] & (1 << (core & 63)) != 0
     }
 

@@ -191,6 +191,7 @@ impl Inspector {
 impl Shard {
     /// Answers a slice of a question. `true`: the answer is complete. Do not call it again then.
     pub fn inspect(&self, inspector: &mut Inspector) -> bool {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         if inspector.stage == InspectorStage::Rows {
             return inspector.move_rows();
         }
@@ -384,6 +385,7 @@ impl Shard {
     }
 
     fn connection_row(&self, slot: Slot, found: &Connection, user: Option<&str>) -> ConnectionRow {
+        debug_assert!(found.is_counted(), "an open connection");
         let now = self.context.now_seconds;
         ConnectionRow {
             key: ConnectionKey { slot, generation: found.generation },

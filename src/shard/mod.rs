@@ -69,13 +69,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::app::AppIndex;
-use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
+use crate::limits;
 use crate::metrics::{ConnectionEnd, CoreMetrics};
 use crate::pusher::channel_name::{ChannelName, NameError};
 use crate::pusher::error_code::ErrorCode;
-use crate::pusher::socket_id::SocketId;
 use crate::slot::Slot;
 use crate::ws::violation::Violation;
 use cluster::{Cluster, Here};
@@ -96,6 +95,10 @@ pub struct Shard {
 impl Shard {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        debug_assert!(
+            usize::from(settings.cores) <= limits::WORKERS_MAX,
+            "a home stores cores as bits"
+        );
         assert!(settings.core < settings.cores, "a core's index is below the number of cores");
         let context = Context::new(settings);
         Self {
@@ -109,11 +112,13 @@ impl Shard {
 
     /// Moves the shard's clock. With each second the parts do what is due.
     pub fn advance(&mut self, now: Moment) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         // Time does not run backwards, even if the clock does.
         let before = self.context.now;
         let now = now.max(before);
         self.context.now = now;
         self.context.now_seconds = now.seconds();
+        debug_assert!(self.context.now >= before, "the clock of a shard does not run backwards");
         if now.seconds() == before.seconds() {
             return;
         }
@@ -145,12 +150,20 @@ impl Shard {
     /// # Errors
     /// When the text is no channel name.
     pub fn channel_key(&self, app: AppIndex, text: &str) -> Result<ChannelKey, NameError> {
+        debug_assert!(
+            usize::from(app.0) < self.context.settings.apps.iter().len(),
+            "an app of ours"
+        );
         self.context.keys.make(app, text)
     }
 
     /// Makes the key of a channel from a checked name.
     #[must_use]
     pub fn key_of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
+        debug_assert!(
+            usize::from(app.0) < self.context.settings.apps.iter().len(),
+            "an app of ours"
+        );
         self.context.keys.of(app, name)
     }
 
@@ -196,6 +209,7 @@ impl Shard {
 
     /// See `Local::on_message`.
     pub fn on_message(&mut self, key: ConnectionKey, text: &[u8]) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         self.local.on_message(&self.context, &mut self.outbox, key, text);
         self.take_own_mail();
     }
@@ -222,53 +236,9 @@ impl Shard {
         self.local.echo(&self.context, &mut self.outbox, key, kind, payload);
     }
 
-    /// Publishes an encoded event to all subscribers on all cores, except `except`.
-    pub fn publish(
-        &mut self,
-        channel: ChannelKey,
-        frame: FrameBytes,
-        except: Option<SocketId>,
-        cache: bool,
-    ) {
-        if self.context.settings.cores == 1 {
-            return self.publish_here(&channel, &frame, except, cache);
-        }
-        let home = self.context.keys.home(&channel);
-        self.outbox.send_to_home(home, Mail::Publish { channel, frame, except, cache });
-    }
-
-    /// HOT. Publishes an event of a channel whose home this core is. This is the channel's only ordering point on the
-    /// node.
-    fn publish_here(
-        &mut self,
-        channel: &ChannelKey,
-        frame: &FrameBytes,
-        except: Option<SocketId>,
-        cache: bool,
-    ) {
-        let Self { context, local, home, cluster, outbox } = self;
-        let cache_ttl_seconds = (cache && channel.kind.cached)
-            .then(|| context.app(channel.app()))
-            // What was under way when the app was removed is not remembered for it.
-            .filter(|app| !app.is_removed)
-            .map(|app| app.cache_ttl_seconds);
-        if let Some(seconds) = cache_ttl_seconds {
-            home.cache_event(context, channel, frame, seconds);
-        }
-        if let Some(cluster) = cluster {
-            cluster.publish(outbox, channel, frame, except, cache_ttl_seconds);
-        }
-        if home.distribute(context, outbox, channel, frame, except) {
-            outbox.has_events = true;
-            local.deliver(&mut outbox.dirty, channel, frame, except);
-        }
-        if cache && (context.settings.verbose_errors || context.settings.debug) {
-            home.note_without_subscribers(context, outbox, channel, frame);
-        }
-    }
-
     /// Mail of another core, in the order of its lane, or of this one.
     pub fn on_mail(&mut self, mail: Mail) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         self.route(mail);
         self.take_own_mail();
     }
@@ -279,6 +249,7 @@ impl Shard {
         if !self.outbox.own_mail.is_empty() {
             self.take_all_own_mail();
         }
+        debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
     fn take_all_own_mail(&mut self) {
@@ -389,12 +360,20 @@ impl Shard {
         let why = ConnectionEnd::ClientClose;
         self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
         self.take_own_mail();
+        debug_assert!(
+            self.local.connections.get(slot).is_none_or(Connection::is_closing),
+            "it is closing"
+        );
     }
 
     /// See `Local::close_violating`.
     pub fn close_violating(&mut self, slot: Slot, violation: Violation) {
         self.local.close_violating(&self.context, &mut self.outbox, slot, violation);
         self.take_own_mail();
+        debug_assert!(
+            self.local.connections.get(slot).is_none_or(Connection::is_closing),
+            "it is closing"
+        );
     }
 
     /// See `Local::close_next`.
@@ -408,6 +387,7 @@ impl Shard {
     /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` returns the
     /// memory of a slot's incomplete input.
     pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(Slot) -> usize) {
+        debug_assert!(slots.start <= slots.end, "slots in order");
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
         self.take_own_mail();
     }
@@ -416,6 +396,7 @@ impl Shard {
     pub fn remove(&mut self, key: ConnectionKey) {
         self.local.remove(&self.context, &mut self.outbox, key);
         self.take_own_mail();
+        debug_assert!(self.get(key).is_none(), "the slot is another connection's, or free");
     }
 
     /// Counts a refusal or a close, and queues its line for the log. Returns the line with verbose errors, unless the

@@ -13,7 +13,7 @@ use super::channel_key::ChannelKey;
 use super::cluster::ClusterOutbox;
 use super::context::Context;
 use super::home::change::Change;
-use super::mail::Mail;
+use super::mail::{Lane, Mail};
 use super::operator::OperatorOrder;
 use super::query::Answer;
 use crate::app::AppIndex;
@@ -175,12 +175,14 @@ impl Outbox {
         if self.refusals.len() < REFUSALS_MAX {
             self.refusals.push(refusal);
         }
+        debug_assert!(self.refusals.len() <= REFUSALS_MAX, "lines of one tick");
     }
 
     pub(super) fn log_for_channel(&mut self, channel: &str, text: &str) {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(format!("{}: {text}", shown(channel)));
         }
+        debug_assert!(self.notes.len() <= NOTES_MAX, "lines until the worker takes them");
     }
 
     /// A line about another node.
@@ -188,11 +190,13 @@ impl Outbox {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(line);
         }
+        debug_assert!(self.notes.len() <= NOTES_MAX, "lines until the worker takes them");
     }
 
     /// Writes to a home. This core's own gets mail by the tick, after what other cores sent before; a lone core has no
     /// others to wait for.
     pub(super) fn send_to_home(&mut self, home: u16, mail: Mail) {
+        debug_assert!(matches!(mail.lane(), Lane::ToHome), "mail that a home processes");
         if self.is_only_core {
             self.own_mail.to_home.push_back(mail);
         } else {
@@ -202,6 +206,7 @@ impl Outbox {
 
     /// A home's mail to one core; to its own core without a detour, because no other mail could come before it.
     pub(super) fn send_from_home(&mut self, core: u16, mail: Mail) {
+        debug_assert!(matches!(mail.lane(), Lane::FromHome), "mail that a home sends");
         if core == self.core {
             self.own_mail.from_home.push_back(mail);
         } else {
@@ -211,6 +216,10 @@ impl Outbox {
 
     /// Mail to this core's home that waited for other nodes.
     pub(super) fn process_held_mail(&mut self, mails: Vec<Mail>) {
+        debug_assert!(
+            mails.iter().all(|mail| matches!(mail.lane(), Lane::ToHome)),
+            "only mail to a home is held back"
+        );
         self.own_mail.to_home.extend(mails);
     }
 
@@ -242,6 +251,7 @@ impl Outbox {
         } else {
             self.unobserved += 1;
         }
+        debug_assert!(self.observations.len() <= OBSERVATIONS_MAX, "observations of one tick");
     }
 
     /// Whether `traces` is filled.
@@ -265,6 +275,7 @@ impl Outbox {
     #[cold]
     #[inline(never)]
     fn push_trace(&mut self, trace: impl FnOnce() -> Trace) {
+        debug_assert!(self.debug, "the worker takes traces only then");
         self.traces.push(trace());
     }
 }

@@ -133,6 +133,7 @@ impl Shard {
     /// This core's part of the answer.
     #[must_use]
     pub fn answer(&self, question: &Question) -> Answer {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         match question {
             Question::Channels { app, prefix } => {
                 Answer::Channels(self.answer_channels(*app, prefix))

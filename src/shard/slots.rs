@@ -49,10 +49,12 @@ impl<T> Slots<T> {
 
     /// Frees a slot in use.
     pub(super) fn remove(&mut self, slot: Slot) -> T {
+        debug_assert!(self.slab.contains(slot.index()), "a slot is freed once");
         self.slab.remove(slot.index())
     }
 
     pub(super) fn len(&self) -> usize {
+        debug_assert!(self.slab.len() <= self.slots_end.index(), "all slots in use are below it");
         self.slab.len()
     }
 
@@ -196,6 +198,7 @@ impl<T: Keyed> KeyedSlots<T> {
     }
 
     pub(super) fn len(&self) -> usize {
+        debug_assert_eq!(self.slots.len(), self.indexed_count(), "each channel is in one index");
         self.slots.len()
     }
 
@@ -230,6 +233,7 @@ fn app_index_mut(
     if by_app.len() <= app {
         by_app.resize_with(app + 1, HashTable::new);
     }
+    debug_assert!(app < by_app.len(), "each app up to this one has an index");
     &mut by_app[app]
 }
 

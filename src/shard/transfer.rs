@@ -14,12 +14,14 @@ impl Shard {
     pub fn export_connections(
         &self,
     ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), TransferFault>> {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.export_connections(&self.context)
     }
 
     /// What this core knows as a home.
     #[must_use]
     pub fn export_channels(&self) -> Vec<ChannelState> {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.home.export(&self.context)
     }
 

@@ -208,6 +208,11 @@ impl Cluster {
 
     /// Something has changed at this node's home of a channel or user.
     pub(super) fn on_change(&mut self, here: &mut Here<'_>, channel: &ChannelKey, change: Change) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         match change {
             Change::Occupied(is_occupied) => {
                 let message = ChannelMessage::Occupied(is_occupied);
@@ -262,6 +267,11 @@ impl Cluster {
 
     /// This node needs the topic from here on. Idempotent.
     fn need_topic(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         let idle_since = self.unsubscribe_if_idle_and_in_doubt(here, channel);
         if self.topics.contains_key(channel) {
             return;
@@ -290,6 +300,11 @@ impl Cluster {
 
     /// Subscribes to a topic, and requests the other nodes' snapshots.
     fn announce(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         debug_assert!(self.is_up, "while the session is down nothing is subscribed to");
         debug_assert!(self.topics.contains_key(channel), "a topic that is needed");
         here.out.cluster.push(ToCluster::Subscribe { channel: channel.clone(), ticket });
@@ -310,6 +325,11 @@ impl Cluster {
     }
 
     fn fetch(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32, why: Fetch) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         here.out.cluster.push(ToCluster::Fetch { channel: channel.clone(), ticket });
         if let Some(topic) = self.topics.get_mut(channel) {
             topic.details().fetching = Some((ticket, why));
@@ -329,6 +349,11 @@ impl Cluster {
 
     /// Unsubscribes from a topic that this node no longer needs, at once or after `topic_idle_seconds`.
     fn release_if_unneeded(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         if !self.is_unneeded(here, channel) {
             return;
         }
@@ -349,6 +374,7 @@ impl Cluster {
     }
 
     fn unsubscribe(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        debug_assert!(self.topics.contains_key(channel), "a topic of this core");
         self.forget_topic(here, channel);
         if shares_snapshots(here, channel) {
             self.send_to_nodes(here, channel, || ChannelMessage::Quit);
@@ -381,6 +407,11 @@ impl Cluster {
         channel: &ChannelKey,
         message: impl FnOnce() -> ChannelMessage,
     ) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         if self.is_up {
             let (channel, message) = (channel.clone(), message());
             here.out.cluster.push(ToCluster::Send { channel, message, is_transition: false });
@@ -397,6 +428,10 @@ impl Cluster {
         except: Option<SocketId>,
         cache_ttl_seconds: Option<u32>,
     ) {
+        debug_assert!(
+            cache_ttl_seconds.is_none() || channel.kind.cached,
+            "only cache channels are stored"
+        );
         // Redis confirms none that is discarded.
         if cache_ttl_seconds.is_some() && !out.cluster.is_full() {
             *self.unstored.entry(channel.clone()).or_default() += 1;

@@ -36,6 +36,7 @@ impl Cluster {
             return self.note_refused(here, &why);
         }
         self.nodes.insert(node, self.lease_second);
+        debug_assert!(self.nodes.len() <= NODES_MAX, "`accepts_node` was asked");
         if let Some(at) = self.dead.iter().position(|dead| *dead == node) {
             self.dead.remove(at);
             here.out
@@ -127,6 +128,7 @@ impl Cluster {
         *renewals = renewals.wrapping_add(1);
         let came_up = (session, *renewals);
         self.sweeps.push_back((self.lease_second + LEASE_SECONDS, Some(came_up)));
+        debug_assert!(self.renewals.len() <= SWEEPS_MAX, "sessions of nodes that live");
     }
 
     /// Drops what was received before our own session (`None`) or one of these came up, and not since. One walk for
@@ -311,6 +313,7 @@ impl Cluster {
             }
         }
         self.forget_nodes(here, nodes);
+        debug_assert!(self.dead.len() <= DEAD_MAX, "the oldest are forgotten");
     }
 
     pub(super) fn forget_nodes(&mut self, here: &mut Here<'_>, nodes: &[NodeId]) {
@@ -323,6 +326,10 @@ impl Cluster {
         }
         self.renewals.retain(|session, _| !nodes.contains(&session.node));
         self.drop_peers(here, |peer| nodes.contains(&peer.node));
+        debug_assert!(
+            !nodes.iter().any(|node| self.nodes.contains_key(node)),
+            "they are forgotten"
+        );
     }
 
     fn drop_peers(&mut self, here: &mut Here<'_>, which: impl Fn(&PeerSnapshot) -> bool) {
@@ -334,6 +341,10 @@ impl Cluster {
         for (channel, node) in gone.collect::<Vec<_>>() {
             self.drop_peer(here, &channel, node, true);
         }
+        debug_assert!(
+            !self.topics.values().any(|topic| topic.peers.iter().any(&which)),
+            "no snapshot of them is left"
+        );
     }
 
     /// Drops what a node had of a channel; `dead`: it could not publish its leaves itself.
@@ -351,5 +362,6 @@ impl Cluster {
             }
             topic.shrink();
         }
+        debug_assert!(self.find(channel, node).is_none(), "no snapshot of the node is left");
     }
 }

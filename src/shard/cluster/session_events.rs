@@ -59,6 +59,7 @@ impl Cluster {
     }
 
     fn on_up(&mut self) {
+        debug_assert!(self.waiting.is_empty(), "without a session no topic waits for replies");
         self.is_up = true;
         self.sessions = self.sessions.wrapping_add(1);
         self.sweeps.retain(|(_, session)| session.is_some());
@@ -67,6 +68,11 @@ impl Cluster {
         // Nothing was received from any node while the session was down.
         let lease_second = self.lease_second;
         self.nodes.values_mut().for_each(|seen| *seen = lease_second);
+        debug_assert_eq!(
+            self.unannounced.len(),
+            self.topics.len(),
+            "each topic is announced again"
+        );
     }
 
     /// No topic waits any longer for what is beyond the session.
@@ -80,6 +86,8 @@ impl Cluster {
             self.release_held_mail(here, &channel, ticket);
         }
         here.out.answered.push(GatherAnswer::NodesGone);
+        debug_assert!(!self.has_unannounced(), "the next session announces all topics");
+        debug_assert_eq!(self.mail_held, 0, "no mail waits for replies that do not come");
     }
 
     /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that no core
@@ -90,6 +98,7 @@ impl Cluster {
         let share = room.div_ceil(3);
         let sent = self.subscribe_topics(here, share);
         let ended = self.unsubscribe_topics(here, (room - sent).min(share));
+        debug_assert!(sent + ended <= room, "each kind has its share");
         self.announce_topics(here, room - sent - ended);
     }
 
@@ -161,6 +170,7 @@ impl Cluster {
 
     /// Redis has lost the channel's event. Of several nodes that remember one, the first decides.
     fn restore_stored(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
+        debug_assert!(channel.kind.cached, "only cache channels have a stored event");
         let cached = here.home.channels.cached_and_seconds(channel, here.context.now);
         if let Some((frame, seconds)) = cached {
             let to_store = channel.clone();
@@ -181,6 +191,7 @@ impl Cluster {
     /// An event of this node is stored, or will not be.
     fn on_stored(&mut self, channel: &ChannelKey) {
         if let Some(unstored) = self.unstored.get_mut(channel) {
+            debug_assert!(*unstored > 0, "an entry is of events that are not stored");
             *unstored -= 1;
             if *unstored == 0 {
                 self.unstored.remove(channel);
@@ -206,6 +217,11 @@ impl Cluster {
 
     /// Gives the mail that was held back to the home, if the topic still waits by this ticket.
     fn release_held_mail(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         let Some(topic) = self.topics.get_mut(channel) else { return };
         let waiting = topic
             .details_if_any()
@@ -238,6 +254,7 @@ impl Cluster {
         let nodes = self.nodes.iter().filter(|(_, seen)| is_silent(seen));
         let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
         self.on_nodes_dead(here, &silent);
+        debug_assert!(self.sweeps.iter().is_sorted_by_key(|(at, _)| *at), "each lasts as long");
         let due = self.sweeps.partition_point(|(at, _)| *at <= lease_second);
         let due: Vec<Option<(SessionId, u32)>> =
             self.sweeps.drain(..due).map(|(_, session)| session).collect();

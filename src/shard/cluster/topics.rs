@@ -103,6 +103,7 @@ impl Cluster {
 
     /// A topic is not needed from now on.
     pub(super) fn note_idle(&mut self, channel: &ChannelKey) {
+        debug_assert!(self.is_up, "without a session topics are unsubscribed from at once");
         let lease_second = self.lease_second;
         let Some(topic) = self.topics.get_mut(channel) else { return };
         if topic.details().idle_since.replace(lease_second).is_none() {
@@ -182,6 +183,11 @@ impl Cluster {
         ticket: u32,
         core: u16,
     ) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         let details = self.details(channel);
         let Some(waiting) = details.and_then(|details| details.waiting.as_mut()) else { return };
         let is_it = |mail: &Mail| match mail {
@@ -194,6 +200,7 @@ impl Cluster {
         let Some(behind) = searched.into_iter().position(is_it) else { return };
         let withdrawn = waiting.mails.remove(waiting.mails.len() - 1 - behind);
         debug_assert!(is_it(&withdrawn), "the mail that was found");
+        debug_assert!(self.mail_held > 0, "`hold_back` has counted it");
         self.mail_held -= 1;
         let (channel_key, error) = (channel.clone(), error_code::TOO_MANY_MEMBERS);
         here.out

@@ -142,6 +142,11 @@ impl Cluster {
         transition: Transition,
         message: ChannelMessage,
     ) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         let is_wanted = wants_transitions(here.context, channel, who.as_deref());
         let is_final = transition == Transition::Final;
         // Rosters of other nodes need the members even if no backend wants to know of them. They have noted the leave
@@ -206,6 +211,11 @@ impl Cluster {
         who: Transitioner,
         transition: Transition,
     ) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         if transition == Transition::Final {
             // A join that was ordered before has removed it already.
             if self.transitions.find(channel, &who) == Some(&mut PendingLeave::Ending) {
@@ -336,6 +346,11 @@ impl Cluster {
         channel: &ChannelKey,
         node: NodeId,
     ) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         let Some(topic) = self.topics.get(channel) else { return };
         let (dead, others): (Vec<&PeerSnapshot>, Vec<&PeerSnapshot>) =
             topic.peers.iter().partition(|peer| peer.node == node);
@@ -364,6 +379,11 @@ impl Cluster {
         channel: &ChannelKey,
         who: Transitioner,
     ) {
+        debug_assert_eq!(
+            here.context.keys.home(channel),
+            here.context.core(),
+            "this core is its home"
+        );
         let seconds = here.context.settings.pending_leave_seconds;
         if seconds == 0 {
             return;
@@ -382,6 +402,7 @@ impl Cluster {
         self.transitions.due.push_back((until, channel.clone()));
         let waiting = self.transitions.due.len();
         self.transitions.pending_high_water = self.transitions.pending_high_water.max(waiting);
+        debug_assert!(waiting <= limits::CLUSTER_EFFECTS_MAX, "one more was final at once");
     }
 
     /// A second has passed: publishes the end of the pending leaves whose time is over.
@@ -408,5 +429,9 @@ impl Cluster {
             }
             self.release_if_unneeded(here, &channel);
         }
+        debug_assert!(
+            self.transitions.due.front().is_none_or(|(until, _)| *until > now),
+            "the time of the others is not over"
+        );
     }
 }

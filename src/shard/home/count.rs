@@ -59,6 +59,10 @@ impl ChannelCounts {
         if count > 0 {
             self.counts_by_core.push((core, count));
         }
+        debug_assert!(
+            self.counts_by_core.iter().all(|(_, count)| *count > 0),
+            "cores with subscribers"
+        );
     }
 
     fn count_on_this_node(&self) -> u64 {
@@ -122,6 +126,11 @@ impl CountTable {
                 self.counts.remove(&index);
             }
         }
+        debug_assert_eq!(
+            self.counts.get(&index).map_or(0, |counts| counts.count_on_other_nodes),
+            count,
+            "what other nodes have"
+        );
     }
 
     /// Checks that each entry is of a channel that is there, and that a number that was held back will be sent.
@@ -157,6 +166,8 @@ impl Home {
         core: u16,
         count: u32,
     ) {
+        debug_assert!(core < context.settings.cores, "a core of this process");
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         // Another core may not know yet that the app wants no numbers any longer.
         if !context.app(channel.app()).counts_subscriptions() {
             return;
@@ -168,6 +179,10 @@ impl Home {
 
     /// The app wants no numbers any longer. Those of other nodes stay, because they are sent when they change only.
     pub(in crate::shard) fn forget_counts_of(&mut self, app: AppIndex) {
+        debug_assert!(
+            self.channels.of_app(app).all(|home| home.key().app() == app),
+            "the index of an app has its channels"
+        );
         let of_app = self.channels.entries().filter(|(_, home)| home.key().app() == app);
         let indexes: Vec<ChannelSlot> = of_app.map(|(index, _)| index).collect();
         let counts = &mut self.channels.counts;
@@ -213,6 +228,7 @@ impl Home {
         channel: &ChannelKey,
         index: ChannelSlot,
     ) {
+        debug_assert!(self.channels.contains(index), "a channel that is there");
         let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
         let at = counts.sent_seconds.saturating_add(PAUSE_SECONDS);
         if counts.count_on_all_nodes() <= AT_ONCE_MAX || context.now_seconds >= at {
@@ -237,6 +253,10 @@ impl Home {
                 self.channels.drop_if_unused(index);
             }
         }
+        debug_assert!(
+            self.channels.counts.due.front().is_none_or(|(at, _)| *at > now),
+            "those whose pause is over were sent"
+        );
     }
 
     fn send_count(
@@ -246,8 +266,10 @@ impl Home {
         channel: &ChannelKey,
         index: ChannelSlot,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
         let (here, total) = (counts.count_on_this_node(), counts.count_on_all_nodes());
+        debug_assert!(here <= total, "this node is one of all");
         // The node whose number has changed publishes it to the others, and makes the webhook for all.
         let is_ours = std::mem::replace(&mut counts.sent_to_nodes, here) != here;
         let has_changed = std::mem::replace(&mut counts.last_sent_count, total) != total;

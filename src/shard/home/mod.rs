@@ -19,10 +19,9 @@ mod users;
 
 use super::channel_key::ChannelKey;
 use super::context::Context;
-use super::core_set::CoreSet;
 use super::local::memory::MemoryAccount;
 use super::mail::{Greeting, Join, Mail, Restore};
-use super::outbox::{Outbox, Trace};
+use super::outbox::Outbox;
 use super::state::ChannelState;
 use crate::app::AppIndex;
 use crate::app::WebhookKind;
@@ -156,6 +155,7 @@ impl Home {
         index: ChannelSlot,
         channel: &ChannelKey,
     ) -> Option<Box<Greeting>> {
+        debug_assert_eq!(self.channels.get(index).key(), channel, "the index is the channel's");
         let home = self.channels.get_mut(index);
         let acknowledgement =
             (channel.kind.access == Access::Presence).then(|| match &mut home.roster {
@@ -185,33 +185,10 @@ impl Home {
         frame: &FrameBytes,
         seconds: u32,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         debug_assert!(channel.kind.cached, "only cache channels have a cached event");
         let index = self.channels.find_or_insert(channel);
         self.channels.cache_event(index, frame, context.now.seconds().saturating_add(seconds));
-    }
-
-    /// HOT. Sends an event to each interested core but this one, once. Returns whether this core is interested, too:
-    /// the caller then delivers it, because a mail to the own core would cost as much as some deliveries.
-    #[must_use]
-    pub(super) fn distribute(
-        &self,
-        context: &Context,
-        out: &mut Outbox,
-        channel: &ChannelKey,
-        frame: &FrameBytes,
-        except: Option<SocketId>,
-    ) -> bool {
-        out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
-        let mut is_interested = false;
-        for core in self.interested_cores(channel).iter() {
-            if core == context.core() {
-                is_interested = true;
-            } else {
-                let (channel, frame) = (channel.clone(), frame.clone());
-                out.mails.push((core, Mail::Deliver { channel, frame, except }));
-            }
-        }
-        is_interested
     }
 
     /// Sends an event to each interested core, this one included.
@@ -229,10 +206,6 @@ impl Home {
         }
     }
 
-    pub(super) fn interested_cores(&self, channel: &ChannelKey) -> CoreSet {
-        self.channels.find(channel).map_or(CoreSet::default(), |home| home.interested)
-    }
-
     /// A hint for the developer of an app: no client received the event. In a cluster other nodes may have subscribers.
     pub(super) fn note_without_subscribers(
         &self,
@@ -241,6 +214,7 @@ impl Home {
         channel: &ChannelKey,
         event: &FrameBytes,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         if context.is_clustered() || !self.interested_cores(channel).is_empty() {
             return;
         }
@@ -282,6 +256,7 @@ impl Home {
         match restore {
             Restore::Interest { channel, core, count } => {
                 let counts = context.app(channel.app()).counts_subscriptions();
+                debug_assert!(core < context.settings.cores, "a core of this process");
                 if self.interested_cores(&channel).is_empty() {
                     occupied_gauge(context, &channel).add(1);
                 }

@@ -80,6 +80,7 @@ impl Roster {
 
     /// The acknowledgement of a subscription, encoded at most once for each change of the roster.
     pub(super) fn acknowledgement(&mut self, channel: &str) -> FrameBytes {
+        debug_assert!(self.encoded.is_none() || self.encoded_bytes > 0, "a frame has bytes");
         let (members, before) = (&self.members, self.encoded_bytes);
         let encode = || {
             let each = members.iter();
@@ -101,6 +102,8 @@ impl Roster {
     }
 
     fn insert(&mut self, user_id: Box<str>, member: Member) {
+        debug_assert!(member.connections > 0 || member.nodes > 0, "a user is somewhere");
+        debug_assert!(!self.contains(&user_id), "a user is in a roster once");
         self.encoded = None;
         self.members.insert(user_id, member);
     }
@@ -116,6 +119,10 @@ impl Roster {
         self.encoded = None;
         self.members.retain(|_, member| member.connections > 0);
         self.members.values_mut().for_each(|member| member.nodes = 0);
+        debug_assert!(
+            self.members.values().all(|member| member.connections > 0 && member.nodes == 0),
+            "the users of this node are left"
+        );
     }
 }
 
@@ -136,6 +143,7 @@ impl Home {
         channel: &ChannelKey,
         join: &Join,
     ) -> Option<ErrorCode> {
+        debug_assert_eq!(self.channels.get(index).key(), channel, "the index is the channel's");
         if self.is_full(context, index, channel, join) {
             return Some(error_code::TOO_MANY_MEMBERS);
         }
@@ -191,6 +199,10 @@ impl Home {
                 true
             }
         };
+        debug_assert!(
+            self.channels.get(index).user_ids().any(|id| *id == *join.user.text),
+            "the user is in the roster"
+        );
         if !is_first_here {
             return;
         }
@@ -223,6 +235,7 @@ impl Home {
         channel: &ChannelKey,
         user_id: &str,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         let Some((index, member)) = self.find_member(channel, user_id) else { return };
         debug_assert!(member.connections > 0, "who leaves has joined");
         member.connections = member.connections.saturating_sub(1);
@@ -248,6 +261,7 @@ impl Home {
         member: MemberSnapshot,
         channel_data: Option<&str>,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         let MemberSnapshot { user, info } = member;
         let index = self.channels.find_or_insert(channel);
         let roster = self.channels.get_mut(index).roster.get_or_insert_default();
@@ -276,6 +290,7 @@ impl Home {
         channel: &ChannelKey,
         user_id: &str,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         let Some((index, member)) = self.find_member(channel, user_id) else { return };
         debug_assert!(member.nodes > 0, "the caller noted that the node had the user");
         member.nodes = member.nodes.saturating_sub(1);
@@ -296,6 +311,12 @@ impl Home {
             }
         }
         self.channels.drop_if_unused(index);
+        debug_assert!(
+            self.channels
+                .find(channel)
+                .is_none_or(|home| home.roster.is_none() || home.user_count() > 0),
+            "no empty roster is kept"
+        );
     }
 
     /// The users of this node in a channel.
@@ -325,6 +346,7 @@ impl Home {
         channel: &ChannelKey,
         channel_data: &str,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::member_added(channel.name(), channel_data, text)
         })
@@ -340,6 +362,7 @@ impl Home {
         channel: &ChannelKey,
         user_id: &str,
     ) {
+        debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
         let home = self.channels.get_mut(index);
         debug_assert_eq!(home.key(), channel, "the index is the channel's");
         let Some(roster) = &mut home.roster else { return };
@@ -354,5 +377,9 @@ impl Home {
         .into();
         self.deliver(context, out, channel, &frame, None);
         self.channels.drop_if_unused(index);
+        debug_assert!(
+            self.channels.find(channel).is_none_or(|home| home.user_ids().all(|id| id != user_id)),
+            "the user is in the roster no longer"
+        );
     }
 }

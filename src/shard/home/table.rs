@@ -164,6 +164,7 @@ impl HomeTable {
         }
         let interested = CoreSet::default();
         let channel = HomeChannel { key: key.clone(), interested, roster: None, cached: None };
+        debug_assert!(channel.is_unused(), "the caller adds what keeps the channel");
         self.channels.insert(channel)
     }
 
@@ -172,6 +173,7 @@ impl HomeTable {
             debug_assert!(self.channels[index].roster.is_none(), "no member is left behind");
             self.channels.remove(index);
             self.counts.forget(index);
+            debug_assert!(!self.contains(index), "its slot is free");
         }
     }
 
@@ -209,6 +211,7 @@ impl HomeTable {
             self.cache_bytes -= cached_bytes(&cached.frame);
             self.cache_count -= 1;
         }
+        debug_assert!(self.cache_count > 0 || self.cache_bytes == 0, "no event, no bytes");
     }
 
     fn forget_if(&mut self, index: ChannelSlot, stamp: u64) {
@@ -216,6 +219,7 @@ impl HomeTable {
             self.forget(index);
             self.drop_if_unused(index);
         }
+        debug_assert!(!is_cached(&self.channels, index, stamp), "no event of this age is left");
     }
 
     /// Drops cached events that are too old. Amortized constant per event: they are queued by age. Where apps differ
@@ -229,6 +233,10 @@ impl HomeTable {
             self.forget_if(index, stamp);
         }
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
+        debug_assert!(
+            self.cache_ages.front().is_none_or(|(_, _, expires)| *expires > now.seconds()),
+            "the others are not too old"
+        );
     }
 
     /// The channels that have more than interested cores.
@@ -291,6 +299,7 @@ impl HomeTable {
         if let Some(count) = count {
             self.counts.restore(index, core, count);
         }
+        debug_assert!(self.channels[index].interested.contains(core), "events reach the core");
     }
 
     /// The cached event, and for how many seconds it is still to be remembered.
@@ -300,11 +309,16 @@ impl HomeTable {
         now: Moment,
     ) -> Option<(FrameBytes, u32)> {
         let cached = self.find(key)?.cached(now)?;
+        debug_assert!(
+            cached.expires_seconds > now.seconds(),
+            "`cached` leaves out what is too old"
+        );
         Some((cached.frame.clone(), cached.expires_seconds - now.seconds()))
     }
 
     /// The cached event was not received but fetched.
     pub(in crate::shard) fn note_fetched(&mut self, key: &ChannelKey, by: (SessionId, u64)) {
+        debug_assert!(key.kind.cached, "only cache channels have a stored event");
         let index = self.find_index(key);
         if let Some(cached) = index.and_then(|index| self.channels[index].cached.as_mut()) {
             cached.fetched_from = Some(by);
@@ -312,6 +326,10 @@ impl HomeTable {
     }
 
     pub(in crate::shard) fn fetched_from(&self, key: &ChannelKey) -> Option<(SessionId, u64)> {
+        debug_assert!(
+            key.kind.cached || self.find(key).is_none_or(|home| home.cached.is_none()),
+            "only cache channels have a cached event"
+        );
         self.find(key)?.cached.as_ref()?.fetched_from
     }
 
@@ -324,6 +342,10 @@ impl HomeTable {
             self.forget(index);
             self.drop_if_unused(index);
         }
+        debug_assert!(
+            self.of_app(app).all(|home| home.cached.is_none()),
+            "none of the app is left"
+        );
     }
 
     pub(in crate::shard) fn forget_cached(&mut self, key: &ChannelKey) {
@@ -331,9 +353,11 @@ impl HomeTable {
             self.forget(index);
             self.drop_if_unused(index);
         }
+        debug_assert!(self.find(key).is_none_or(|home| home.cached.is_none()), "it is forgotten");
     }
 
     pub(in crate::shard) fn len(&self) -> usize {
+        debug_assert!(self.cache_count <= self.channels.len(), "a channel has one cached event");
         self.channels.len()
     }
 }

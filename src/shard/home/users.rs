@@ -135,6 +135,7 @@ impl Home {
         user: &ChannelKey,
         core: u16,
     ) {
+        debug_assert_eq!(context.keys.home(user), context.core(), "this core is the user's home");
         if let Some(home) = self.users.0.get_mut(user) {
             debug_assert!(home.watching.contains(core), "a core that watches ends it once");
             home.watching.remove(core);

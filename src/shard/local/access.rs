@@ -65,6 +65,7 @@ impl Local {
         }
         let denial = Denial::new(error_code::TERMINATED, Cause::Disconnected, []);
         self.deny_and_close(context, out, key.slot, &denial);
+        debug_assert!(self.get_open(key).is_none(), "it is closing");
         AccessEnd::Done
     }
 
@@ -79,6 +80,7 @@ impl Local {
         if self.get_open(key).is_none() {
             return AccessEnd::NotOpen;
         }
+        debug_assert!(!self.connections[key.slot].closing, "it is open");
         let cause = Cause::SubscriptionEnded;
         let was_in = self.withdraw_subscription(context, out, key.slot, channel, cause);
         if was_in { AccessEnd::Done } else { AccessEnd::NotSubscribed }
@@ -91,6 +93,7 @@ impl Local {
         let reason = refuse::close_reason(error.message, line.as_deref());
         let why = ConnectionEnd::Refused(cause.counter());
         self.close_frame(context, out, slot, (error.code, &reason), why);
+        debug_assert!(self.connections[slot].closing, "its close frame waits");
     }
 
     /// Returns whether the connection was subscribed, or had asked for it.
@@ -116,6 +119,10 @@ impl Local {
         })
         .into();
         self.enqueue(context, out, slot, &frame);
+        debug_assert!(
+            self.connections[slot].position_of(index).is_none(),
+            "it is not in the channel"
+        );
         true
     }
 }

@@ -34,6 +34,10 @@ impl Local {
         key: ConnectionKey,
         event: &ClientEvent<'_>,
     ) {
+        debug_assert!(
+            !self.connections[key.slot].closing,
+            "what a closing connection sends is dropped"
+        );
         let Err((error, cause)) = self.forward_client_event(context, out, key, event) else {
             return;
         };
@@ -68,6 +72,7 @@ impl Local {
         key: ConnectionKey,
         event: &ClientEvent<'_>,
     ) -> Result<(), (ErrorCode, Cause)> {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.app_of(context, key.slot);
         let (from, on_public) = (app.client_events_from, app.client_events_on_public);
         let bounded = app.presence_members_max.is_some();
@@ -136,6 +141,7 @@ impl Local {
         slot: Slot,
         denial: &Denial<'_>,
     ) {
+        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
         let now = context.now.seconds();
         let extras = self.connections[slot].extras.get_or_insert_default();
         if extras.client_event_error_second.replace(now) == Some(now) {
@@ -147,6 +153,7 @@ impl Local {
     /// The window is a second of the server's clock, so a connection that sends no client events keeps no state.
     /// `false`: over the rate.
     fn count_client_event(&mut self, context: &Context, slot: Slot) -> bool {
+        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
         let Some(most) = self.app_of(context, slot).client_events_per_second_max else {
             return true;
         };

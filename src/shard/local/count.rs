@@ -15,6 +15,7 @@ use crate::shard::slots::ChannelSlot;
 impl Local {
     /// The channel has one local subscriber more or less.
     pub(super) fn note_count(&mut self, context: &Context, index: ChannelSlot) {
+        debug_assert!(self.channels.get(index).is_some(), "a channel that is there");
         let local = &self.channels[index];
         let counts = context.app(local.key.app()).counts_subscriptions();
         if counts && local.key.kind.access != Access::Presence && !local.count_changed {
@@ -48,5 +49,6 @@ impl Local {
             let channel = local.key.clone();
             out.send_to_home(context.keys.home(&channel), Mail::Count { channel, core, count });
         }
+        debug_assert!(self.counts_changed.is_empty(), "all homes have the numbers");
     }
 }

@@ -64,6 +64,11 @@ impl Local {
         connection.send_queue.copy_to(&mut unsent, usize::MAX);
         unsent.drain(..begun_frame.len());
         let extras = connection.extras.as_deref();
+        debug_assert_eq!(
+            begun_frame.len() + unsent.len(),
+            connection.send_queue.bytes(),
+            "all that waits"
+        );
         Ok(ConnectionState {
             app: self.app_of(context, key.slot).id.as_str().into(),
             socket_id: connection.socket_id,
@@ -85,6 +90,10 @@ impl Local {
     }
 
     fn export_user(&self, extras: Option<&Extras>) -> Result<Option<UserState>, TransferFault> {
+        debug_assert!(
+            extras.is_none_or(|extras| extras.signed_in.is_some() || extras.watched.is_empty()),
+            "who watches is signed in"
+        );
         let Some(extras) = extras else { return Ok(None) };
         let Some(SignedIn { user, info, .. }) = &extras.signed_in else { return Ok(None) };
         let mut watched = Vec::with_capacity(extras.watched.len());
@@ -109,6 +118,7 @@ impl Local {
         let connection = &mut self.connections[key.slot];
         connection.send_queue = SendQueue::restored(&state.begun_frame, state.unsent);
         let waiting = connection.send_queue.bytes() as u64;
+        debug_assert!(connection.subscriptions.is_empty(), "it is new");
         self.metrics.app(connection.app).queued_bytes.add(waiting);
         self.metrics.send_queue_bytes.add(waiting);
         (connection.closing, connection.app_place) = (state.closing, AppPlace::Ended);
@@ -152,6 +162,7 @@ impl Local {
         if let Some(user) = state.user {
             self.import_user(context, key.slot, app, user);
         }
+        debug_assert!(self.connections[key.slot].is_counted(), "its app counts it");
         self.watch_again(context, key, state.authorize_by_seconds);
         key
     }
@@ -185,6 +196,7 @@ impl Local {
         connection.add_subscription(Subscription { channel: index, state, charge, member });
         let (metrics, kind) = self.subscription_metrics(index);
         metrics.subscribers[kind].add(1);
+        debug_assert!(self.subscription_index(slot, index).is_some(), "it is in the channel");
     }
 
     fn import_user(&mut self, context: &Context, slot: Slot, app: AppIndex, state: UserState) {
@@ -203,6 +215,7 @@ impl Local {
             self.users.import_watch(&key, slot, online);
             extras.watched.push(key);
         }
+        debug_assert!(self.connections[slot].signed_in().is_some(), "it is signed in");
     }
 
     /// Tells the homes of the channels and users that were taken in. Call once, after the last.
@@ -234,6 +247,10 @@ impl Local {
         for line in self.unauthorized.values_mut() {
             line.make_contiguous().sort_by_key(|(at, _)| *at);
         }
+        debug_assert!(
+            self.unauthorized.values().all(|line| line.iter().is_sorted_by_key(|(at, _)| *at)),
+            "`close_unauthorized` takes them from the front"
+        );
     }
 
     fn restore(

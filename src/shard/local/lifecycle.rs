@@ -58,6 +58,7 @@ impl Local {
         self.metrics.send_queue_bytes.add(waiting);
         self.mark_dirty(out, key.slot);
         self.watch(context, key);
+        debug_assert!(self.connections[key.slot].dirty, "its greeting leaves in this tick");
         out.trace(|| Trace::Established(socket_id));
         out.observe(|| Observation::Connected { app, socket_id });
         key
@@ -130,6 +131,7 @@ impl Local {
         }
         self.leave_all(context, out, slot, why);
         self.begin_close(out, slot, code, reason, false);
+        debug_assert!(self.connections[slot].closing, "its close frame waits");
     }
 
     /// Closes an open connection that has too much waiting: what has not begun to be sent is dropped.
@@ -151,6 +153,7 @@ impl Local {
         });
         let reason = refuse::close_reason(error.message, explanation.as_deref());
         self.begin_close(out, slot, error.code, &reason, true);
+        debug_assert!(self.connections[slot].closing, "its close frame waits");
     }
 
     /// Enqueues the close frame; `at_once` drops what has not begun to be sent.
@@ -162,6 +165,7 @@ impl Local {
         reason: &str,
         at_once: bool,
     ) {
+        debug_assert!((1_000..5_000).contains(&code), "a close code of RFC 6455 or of Pusher");
         let mut bytes = Vec::new();
         frame::encode(Opcode::Close, &crate::ws::close::encode_payload(code, reason), &mut bytes);
         let frame = bytes.into();
@@ -208,6 +212,7 @@ impl Local {
         let discarded = removed.send_queue.bytes() as u64;
         self.metrics.app_or_none(removed.metrics_app()).discarded_bytes.add(discarded);
         self.metrics.send_queue_bytes.sub(discarded);
+        debug_assert!(self.get(key).is_none(), "the key names no connection");
     }
 
     /// Takes a connection out of everything it is in, and out of its app's count.
@@ -228,6 +233,7 @@ impl Local {
             out.trace(|| Trace::Closed(socket_id));
             out.observe(|| Observation::Disconnected { app, socket_id, ended: why });
         }
+        debug_assert!(!self.connections[slot].is_counted(), "its app has its place back");
     }
 
     /// Closes up to `count` open connections for shutdown; `true` while some are left.

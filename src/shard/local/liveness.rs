@@ -35,6 +35,7 @@ impl Default for SecondStarts {
 impl SecondStarts {
     /// All seconds after `before` up to now begin now, because the core did not run before.
     fn note_second(&mut self, before: u32, now: Moment) {
+        debug_assert!(before <= now.seconds(), "the clock of a shard does not run backwards");
         let second = now.seconds();
         let missed = (second.saturating_sub(before) as usize).min(SECONDS_KEPT);
         for place in (0..missed).filter_map(|back| (second as usize).checked_sub(back)) {
@@ -44,6 +45,10 @@ impl SecondStarts {
 
     /// The moment in milliseconds, exact for the last `SECONDS_KEPT` seconds.
     fn start_ms(&self, second: u32, now: Moment) -> u64 {
+        debug_assert!(
+            now.0 >= self.0[now.seconds() as usize % SECONDS_KEPT],
+            "a second that has begun"
+        );
         let is_kept = (now.seconds().saturating_sub(second) as usize) < SECONDS_KEPT;
         if is_kept { self.0[second as usize % SECONDS_KEPT] } else { u64::from(second) * 1_000 }
     }
@@ -53,6 +58,7 @@ impl Local {
     /// The pong to a ping has come. `ping_sent_after`: see `NotedInput`. The connection was pinged in the second in
     /// which `check_connection` found it silent for its whole interval.
     pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: u32) {
+        debug_assert!(silent_since <= context.now.seconds(), "a second that has begun");
         let interval = self.app_of(context, slot).ping_interval_seconds;
         let pinged_ms =
             self.second_starts.start_ms(silent_since.saturating_add(interval), context.now);
@@ -61,6 +67,7 @@ impl Local {
 
     /// Puts a new connection on the wheel, and in the list of connections that must be authorized in time.
     pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.app_of(context, key.slot);
         let (interval, authorize_within) =
             (app.ping_interval_seconds, app.authorize_within_seconds);
@@ -80,6 +87,7 @@ impl Local {
         key: ConnectionKey,
         authorize_by: Option<u32>,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.app_of(context, key.slot);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
         let connection = &self.connections[key.slot];
@@ -115,6 +123,10 @@ impl Local {
                 self.deny_and_close(context, out, key.slot, &denial);
             }
         }
+        debug_assert!(
+            self.unauthorized.values().all(|line| line.front().is_none_or(|(at, _)| *at > now)),
+            "the time of the others is not over"
+        );
     }
 
     /// Looks at all that came due since `before`.
@@ -134,6 +146,7 @@ impl Local {
                     self.check_connection(context, out, due.key)
                 };
                 if let Some(at) = next {
+                    debug_assert!(at > now, "it is looked at in a later second");
                     self.wheel.add(due.key, at);
                 }
             }

@@ -113,6 +113,10 @@ impl Local {
         let unmeasured = u64::try_from(self.account.since_measurement).unwrap_or(0);
         self.account.since_measurement = 0;
         self.account.headroom = Some(bytes.saturating_sub(unmeasured));
+        debug_assert!(
+            self.account.headroom.is_some_and(|left| left <= bytes),
+            "what the measurement has not seen is subtracted"
+        );
     }
 
     /// Bytes that connections that speak HTTP may take together whatever the headroom is: requests of backends are
@@ -157,6 +161,7 @@ impl Local {
         slot: Slot,
         charge: u32,
     ) -> Result<(), ErrorCode> {
+        debug_assert!(!self.connections[slot].closing, "it keeps nothing more");
         if !self.account.has_room(charge.into()) {
             return Err(error_code::SHORT_OF_MEMORY);
         }
@@ -175,6 +180,10 @@ impl Local {
         error: ErrorCode,
         what: Detail<'a>,
     ) -> Denial<'a> {
+        debug_assert!(
+            [error_code::CONNECTION_KEEPS_TOO_MUCH, error_code::SHORT_OF_MEMORY].contains(&error),
+            "an error of memory"
+        );
         if error == error_code::CONNECTION_KEEPS_TOO_MUCH {
             let most = Detail::count(charged_bytes_max(context));
             Denial::new(error, Cause::ConnectionMemory, [what, most])

@@ -160,6 +160,7 @@ struct NotedInput<'a> {
 impl Local {
     /// Another second has begun: pings the silent and closes those that stayed silent.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
+        debug_assert!(before.seconds() < context.now.seconds(), "another second has begun");
         self.openings.note_second(before.seconds(), self.last_number);
         self.check_liveness(context, out, before.seconds());
         self.close_unauthorized(context, out);
@@ -203,6 +204,7 @@ impl Local {
         key: ConnectionKey,
         text: &[u8],
     ) {
+        debug_assert!(self.validator.is_some(), "one message is read at a time");
         let Some(noted) = self.note_inbound(context, key) else { return };
         let NotedInput { connection, ping_sent_after } = noted;
         let (app, socket_id) = (connection.app, connection.socket_id);
@@ -241,6 +243,7 @@ impl Local {
             Err(malformed) => self.deny_malformed(context, out, key.slot, &malformed),
         }
         self.validator = Some(validator);
+        debug_assert!(self.get(key).is_some(), "`remove` alone frees its slot");
         if self.refusals == refusals_before {
             out.trace(|| Trace::Handled(socket_id));
         }

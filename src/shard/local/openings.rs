@@ -31,10 +31,13 @@ impl Openings {
             self.forget_one(second);
         }
         self.entries.push((second, sequence));
+        debug_assert!(self.entries.len() <= ENTRIES_MAX, "one made room");
+        debug_assert!(self.entries.is_sorted(), "seconds and numbers ascend");
     }
 
     /// Removes the entry whose neighbors are nearest to each other, in relation to their age.
     fn forget_one(&mut self, now: u32) {
+        debug_assert!(!self.entries.is_empty(), "there is one to forget");
         let loss = |window: &[(u32, u32)]| match window {
             [(before, _), (at, _), (after, _)] => {
                 let age = u64::from(now.saturating_sub(*at)).max(1);

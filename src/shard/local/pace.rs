@@ -116,6 +116,7 @@ impl Local {
         key: ConnectionKey,
         channel: &ChannelKey,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = context.app(channel.app());
         let causes_webhook = channel.kind.access == Access::Public
             && !app.webhooks.is_empty()
@@ -139,6 +140,7 @@ impl Local {
 
     /// A connection sends something to other nodes that changes no topic: it only waits while Redis does not keep up.
     pub(super) fn note_cluster_traffic(&mut self, context: &Context, key: ConnectionKey) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         if self.pace.is_congested {
             self.pace.add(key, 0, context.now);
         }

@@ -29,6 +29,7 @@ impl Local {
         key: ConnectionKey,
         payload: &[u8],
     ) {
+        debug_assert!(payload.len() <= limits::CONTROL_PAYLOAD_MAX, "a control frame");
         let Some(is_within_rate) = self.note_ping_frame(context, out, key) else { return };
         let connection = &mut self.connections[key.slot];
         let unsent = connection.control_frames.unsent();
@@ -52,13 +53,19 @@ impl Local {
                 self.answer_waiting_ping(context, out, key.slot);
             }
         }
+        debug_assert!(self.pongs_due.is_empty(), "all are answered");
     }
 
     fn enqueue_pong(&mut self, context: &Context, out: &mut Outbox, slot: Slot, payload: &[u8]) {
+        debug_assert!(payload.len() <= limits::CONTROL_PAYLOAD_MAX, "a control frame");
         self.connections[slot].control_frames.add_unsent();
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
         self.enqueue_frame(context, out, slot, &bytes.into());
+        debug_assert!(
+            self.connections[slot].control_frames.unsent() > 0,
+            "until the queue is sent"
+        );
     }
 
     /// No pong waits to be sent: the ping that waits is answered.
@@ -69,6 +76,13 @@ impl Local {
         if let Some(payload) = extras.and_then(|extras| extras.ping_waiting.take()) {
             self.enqueue_pong(context, out, slot, &payload);
         }
+        debug_assert!(
+            self.connections[slot]
+                .extras
+                .as_ref()
+                .is_none_or(|extras| extras.ping_waiting.is_none()),
+            "no ping waits"
+        );
     }
 
     /// A WebSocket pong counts as activity (docs/PROTOCOL.md rule 14).
@@ -101,6 +115,7 @@ impl Local {
         is_within_rate: bool,
         ping_sent_after: Option<u32>,
     ) {
+        debug_assert!(self.get(key).is_some(), "a connection whose input was noted");
         let socket_id = self.connections[key.slot].socket_id;
         out.trace(|| Trace::ControlFrame(socket_id));
         if !is_within_rate {
@@ -132,6 +147,7 @@ impl Local {
 
     #[cold]
     fn note_control_frame_rate(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
+        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
         let most = Detail::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
         self.note_refusal(context, out, slot, Cause::ControlFrameRate, &[most]);
     }
@@ -149,6 +165,7 @@ impl Local {
             connection.rate_count = 0;
         }
         connection.rate_count = connection.rate_count.saturating_add(1);
+        debug_assert!(connection.rate_window_seconds <= now, "a window that has begun");
         connection.rate_count <= limit.attempts_max
     }
 
@@ -190,5 +207,6 @@ impl Local {
             _ => self.count_refusal(out, denial.cause),
         }
         self.validator = Some(validator);
+        debug_assert!(self.validator.is_some(), "one message is read at a time");
     }
 }

@@ -36,6 +36,7 @@ impl<'a> Denial<'a> {
         cause: Cause,
         given: [Detail<'a>; N],
     ) -> Self {
+        debug_assert!(N <= DETAILS_MAX, "each value has a gap in the line");
         let mut values = [Detail::Nothing; DETAILS_MAX];
         for (value, given) in values.iter_mut().zip(given) {
             *value = given;
@@ -137,6 +138,10 @@ impl Local {
         };
         let reason = close_reason(reason, explanation.as_deref());
         self.close_frame(context, out, slot, (code, &reason), ConnectionEnd::Refused(counted));
+        debug_assert!(
+            self.connections.get(slot).is_none_or(|found| found.closing),
+            "its close frame waits"
+        );
     }
 
     /// Answers with `pusher:error`; the connection stays.
@@ -167,6 +172,7 @@ impl Local {
             denial.error,
             ConnectionEnd::Refused(denial.cause.counter()),
         );
+        debug_assert!(self.connections[slot].closing, "its close frame waits");
     }
 
     /// Answers a failed subscription, with `pusher:subscription_error` too if the app is configured so.
@@ -178,6 +184,7 @@ impl Local {
         channel: &str,
         denial: &Denial<'_>,
     ) {
+        debug_assert!(!self.connections[slot].closing, "its subscriptions have ended");
         let line = self.note_refusal(context, out, slot, denial.cause, &denial.values);
         self.answer_subscription(context, out, slot, channel, denial.error, line.as_deref());
     }
@@ -192,6 +199,7 @@ impl Local {
         error: ErrorCode,
         line: Option<&str>,
     ) {
+        debug_assert!(!self.connections[slot].closing, "a close frame is the last frame");
         self.send_error(context, out, slot, error, line);
         if self.app_of(context, slot).subscription_errors {
             let frame = frame::write_text_frame(&mut self.text, |text| {
@@ -210,6 +218,7 @@ impl Local {
         slot: Slot,
         denial: &Denial<'_>,
     ) {
+        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
         if let Some(line) = self.note_refusal(context, out, slot, denial.cause, &denial.values) {
             self.send_error(context, out, slot, denial.error, Some(&line));
         }
@@ -222,6 +231,7 @@ impl Local {
         slot: Slot,
         malformed: &MalformedMessage,
     ) {
+        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
         let cause = match malformed.fault {
             MessageFault::NotJson => Cause::NotJson,
             MessageFault::NoEvent => Cause::NoEvent,
@@ -252,6 +262,7 @@ impl Local {
         error: ErrorCode,
         why: Option<&str>,
     ) {
+        debug_assert!(!self.connections[slot].closing, "a close frame is the last frame");
         let data_is_object = self.app_of(context, slot).error_data_is_object;
         let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::error(error, why, data_is_object, text)

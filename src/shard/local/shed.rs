@@ -44,6 +44,7 @@ impl Local {
         let least = (most / 2).max(KEPT_BYTES_MIN);
         let heavy: Vec<Slot> =
             slots.filter(|slot| kept(self, *slot) >= least).take(CLOSES_MAX).collect();
+        debug_assert!(heavy.len() <= CLOSES_MAX, "each has its channels to leave");
         let error = error_code::SHORT_OF_MEMORY;
         for slot in heavy {
             let bytes = kept(self, slot);

@@ -39,6 +39,11 @@ impl Local {
         key: ConnectionKey,
         subscribe: &Subscribe,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
+        debug_assert!(
+            !self.connections[key.slot].closing,
+            "what a closing connection sends is dropped"
+        );
         let app = self.connections[key.slot].app;
         let Ok(channel) = context.keys.make(app, &subscribe.channel) else {
             let denial = bad_channel_name(Detail::Subscription(&subscribe.channel));
@@ -75,6 +80,7 @@ impl Local {
         kind: ChannelKind,
         subscribe: &'a Subscribe,
     ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
+        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
         let app = self.app_of(context, slot);
         let connection = &self.connections[slot];
         let what = Detail::Subscription(&subscribe.channel);
@@ -136,6 +142,7 @@ impl Local {
         index: ChannelSlot,
         join: Option<Box<Join>>,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         debug_assert!(
             self.subscription_index(key.slot, index).is_none(),
             "it is not in the channel"
@@ -181,6 +188,11 @@ impl Local {
         at: usize,
         join: Option<Box<Join>>,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
+        debug_assert_eq!(
+            self.connections[key.slot].subscriptions[at].channel, index,
+            "its own subscription"
+        );
         let subscription = &mut self.connections[key.slot].subscriptions[at];
         let SubscriptionState::Active { asks_again, .. } = &mut subscription.state else {
             // The first request is not answered yet; its answer is the acknowledgement of both.
@@ -207,6 +219,12 @@ impl Local {
         ticket: u32,
         join: Option<Box<Join>>,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
+        debug_assert_eq!(
+            join.is_some(),
+            self.channels[index].key.kind.access == Access::Presence,
+            "members join"
+        );
         let local = &mut self.channels[index];
         local.pending += 1;
         let channel = local.key.clone();
@@ -243,6 +261,7 @@ impl Local {
             };
             return self.deny_subscription(context, out, key.slot, channel.name(), &denial);
         }
+        debug_assert_eq!(&self.channels[index].key, channel, "the channel of the answer");
         self.drop_if_unused(context, out, index);
     }
 
@@ -268,6 +287,7 @@ impl Local {
     ) {
         let Some(index) = self.on_home_answer(channel) else { return };
         self.channels[index].active = true;
+        debug_assert_eq!(&self.channels[index].key, channel, "the channel of the answer");
         let is_in = self.on_greeting(context, out, key, index, ticket, greeting);
         if let Some(user) = joined.filter(|_| !is_in) {
             self.send_leave(context, out, index, *user);
@@ -349,6 +369,7 @@ impl Local {
         index: ChannelSlot,
         greeting: Option<Box<Greeting>>,
     ) {
+        debug_assert!(!self.connections[slot].closing, "its subscriptions have ended");
         let Greeting { acknowledgement, cached } =
             greeting.map_or_else(Greeting::default, |boxed| *boxed);
         match acknowledgement {
@@ -367,6 +388,7 @@ impl Local {
         slot: Slot,
         index: ChannelSlot,
     ) {
+        debug_assert!(self.subscription_index(slot, index).is_some(), "it is in the channel");
         let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::subscription_succeeded(self.channels[index].key.name(), text)
         })
@@ -376,6 +398,7 @@ impl Local {
 
     /// The row of a channel's app, and the place of its type there.
     pub(super) fn subscription_metrics(&self, index: ChannelSlot) -> (&AppMetrics, usize) {
+        debug_assert!(self.channels.get(index).is_some(), "a channel that is there");
         let key = &self.channels[index].key;
         (self.metrics.app(key.app()), key.kind.access as usize)
     }

@@ -83,6 +83,7 @@ impl SubscriptionList {
                 Self::Several(list)
             }
         };
+        debug_assert!(!self.is_empty(), "it is in the list");
     }
 
     /// Removes the subscription at this place. The last one takes the place.
@@ -102,6 +103,7 @@ impl SubscriptionList {
                         Self::Several(list)
                     }
                 };
+                debug_assert!(self.len() != 1 || matches!(self, Self::One(_)), "one needs no list");
                 Some(removed)
             }
         }

@@ -48,5 +48,6 @@ impl Local {
             self.deny_and_close(context, out, slot, &denial);
         }
         self.unserved_next_slot = (last < end).then_some(last);
+        debug_assert!(self.unserved_next_slot.is_none_or(|next| next > first), "the walk goes on");
     }
 }

@@ -28,6 +28,7 @@ impl Local {
         key: ConnectionKey,
         name: &str,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.connections[key.slot].app;
         let hash = context.keys.hash(app, name);
         let Some(index) = self.channels.find(hash, app, name) else { return };
@@ -58,6 +59,10 @@ impl Local {
             subscribers[position as usize].subscription_index =
                 u32::try_from(at).unwrap_or(u32::MAX);
         }
+        debug_assert!(
+            self.connections[slot].position_of(left.channel).is_none(),
+            "a channel is in the list once"
+        );
         self.discharge(slot, left.charge);
         if let SubscriptionState::Active { position, .. } = left.state {
             self.observe_leave(out, slot, left.channel);
@@ -93,6 +98,7 @@ impl Local {
         index: ChannelSlot,
         ticket: u32,
     ) {
+        debug_assert!(context.is_clustered(), "a home of a single node answers at once");
         debug_assert!(self.channels[index].pending > 0, "its request is unanswered");
         let channel = self.channels[index].key.clone();
         let generation = self.connections[slot].generation;
@@ -146,6 +152,7 @@ impl Local {
         }
         let active = local.active;
         let channel = self.channels.remove(index).key;
+        debug_assert!(self.channels.find_key(&channel).is_none(), "a channel is in the table once");
         let home = context.keys.home(&channel);
         // The home knows of an interest only by a request that it granted.
         if active {

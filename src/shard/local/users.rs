@@ -75,6 +75,10 @@ impl UserTable {
     /// A connection of another process that watches the user.
     pub(super) fn import_watch(&mut self, user: &ChannelKey, slot: Slot, online: bool) {
         let local = self.0.entry(user.clone()).or_default();
+        debug_assert!(
+            local.online.is_none_or(|before| before == online),
+            "all connections of the other process knew the same"
+        );
         local.watchers.insert(slot);
         local.online = Some(online);
     }
@@ -105,6 +109,7 @@ impl Local {
         key: ConnectionKey,
         sign_in: &SignIn,
     ) {
+        debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         match self.check_sign_in(context, key.slot, sign_in) {
             Ok(accepted) => self.sign_in(context, out, key.slot, sign_in, accepted),
             Err(denial) => self.deny(context, out, key.slot, &denial),
@@ -118,6 +123,10 @@ impl Local {
         slot: Slot,
         sign_in: &'a SignIn,
     ) -> Result<AcceptedUser<'a>, Box<Denial<'a>>> {
+        debug_assert!(
+            !self.connections[slot].closing,
+            "what a closing connection sends is dropped"
+        );
         let connection = &self.connections[slot];
         let (app, socket_id) = (context.app(connection.app), connection.socket_id.to_string());
         let (data, auth) = (sign_in.user_data.as_str(), sign_in.auth.as_ref().and_then(Auth::text));
@@ -163,6 +172,11 @@ impl Local {
         sign_in: &SignIn,
         AcceptedUser { user, channel, charge, charged_bytes }: AcceptedUser<'_>,
     ) {
+        debug_assert_eq!(
+            self.connections[slot].extras.as_ref().map_or(0, |extras| extras.charge),
+            charged_bytes,
+            "what the sign-in before was charged"
+        );
         if self.connections[slot].signed_in().is_some() {
             self.unwatch_all(context, out, slot);
         } else {
@@ -184,10 +198,12 @@ impl Local {
         .into();
         self.enqueue(context, out, slot, &bytes);
         self.watch_users(context, out, slot, user);
+        debug_assert!(self.connections[slot].signed_in().is_some(), "it is signed in");
     }
 
     /// One more connection of the user on this core.
     fn add_connection(&mut self, context: &Context, out: &mut Outbox, user: ChannelKey) {
+        debug_assert!(user.name().starts_with(USER_CHANNEL_PREFIX), "a user's own channel");
         let local = self.users.0.entry(user.clone()).or_default();
         local.connections += 1;
         if local.connections == 1 {
@@ -199,10 +215,15 @@ impl Local {
     /// Ends what a connection has to do with users. Idempotent.
     pub(super) fn sign_out(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         self.unwatch_all(context, out, slot);
+        debug_assert!(
+            self.connections[slot].extras.as_ref().is_none_or(|extras| extras.watched.is_empty()),
+            "it watches no user"
+        );
         let Some(extras) = self.connections[slot].extras.take() else { return };
         self.discharge(slot, extras.charge);
         let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
         let Some(local) = self.users.0.get_mut(&user) else { return };
+        debug_assert!(local.connections > 0, "each sign-in was counted");
         // `enter` and `import_signed_in` count each signed-in connection once, and it signs out once: `extras` is
         // taken.
         local.connections = local.connections.saturating_sub(1);
@@ -218,6 +239,11 @@ impl Local {
 
     /// Watches the first users of the list; the connection is sent their status once all their homes have answered.
     fn watch_users(&mut self, context: &Context, out: &mut Outbox, slot: Slot, user: &User) {
+        debug_assert!(self.connections[slot].signed_in().is_some(), "a sign-in has the watchlist");
+        debug_assert!(
+            self.connections[slot].extras.as_ref().is_none_or(|extras| extras.watched.is_empty()),
+            "the watchlist before was ended"
+        );
         if user.watchlist.len() > WATCHLIST_MAX {
             let (error, cause) = (error_code::WATCHLIST_TOO_LONG, Cause::WatchlistTooLong);
             self.deny(
@@ -235,6 +261,7 @@ impl Local {
         if watched.is_empty() {
             return;
         }
+        debug_assert!(watched.len() <= WATCHLIST_MAX, "the first users of the list");
         let mut unknown = 0;
         let mut to_ask = Vec::new();
         for user in &watched {
@@ -245,6 +272,7 @@ impl Local {
             local.watchers.insert(slot);
             unknown += u32::from(local.online.is_none());
         }
+        debug_assert!(unknown as usize <= watched.len(), "each user is asked about once");
         let extras = self.connections[slot].extras.get_or_insert_default();
         (extras.watched, extras.watched_unknown) = (watched, unknown);
         let core = context.core();
@@ -272,10 +300,18 @@ impl Local {
                 out.send_to_home(context.keys.home(&user), Mail::Unwatch { user, core });
             }
         }
+        debug_assert!(
+            self.connections[slot].extras.as_ref().is_none_or(|extras| extras.watched.is_empty()),
+            "it watches no user"
+        );
     }
 
     /// The whole list, as this core knows it now.
     fn send_watchlist(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
+        debug_assert!(
+            self.connections[slot].extras.as_ref().is_none_or(|extras| extras.watched_unknown == 0),
+            "all homes have answered"
+        );
         let Some(Extras { watched, .. }) = self.connections[slot].extras.as_deref() else {
             return;
         };
@@ -300,6 +336,7 @@ impl Local {
         user: &ChannelKey,
         online: bool,
     ) {
+        debug_assert!(user.name().starts_with(USER_CHANNEL_PREFIX), "a user's own channel");
         let Some(local) = self.users.0.get_mut(user) else { return };
         if local.watchers.is_empty() || local.online == Some(online) {
             return;
@@ -330,5 +367,6 @@ impl Local {
 }
 
 pub(super) fn user_id_of(user: &ChannelKey) -> &str {
+    debug_assert!(user.name().starts_with(USER_CHANNEL_PREFIX), "a user's own channel");
     user.name().strip_prefix(USER_CHANNEL_PREFIX).unwrap_or_default()
 }
