@@ -349,17 +349,17 @@ mod tests {
     #[test]
     fn a_second_accepts_up_to_its_limit() {
         let per_second = PerSecond::default();
-        assert_eq!(per_second.take(2, 3, 100), Some(1));
-        assert_eq!(per_second.take(2, 3, 100), None);
-        assert_eq!(per_second.take(1, 3, 100), Some(0));
-        assert_eq!(per_second.take(1, 3, 100), None);
+        assert_eq!(per_second.try_take(2, 3, 100), Some(1));
+        assert_eq!(per_second.try_take(2, 3, 100), None);
+        assert_eq!(per_second.try_take(1, 3, 100), Some(0));
+        assert_eq!(per_second.try_take(1, 3, 100), None);
         assert_eq!(
-            per_second.take(9, 3, 101),
+            per_second.try_take(9, 3, 101),
             Some(0),
             "too large for any second, but alone in it"
         );
-        assert_eq!(per_second.take(1, 3, 101), None);
-        assert_eq!(per_second.take(1, 3, 90), Some(2), "the clock was set back");
+        assert_eq!(per_second.try_take(1, 3, 101), None);
+        assert_eq!(per_second.try_take(1, 3, 90), Some(2), "the clock was set back");
     }
 
     #[test]

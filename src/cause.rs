@@ -400,7 +400,7 @@ impl LineBudget {
 
     /// Takes a line of the budget. Returns how many lines of the cause were left out since its last line, or `None` if
     /// the budget is used up and this line is left out.
-    pub fn take(&mut self, cause: Cause) -> Option<u32> {
+    pub fn take_line(&mut self, cause: Cause) -> Option<u32> {
         if self.is_unlimited {
             return Some(0);
         }
@@ -417,7 +417,7 @@ impl LineBudget {
 
     /// Formats the line of a cause if the budget has room for it, or if `is_wanted` asks for it anyway.
     pub fn note(&mut self, cause: Cause, values: &[Detail<'_>], is_wanted: bool) -> Noted {
-        let left_out = self.take(cause);
+        let left_out = self.take_line(cause);
         let line = (is_wanted || left_out.is_some()).then(|| cause.line(values));
         let channel = left_out.and_then(|_| values.iter().find_map(Detail::channel));
         Noted { cause, line, left_out, channel }

@@ -50,16 +50,16 @@ impl DebugLog {
 
     fn write_trace(&mut self, trace: Trace) {
         match trace {
-            Trace::Established(id) => self.line("Connection Established", id),
+            Trace::Established(id) => self.title_line("Connection Established", id),
             Trace::Received(id, text) => {
-                self.line("Message Received", id);
+                self.title_line("Message Received", id);
                 pretty_frame(&text, self.color, &mut self.text);
             }
-            Trace::Handled(id) => self.line("Message Handled", id),
-            Trace::ControlFrame(id) => self.line("Control Frame Received", id),
-            Trace::Pinged(id) => self.line("Connection Pinged", id),
-            Trace::Pruned(id) => self.line("Connection Pruned", id),
-            Trace::Closed(id) => self.line("Connection Closed", id),
+            Trace::Handled(id) => self.title_line("Message Handled", id),
+            Trace::ControlFrame(id) => self.title_line("Control Frame Received", id),
+            Trace::Pinged(id) => self.title_line("Connection Pinged", id),
+            Trace::Pruned(id) => self.title_line("Connection Pruned", id),
+            Trace::Closed(id) => self.title_line("Connection Closed", id),
             Trace::Broadcasting(channel, event) => {
                 two_columns("Broadcasting To", &channel, COLUMNS, self.color, &mut self.text);
                 pretty_frame(frame::server_payload(&event), self.color, &mut self.text);
@@ -67,7 +67,7 @@ impl DebugLog {
         }
     }
 
-    fn line(&mut self, title: &str, id: SocketId) {
+    fn title_line(&mut self, title: &str, id: SocketId) {
         two_columns(title, &id.to_string(), COLUMNS, self.color, &mut self.text);
     }
 }

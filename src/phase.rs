@@ -34,32 +34,32 @@ impl Phase {
     }
 
     /// Serve, or resume after a pause.
-    pub(crate) fn run(&self) {
+    pub(crate) fn set_running(&self) {
         self.0.store(Self::RUNNING, Ordering::Release);
     }
 
     /// Stop accepting; HTTP sessions stop as soon as they are between two requests.
-    pub(crate) fn wait(&self) {
+    pub(crate) fn set_waiting(&self) {
         self.0.store(Self::WAITING, Ordering::Release);
     }
 
     /// Read nothing, send nothing and ignore time, but process mail.
-    pub(crate) fn pause(&self) {
+    pub(crate) fn set_paused(&self) {
         self.0.store(Self::PAUSED, Ordering::Release);
     }
 
     /// Send everything to another process (`Transfer::send_to`) and wait for another phase.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn set_leaving(&self) {
         self.0.store(Self::LEAVING, Ordering::Release);
     }
 
     /// Stop accepting, close every connection.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn set_draining(&self) {
         self.0.store(Self::DRAINING, Ordering::Release);
     }
 
-    /// `drain`, but the listeners now belong to another process.
-    pub(crate) fn retire(&self) {
+    /// `set_draining`, but the listeners now belong to another process.
+    pub(crate) fn set_retiring(&self) {
         self.0.store(Self::RETIRING, Ordering::Release);
     }
 
@@ -87,7 +87,7 @@ impl Phase {
     }
 
     /// Leave the thread.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn set_stopped(&self) {
         self.0.store(Self::STOPPED, Ordering::Release);
     }
 

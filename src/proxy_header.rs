@@ -57,19 +57,25 @@ pub struct ProxyHeader {
 /// Reads one header.
 #[derive(Clone, Debug)]
 pub struct ProxyHeaderReader {
-    accepts: [bool; 2],
-    kept: [u8; LINE_BYTES_MAX],
+    accepted_versions: [bool; 2],
+    kept_bytes: [u8; LINE_BYTES_MAX],
     length: usize,
     /// Bytes of a header of version 2 that are still to be skipped.
-    to_skip: usize,
+    bytes_to_skip: usize,
     client: Option<SocketAddr>,
 }
 
 impl ProxyHeaderReader {
-    /// `accepts`: version 1, version 2.
+    /// `accepted_versions`: version 1, version 2.
     #[must_use]
     pub fn new(accepts: [bool; 2]) -> Self {
-        Self { accepts, kept: [0; LINE_BYTES_MAX], length: 0, to_skip: 0, client: None }
+        Self {
+            accepted_versions: accepts,
+            kept_bytes: [0; LINE_BYTES_MAX],
+            length: 0,
+            bytes_to_skip: 0,
+            client: None,
+        }
     }
 
     /// Reads the next bytes. `None`: more are needed, and all of these were used.
@@ -79,9 +85,9 @@ impl ProxyHeaderReader {
     pub fn read(&mut self, input: &[u8]) -> Result<Option<ProxyHeader>, HeaderFault> {
         let mut used = 0;
         while let Some(&byte) = input.get(used) {
-            if self.to_skip > 0 {
-                let skipped = self.to_skip.min(input.len() - used);
-                self.to_skip -= skipped;
+            if self.bytes_to_skip > 0 {
+                let skipped = self.bytes_to_skip.min(input.len() - used);
+                self.bytes_to_skip -= skipped;
                 used += skipped;
             } else {
                 used += 1;
@@ -89,7 +95,7 @@ impl ProxyHeaderReader {
                     continue;
                 }
             }
-            if self.to_skip == 0 {
+            if self.bytes_to_skip == 0 {
                 return Ok(Some(ProxyHeader { client: self.client, used }));
             }
         }
@@ -99,10 +105,10 @@ impl ProxyHeaderReader {
     /// Adds a byte. `true`: everything that is kept is there.
     fn push(&mut self, byte: u8) -> Result<bool, HeaderFault> {
         let at = self.length;
-        let Some(place) = self.kept.get_mut(at) else { return Err(HeaderFault::Malformed) };
+        let Some(place) = self.kept_bytes.get_mut(at) else { return Err(HeaderFault::Malformed) };
         *place = byte;
         self.length += 1;
-        let is_binary = self.kept.first() == SIGNATURE.first();
+        let is_binary = self.kept_bytes.first() == SIGNATURE.first();
         let start = if is_binary { SIGNATURE } else { LINE_START };
         if start.get(at).is_some_and(|expected| *expected != byte) {
             return Err(HeaderFault::Missing);
@@ -110,7 +116,7 @@ impl ProxyHeaderReader {
         if at + 1 < start.len() {
             return Ok(false);
         }
-        let [line, binary] = self.accepts;
+        let [line, binary] = self.accepted_versions;
         if !(if is_binary { binary } else { line }) {
             return Err(HeaderFault::Version);
         }
@@ -120,14 +126,14 @@ impl ProxyHeaderReader {
         if byte != b'\n' {
             return Ok(false);
         }
-        let line = self.kept.get(..self.length).and_then(|line| line.strip_suffix(b"\r\n"));
+        let line = self.kept_bytes.get(..self.length).and_then(|line| line.strip_suffix(b"\r\n"));
         self.client = line.and_then(line_client).ok_or(HeaderFault::Malformed)?;
         Ok(true)
     }
 
     /// Whether the kept part of a header of version 2 is complete. Sets what is to be skipped after it.
     fn end_binary(&mut self) -> Result<bool, HeaderFault> {
-        let kept = self.kept.get(..self.length).unwrap_or_default();
+        let kept = self.kept_bytes.get(..self.length).unwrap_or_default();
         let Some(&[version, family, high, low]) =
             kept.get(SIGNATURE.len()..FIXED_BYTES).and_then(<[u8]>::as_array)
         else {
@@ -151,7 +157,7 @@ impl ProxyHeaderReader {
             return Ok(false);
         }
         self.client = (address_bytes > 0).then(|| binary_client(addresses)).flatten();
-        self.to_skip = rest - address_bytes;
+        self.bytes_to_skip = rest - address_bytes;
         Ok(true)
     }
 }

@@ -263,7 +263,7 @@ impl RateTable {
 impl RateEntry {
     fn take(&self, most: u32, second: u32, unix_seconds: u64) -> bool {
         self.second.store(second, Ordering::Release);
-        self.handshakes.take(1, most, unix_seconds).is_some()
+        self.handshakes.try_take(1, most, unix_seconds).is_some()
     }
 }
 

@@ -4,8 +4,8 @@
 //! exists: it may be on another node, so such a request is answered like one that ended something. Limits: those of an
 //! API request; a channel name is one that a client could subscribe to. Does not carry the command out: the tick does.
 
-use super::events::{channel_text, object};
-use super::routes::{HowAccessEnds, Whose};
+use super::events::{channel_text, read_object};
+use super::routes::{AccessEnding, AccessSubject};
 use super::validation::Problems;
 use super::{Denied, Plan, RequestContext};
 use crate::app::AppIndex;
@@ -16,15 +16,15 @@ use crate::shard::{AccessAction, AccessCommand, AccessTarget};
 
 pub(super) fn plan(
     app: AppIndex,
-    whose: &Whose,
-    how: HowAccessEnds,
+    whose: &AccessSubject,
+    how: AccessEnding,
     request: &Request,
     context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
     let mut problems = Problems::default();
     let target = match whose {
-        Whose::User(id) => Some(AccessTarget::User(id.as_str().into())),
-        Whose::Socket(text) => {
+        AccessSubject::User(id) => Some(AccessTarget::User(id.as_str().into())),
+        AccessSubject::Socket(text) => {
             let parsed = SocketId::parse(text);
             if parsed.is_none() {
                 problems.not_a_socket_id(format_args!("socket_id"), text);
@@ -33,10 +33,10 @@ pub(super) fn plan(
         }
     };
     let action = match how {
-        HowAccessEnds::Terminate => Some(AccessAction::Terminate),
-        HowAccessEnds::Reconnect => Some(AccessAction::Reconnect),
-        HowAccessEnds::Unsubscribe => {
-            let channel = channel(object(app, request, context)?, &mut problems);
+        AccessEnding::Terminate => Some(AccessAction::Terminate),
+        AccessEnding::Reconnect => Some(AccessAction::Reconnect),
+        AccessEnding::Unsubscribe => {
+            let channel = read_channel(read_object(app, request, context)?, &mut problems);
             channel.map(|channel| AccessAction::Unsubscribe { channel })
         }
     };
@@ -48,7 +48,7 @@ pub(super) fn plan(
     Ok(Plan::EndAccess(AccessCommand { app, target, action }))
 }
 
-fn channel(body: &str, problems: &mut Problems) -> Option<Box<str>> {
+fn read_channel(body: &str, problems: &mut Problems) -> Option<Box<str>> {
     let members = json::members(body).into_iter().flatten();
     let given = members.filter(|(name, _)| json::is_name(name, "channel")).map(|(_, span)| span);
     let field = format_args!("channel");

@@ -22,7 +22,7 @@ use crate::pusher::json;
 use crate::shard::{Answer, Described, Question};
 use crate::ws::frame;
 
-pub(super) fn list(app: AppIndex, query: &str) -> Plan {
+pub(super) fn plan_channel_list(app: AppIndex, query: &str) -> Plan {
     let parameter = parameters(query);
     let prefix = parameter("filter_by_prefix");
     let attributes = Attributes::read(&parameter("info"));
@@ -32,14 +32,14 @@ pub(super) fn list(app: AppIndex, query: &str) -> Plan {
     }
 }
 
-pub(super) fn describe(app: AppIndex, name: &str, query: &str) -> Plan {
+pub(super) fn plan_channel(app: AppIndex, name: &str, query: &str) -> Plan {
     let attributes = Attributes::read(&parameters(query)("info"));
     let names = vec![name.to_owned()];
     let reply = Reply::Channel { name: name.to_owned(), attributes };
     Plan::Ask { question: Question::Describe { app, names }, reply }
 }
 
-pub(super) fn users(
+pub(super) fn plan_users(
     app: AppIndex,
     name: &str,
     context: &mut RequestContext<'_>,

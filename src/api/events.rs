@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
     fn read(object: &'a str) -> Self {
         let mut fields = Self::default();
         for (name, value) in json::members(object).into_iter().flatten() {
-            if let Some(field) = fields.field(name) {
+            if let Some(field) = fields.member_span(name) {
                 *field = (value != "null").then_some(value);
             }
         }
@@ -47,7 +47,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The field of this name. Names are compared as they are spelled usually, and otherwise decoded.
-    fn field(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+    fn member_span(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
         Some(match name {
             "\"name\"" => &mut self.name,
             "\"data\"" => &mut self.data,
@@ -105,7 +105,7 @@ pub(super) fn event(
     request: &Request,
     context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
-    let fields = Fields::read(object(app, request, context)?);
+    let fields = Fields::read(read_object(app, request, context)?);
     let mut problems = Problems::default();
     let most = context.apps.get(app).event_name_length_max;
     check_name(&mut problems, format_args!("name"), fields.name, most);
@@ -170,7 +170,7 @@ pub(super) fn batch(
     context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
     let mut list = None;
-    for (name, value) in json::members(object(app, request, context)?).into_iter().flatten() {
+    for (name, value) in json::members(read_object(app, request, context)?).into_iter().flatten() {
         if json::is_name(name, "batch") {
             list = (value != "null").then_some(value);
         }
@@ -265,7 +265,7 @@ fn batch_items<'a>(
 }
 
 /// The body as an object. An empty array is PHP's empty object; everything else is refused.
-pub(super) fn object<'a>(
+pub(super) fn read_object<'a>(
     app: AppIndex,
     request: &'a Request,
     context: &mut RequestContext<'_>,
@@ -303,7 +303,7 @@ impl ChannelNames {
         }
     }
 
-    fn push(&mut self, name: ChannelName) {
+    fn add_channel(&mut self, name: ChannelName) {
         *self = match std::mem::replace(self, Self::Many(Vec::new())) {
             Self::Many(names) if names.is_empty() => Self::One(name),
             Self::One(first) => Self::Many(vec![first, name]),
@@ -330,7 +330,7 @@ fn channel_names(problems: &mut Problems, app: &App, fields: &Fields<'_>) -> Cha
                     listed = true;
                     let field = format_args!("channels.{index}");
                     if let Some(name) = channel_name(problems, app, field, element) {
-                        names.push(name);
+                        names.add_channel(name);
                     }
                 }
             }
@@ -350,7 +350,7 @@ fn channel_names(problems: &mut Problems, app: &App, fields: &Fields<'_>) -> Cha
         }
         Some(channel) => {
             if let Some(name) = channel_name(problems, app, format_args!("channel"), channel) {
-                names.push(name);
+                names.add_channel(name);
             }
         }
     }

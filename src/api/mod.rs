@@ -27,7 +27,7 @@ use crate::shard::{Answer, Described, MessageCounts, Question, Traffic};
 use outcome::not_found;
 pub use outcome::{Denied, Plan, Publication, Reply, RequestContext};
 pub use remaining::Quota;
-pub use routes::{Call, HowAccessEnds, Target, Whose, target};
+pub use routes::{AccessEnding, AccessSubject, Call, Target, target};
 
 /// Decides what a request wants. Authenticates it first.
 #[must_use]
@@ -86,9 +86,9 @@ fn plan_call(
     match call {
         Call::Events => events::event(app, request, context),
         Call::BatchEvents => events::batch(app, request, context),
-        Call::Channels => Ok(channels::list(app, request.query())),
-        Call::Channel { name } => Ok(channels::describe(app, name, request.query())),
-        Call::Users { name } => channels::users(app, name, context),
+        Call::Channels => Ok(channels::plan_channel_list(app, request.query())),
+        Call::Channel { name } => Ok(channels::plan_channel(app, name, request.query())),
+        Call::Users { name } => channels::plan_users(app, name, context),
         Call::EndAccess { whose, how } => access::plan(app, whose, *how, request, context),
         Call::Connections => {
             Ok(Plan::Ask { question: Question::Traffic { app }, reply: Reply::Connections })

@@ -52,15 +52,15 @@ pub enum Call {
     },
     /// Takes access back. `Unsubscribe` names the channel in the body.
     EndAccess {
-        whose: Whose,
-        how: HowAccessEnds,
+        whose: AccessSubject,
+        how: AccessEnding,
     },
     Connections,
 }
 
 /// Whose access a request takes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum AccessSubject {
     User(String),
     /// Text that should be a socket id.
     Socket(String),
@@ -68,7 +68,7 @@ pub enum Whose {
 
 /// How a request takes access back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HowAccessEnds {
+pub enum AccessEnding {
     Terminate,
     Reconnect,
     Unsubscribe,
@@ -129,31 +129,35 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
     }
     let (allowed, target) = match segments.get(..count)? {
         ["up"] => ("GET", Target::Up),
-        ["app", key] => ("GET", Target::Socket { key: decoded(key) }),
+        ["app", key] => ("GET", Target::Socket { key: decode_segment(key) }),
         ["apps", id, rest @ ..] => {
             let (method, call) = match rest {
                 ["events"] => ("POST", Call::Events),
                 ["batch_events"] => ("POST", Call::BatchEvents),
                 ["connections"] => ("GET", Call::Connections),
                 ["channels"] => ("GET", Call::Channels),
-                ["channels", name] => ("GET", Call::Channel { name: decoded(name) }),
-                ["channels", name, "users"] => ("GET", Call::Users { name: decoded(name) }),
+                ["channels", name] => ("GET", Call::Channel { name: decode_segment(name) }),
+                ["channels", name, "users"] => ("GET", Call::Users { name: decode_segment(name) }),
                 [whose @ ("users" | "connections"), id, how] => {
                     let how = match (*whose, *how) {
                         ("users", "terminate_connections") | ("connections", "terminate") => {
-                            HowAccessEnds::Terminate
+                            AccessEnding::Terminate
                         }
-                        (_, "force_reconnect") => HowAccessEnds::Reconnect,
-                        (_, "unsubscribe") => HowAccessEnds::Unsubscribe,
+                        (_, "force_reconnect") => AccessEnding::Reconnect,
+                        (_, "unsubscribe") => AccessEnding::Unsubscribe,
                         _ => return None,
                     };
-                    let id = decoded(id);
-                    let whose = if *whose == "users" { Whose::User(id) } else { Whose::Socket(id) };
+                    let id = decode_segment(id);
+                    let whose = if *whose == "users" {
+                        AccessSubject::User(id)
+                    } else {
+                        AccessSubject::Socket(id)
+                    };
                     ("POST", Call::EndAccess { whose, how })
                 }
                 _ => return None,
             };
-            (method, Target::Api { app_id: decoded(id), call })
+            (method, Target::Api { app_id: decode_segment(id), call })
         }
         _ => return None,
     };
@@ -164,7 +168,7 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
     Some(Target::WrongMethod { allow: if allowed == "GET" { "GET, HEAD" } else { allowed } })
 }
 
-fn decoded(segment: &str) -> String {
+fn decode_segment(segment: &str) -> String {
     match percent_decode(segment) {
         Cow::Borrowed(_) => segment.to_owned(),
         Cow::Owned(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

@@ -90,14 +90,14 @@ impl Problems {
         self.add(field, text, || {
             format!(
                 "{}is not two numbers joined by a dot: send Echo.socketId() only after the connection is established",
-                value(field, "socket_id", &decoded(span))
+                value(field, "socket_id", &decode_field(span))
             )
         });
     }
 
     pub(super) fn event_name_too_long(&mut self, field: FieldPath<'_>, span: &str, most: u32) {
         self.too_long(field, most, || {
-            let name = decoded(span);
+            let name = decode_field(span);
             format!(
                 "{}has {} characters: RINGVERB_EVENT_NAME_LENGTH_MAX is {most}",
                 value(field, "event name", &name),
@@ -202,6 +202,6 @@ fn value(field: FieldPath<'_>, what: &str, value: &str) -> String {
     format!("{item}{what} {} ", shown_up_to(value, VALUE_BYTES_MAX))
 }
 
-fn decoded(span: &str) -> Cow<'_, str> {
+fn decode_field(span: &str) -> Cow<'_, str> {
     json::string(span).unwrap_or(Cow::Borrowed(span))
 }

@@ -12,7 +12,7 @@ pub struct PerSecond(AtomicU64);
 impl PerSecond {
     /// Takes `count` if the sum stays within `most`; returns the remainder, or `None`. A count above `most` is accepted
     /// in a second of its own, because it would never be accepted otherwise.
-    pub fn take(&self, count: u32, most: u32, unix_seconds: u64) -> Option<u32> {
+    pub fn try_take(&self, count: u32, most: u32, unix_seconds: u64) -> Option<u32> {
         const COUNT_BITS: u32 = 32;
         let second = unix_seconds << COUNT_BITS;
         let after = |before: u64| {

@@ -60,7 +60,7 @@ pub fn parse(
     };
     for (number, entry) in entries {
         let (name, value) = match entry.split_once('=') {
-            Some((name, value)) => (trim(name), Some(trim(value))),
+            Some((name, value)) => (php_trim(name), Some(php_trim(value))),
             None => (&*entry, None),
         };
         let name = bare_name(name);
@@ -69,7 +69,7 @@ pub fn parse(
             continue;
         }
         let lookup = |name: &str| environment.get(name).or_else(|| values.get(name)).cloned();
-        match value.map(|value| read_value(value)?.resolve(lookup)) {
+        match value.map(|value| read_value(value)?.insert_variables(lookup)) {
             Some(Ok(value)) => {
                 values.insert(name.to_owned(), value);
             }
@@ -82,7 +82,7 @@ pub fn parse(
     if let Some((number, line)) = open {
         wrong(
             number,
-            bare_name(trim(line.split('=').next().unwrap_or_default())),
+            bare_name(php_trim(line.split('=').next().unwrap_or_default())),
             Fault::QuoteOpen,
         );
     }
@@ -96,7 +96,7 @@ pub fn laravel_env_value(value: &str) -> Cow<'_, str> {
         "true" | "(true)" => "true".into(),
         "false" | "(false)" => "false".into(),
         "empty" | "(empty)" | "null" | "(null)" => "".into(),
-        _ => unquoted(value).filter(|inside| !inside.contains('\n')).unwrap_or(value).into(),
+        _ => strip_quotes(value).filter(|inside| !inside.contains('\n')).unwrap_or(value).into(),
     }
 }
 
@@ -107,7 +107,7 @@ type Numbered<'a> = (usize, Cow<'a, str>);
 fn entries(text: &str) -> (Vec<Numbered<'_>>, Option<(usize, &str)>) {
     let mut entries: Vec<Numbered<'_>> = Vec::new();
     let mut open: Option<(usize, &str, Vec<&str>)> = None;
-    for (line, number) in lines(text).zip(1..) {
+    for (line, number) in split_lines(text).zip(1..) {
         let entry: Numbered<'_> = if let Some((first, start, mut parts)) = open.take() {
             parts.push(line);
             if !has_closing_quotes(line, 1) {
@@ -121,7 +121,7 @@ fn entries(text: &str) -> (Vec<Numbered<'_>>, Option<(usize, &str)>) {
         } else {
             (number, line.into())
         };
-        let text = trim(&entry.1);
+        let text = php_trim(&entry.1);
         if !text.is_empty() && !text.starts_with('#') {
             entries.push(entry);
         }
@@ -130,7 +130,7 @@ fn entries(text: &str) -> (Vec<Numbered<'_>>, Option<(usize, &str)>) {
 }
 
 /// At each of \r\n, \n and \r.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
+fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
@@ -152,7 +152,7 @@ fn has_closing_quotes(line: &str, quotes: usize) -> bool {
 }
 
 /// PHP's `trim`.
-fn trim(text: &str) -> &str {
+fn php_trim(text: &str) -> &str {
     text.trim_matches([' ', '\n', '\r', '\t', '\0', '\u{b}'])
 }
 
@@ -168,11 +168,11 @@ fn bare_name(text: &str) -> &str {
         // phpdotenv does not see it before names of one letter.
         .filter(|rest| rest.starts_with(is_space) && text.chars().count() > 8)
         .map_or(text, |rest| rest.trim_start_matches(is_space));
-    unquoted(text).filter(|inside| !inside.is_empty()).unwrap_or(text)
+    strip_quotes(text).filter(|inside| !inside.is_empty()).unwrap_or(text)
 }
 
 /// The text between two equal quotes.
-fn unquoted(text: &str) -> Option<&str> {
+fn strip_quotes(text: &str) -> Option<&str> {
     let between = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     between('"').or_else(|| between('\''))
 }
@@ -199,7 +199,7 @@ impl Raw {
     }
 
     /// From the last one to the first, as phpdotenv does. A variable that is not there stays as it stands.
-    fn resolve(self, lookup: impl Fn(&str) -> Option<String>) -> Result<String, Fault> {
+    fn insert_variables(self, lookup: impl Fn(&str) -> Option<String>) -> Result<String, Fault> {
         let mut text = self.text;
         for at in self.variables.into_iter().rev() {
             let name = text[at..].strip_prefix("${").and_then(|inner| inner.split_once('}'));
@@ -221,7 +221,7 @@ impl Raw {
 fn read_value(text: &str) -> Result<Raw, Fault> {
     if let Some(quoted) = text.strip_prefix('\'') {
         let (value, after) = quoted.split_once('\'').ok_or(Fault::QuoteOpen)?;
-        return nothing_follows(after)
+        return check_end_of_value(after)
             .map(|()| Raw { text: value.to_owned(), variables: Vec::new() });
     }
     if let Some(quoted) = text.strip_prefix('"') {
@@ -229,7 +229,7 @@ fn read_value(text: &str) -> Result<Raw, Fault> {
     }
     let end = text.find(|char: char| char == '#' || is_space(char)).unwrap_or(text.len());
     let (word, after) = text.split_at(end);
-    nothing_follows(after)?;
+    check_end_of_value(after)?;
     let mut value = Raw::default();
     word.chars().for_each(|char| value.push(char));
     Ok(value)
@@ -240,7 +240,7 @@ fn read_double_quoted(text: &str) -> Result<Raw, Fault> {
     let mut chars = text.chars();
     while let Some(character) = chars.next() {
         match character {
-            '"' => return nothing_follows(chars.as_str()).map(|()| value),
+            '"' => return check_end_of_value(chars.as_str()).map(|()| value),
             '\\' => {
                 let escaped = chars.next().ok_or(Fault::QuoteOpen)?;
                 value.text.push(unescape(escaped).ok_or(Fault::Escape)?);
@@ -263,7 +263,7 @@ fn unescape(character: char) -> Option<char> {
     }
 }
 
-fn nothing_follows(text: &str) -> Result<(), Fault> {
+fn check_end_of_value(text: &str) -> Result<(), Fault> {
     let text = text.trim_start_matches(is_space);
     if text.is_empty() || text.starts_with('#') { Ok(()) } else { Err(Fault::Trailing) }
 }

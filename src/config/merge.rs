@@ -53,7 +53,7 @@ pub fn merge(sources: &Sources) -> Merged {
     if server.get(Id::ScalingEnabled).and_then(|given| boolean(&given.value)) == Some(true) {
         public_side::redis_port(&mut server, &mut warnings);
     }
-    let own = own_app(sources, &mut problems);
+    let own = app_of_environment(sources, &mut problems);
     let changeable = changeable_apps(sources, &mut problems);
     let mut files = vec![(sources.toml_name(), &toml_apps)];
     if let (Some((name, _)), false) = (&sources.apps_file, changeable.is_empty()) {
@@ -188,7 +188,7 @@ fn app_values(sources: &Sources) -> Values {
 }
 
 /// The app of the environment or `.env`, if there is one.
-fn own_app(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
+fn app_of_environment(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
     let values = app_values(sources);
     let missing = CREDENTIALS.into_iter().filter(|id| values.get(*id).is_none());
     let missing: Vec<Id> = missing.collect();
@@ -229,7 +229,7 @@ fn merge_apps(
         let mut first = own.clone();
         if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
             first = apps.remove(at);
-            first.overlay(own);
+            first.override_with(own);
         }
         apps.insert(0, first);
     }
@@ -254,7 +254,7 @@ fn texts_to_apps(tables: &[AppTexts], file: &str, problems: &mut Vec<String>) ->
                 webhook.set(option.id, value, source);
             }
             if webhook.get(Id::WebhookUrl).is_none() {
-                let app = described(&values, index);
+                let app = app_by_place_and_id(&values, index);
                 problems.push(format!("{file}: webhooks[{at}] of {app} has no url"));
                 continue;
             }
@@ -262,7 +262,7 @@ fn texts_to_apps(tables: &[AppTexts], file: &str, problems: &mut Vec<String>) ->
         }
         for id in CREDENTIALS.iter().filter(|id| values.get(**id).is_none()) {
             let key = id.spec().key;
-            problems.push(format!("{file}: {} has no {key}", described(&values, index)));
+            problems.push(format!("{file}: {} has no {key}", app_by_place_and_id(&values, index)));
         }
         apps.push(values);
     }
@@ -282,7 +282,7 @@ fn merge_laravel(
     for app in &mut apps {
         if let Some(at) = others.iter().position(|other| id(other) == id(app)) {
             let mut merged = others.remove(at);
-            merged.overlay(app);
+            merged.override_with(app);
             *app = merged;
         }
     }
@@ -290,14 +290,14 @@ fn merge_laravel(
     let own = sources.environment.get(name).or_else(|| sources.dotenv.get(name));
     let own = own.and_then(|own| apps.iter().position(|app| id(app).as_ref() == Some(own)));
     if let Some(app) = apps.get_mut(own.unwrap_or(0)) {
-        app.overlay(&app_values(sources));
+        app.override_with(&app_values(sources));
     }
     apps.append(&mut others);
     apps
 }
 
 /// An app of the file, by its place and its id.
-fn described(values: &Values, index: usize) -> String {
+fn app_by_place_and_id(values: &Values, index: usize) -> String {
     match values.get(Id::AppId) {
         Some(id) => format!("apps[{index}] (id {})", id.value),
         None => format!("apps[{index}]"),

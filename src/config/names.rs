@@ -66,7 +66,7 @@ pub(super) fn warnings<'a>(given: impl Iterator<Item = NamedValue<'a>>) -> Vec<S
 
 fn sentence(name: &str, source: &str) -> String {
     let shown: String = name.chars().take(NAME_BYTES_MAX).collect();
-    match nearest(name) {
+    match nearest_name(name) {
         Some(near) => format!("unknown option {shown} ({source}) is ignored; did you mean {near}?"),
         None => format!(
             "unknown option {shown} ({source}) is ignored; `ringverb --help` lists the options"
@@ -77,7 +77,8 @@ fn sentence(name: &str, source: &str) -> String {
 /// Whether the name is meant for this server or for Reverb, and read by neither.
 fn is_unknown(name: &str, value: &str) -> bool {
     let upper = name.to_ascii_uppercase();
-    let is_read = |name: &str| known().any(|known| known == name) || READ_BY_OTHERS.contains(&name);
+    let is_read =
+        |name: &str| known_names().any(|known| known == name) || READ_BY_OTHERS.contains(&name);
     if name.len() <= NAME_BYTES_MAX && is_read(name) || is_from_kubernetes(name, value) {
         return false;
     }
@@ -87,14 +88,14 @@ fn is_unknown(name: &str, value: &str) -> bool {
     // A slip in the first word itself. Other words are other programs' names, so the whole has to be near.
     let first = upper.split('_').next().unwrap_or_default();
     let is_slip = |word: &str| {
-        first.len().abs_diff(word.len()) <= 2 && (1..=2).contains(&distance(first, word))
+        first.len().abs_diff(word.len()) <= 2 && (1..=2).contains(&edit_distance(first, word))
     };
     (is_slip("REVERB") || is_slip("RINGVERB"))
         && name.len() <= NAME_BYTES_MAX
-        && known().any(|known| has_server_prefix(known) && distance(known, &upper) <= 2)
+        && known_names().any(|known| has_server_prefix(known) && edit_distance(known, &upper) <= 2)
 }
 
-fn known() -> impl Iterator<Item = &'static str> {
+fn known_names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().flat_map(|option| option.environment.iter().copied())
 }
 
@@ -133,18 +134,18 @@ pub(super) fn service_port(value: &str) -> Option<u16> {
 }
 
 /// The option that is probably meant.
-fn nearest(name: &str) -> Option<&'static str> {
+fn nearest_name(name: &str) -> Option<&'static str> {
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
     let upper = name.to_ascii_uppercase();
     // Of two that are equally near, the one with another prefix only.
     let is_other = |known: &str| without_prefix(known) != without_prefix(&upper);
-    let near = known()
+    let near = known_names()
         .filter(|known| has_server_prefix(known))
-        .min_by_key(|known| (distance(known, &upper), is_other(known)))?;
+        .min_by_key(|known| (edit_distance(known, &upper), is_other(known)))?;
     // Two slips, or a fifth of the letters of a long name.
-    if distance(near, &upper) <= (upper.len() / 5).max(2) {
+    if edit_distance(near, &upper) <= (upper.len() / 5).max(2) {
         return Some(near);
     }
     let rest = without_prefix(&upper);
@@ -155,13 +156,13 @@ fn nearest(name: &str) -> Option<&'static str> {
         words.sort_unstable();
         words
     };
-    let same = known()
+    let same = known_names()
         .find(|known| has_server_prefix(known) && words(without_prefix(known)) == words(rest));
     if same.is_some() {
         return same;
     }
     // One word too many.
-    let longer = known()
+    let longer = known_names()
         .filter(|known| has_server_prefix(known) && without_prefix(known).len() >= SPECIFIC_BYTES);
     let begins = longer.filter(|known| {
         rest.strip_prefix(without_prefix(known)).is_some_and(|more| more.starts_with('_'))
@@ -170,11 +171,13 @@ fn nearest(name: &str) -> Option<&'static str> {
         return Some(longest);
     }
     let close = || {
-        known()
+        known_names()
             .filter(|known| has_server_prefix(known))
-            .min_by_key(|known| distance(without_prefix(known), rest))
+            .min_by_key(|known| edit_distance(without_prefix(known), rest))
     };
-    other.or_else(|| close().filter(|near| distance(without_prefix(near), rest) <= rest.len() / 5))
+    other.or_else(|| {
+        close().filter(|near| edit_distance(without_prefix(near), rest) <= rest.len() / 5)
+    })
 }
 
 fn without_prefix(name: &str) -> &str {
@@ -184,7 +187,7 @@ fn without_prefix(name: &str) -> &str {
 }
 
 /// Edit distance in which two neighbors that changed places are one slip. Quadratic in short names.
-pub(super) fn distance(left: &str, right: &str) -> usize {
+pub(super) fn edit_distance(left: &str, right: &str) -> usize {
     let (left, right) = (left.as_bytes(), right.as_bytes());
     let mut before: Vec<usize> = vec![0; right.len() + 1];
     let mut row: Vec<usize> = (0..=right.len()).collect();
@@ -303,7 +306,7 @@ mod tests {
         for (left, right, slips) in
             [("PORT", "PROT", 1), ("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3)]
         {
-            assert_eq!((distance(left, right), distance(right, left)), (slips, slips));
+            assert_eq!((edit_distance(left, right), edit_distance(right, left)), (slips, slips));
         }
     }
 }

@@ -130,7 +130,7 @@ fn check_host(host: &str) -> Result<(), String> {
         }
         let parsed = address.parse::<Ipv6Addr>();
         let parsed = parsed.map_err(|_| format!("{address} is not an IPv6 address"))?;
-        let canonical = canonical(parsed);
+        let canonical = canonical_origin(parsed);
         if canonical.eq_ignore_ascii_case(address) {
             return Ok(());
         }
@@ -160,7 +160,7 @@ fn check_host(host: &str) -> Result<(), String> {
 }
 
 /// As browsers write it: unlike Rust, without a dotted IPv4 part.
-fn canonical(address: Ipv6Addr) -> String {
+fn canonical_origin(address: Ipv6Addr) -> String {
     match address.to_ipv4_mapped() {
         Some(_) => {
             let [.., high, low] = address.segments();
@@ -248,7 +248,7 @@ fn punycode(label: &str) -> Option<String> {
                 step += BASE;
             }
             out.push(punycode_digit(rest)?);
-            bias = adapted(delta, done + 1, done == basic);
+            bias = adapt_bias(delta, done + 1, done == basic);
             delta = 0;
             done += 1;
         }
@@ -262,7 +262,7 @@ fn punycode_digit(digit: u32) -> Option<char> {
     char::from_digit(if digit < 26 { digit + 10 } else { digit - 26 }, 36)
 }
 
-fn adapted(delta: u32, points: u32, is_first: bool) -> u32 {
+fn adapt_bias(delta: u32, points: u32, is_first: bool) -> u32 {
     let mut delta = if is_first { delta / 700 } else { delta / 2 };
     delta += delta / points;
     let mut step = 0;

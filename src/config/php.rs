@@ -241,7 +241,7 @@ impl Parser<'_> {
             Some(value) if self.at_end() => value,
             _ => {
                 self.at = start;
-                self.skip_expression();
+                self.skip_unknown_expression();
                 PhpValue::Code(self.calls_of_env(start))
             }
         }
@@ -341,7 +341,7 @@ impl Parser<'_> {
                 let function = self.at;
                 while self.peek(0) == Some(&PhpToken::Arrow) {
                     self.at += 1;
-                    self.skip_expression();
+                    self.skip_unknown_expression();
                 }
                 value = PhpValue::Code(self.calls_of_env(function));
             }
@@ -355,7 +355,7 @@ impl Parser<'_> {
     }
 
     /// Passes an expression of any kind: to a sign that ends it outside of all brackets.
-    fn skip_expression(&mut self) {
+    fn skip_unknown_expression(&mut self) {
         let mut depth = 0_usize;
         while let Some(token) = self.peek(0) {
             match token {
@@ -381,7 +381,7 @@ impl Parser<'_> {
             let default = match (tokens.get(at + 3), tokens.get(at + 4), tokens.get(at + 5)) {
                 (Some(PhpToken::Sign(')')), _, _) => PhpValue::Null,
                 (Some(PhpToken::Sign(',')), Some(literal), Some(PhpToken::Sign(')' | ','))) => {
-                    literal_of(literal)
+                    literal_of_token(literal)
                 }
                 _ => PhpValue::Code(Vec::new()),
             };
@@ -391,7 +391,7 @@ impl Parser<'_> {
     }
 }
 
-fn literal_of(token: &PhpToken) -> PhpValue {
+fn literal_of_token(token: &PhpToken) -> PhpValue {
     match token {
         PhpToken::Text(text) | PhpToken::Number(text) => PhpValue::Scalar(text.clone()),
         PhpToken::Word(word) if word == "null" => PhpValue::Null,

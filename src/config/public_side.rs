@@ -17,7 +17,7 @@ pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
         if value.as_deref() != Some(given.value.as_str()) {
             // HTTPS means https: no warning.
             if !value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case(&given.value)) {
-                warnings.push(sentence(id, &given, value.as_deref()));
+                warnings.push(port_sentence(id, &given, value.as_deref()));
             }
             server.replace(id, value);
         }
@@ -80,7 +80,7 @@ fn port_of_url(text: &str) -> Option<u16> {
     authority.rsplit_once(':')?.1.parse().ok().filter(|port| *port > 0)
 }
 
-fn sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
+fn port_sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
     let option = id.spec();
     let name = given.name();
     let effect = match (value, option.default) {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use toml::{Table, Value};
 
-use super::names::distance;
+use super::names::edit_distance;
 use super::options::{OptionSpec, Scope, of_scope};
 
 /// Texts by key; a dot leads into an inline table. No `Debug`: one of them may be a secret.
@@ -219,9 +219,9 @@ impl TomlReader<'_> {
 /// The option that is probably meant: close by letters, or the end of what was written (`app_id`).
 fn nearest(key: &str, scope: Scope) -> Option<&'static str> {
     let keys = || of_scope(scope).map(|option| option.key);
-    let close = keys().min_by_key(|name| distance(name, key));
+    let close = keys().min_by_key(|name| edit_distance(name, key));
     close
-        .filter(|name| distance(name, key) * 2 <= key.len())
+        .filter(|name| edit_distance(name, key) * 2 <= key.len())
         .or_else(|| keys().find(|name| key.ends_with(&format!("_{name}"))))
 }
 

@@ -42,11 +42,11 @@ pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Con
         host: reader.address(server, Id::Host),
         port: reader.number(server, Id::Port),
         tls: None,
-        path: reader.path(server),
+        path: reader.check_path(server),
         workers: reader.number(server, Id::Workers),
-        io: reader.io(server),
+        io: reader.read_io(server),
         debug: reader.boolean(server, Id::Debug),
-        log: reader.log(server),
+        log: reader.read_log(server),
         verbose_errors: reader.boolean(server, Id::Development),
         color: merged.color,
         print_events: reader.is_given(server, Id::PrintEvents),
@@ -56,7 +56,7 @@ pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Con
         shutdown_grace_seconds: reader.number(server, Id::ShutdownGrace),
         shutdown_delay_seconds: reader.number(server, Id::ShutdownDelay),
         takeover: reader.boolean(server, Id::Takeover),
-        admin: reader.admin(server),
+        admin: reader.read_admin(server),
         send_queue_bytes_max: reader.number(server, Id::SendQueueBytesMax),
         connection_bytes_max: 0,
         cache_bytes_max: reader.number(server, Id::CacheBytesMax),
@@ -73,7 +73,7 @@ pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Con
         webhook_retry_seconds: reader.number(server, Id::WebhookRetry),
         webhook_debounce_ms: reader.number(server, Id::WebhookDebounce),
         webhook_queue_events_max: reader.number(server, Id::WebhookQueueMax),
-        scaling: reader.scaling(server),
+        scaling: reader.read_scaling(server),
         apps: Vec::new(),
         development: merged.apps.is_empty(),
         source: merged.source.clone(),
@@ -82,7 +82,7 @@ pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Con
         .optional_number(server, Id::ConnectionBytesMax)
         .unwrap_or(config.send_queue_bytes_max + CONNECTION_BYTES_BESIDE_QUEUE);
     config.tls = reader.tls(server, config.port);
-    config.apps = merged.apps.iter().map(|values| reader.app(values)).collect();
+    config.apps = merged.apps.iter().map(|values| reader.read_app(values)).collect();
     if config.development {
         config.verbose_errors |= server.get(Id::Development).is_none();
         reader.check_development(server);
@@ -97,16 +97,16 @@ pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Con
 const CONNECTION_BYTES_BESIDE_QUEUE: usize = 192 * 1024;
 
 impl OptionReader {
-    fn app(&mut self, values: &Values) -> App {
+    fn read_app(&mut self, values: &Values) -> App {
         App {
             id: self.url_credential(values, Id::AppId),
             key: self.url_credential(values, Id::AppKey),
             secret: self.secret(values, Id::AppSecret).unwrap_or_else(|| Secret::new("")),
-            ..self.options(values)
+            ..self.check_options(values)
         }
     }
 
-    fn origins(&mut self, values: &Values, id: Id) -> Vec<String> {
+    fn read_origins(&mut self, values: &Values, id: Id) -> Vec<String> {
         let Some(given) = values.get(id) else { return Vec::new() };
         let mut origins = Vec::new();
         let mut entries: Vec<&str> = given.value.split(',').map(str::trim).collect();
@@ -127,7 +127,7 @@ impl OptionReader {
     }
 
     /// An app without its credentials.
-    fn options(&mut self, values: &Values) -> App {
+    fn check_options(&mut self, values: &Values) -> App {
         let rate_limit = self.boolean(values, Id::RateLimit);
         let rate_limit_values = RateLimit {
             attempts_max: self.number(values, Id::RateLimitMaxAttempts),
@@ -150,7 +150,7 @@ impl OptionReader {
             client_events_from: self.client_events_from(values),
             client_events_on_public: self.boolean(values, Id::ClientEventsOnPublic),
             rate_limit: rate_limit.then_some(rate_limit_values),
-            allowed_origins: self.origins(values, Id::AllowedOrigins),
+            allowed_origins: self.read_origins(values, Id::AllowedOrigins),
             allow_missing_origin: self.boolean(values, Id::AllowMissingOrigin),
             auth_window_seconds: (auth_window > 0).then_some(auth_window),
             allow_reserved_events: self.boolean(values, Id::AllowReservedEvents),
@@ -167,7 +167,7 @@ impl OptionReader {
             subscription_count: self.boolean(values, Id::SubscriptionCount),
             cache_ttl_seconds: self.number(values, Id::CacheTtl),
             authorize_within_seconds: self.optional_number(values, Id::AuthorizeWithin),
-            webhooks: self.webhooks(values),
+            webhooks: self.read_webhooks(values),
             batch_events_max: self.optional_number(values, Id::BatchEventsMax),
             event_channels_max: self.optional_number(values, Id::EventChannelsMax),
             event_name_length_max: self.optional_number(values, Id::EventNameLengthMax),
@@ -185,7 +185,7 @@ impl OptionReader {
             id: generated.id.clone(),
             key: generated.key.clone(),
             secret: Secret::new(generated.secret.clone()),
-            ..self.options(values)
+            ..self.check_options(values)
         }
     }
 
@@ -226,7 +226,7 @@ impl OptionReader {
         }
     }
 
-    fn webhooks(&mut self, values: &Values) -> Vec<Webhook> {
+    fn read_webhooks(&mut self, values: &Values) -> Vec<Webhook> {
         let webhooks = values.webhooks().iter().map(|values| Webhook {
             url: self.webhook_url(values),
             kinds: self.webhook_kinds(values),
@@ -259,7 +259,7 @@ impl OptionReader {
         kinds
     }
 
-    fn admin(&mut self, server: &Values) -> Admin {
+    fn read_admin(&mut self, server: &Values) -> Admin {
         let Some(given) = server.get(Id::Admin) else {
             return Admin { place: AdminPlace::Off, is_explicit: false, token: None };
         };
@@ -290,11 +290,11 @@ impl OptionReader {
 
     /// The options of Redis are checked only with scaling: Laravel's `.env` describes the Redis of the application's
     /// cache, which this server does not use.
-    fn scaling(&mut self, server: &Values) -> Option<Scaling> {
+    fn read_scaling(&mut self, server: &Values) -> Option<Scaling> {
         if !self.boolean(server, Id::ScalingEnabled) {
             return None;
         }
-        let RedisUrl { host, port, username, password } = self.redis(server);
+        let RedisUrl { host, port, username, password } = self.read_redis(server);
         // Without effect, but a slip there may be one of lines.
         let _: u32 = self.number(server, Id::RedisDatabase);
         let username = username.unwrap_or_else(|| credential(server, Id::RedisUsername));
@@ -311,7 +311,7 @@ impl OptionReader {
     }
 
     /// The address of Redis: from the URL, or else from the host.
-    fn redis(&mut self, server: &Values) -> RedisUrl {
+    fn read_redis(&mut self, server: &Values) -> RedisUrl {
         let url = server
             .get(Id::RedisUrl)
             .map(|given| (given, RedisUrl::parse(&given.value), redis_url::shown(&given.value)));
@@ -341,7 +341,7 @@ impl OptionReader {
         given.value.clone()
     }
 
-    fn log(&mut self, server: &Values) -> LogOptions {
+    fn read_log(&mut self, server: &Values) -> LogOptions {
         let format = match self.choice(server, Id::LogFormat) {
             1 => LogFormat::Text,
             2 => LogFormat::Json,
@@ -359,7 +359,7 @@ impl OptionReader {
         LogOptions { format, level, is_local, access: self.boolean(server, Id::AccessLog) }
     }
 
-    fn io(&mut self, server: &Values) -> Io {
+    fn read_io(&mut self, server: &Values) -> Io {
         match self.choice(server, Id::Io) {
             0 => Io::Auto,
             1 => Io::IoUring,
@@ -367,7 +367,7 @@ impl OptionReader {
         }
     }
 
-    fn path(&mut self, values: &Values) -> String {
+    fn check_path(&mut self, values: &Values) -> String {
         let Some(given) = values.get(Id::Path) else { return String::new() };
         let path = given.value.trim_matches('/');
         // Such as need no quoting, neither in a URL nor in the line of shell of the start message.
@@ -389,8 +389,8 @@ impl OptionReader {
 
 fn unknown_kind(name: &str, given: &Sourced) -> String {
     let names = WebhookKind::ALL.map(WebhookKind::name);
-    let near = names.into_iter().min_by_key(|known| names::distance(known, name));
-    let near = near.filter(|known| names::distance(known, name) * 2 <= known.len());
+    let near = names.into_iter().min_by_key(|known| names::edit_distance(known, name));
+    let near = near.filter(|known| names::edit_distance(known, name) * 2 <= known.len());
     let meant = near.map(|known| format!("is {known} meant? ")).unwrap_or_default();
     format!(
         "{} names {}{}: {meant}Events are {}",

@@ -68,7 +68,7 @@ impl Values {
 
     /// The options whose values differ, wherever they come from.
     #[must_use]
-    pub fn differing(&self, other: &Self) -> Vec<Id> {
+    pub fn differing_options(&self, other: &Self) -> Vec<Id> {
         let value = |values: &Self, id: Id| values.get(id).map(|given| given.value.clone());
         let ids = OPTIONS.iter().map(|option| option.id);
         ids.filter(|id| value(self, *id) != value(other, *id)).collect()
@@ -92,7 +92,7 @@ impl Values {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let webhooks = || self.webhooks.iter().zip(&other.webhooks);
-        self.differing(other).is_empty()
+        self.differing_options(other).is_empty()
             && self.webhooks.len() == other.webhooks.len()
             && webhooks().all(|(one, other)| one.is_same(other))
     }
@@ -139,7 +139,7 @@ impl Values {
     }
 
     /// Takes every value that is given in `stronger`.
-    pub(super) fn overlay(&mut self, stronger: &Self) {
+    pub(super) fn override_with(&mut self, stronger: &Self) {
         let given = stronger.set_values.iter().filter(|(_, given)| !given.is_default());
         self.set_values.extend(given.map(|(key, given)| (*key, given.clone())));
         if !stronger.webhooks.is_empty() {

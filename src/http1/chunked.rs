@@ -78,20 +78,20 @@ impl Chunked {
             let Some((&byte, behind)) = rest.split_first() else { break };
             // Data was paid for when its size was read.
             self.budget = self.budget.checked_sub(1).ok_or(RequestRefusal::TooLarge)?;
-            self.expect = self.step(byte)?;
+            self.expect = self.decode_step(byte)?;
             rest = behind;
         }
         Ok((input.len() - rest.len(), self.expect == Expect::Nothing))
     }
 
     /// What follows a byte of framing.
-    fn step(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
+    fn decode_step(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
         Ok(match (self.expect, byte) {
             (Expect::SizeDigit, b' ' | b'\t' | b';' | b'\r') if self.digits > 0 => {
                 self.expect = Expect::SizeBlank;
-                self.step(byte)?
+                self.decode_step(byte)?
             }
-            (Expect::SizeDigit, _) => self.add_digit(byte)?,
+            (Expect::SizeDigit, _) => self.add_size_digit(byte)?,
             (Expect::SizeBlank, b' ' | b'\t') => self.skip_line(byte, Expect::SizeBlank)?,
             (Expect::SizeBlank, b';') => Expect::Extension,
             (Expect::SizeBlank | Expect::Extension, b'\r') => Expect::SizeEnd,
@@ -108,7 +108,7 @@ impl Chunked {
         })
     }
 
-    fn add_digit(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
+    fn add_size_digit(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
         let digit = char::from(byte).to_digit(16).ok_or(RequestRefusal::BadRequest)?;
         if self.digits == SIZE_DIGITS_MAX {
             return Err(RequestRefusal::BadRequest);

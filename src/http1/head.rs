@@ -131,7 +131,8 @@ impl Request {
             }
         }
         // Memory grows with the received bytes, not with the declared length.
-        let body_bytes = behind.min(clamped(length.unwrap_or_default().unwrap_or_default()));
+        let body_bytes =
+            behind.min(to_usize_saturating(length.unwrap_or_default().unwrap_or_default()));
         let fields = parsed.headers.len();
         let mut bytes = Vec::with_capacity(head.len() + fields * ROW_BYTES + body_bytes);
         bytes.extend_from_slice(head);
@@ -210,7 +211,7 @@ impl Request {
     /// make a field look absent.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.raw_values(name).next().map(text_of)
+        self.raw_values(name).next().map(text_of_value)
     }
 
     /// Every field of that name in order, as the bytes that were sent.
@@ -222,7 +223,7 @@ impl Request {
     /// 5.3). Bytes that are not UTF-8 become U+FFFD: they spoil one entry, not the list.
     #[must_use]
     pub fn header_list(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut values = self.raw_values(name).map(text_of);
+        let mut values = self.raw_values(name).map(text_of_value);
         let mut list = values.next()?;
         for value in values {
             let joined = list.to_mut();
@@ -319,7 +320,7 @@ impl Request {
 }
 
 /// Values are ASCII as a rule, which is faster to check than to look for faults.
-fn text_of(value: &[u8]) -> Cow<'_, str> {
+fn text_of_value(value: &[u8]) -> Cow<'_, str> {
     simdutf8::basic::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed)
 }
 
@@ -333,7 +334,7 @@ fn check_host(hosts: usize, http_11: bool) -> Result<(), RequestRefusal> {
     }
 }
 
-fn clamped(length: u64) -> usize {
+fn to_usize_saturating(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 

@@ -50,7 +50,7 @@ pub fn percent_decode(text: &str) -> Cow<'_, [u8]> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
-        match escaped(byte, tail) {
+        match split_escape(byte, tail) {
             Some((decoded, behind)) => {
                 out.push(decoded);
                 rest = behind;
@@ -65,7 +65,7 @@ pub fn percent_decode(text: &str) -> Cow<'_, [u8]> {
 }
 
 /// The byte an escape stands for and what follows it; `None` if `byte` starts no escape.
-fn escaped(byte: u8, tail: &[u8]) -> Option<(u8, &[u8])> {
+fn split_escape(byte: u8, tail: &[u8]) -> Option<(u8, &[u8])> {
     let (&[high, low], behind) = tail.split_first_chunk::<2>()?;
     if byte != b'%' {
         return None;

@@ -329,7 +329,7 @@ impl Output {
 
     fn log_line(&self, line: &[u8], budget: Option<&RateBudget>) {
         let nanos = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if budget.is_some_and(|budget| !budget.take(line.len(), nanos)) {
+        if budget.is_some_and(|budget| !budget.try_spend(line.len(), nanos)) {
             self.log().count_over_rate();
         } else {
             self.log().push(line);

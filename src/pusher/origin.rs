@@ -13,11 +13,11 @@ pub fn is_allowed(patterns: &[String], origin: Option<&str>, allow_missing: bool
     }
     let Some(origin) = origin else { return allow_missing };
     let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
-    let host = host_of(authority);
+    let host = host_without_port(authority);
     patterns.iter().any(|pattern| {
         if pattern.contains("://") {
             matches_glob(pattern, origin)
-        } else if pattern == host_of(pattern) {
+        } else if pattern == host_without_port(pattern) {
             matches_glob(pattern, host)
         } else {
             matches_glob(pattern, authority)
@@ -26,7 +26,7 @@ pub fn is_allowed(patterns: &[String], origin: Option<&str>, allow_missing: bool
 }
 
 /// The host without a port; the colons of an IPv6 address in brackets are not a port's.
-fn host_of(authority: &str) -> &str {
+fn host_without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => host,
         _ => authority,

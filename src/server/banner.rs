@@ -40,7 +40,7 @@ impl Public {
     }
 
     /// `own_port` counts if no other one is given: in development mode browsers connect to this server itself.
-    fn url(&self, own_port: Option<&str>, path: &str) -> String {
+    fn public_url(&self, own_port: Option<&str>, path: &str) -> String {
         let Self { host, port, scheme, .. } = self;
         match (scheme.as_str(), port.as_deref().or(own_port)) {
             (_, None) | ("http", Some("80")) | ("https", Some("443")) => {
@@ -181,7 +181,7 @@ pub(super) fn render(
     line("address", &format!("{}{}", started.address, summary.path));
     if public.is_given {
         let own_port = summary.development.is_some().then(|| started.address.port().to_string());
-        line("browsers", &public.url(own_port.as_deref(), &summary.path));
+        line("browsers", &public.public_url(own_port.as_deref(), &summary.path));
     }
     if !started.admin.is_empty() {
         line("admin", &started.admin);
@@ -195,7 +195,7 @@ pub(super) fn render(
         line(name, value);
     }
     if let Some((id, key, secret)) = &summary.development {
-        let command = first_event(started, summary, invocation);
+        let command = first_event_command(started, summary, invocation);
         text.push_str(&development(started, &summary.path, public, [id, key, secret], &command));
     }
     text.push_str(&format!("\n  {gray}Press Ctrl+C to stop{plain}\n\n"));
@@ -247,7 +247,7 @@ A first event, from another terminal:
 
 /// The command that publishes `hello` on the channel `news`. Where it cannot find the server's credentials by itself,
 /// they precede it.
-fn first_event(started: &Started, summary: &Summary, invocation: &Invocation) -> String {
+fn first_event_command(started: &Started, summary: &Summary, invocation: &Invocation) -> String {
     let program = &invocation.program;
     let port = started.address.port();
     let port_option = if port == PORT { String::new() } else { format!(" --port {port}") };
@@ -459,7 +459,7 @@ mod tests {
             let (address, admin) = (address.parse().unwrap(), String::new());
             let started = Started { address, admin, smaller_rings: 0 };
             let program = "./ringverb".to_owned();
-            first_event(&started, &summary, &Invocation { program, is_found, color: false })
+            first_event_command(&started, &summary, &Invocation { program, is_found, color: false })
         };
         let event = r#"news hello '{"message":"hi"}'"#;
         assert_eq!(line("0.0.0.0:8080", true), format!("./ringverb publish {event}"));

@@ -55,7 +55,7 @@ type Stamps = Vec<Option<FileStamp>>;
 pub(super) struct Certificates {
     options: TlsOptions,
     identities: Vec<Identity>,
-    link: Arc<AcceptorLink>,
+    acceptor_link: Arc<AcceptorLink>,
     /// Of the files that were read last.
     stamps_of_last_read: Stamps,
     /// They could not be used. The reason may be gone without a change of the files: their rights, the time.
@@ -77,14 +77,14 @@ impl Certificates {
             Some(secret) => shared_keys(secret, unix_seconds()),
             None => vec![new_ticket_key().map_err(|error| vec![error])?],
         };
-        let link = link(identities.clone(), keys).map_err(|error| vec![error])?;
+        let link = acceptor_link(identities.clone(), keys).map_err(|error| vec![error])?;
         let rotate_at = next_rotation(options, unix_seconds());
         let valid_until = Arc::new(ValidUntil::new(valid_until_of(options, &identities)));
         let (options, has_failed) = (options.clone(), false);
         Ok(Self {
             options,
             identities,
-            link,
+            acceptor_link: link,
             stamps_of_last_read,
             has_failed,
             rotate_at,
@@ -96,8 +96,8 @@ impl Certificates {
         self.valid_until.clone()
     }
 
-    pub(super) fn link(&self) -> Arc<AcceptorLink> {
-        self.link.clone()
+    pub(super) fn acceptor_link(&self) -> Arc<AcceptorLink> {
+        self.acceptor_link.clone()
     }
 
     /// What clients may refuse, for the start.
@@ -110,15 +110,15 @@ impl Certificates {
     pub(super) fn adopt_ticket_keys(&mut self, keys: &[TicketKey]) {
         if self.options.ticket_secret.is_some() {
             // The shared keys seal, or other nodes could not open the tickets.
-            let own = self.link.ticket_keys.iter().map(TicketKey::to_bytes);
+            let own = self.acceptor_link.ticket_keys.iter().map(TicketKey::to_bytes);
             let own: Vec<_> = own.collect();
             let others = keys.iter().filter(|key| !own.contains(&key.to_bytes()));
             let others = others.take(TICKET_KEYS);
-            let keys = self.link.ticket_keys.iter().chain(others).cloned().collect();
+            let keys = self.acceptor_link.ticket_keys.iter().chain(others).cloned().collect();
             self.publish_identities(self.identities.clone(), keys);
         } else if !keys.is_empty() {
             // The first one seals, so that tickets of both processes are alike while both serve.
-            let own = self.link.ticket_keys.iter();
+            let own = self.acceptor_link.ticket_keys.iter();
             let keys = keys.iter().chain(own).take(TICKET_KEYS).cloned().collect();
             self.publish_identities(self.identities.clone(), keys);
         }
@@ -156,7 +156,7 @@ impl Certificates {
             }
             seen = now;
             if unix_seconds() >= self.rotate_at {
-                self.rotate();
+                self.rotate_ticket_keys();
             }
         }
     }
@@ -176,7 +176,7 @@ impl Certificates {
         self.has_failed = found.is_err();
         match found {
             Ok(identities) => {
-                if self.publish_identities(identities, self.link.ticket_keys.clone()) {
+                if self.publish_identities(identities, self.acceptor_link.ticket_keys.clone()) {
                     tracing::info!(
                         event = "certificates_reloaded",
                         "certificates reloaded: new TLS handshakes use them"
@@ -194,7 +194,7 @@ impl Certificates {
         }
     }
 
-    fn rotate(&mut self) {
+    fn rotate_ticket_keys(&mut self) {
         self.rotate_at = next_rotation(&self.options, unix_seconds());
         if let Some(secret) = &self.options.ticket_secret {
             let keys = shared_keys(secret, unix_seconds());
@@ -203,7 +203,7 @@ impl Certificates {
         }
         match new_ticket_key() {
             Ok(key) => {
-                let older = self.link.ticket_keys.iter().take(TICKET_KEYS - 1).cloned();
+                let older = self.acceptor_link.ticket_keys.iter().take(TICKET_KEYS - 1).cloned();
                 let keys = std::iter::once(key).chain(older).collect();
                 self.publish_identities(self.identities.clone(), keys);
             }
@@ -217,11 +217,11 @@ impl Certificates {
         identities: Vec<Identity>,
         ticket_keys: Vec<TicketKey>,
     ) -> bool {
-        match link(identities.clone(), ticket_keys) {
+        match acceptor_link(identities.clone(), ticket_keys) {
             Ok(next) => {
-                self.link.append(next.clone());
+                self.acceptor_link.append(next.clone());
                 self.valid_until.set(valid_until_of(&self.options, &identities));
-                (self.link, self.identities) = (next, identities);
+                (self.acceptor_link, self.identities) = (next, identities);
                 true
             }
             Err(error) => {
@@ -238,7 +238,7 @@ fn valid_until_of(options: &TlsOptions, identities: &[Identity]) -> Vec<(String,
 }
 
 /// For `ringverb check`.
-pub(super) fn examine(options: &TlsOptions) -> Vec<Finding> {
+pub(super) fn findings_of_certificates(options: &TlsOptions) -> Vec<Finding> {
     let examine = |pair: &TlsPair| match identity(pair, options) {
         Err(problem) => vec![Finding::new(Verdict::Problem, "tls", problem)],
         Ok(identity) => {
@@ -355,7 +355,7 @@ fn random(bytes: &mut [u8]) -> bool {
     getrandom::fill(bytes).is_ok()
 }
 
-fn link(
+fn acceptor_link(
     identities: Vec<Identity>,
     ticket_keys: Vec<TicketKey>,
 ) -> Result<Arc<AcceptorLink>, String> {

@@ -154,7 +154,7 @@ fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<CgroupFold
                 below
                     .iter()
                     .flat_map(|below| below.ancestors())
-                    .map(|below| CgroupFolder { version, folder: mount.point.join(below) }),
+                    .map(|below| CgroupFolder { version, folder: mount.mount_point.join(below) }),
             );
         }
     }
@@ -164,9 +164,9 @@ fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<CgroupFold
 /// A mounted hierarchy.
 struct Mount {
     version: Version,
-    /// The group that is visible at `point`, as the process sees it.
-    root: PathBuf,
-    point: PathBuf,
+    /// The group that is visible at `mount_point`, as the process sees it.
+    mount_root: PathBuf,
+    mount_point: PathBuf,
 }
 
 impl Mount {
@@ -180,17 +180,21 @@ impl Mount {
             _ => return None,
         };
         let mut place = place.split(' ').skip(3);
-        Some(Self { version, root: unescaped(place.next()?), point: unescaped(place.next()?) })
+        Some(Self {
+            version,
+            mount_root: unescaped(place.next()?),
+            mount_point: unescaped(place.next()?),
+        })
     }
 
     /// The path of a group below the root of this mount; `None` if the mount does not show the group.
     fn path_of_group(&self, group: &Path) -> Option<PathBuf> {
         // Mounted from outside of the process's cgroup namespace: the root is an ancestor of everything in it, and
         // the names in between are unknown.
-        if self.root.starts_with("/..") {
+        if self.mount_root.starts_with("/..") {
             return Some(PathBuf::new());
         }
-        let below = group.strip_prefix(&self.root).ok()?;
+        let below = group.strip_prefix(&self.mount_root).ok()?;
         // A process outside of its own cgroup namespace.
         let is_outside = below.starts_with("..");
         (!is_outside).then(|| below.to_path_buf())

@@ -41,7 +41,7 @@ pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> 
         report.app(app);
     }
     if report.hidden > 0 {
-        let (gray, plain) = report.paint(GRAY);
+        let (gray, plain) = report.colored(GRAY);
         let hidden = report.hidden;
         report.text.push_str(&format!(
             "\n{gray}# {hidden} more values are defaults; --all shows them{plain}\n"
@@ -74,7 +74,7 @@ struct CheckReport {
 }
 
 impl CheckReport {
-    fn paint(&self, paint: &'static str) -> (&'static str, &'static str) {
+    fn colored(&self, paint: &'static str) -> (&'static str, &'static str) {
         if self.style.color { (paint, PLAIN) } else { ("", "") }
     }
 
@@ -91,7 +91,7 @@ impl CheckReport {
         let is_given =
             |option: &&OptionSpec| values.get(option.id).is_some_and(|given| !given.is_default());
         let options = || of_scope(scope);
-        let (gray, plain) = self.paint(GRAY);
+        let (gray, plain) = self.colored(GRAY);
         let given = options().filter(is_given);
         let rest: Vec<&OptionSpec> = options().filter(|option| !is_given(option)).collect();
         let shown = if self.style.all { rest.as_slice() } else { &[] };

@@ -37,7 +37,7 @@ pub(super) struct DevelopmentAccess {
 
 impl DevelopmentAccess {
     /// Of a server in development mode, before it knows its port.
-    pub(super) fn of(config: &Config) -> Self {
+    pub(super) fn of_config(config: &Config) -> Self {
         let app = config.apps.first();
         let text = |get: fn(&App) -> &str| app.map(get).unwrap_or_default().to_owned();
         Self {

@@ -54,9 +54,9 @@ pub(super) struct Life {
     pub(super) shared: Arc<Shared>,
     pub(super) doorbells: Arc<[Doorbell]>,
     pub(super) webhooks: webhook::Webhooks,
-    pub(super) offering: Option<Offering>,
+    pub(super) take_over_offer: Option<Offering>,
     pub(super) admin: Option<AdminServer>,
-    pub(super) grace: Duration,
+    pub(super) shutdown_grace: Duration,
 }
 
 impl Life {
@@ -70,7 +70,14 @@ impl Life {
         orders: Receiver<Order>,
         mut program: Program,
     ) -> Result<ServerEnd, StartError> {
-        let Self { shared, doorbells, webhooks, offering, admin, grace } = self;
+        let Self {
+            shared,
+            doorbells,
+            webhooks,
+            take_over_offer: offering,
+            admin,
+            shutdown_grace: grace,
+        } = self;
         let asked_at = shared.clock.now();
         let is_taken_over = !matches!(end, End::Drain);
         admin.iter().for_each(|admin| admin.end_changes(is_taken_over));
@@ -94,7 +101,7 @@ impl Life {
         let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
         webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
         if !given {
-            shared.phase.stop();
+            shared.phase.set_stopped();
             wake_all(&doorbells);
             wait_for_redis(&shared, &doorbells);
         }
@@ -141,9 +148,9 @@ fn drain(
     const STEP: Duration = Duration::from_millis(10);
     let workers = doorbells.len();
     if matches!(end, End::Retire(_)) {
-        shared.phase.retire();
+        shared.phase.set_retiring();
     } else {
-        shared.phase.drain();
+        shared.phase.set_draining();
     }
     let mut waited = Duration::ZERO;
     while waited < grace {

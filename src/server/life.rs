@@ -140,7 +140,14 @@ pub(super) fn serve(
     let smaller_rings = shared.smaller_rings();
     on_start(Started { address, admin: described, smaller_rings });
     let end = OrderLoop::new(&mut changer, &control, &orders, &mut program).run();
-    let life = Life { shared, doorbells, webhooks, offering, admin, grace };
+    let life = Life {
+        shared,
+        doorbells,
+        webhooks,
+        take_over_offer: offering,
+        admin,
+        shutdown_grace: grace,
+    };
     life.end(&end, orders, program)
 }
 
@@ -178,8 +185,14 @@ fn find_listeners(
     let tls_address = tls_port.map(|port| SocketAddr::new(config.host, port));
     let workers = config.workers;
     let places = Places::new();
-    let (mut old_process, listeners) =
-        succession::listeners(wanted, tls_address, workers, take_over.is_some(), &places, role)?;
+    let (mut old_process, listeners) = succession::obtain_listeners(
+        wanted,
+        tls_address,
+        workers,
+        take_over.is_some(),
+        &places,
+        role,
+    )?;
     let inherited = old_process.as_mut().and_then(|old_process| old_process.admin.take());
     let admin = admin::bind_or_inherit(&config.admin, inherited)?;
     // In a cluster, events of other nodes would be lost during the transfer: there clients reconnect.

@@ -24,8 +24,8 @@ const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ul
 pub(crate) struct LockedMemory {
     pub(super) workers: usize,
     /// With small rings.
-    pub(super) needed: u64,
-    pub(super) with_large: u64,
+    pub(super) needed_bytes: u64,
+    pub(super) needed_bytes_with_large_rings: u64,
     /// `None`: without a limit.
     pub(super) limit_bytes: Option<u64>,
 }
@@ -38,12 +38,17 @@ impl LockedMemory {
             ring_bytes(limits::RING_ENTRIES, size.completions(), page).saturating_mul(count)
         };
         let (needed, with_large) = (rings(RingSize::Small), rings(RingSize::Large));
-        Self { workers, needed, with_large, limit_bytes: raise_limit() }
+        Self {
+            workers,
+            needed_bytes: needed,
+            needed_bytes_with_large_rings: with_large,
+            limit_bytes: raise_limit(),
+        }
     }
 
     /// Large rings where those of two processes fit, so that a take-over does.
     pub(super) fn ring_size(&self) -> RingSize {
-        let twice = self.with_large.saturating_mul(2);
+        let twice = self.needed_bytes_with_large_rings.saturating_mul(2);
         match self.limit_bytes.is_none_or(|limit_bytes| twice <= limit_bytes) {
             true => RingSize::Large,
             false => RingSize::Small,
@@ -53,10 +58,10 @@ impl LockedMemory {
     /// Which rings are used, and why not the large ones.
     pub(super) fn ring_choice_text(&self, size: RingSize) -> String {
         let completions = size.completions();
-        let Self { workers, with_large, .. } = self;
+        let Self { workers, needed_bytes_with_large_rings: with_large, .. } = self;
         match size {
             RingSize::Large => {
-                let used = Self { needed: *with_large, ..*self };
+                let used = Self { needed_bytes: *with_large, ..*self };
                 format!("{used}. Rings have {completions} completions")
             }
             RingSize::Small => format!(
@@ -88,16 +93,16 @@ impl LockedMemory {
     }
 
     pub(super) fn is_enough_to_start(&self) -> bool {
-        self.limit_bytes.is_none_or(|limit_bytes| self.needed <= limit_bytes)
+        self.limit_bytes.is_none_or(|limit_bytes| self.needed_bytes <= limit_bytes)
     }
 
     /// What the operator should know before the limit is met.
     pub(super) fn warning(&self) -> Option<String> {
         let limit_bytes = self.limit_bytes?;
-        if self.needed > limit_bytes {
+        if self.needed_bytes > limit_bytes {
             return Some(format!("{self}, which is too little to start: {CURE}"));
         }
-        let twice = self.needed.saturating_mul(2);
+        let twice = self.needed_bytes.saturating_mul(2);
         (twice > limit_bytes).then(|| {
             format!("{self}, which is too little for a take-over by a new process: {CURE}")
         })
@@ -114,7 +119,7 @@ impl LockedMemory {
 
 impl fmt::Display for LockedMemory {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, needed, limit_bytes, .. } = self;
+        let Self { workers, needed_bytes: needed, limit_bytes, .. } = self;
         write!(formatter, "{workers} workers need {} KiB of locked memory", needed.div_ceil(1024))?;
         match limit_bytes {
             Some(limit_bytes) => {
@@ -220,7 +225,12 @@ mod tests {
     #[test]
     fn a_limit_is_warned_of_before_it_is_met() {
         let (needed, with_large) = (400 << 10, 2_000 << 10);
-        let memory = |limit_bytes| LockedMemory { workers: 4, needed, with_large, limit_bytes };
+        let memory = |limit_bytes| LockedMemory {
+            workers: 4,
+            needed_bytes: needed,
+            needed_bytes_with_large_rings: with_large,
+            limit_bytes,
+        };
         assert_eq!(memory(None).warning(), None);
         assert_eq!(memory(Some(800 << 10)).warning(), None);
         let warning = |limit_bytes| memory(Some(limit_bytes)).warning().unwrap();

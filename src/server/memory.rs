@@ -26,7 +26,7 @@ pub(super) struct Resident {
 }
 
 impl Resident {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(super) fn open_statm() -> io::Result<Self> {
         let statm = File::open("/proc/self/statm")?;
         Ok(Self { statm, page_bytes: rustix::param::page_size() as u64 })
     }
@@ -71,7 +71,7 @@ impl MemoryBudget {
     }
 
     /// Whether so much is over the target. Once it was over, it has to be 1/16 below to end that.
-    pub(super) fn is_over(&self, resident: u64) -> bool {
+    pub(super) fn is_over_target(&self, resident: u64) -> bool {
         let target = self.target();
         let until = if self.level == OverloadLevel::None { target } else { target - target / 16 };
         resident > until
@@ -87,7 +87,7 @@ impl MemoryBudget {
         let budget = self.bytes_max;
         self.level = match resident {
             far if far > budget.saturating_add(budget / 8) => OverloadLevel::FarOver,
-            over if self.is_over(over) => OverloadLevel::Over,
+            over if self.is_over_target(over) => OverloadLevel::Over,
             _ => OverloadLevel::None,
         };
         let is_over = self.level > OverloadLevel::None;
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn this_process_has_memory() {
-        let resident = Resident::open().unwrap();
+        let resident = Resident::open_statm().unwrap();
         let before = resident.read().unwrap();
         assert!((MIB / 4..1 << 40).contains(&before), "{before}");
         // Other tests return memory at the same time, so the half of it is enough.

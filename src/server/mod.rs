@@ -227,7 +227,7 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
     if arguments.offline {
         return ExitCode::SUCCESS;
     }
-    let shares = Resources::of_this_process().share(&mut config);
+    let shares = Resources::of_this_process().fill_in(&mut config);
     let findings = doctor::examine(&config, &shares);
     output::log_text(&check::render_findings(&findings, style));
     let has_problem = findings.iter().any(|finding| finding.verdict == Verdict::Problem);
@@ -327,7 +327,7 @@ fn run_server(
         warnings.for_each(|warning| output::notice(NoticeKind::Warning, &warning));
     }
     let public = banner::Public::of(merged);
-    let shares = Resources::of_this_process().share(&mut config);
+    let shares = Resources::of_this_process().fill_in(&mut config);
     let memory = LockedMemory::for_workers(config.workers);
     let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
@@ -343,7 +343,7 @@ fn run_server(
         output::notice(NoticeKind::Warning, &warning);
     }
     let summary = banner::Summary::of(&config, &merged.files, &facts, &shares);
-    let access = config.development.then(|| DevelopmentAccess::of(&config));
+    let access = config.development.then(|| DevelopmentAccess::of_config(&config));
     let mut published = None;
     let on_start = |started: life::Started| {
         published = access.and_then(|access| {

@@ -141,12 +141,12 @@ impl KernelFacts {
 /// Chooses the interface of the kernel, and raises the limit of descriptors as far as it goes.
 pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<KernelFacts, StartError> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let io = chosen(io, memory).map_err(StartError::NoRing)?;
+    let io = choose_kernel(io, memory).map_err(StartError::NoRing)?;
     Ok(KernelFacts { kernel, io, descriptors: raise_descriptors() })
 }
 
 /// io_uring for all workers or for none: what is too little for the rings of all of them is too little.
-fn chosen(io: Io, memory: &LockedMemory) -> Result<Choice, KernelRefusal> {
+fn choose_kernel(io: Io, memory: &LockedMemory) -> Result<Choice, KernelRefusal> {
     let too_little = || KernelRefusal::LockedMemory(memory.error());
     if io != Io::Epoll && !memory.is_enough_to_start() {
         return if io == Io::Auto {
@@ -265,7 +265,9 @@ mod tests {
         assert_eq!(facts.note(), None);
         let facts = run(Io::Auto, &memory(None)).unwrap();
         assert_eq!((facts.note(), facts.io), (None, Choice::Uring(RingSize::Large)));
-        let facts = run(Io::Auto, &memory(Some(2 * memory(None).with_large - 1))).unwrap();
+        let facts =
+            run(Io::Auto, &memory(Some(2 * memory(None).needed_bytes_with_large_rings - 1)))
+                .unwrap();
         assert_eq!((facts.note(), facts.io), (None, Choice::Uring(RingSize::Small)));
     }
 }

@@ -44,7 +44,7 @@ impl Resources {
     }
 
     /// Puts into `config` what it leaves open.
-    pub(super) fn share(&self, config: &mut Config) -> Shares {
+    pub(super) fn fill_in(&self, config: &mut Config) -> Shares {
         let cpus = self.cpus.len().max(1);
         let quota = self.limits.cpu.filter(|quota| quota.is_below(cpus));
         let usable = quota.map_or(cpus, CpuQuota::cpus);
@@ -116,7 +116,7 @@ mod tests {
             (2, "max 100000", "7", 7, "7"),
         ] {
             let mut config = config(&[("RINGVERB_WORKERS", asked)]);
-            let shares = resources(cpus, cpu_max, "max").share(&mut config);
+            let shares = resources(cpus, cpu_max, "max").fill_in(&mut config);
             assert_eq!(
                 (config.workers, shares.workers.as_str()),
                 (workers, text),
@@ -144,7 +144,7 @@ mod tests {
         ] {
             let given = given.map(|value| ("RINGVERB_MEMORY_MAX", value));
             let mut config = config(given.as_slice());
-            let shares = resources(2, "max 100000", limit).share(&mut config);
+            let shares = resources(2, "max 100000", limit).fill_in(&mut config);
             assert_eq!(
                 (config.memory_max, shares.memory.as_deref()),
                 (bytes, text),

@@ -20,7 +20,7 @@ use crate::worker::time::Clock;
 use crate::worker::transfer::{FORMAT, Rendezvous};
 
 /// The listeners of the old process, if this one takes over, or new ones.
-pub(super) fn listeners(
+pub(super) fn obtain_listeners(
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     workers: usize,

@@ -38,7 +38,7 @@ impl Watch {
     /// When the memory cannot be measured although there is a limit.
     pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         let budget = match shared.config.memory_max {
-            Some(bytes_max) => Some((Resident::open()?, MemoryBudget::new(bytes_max))),
+            Some(bytes_max) => Some((Resident::open_statm()?, MemoryBudget::new(bytes_max))),
             None => None,
         };
         let mut watch = Self { shared, budget, summary: RefusalSummary::default() };
@@ -71,7 +71,7 @@ impl Watch {
         let overload = &self.shared.overload;
         let mut read = resident.read();
         // Memory that is free already is no reason to refuse or close anything.
-        if matches!(read, Ok(bytes) if budget.is_over(bytes)) {
+        if matches!(read, Ok(bytes) if budget.is_over_target(bytes)) {
             return_freed_memory();
             read = resident.read();
         }

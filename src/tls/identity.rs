@@ -32,7 +32,7 @@ pub const TICKET_LIFETIME_SECONDS: u32 = 12 * 3_600;
 /// A certificate with its chain and its key.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    certified: Arc<CertifiedKey>,
+    certified_key: Arc<CertifiedKey>,
     /// Seconds since 1970.
     pub valid_from: i64,
     pub valid_until: i64,
@@ -94,7 +94,7 @@ impl Identity {
             Err(rustls::Error::InconsistentKeys(_)) => return Err(IdentityError::KeyDoesNotFit),
             Err(_) => return Err(IdentityError::UnreadableCertificate),
         }
-        Ok(Self { certified: Arc::new(certified), valid_from, valid_until, warning })
+        Ok(Self { certified_key: Arc::new(certified), valid_from, valid_until, warning })
     }
 
     /// Checks the time of validity.
@@ -111,8 +111,8 @@ impl Identity {
         Ok(())
     }
 
-    fn is_for(&self, name: &ServerName<'_>) -> bool {
-        let Some(first) = self.certified.cert.first() else { return false };
+    fn is_valid_for(&self, name: &ServerName<'_>) -> bool {
+        let Some(first) = self.certified_key.cert.first() else { return false };
         ParsedCertificate::try_from(first)
             .is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
     }
@@ -127,8 +127,9 @@ impl ResolvesServerCert for ByName {
         let [first, others @ ..] = self.0.as_slice() else { return None };
         let name = hello.server_name().filter(|_| !others.is_empty());
         let name = name.and_then(|name| ServerName::try_from(name).ok());
-        let found = name.and_then(|name| self.0.iter().find(|identity| identity.is_for(&name)));
-        Some(found.unwrap_or(first).certified.clone())
+        let found =
+            name.and_then(|name| self.0.iter().find(|identity| identity.is_valid_for(&name)));
+        Some(found.unwrap_or(first).certified_key.clone())
     }
 }
 

@@ -94,7 +94,7 @@ impl SecureChannel for TlsChannel {
 
     fn begin_record(&mut self, out: &mut Vec<u8>) -> Option<usize> {
         match self {
-            Self::Established(records) => records.begin(out),
+            Self::Established(records) => records.begin_record(out),
             Self::Handshake(_) => None,
         }
     }

@@ -149,12 +149,12 @@ impl RecordLayer {
 
     /// Sends what is owed, and begins a record: its content is appended to `out`, at most `CONTENT_BYTES_MAX` bytes,
     /// then comes `end`. `None`: nothing may be sent any longer.
-    pub(super) fn begin(&mut self, out: &mut Vec<u8>) -> Option<usize> {
-        self.settle(out);
-        self.begin_any(out)
+    pub(super) fn begin_record(&mut self, out: &mut Vec<u8>) -> Option<usize> {
+        self.write_pending_records(out);
+        self.begin_record_of_any_kind(out)
     }
 
-    fn begin_any(&self, out: &mut Vec<u8>) -> Option<usize> {
+    fn begin_record_of_any_kind(&self, out: &mut Vec<u8>) -> Option<usize> {
         if self.is_closed {
             return None;
         }
@@ -207,13 +207,13 @@ impl RecordLayer {
     }
 
     fn send(&mut self, kind: u8, content: &[u8], out: &mut Vec<u8>) -> bool {
-        let Some(begin) = self.begin_any(out) else { return false };
+        let Some(begin) = self.begin_record_of_any_kind(out) else { return false };
         out.extend_from_slice(content);
         self.end(kind, out, begin)
     }
 
     /// Sends the answer to a request for a key update, our own key update if it is due, and a refused renegotiation.
-    fn settle(&mut self, out: &mut Vec<u8>) {
+    fn write_pending_records(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.must_send_refusal) {
             self.alert(Alert::NO_RENEGOTIATION, out);
         }
@@ -296,7 +296,7 @@ impl RecordLayer {
             }
             false => (header[0], content),
         };
-        let event = self.process(kind, content, HEADER_BYTES + explicit)?;
+        let event = self.process_opened(kind, content, HEADER_BYTES + explicit)?;
         if self.receiving.sequence == 0 {
             *burst = BurstKey::default();
         }
@@ -330,7 +330,12 @@ impl RecordLayer {
     }
 
     /// `at`: where the content begins in the record.
-    fn process(&mut self, kind: u8, content: &[u8], at: usize) -> Result<RecordEvent, Alert> {
+    fn process_opened(
+        &mut self,
+        kind: u8,
+        content: &[u8],
+        at: usize,
+    ) -> Result<RecordEvent, Alert> {
         // No other record may come between two parts of a message (RFC 8446 section 5.1).
         if self.key_update_bytes > 0 && kind != HANDSHAKE {
             return Err(Alert::UNEXPECTED_MESSAGE);

@@ -16,7 +16,7 @@ type TrafficSecret = [u8; SECRET_BYTES_MAX];
 const NO_SECRETS: [TrafficSecret; 3] = [[0; SECRET_BYTES_MAX]; 3];
 
 thread_local! {
-    /// What rustls has derived in the current call, in the order of `place_of`.
+    /// What rustls has derived in the current call, in the order of `index_of_label`.
     static DERIVED: Cell<[TrafficSecret; 3]> = const { Cell::new(NO_SECRETS) };
 }
 
@@ -26,11 +26,11 @@ pub(super) struct SecretTap;
 
 impl KeyLog for SecretTap {
     fn will_log(&self, label: &str) -> bool {
-        place_of(label).is_some()
+        index_of_label(label).is_some()
     }
 
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        let Some(place) = place_of(label) else { return };
+        let Some(place) = index_of_label(label) else { return };
         let mut derived = DERIVED.get();
         let place = derived.get_mut(place).and_then(|place| place.get_mut(..secret.len()));
         if let Some(place) = place {
@@ -41,7 +41,7 @@ impl KeyLog for SecretTap {
     }
 }
 
-fn place_of(label: &str) -> Option<usize> {
+fn index_of_label(label: &str) -> Option<usize> {
     match label {
         "CLIENT_TRAFFIC_SECRET_0" => Some(0),
         "SERVER_TRAFFIC_SECRET_0" => Some(1),

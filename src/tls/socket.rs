@@ -243,7 +243,7 @@ impl<C: SecureChannel> SecureSocket<C> {
     }
 
     /// Keeps the bytes of `write` that the socket did not take.
-    pub fn keep(&mut self, unsent: &[u8]) {
+    pub fn keep_unsent(&mut self, unsent: &[u8]) {
         if !unsent.is_empty() {
             let waiting = self.backlog.get_or_insert_default();
             // Nothing was sealed since `write`.

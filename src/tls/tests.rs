@@ -334,7 +334,7 @@ fn a_connection_continues_in_another_process_with_incomplete_input_and_unsent_ou
         let to_server = pair.client_sends();
         pair.server_receives(&to_server[..9]);
         let to_client = pair.server_sends(b"unsent");
-        pair.server.keep(&to_client[4..]);
+        pair.server.keep_unsent(&to_client[4..]);
         pair.client_receives(&to_client[..4]).unwrap();
         let state = pair.server.export().unwrap();
         let bytes = postcard::to_allocvec(&state).unwrap();
@@ -361,7 +361,7 @@ fn a_connection_continues_in_another_process_with_incomplete_input_and_unsent_ou
 fn sealed_bytes_that_the_socket_did_not_take_come_first() {
     let mut pair = Pair::established(any_client(), &server_config(), usize::MAX);
     let first = pair.server_sends(b"one ");
-    pair.server.keep(&first[1..]);
+    pair.server.keep_unsent(&first[1..]);
     assert!(pair.server.has_output() && pair.server.heap_bytes() > 0);
     let second = pair.server_sends(b"two");
     assert!(second.starts_with(&first[1..]));
@@ -372,7 +372,7 @@ fn sealed_bytes_that_the_socket_did_not_take_come_first() {
     assert_eq!(&read, b"one two");
     // While too much waits, nothing is sealed.
     let much = pair.server_sends(&content(40_000));
-    pair.server.keep(&much);
+    pair.server.keep_unsent(&much);
     let mut out = Vec::new();
     let sealed = pair.server.write(&mut out, |_, _| panic!("no room"));
     assert_eq!((sealed, out.len()), (0, much.len()));

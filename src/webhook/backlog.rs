@@ -26,7 +26,7 @@ use group::RetryGroup;
 
 use super::batch::{Amount, BYTES_MAX, EVENTS_MAX, EventJson, WaitingEvents};
 use super::retry::{Policy, REFUSALS_IN_A_ROW_MAX, RetryVerdict};
-use super::time::later;
+use super::time::add_time;
 use crate::clock::Moment;
 
 /// Refusals between which the endpoint accepted others, after which an event no longer delays its channel.
@@ -197,7 +197,7 @@ impl Backlog {
                     || bytes + event_json.json.len() <= BYTES_MAX
                     || group_of.contains_key(&event_json.channel)
             };
-            let Some(event_json) = self.waiting.pop_if(fits) else { break };
+            let Some(event_json) = self.waiting.pop_if_fits(fits) else { break };
             if let Some(&group) = self.group_of.get(&event_json.channel) {
                 self.add_to_group(
                     group,
@@ -246,7 +246,7 @@ impl Backlog {
                 group.is_isolated = false;
                 group.tried_together = group.tried_together.saturating_mul(2).min(EVENTS_MAX);
             });
-            self.resolve_front(id, now);
+            self.end_front_retry(id, now);
         }
         if was_out {
             self.all_are_due(now);
@@ -268,7 +268,7 @@ impl Backlog {
             pause = pause.min(self.policy.first);
         }
         if !pause.is_zero() {
-            self.paused_until = later(now, pause).max(self.paused_until);
+            self.paused_until = add_time(now, pause).max(self.paused_until);
         }
         debug_assert!(!attempt.entries.is_empty(), "a request has events");
         debug_assert!(
@@ -283,7 +283,7 @@ impl Backlog {
         let (given_up, left): (Vec<BacklogEntry>, Vec<BacklogEntry>) = attempt
             .entries
             .into_iter()
-            .partition(|entry| is_final || since_first(entry, now) >= limit);
+            .partition(|entry| is_final || time_since_first_attempt(entry, now) >= limit);
         let why = if is_final { GiveUpReason::Permanent } else { GiveUpReason::Expired };
         let mut given_up: Vec<(BacklogEntry, GiveUpReason)> =
             given_up.into_iter().map(|entry| (entry, why)).collect();
@@ -293,7 +293,7 @@ impl Backlog {
         if given_up.is_empty() {
             self.reschedule_front(id, tried, verdict, now, random);
         } else {
-            self.resolve_front(id, now);
+            self.end_front_retry(id, now);
         }
         let mut too_many = Vec::new();
         self.make_room(&mut too_many);
@@ -324,7 +324,10 @@ impl Backlog {
         if tried > 1 && may_be_its_events {
             return self.split(id, tried, now);
         }
-        let elapsed = group.entries.front().map_or(Duration::ZERO, |entry| since_first(entry, now));
+        let elapsed = group
+            .entries
+            .front()
+            .map_or(Duration::ZERO, |entry| time_since_first_attempt(entry, now));
         let pause = match verdict {
             // The events are not at fault: they are due when the endpoint is tried again.
             RetryVerdict::Unreachable => Duration::ZERO,
@@ -336,7 +339,7 @@ impl Backlog {
         let is_alone = tried == 1 && verdict == RetryVerdict::Transient;
         self.change(id, |group| {
             group.refusals = group.refusals.saturating_add(1);
-            group.due = later(now, pause);
+            group.due = add_time(now, pause);
             if is_alone {
                 let before = group.refused_alone_at.replace(acceptances);
                 group.proofs += u32::from(before.is_some_and(|before| before < acceptances));
@@ -348,7 +351,7 @@ impl Backlog {
     }
 
     /// The tried entries of a group are accepted or given up. The remaining entries are due.
-    fn resolve_front(&mut self, id: u64, now: Moment) {
+    fn end_front_retry(&mut self, id: u64, now: Moment) {
         self.change(id, |group| {
             group.due = now;
             group.reset_front();
@@ -459,6 +462,6 @@ impl Backlog {
     }
 }
 
-fn since_first(entry: &BacklogEntry, now: Moment) -> Duration {
+fn time_since_first_attempt(entry: &BacklogEntry, now: Moment) -> Duration {
     Duration::from_millis(now.0.saturating_sub(entry.first_attempt.0.0))
 }

@@ -59,7 +59,7 @@ impl WaitingEvents {
             .min()
     }
 
-    pub(super) fn pop_if(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<EventJson> {
+    pub(super) fn pop_if_fits(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<EventJson> {
         let queue = if self.signed.is_empty() { &mut self.open } else { &mut self.signed };
         queue.pop_front_if(|event_json| fits(event_json))
     }
@@ -145,7 +145,7 @@ mod tests {
         {
             waiting.push(event_json(class, text));
         }
-        let all: Vec<EventJson> = std::iter::from_fn(|| waiting.pop_if(|_| true)).collect();
+        let all: Vec<EventJson> = std::iter::from_fn(|| waiting.pop_if_fits(|_| true)).collect();
         assert!(waiting.is_empty());
         assert_eq!(body(&all, 0), br#"{"time_ms":0,"events":[2,4,1,3]}"#);
         assert_eq!(

@@ -83,19 +83,19 @@ impl RingBudget {
         self.is_shared.store(with_webhooks > 1, Ordering::Relaxed);
     }
 
-    fn part(&self, parts: usize) -> usize {
+    fn share_of_ring(&self, parts: usize) -> usize {
         (self.ring_events / parts).max(1)
     }
 
-    fn row(&self, app: AppIndex) -> Option<&[AtomicUsize; CLASSES]> {
+    fn counts_of_app(&self, app: AppIndex) -> Option<&[AtomicUsize; CLASSES]> {
         self.events.get(usize::from(app.0) % self.events.len())
     }
 
     /// Takes room for one event; returns whether there was any.
     pub(super) fn take(&self, app: AppIndex, class: Class) -> bool {
-        let Some(events) = self.row(app) else { return false };
+        let Some(events) = self.counts_of_app(app) else { return false };
         let is_shared = self.is_shared.load(Ordering::Relaxed);
-        let max = self.part(match (class, is_shared) {
+        let max = self.share_of_ring(match (class, is_shared) {
             (Class::Member, false) => 1,
             (Class::Member, true) | (Class::Open, false) => 2,
             (Class::Client, _) => 4,
@@ -104,7 +104,7 @@ impl RingBudget {
         let count = &events[class as usize];
         let is_open = class == Class::Open;
         if count.load(Ordering::Relaxed) >= max
-            || is_open && self.open.load(Ordering::Relaxed) >= self.part(2)
+            || is_open && self.open.load(Ordering::Relaxed) >= self.share_of_ring(2)
         {
             return false;
         }
@@ -115,7 +115,7 @@ impl RingBudget {
 
     /// An event has left the ring.
     pub(super) fn release(&self, app: AppIndex, class: Class) {
-        if let Some(events) = self.row(app) {
+        if let Some(events) = self.counts_of_app(app) {
             let before = events[class as usize].fetch_sub(1, Ordering::Relaxed);
             debug_assert!(before > 0, "`take` has counted it");
             let is_open = usize::from(class == Class::Open);

@@ -22,7 +22,7 @@ use super::gate::Gate;
 use super::input::{ClassedEvent, EndpointTarget, Orders};
 use super::report;
 use super::sender::{self, EndedSender, Handle, PushError, SenderShared};
-use super::time::{WebhookClock, later, unix_ms};
+use super::time::{WebhookClock, add_time, unix_ms};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::clock::Moment;
 use crate::config::validate::WEBHOOKS_MAX;
@@ -98,7 +98,7 @@ impl LostEvents {
         if !self.has_any() || now < self.quiet_until {
             return None;
         }
-        self.quiet_until = later(now, LOSS_REPORT_INTERVAL);
+        self.quiet_until = add_time(now, LOSS_REPORT_INTERVAL);
         let events = std::mem::take(&mut self.events);
         let kinds = WebhookKind::ALL.iter().zip(&events).filter(|(_, events)| **events > 0);
         let kinds: Vec<String> =
@@ -181,8 +181,8 @@ impl Dispatcher {
     pub(super) fn run(mut self) {
         let grace = loop {
             // Checked before the rings are emptied: events that were pushed before the end are in them.
-            self.follow_changes();
-            if let Some(grace) = self.asked_to_finish() {
+            self.apply_app_changes();
+            if let Some(grace) = self.requested_grace() {
                 break grace;
             }
             let taken = self.dispatch();
@@ -202,7 +202,7 @@ impl Dispatcher {
         self.finish(grace);
     }
 
-    fn asked_to_finish(&mut self) -> Option<Duration> {
+    fn requested_grace(&mut self) -> Option<Duration> {
         if let Ok(grace) = self.orders.finishing.try_recv() {
             self.grace = Some(grace);
         }
@@ -211,7 +211,7 @@ impl Dispatcher {
 
     /// Takes over changed endpoints. A worker pushes no event of a new app before they were sent. Returns whether there
     /// were any.
-    fn follow_changes(&mut self) -> bool {
+    fn apply_app_changes(&mut self) -> bool {
         let mut has_changed = false;
         while let Ok(apps) = self.orders.changed.try_recv() {
             has_changed = true;
@@ -262,7 +262,7 @@ impl Dispatcher {
         self.doorbell.set_asleep();
         fence(Ordering::SeqCst);
         let has_events = self.rings.iter().any(|(ring, _)| !ring.is_empty());
-        if !has_events && !self.follow_changes() && self.asked_to_finish().is_none() {
+        if !has_events && !self.apply_app_changes() && self.requested_grace().is_none() {
             let clock = self.sender_shared.clock;
             let due = self.gate.next_due().map_or(SLEEP_MAX, |due| clock.until(due));
             let losses_due =
@@ -277,7 +277,7 @@ impl Dispatcher {
         let mut passed = std::mem::take(&mut self.passed_events);
         for (class, event) in passed.drain(..) {
             if usize::from(event.app.0) >= self.endpoints_of.len() {
-                self.follow_changes();
+                self.apply_app_changes();
             }
             let webhooks = &self.apps.get(event.app).webhooks;
             let mut event_json: Option<EventJson> = None;

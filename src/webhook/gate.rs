@@ -89,7 +89,7 @@ impl Gate {
         self.release(now, out);
         match move_of(&event.happening) {
             Some(Move::Came(user)) => {
-                if !self.take(&name_of(&event, user)) {
+                if !self.remove_delayed(&delayed_name_of(&event, user)) {
                     out.push((class, event));
                 }
             }
@@ -132,7 +132,7 @@ impl Gate {
         now: Moment,
         out: &mut Vec<ClassedEvent>,
     ) {
-        let name = name_of(&event, user);
+        let name = delayed_name_of(&event, user);
         if self.delayed_by_name.contains_key(&name) {
             // The join between two leaves was lost, because a worker's ring was full.
             return;
@@ -151,7 +151,7 @@ impl Gate {
     }
 
     /// Cancels a delayed leave; returns whether there was one.
-    fn take(&mut self, name: &DelayedName) -> bool {
+    fn remove_delayed(&mut self, name: &DelayedName) -> bool {
         let Some(key) = self.delayed_by_name.remove(name) else { return false };
         self.remove(key).is_some()
     }
@@ -195,7 +195,7 @@ impl Gate {
     fn release_one(&mut self, key: u64, out: &mut Vec<ClassedEvent>) {
         let Some((class, event)) = self.remove(key) else { return };
         if let Some(Move::Left(user)) = move_of(&event.happening) {
-            self.delayed_by_name.remove(&name_of(&event, user));
+            self.delayed_by_name.remove(&delayed_name_of(&event, user));
         }
         out.push((class, event));
     }
@@ -231,7 +231,7 @@ fn move_of(what: &Happening) -> Option<Move> {
     }
 }
 
-fn name_of(event: &WebhookEvent, user: Option<Box<str>>) -> DelayedName {
+fn delayed_name_of(event: &WebhookEvent, user: Option<Box<str>>) -> DelayedName {
     DelayedName { app: event.app, channel: event.channel.clone(), user }
 }
 

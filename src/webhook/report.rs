@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::backlog::GiveUpReason;
 use super::batch::EventJson;
-use super::time::later;
+use super::time::add_time;
 use crate::app::WebhookKind;
 use crate::clock::Moment;
 use crate::counters::WEBHOOK_KINDS;
@@ -103,7 +103,7 @@ impl EndpointReport {
             return false;
         }
         self.failing_since = Some(now);
-        self.failing_quiet_until = later(now, FAILING_REPORT_INTERVAL);
+        self.failing_quiet_until = add_time(now, FAILING_REPORT_INTERVAL);
         true
     }
 
@@ -142,7 +142,7 @@ impl EndpointReport {
         if now < self.next_due()? {
             return None;
         }
-        self.given_up_quiet_until = later(now, GIVEN_UP_REPORT_INTERVAL);
+        self.given_up_quiet_until = add_time(now, GIVEN_UP_REPORT_INTERVAL);
         let GivenUp { by_kind, named, reason } = std::mem::take(&mut self.given_up);
         let count: u64 = by_kind.iter().sum();
         let mut text = format!("{} given up: {}", events(count), named.join(", "));

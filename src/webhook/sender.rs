@@ -131,7 +131,7 @@ impl Sender {
                 Next::Post(attempt) => return Some(attempt),
                 Next::Pause(until) => {
                     self.sample(self.backlog.first());
-                    self.pause(until);
+                    self.pause_endpoint(until);
                 }
                 Next::Wait(until) => {
                     self.sample(self.backlog.first());
@@ -151,14 +151,14 @@ impl Sender {
     }
 
     /// Waits until the moment, or the end of the queue.
-    fn pause(&self, until: Moment) {
+    fn pause_endpoint(&self, until: Moment) {
         std::thread::park_timeout(self.sender_shared.clock.until(self.wait_or_report(until)));
     }
 
     /// Waits until the moment, the next event or the end of the queue.
     fn wait(&mut self, until: Moment) {
         if !self.is_open {
-            return self.pause(until);
+            return self.pause_endpoint(until);
         }
         let time = self.sender_shared.clock.until(self.wait_or_report(until));
         match self.queue.recv_timeout(time) {

@@ -37,7 +37,7 @@ impl WebhookClock {
     }
 }
 
-pub(super) fn later(moment: Moment, after: Duration) -> Moment {
+pub(super) fn add_time(moment: Moment, after: Duration) -> Moment {
     Moment(moment.0.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)))
 }
 

@@ -141,7 +141,7 @@ impl RedisConnection {
     }
 
     /// Starts a thread that connects and rings.
-    fn call(
+    fn start_connecting(
         &mut self,
         scaling: &Scaling,
         core: usize,
@@ -172,10 +172,10 @@ impl<K: HostKernel> Worker<K> {
         match &connection.state {
             RedisState::Pausing(at) if *at <= now => {
                 let core = usize::from(self.core.mailbox.core());
-                match connection.call(&connections.scaling, core) {
+                match connection.start_connecting(&connections.scaling, core) {
                     Ok(receiver) => connection.state = RedisState::Calling(receiver),
                     Err(error) => {
-                        let why = unreachable(connections, &error);
+                        let why = on_unreachable(connections, &error);
                         self.on_connection_lost(&why);
                     }
                 }
@@ -185,11 +185,12 @@ impl<K: HostKernel> Worker<K> {
                 Ok(Ok(socket)) => self.on_connected(socket.into()),
                 Err(TryRecvError::Empty) => self.core.reactor.cluster.readable = false,
                 Ok(Err(error)) => {
-                    let why = unreachable(connections, &error);
+                    let why = on_unreachable(connections, &error);
                     self.on_connection_lost(&why);
                 }
                 Err(TryRecvError::Disconnected) => {
-                    let why = unreachable(connections, &io::Error::other("the call was given up"));
+                    let why =
+                        on_unreachable(connections, &io::Error::other("the call was given up"));
                     self.on_connection_lost(&why);
                 }
             },
@@ -422,7 +423,7 @@ impl<K: HostKernel> Worker<K> {
     }
 }
 
-fn unreachable(connections: &RedisConnections, error: &io::Error) -> String {
+fn on_unreachable(connections: &RedisConnections, error: &io::Error) -> String {
     format!("cannot reach Redis at {}: {}", connections.scaling.address(), error_text(error))
 }
 

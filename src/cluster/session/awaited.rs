@@ -119,7 +119,7 @@ pub(super) enum AwaitedReply {
 pub(super) struct Kept {
     pub(super) bytes: Box<[u8]>,
     /// The event that it stores, to be published without that if Redis has no room for it.
-    pub(super) stores: Option<(ChannelKey, FrameBytes, Option<SocketId>)>,
+    pub(super) stored_event: Option<(ChannelKey, FrameBytes, Option<SocketId>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,7 +47,7 @@ enum Stage {
 /// The time without a session.
 #[derive(Debug)]
 pub(super) struct CatchUp {
-    stage: Stage,
+    state: Stage,
     /// Answers to come: of the sessions that received the request, and the reply of Redis with their number.
     answers_due: i64,
     held_messages: HashMap<SessionId, Vec<HeldMessage>, foldhash::fast::FixedState>,
@@ -74,7 +74,7 @@ type SessionSet = HashSet<SessionId, foldhash::fast::FixedState>;
 impl CatchUp {
     pub(super) fn new(unix_seconds: u64) -> Self {
         Self {
-            stage: Stage::Idle,
+            state: Stage::Idle,
             answers_due: 0,
             held_messages: HashMap::default(),
             held_bytes: 0,
@@ -89,7 +89,7 @@ impl CatchUp {
     }
 
     fn reset(&mut self, stage: Stage) {
-        self.stage = stage;
+        self.state = stage;
         self.answers_due = 0;
         self.held_messages = HashMap::default();
         self.held_bytes = 0;
@@ -120,14 +120,14 @@ impl CatchUp {
 
     /// All topics are announced. Returns whether the request is to be sent now.
     pub(super) fn take_request(&mut self, now: u32) -> bool {
-        match self.stage {
+        match self.state {
             Stage::Asking => {
                 self.answers_due += 1;
-                self.stage = Stage::Waiting { until: now + ANSWER_SECONDS };
+                self.state = Stage::Waiting { until: now + ANSWER_SECONDS };
                 true
             }
             Stage::GivenUp => {
-                self.stage = Stage::Idle;
+                self.state = Stage::Idle;
                 true
             }
             Stage::Idle | Stage::Waiting { .. } | Stage::Draining { .. } => false,
@@ -136,7 +136,7 @@ impl CatchUp {
 
     /// So many sessions received the request, this one among them.
     pub(super) fn on_request_sent(&mut self, receivers: u32) {
-        debug_assert!(self.stage != Stage::Asking, "the request was taken before it was sent");
+        debug_assert!(self.state != Stage::Asking, "the request was taken before it was sent");
         self.answers_due += i64::from(receivers.saturating_sub(1)) - 1;
     }
 
@@ -148,7 +148,7 @@ impl CatchUp {
     /// Whether a sender did not receive the request, or may not have, and is to be asked by itself. It counts as asked
     /// then. `is_new`: it says that its session is new.
     pub(super) fn must_ask_sender(&mut self, sender: SessionId, is_new: bool) -> bool {
-        let was_asked = match self.stage {
+        let was_asked = match self.state {
             Stage::Waiting { .. } => true,
             Stage::Draining { .. } => self.held_messages.contains_key(&sender),
             Stage::Idle | Stage::Asking | Stage::GivenUp => return false,
@@ -164,12 +164,12 @@ impl CatchUp {
 
     /// The session no longer waits for a sender, and asks none.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Idle | Stage::GivenUp)
+        matches!(self.state, Stage::Idle | Stage::GivenUp)
     }
 
     /// All sessions that received the request have answered.
     pub(super) fn has_all_answers(&self) -> bool {
-        !matches!(self.stage, Stage::Asking | Stage::Waiting { .. })
+        !matches!(self.state, Stage::Asking | Stage::Waiting { .. })
             && self.absent_senders.is_empty()
     }
 
@@ -219,15 +219,15 @@ impl CatchUp {
     /// Continues if all sessions that received the request have answered. Returns the senders for which this session no
     /// longer waits.
     pub(super) fn drain_if_answered(&mut self) -> Option<Vec<SessionId>> {
-        match self.stage {
+        match self.state {
             Stage::Waiting { until } if self.answers_due <= 0 => Some(self.drain(until)),
             _ => None,
         }
     }
 
     fn drain(&mut self, until: u32) -> Vec<SessionId> {
-        debug_assert_eq!(self.stage, Stage::Waiting { until }, "the time of the wait");
-        self.stage = Stage::Draining { until: until + LEASE_SECONDS };
+        debug_assert_eq!(self.state, Stage::Waiting { until }, "the time of the wait");
+        self.state = Stage::Draining { until: until + LEASE_SECONDS };
         self.held_messages
             .keys()
             .filter(|sender| !self.absent_senders.contains(*sender))
@@ -237,7 +237,7 @@ impl CatchUp {
 
     /// A second has passed. Returns the senders that are no longer waited for, if that has changed.
     pub(super) fn expire(&mut self, now: u32) -> Option<Vec<SessionId>> {
-        match self.stage {
+        match self.state {
             Stage::Waiting { until } if until + LEASE_SECONDS <= now => Some(self.give_up()),
             Stage::Waiting { until } if until <= now => Some(self.drain(until)),
             Stage::Draining { until } if until <= now => Some(self.give_up()),
@@ -248,8 +248,8 @@ impl CatchUp {
     /// Waits for no sender any longer. Returns the senders of which something is held.
     pub(super) fn give_up(&mut self) -> Vec<SessionId> {
         self.absent_senders.clear();
-        let is_asked = self.stage != Stage::Asking && self.stage != Stage::GivenUp;
-        self.stage = if is_asked { Stage::Idle } else { Stage::GivenUp };
+        let is_asked = self.state != Stage::Asking && self.state != Stage::GivenUp;
+        self.state = if is_asked { Stage::Idle } else { Stage::GivenUp };
         debug_assert!(self.is_closed() && self.has_all_answers(), "no sender is waited for");
         self.held_messages.keys().copied().collect()
     }
@@ -344,7 +344,7 @@ mod tests {
         ];
         for (number, (steps, stage, waits)) in rows.into_iter().enumerate() {
             let catch_up = run(steps);
-            assert_eq!(catch_up.stage, stage, "row {number}");
+            assert_eq!(catch_up.state, stage, "row {number}");
             let waited_for = [1, 2].map(|node| catch_up.waits_for(sender(node)));
             assert_eq!(waited_for, waits, "row {number}");
         }

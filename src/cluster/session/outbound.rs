@@ -31,7 +31,7 @@ impl ClusterSession {
                 let mut bytes = Vec::new();
                 let topic = self.names.all_sessions();
                 resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
-                self.keep(Kept { bytes: bytes.into(), stores: None });
+                self.keep(Kept { bytes: bytes.into(), stored_event: None });
             }
             // All state is sent once the session is up.
             _ if !self.is_up() => {}
@@ -122,7 +122,7 @@ impl ClusterSession {
         let mut bytes = Vec::new();
         resp::write_command(&script, &mut bytes);
         let stores = Some((channel.clone(), frame.clone(), except));
-        self.keep(Kept { bytes: bytes.into(), stores });
+        self.keep(Kept { bytes: bytes.into(), stored_event: stores });
     }
 
     /// A stored event, and for how many seconds.
@@ -143,7 +143,7 @@ impl ClusterSession {
         let topic = self.names.channel(&self.apps, channel);
         let mut bytes = Vec::new();
         resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
-        self.keep(Kept { bytes: bytes.into(), stores: None });
+        self.keep(Kept { bytes: bytes.into(), stored_event: None });
     }
 
     fn send_question(&mut self, id: u32, question: WireQuestion) {
@@ -190,7 +190,7 @@ impl ClusterSession {
             let Some(oldest) = self.backlog.pop_front() else { break };
             self.kept_bytes -= oldest.bytes.len();
             self.dropped += 1;
-            self.unstored.extend(oldest.stores.map(|(channel, ..)| channel));
+            self.unstored.extend(oldest.stored_event.map(|(channel, ..)| channel));
         }
     }
 }

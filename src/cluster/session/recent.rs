@@ -63,7 +63,7 @@ impl Recent {
     }
 
     /// Messages with a higher number that were published in that second or later.
-    pub(super) fn since(&self, number: u64, second: u32) -> Vec<(u64, RecentMessage)> {
+    pub(super) fn numbers_above(&self, number: u64, second: u32) -> Vec<(u64, RecentMessage)> {
         let each = self.published.iter().filter(|(of, at, _)| *of > number && *at >= second);
         each.map(|(number, _, published)| (*number, published.clone())).collect()
     }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn numbers(recent: &Recent, number: u64, second: u32) -> Vec<u64> {
-        recent.since(number, second).into_iter().map(|(number, _)| number).collect()
+        recent.numbers_above(number, second).into_iter().map(|(number, _)| number).collect()
     }
 
     #[test]

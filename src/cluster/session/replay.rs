@@ -217,7 +217,8 @@ impl ClusterSession {
                 "a node asked for retransmission while {RETRANSMIT_BYTES_MAX} bytes wait to be sent: it gets none"
             ));
         }
-        let messages = if is_full { Vec::new() } else { self.recent.since(received, since) };
+        let messages =
+            if is_full { Vec::new() } else { self.recent.numbers_above(received, since) };
         self.retransmitted += messages.len() as u64;
         for (number, message) in messages {
             let (app, channel, what, frame) = match message {

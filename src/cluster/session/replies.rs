@@ -126,7 +126,7 @@ impl ClusterSession {
 
     fn on_kept(&mut self, kept: Kept, reply: &Value, shard: &mut Shard) {
         self.kept_bytes -= kept.bytes.len();
-        let Some((channel, frame, except)) = kept.stores else { return };
+        let Some((channel, frame, except)) = kept.stored_event else { return };
         match reply {
             Value::Error(_) => self.publish_without_storing(&channel, &frame, except, true),
             Value::Bytes(why) => {

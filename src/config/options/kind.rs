@@ -41,54 +41,54 @@ pub struct Accepts {
     pub note: &'static str,
 }
 
-pub(super) const BOOL: Accepts = plain(OptionKind::Bool);
+pub(super) const BOOL: Accepts = kind_alone(OptionKind::Bool);
 
-pub(super) const fn plain(kind: OptionKind) -> Accepts {
+pub(super) const fn kind_alone(kind: OptionKind) -> Accepts {
     Accepts { kind, note: "" }
 }
 
 pub(super) const fn number(min: u64, max: u64) -> Accepts {
-    plain(OptionKind::Number { unit: "", min, max })
+    kind_alone(OptionKind::Number { unit: "", min, max })
 }
 
 pub(super) const fn seconds(min: u64, max: u64) -> Accepts {
-    plain(OptionKind::Number { unit: "seconds", min, max })
+    kind_alone(OptionKind::Number { unit: "seconds", min, max })
 }
 
 pub(super) const fn units(unit: &'static str, min: u64, max: u64) -> Accepts {
-    plain(OptionKind::Number { unit, min, max })
+    kind_alone(OptionKind::Number { unit, min, max })
 }
 
 pub(super) const fn size(min: u64, max: u64) -> Accepts {
-    plain(OptionKind::Size { min, max, or_zero: false })
+    kind_alone(OptionKind::Size { min, max, or_zero: false })
 }
 
 pub(super) const fn size_or_zero(min: u64, max: u64) -> Accepts {
-    plain(OptionKind::Size { min, max, or_zero: true })
+    kind_alone(OptionKind::Size { min, max, or_zero: true })
 }
 
 pub(super) const fn choice(words: &'static [&'static str]) -> Accepts {
-    plain(OptionKind::Choice(words))
+    kind_alone(OptionKind::Choice(words))
 }
 
 pub(super) const fn text(accepts: &'static str) -> Accepts {
-    plain(OptionKind::Text(accepts))
+    kind_alone(OptionKind::Text(accepts))
 }
 
-pub(super) const fn exact(accepts: &'static str) -> Accepts {
-    plain(OptionKind::Exact(accepts))
+pub(super) const fn exact_text(accepts: &'static str) -> Accepts {
+    kind_alone(OptionKind::Exact(accepts))
 }
 
 pub(super) const fn secret(accepts: &'static str) -> Accepts {
-    plain(OptionKind::Secret(accepts))
+    kind_alone(OptionKind::Secret(accepts))
 }
 
 pub(super) const fn masked(shown: fn(&str) -> String, accepts: &'static str) -> Accepts {
-    plain(OptionKind::Masked { accepts, shown })
+    kind_alone(OptionKind::Masked { accepts, shown })
 }
 
 pub(super) const fn list(accepts: &'static str) -> Accepts {
-    plain(OptionKind::List(accepts))
+    kind_alone(OptionKind::List(accepts))
 }
 
 impl Accepts {
@@ -153,7 +153,7 @@ impl OptionKind {
     }
 
     #[must_use]
-    pub fn word(&self, text: &str) -> Option<usize> {
+    pub fn index_of_word(&self, text: &str) -> Option<usize> {
         match self {
             Self::Choice(words) => words.iter().position(|word| *word == text),
             _ => None,
@@ -257,7 +257,7 @@ mod tests {
             (hidden.shown("u:p@host"), hidden.toml("u:p@host")),
             ("host".into(), "\"host\"".into())
         );
-        assert_eq!(exact("text").kind.toml("0815"), "\"0815\"");
+        assert_eq!(exact_text("text").kind.toml("0815"), "\"0815\"");
         assert_eq!(
             (BOOL.kind.toml("on"), number(0, 9).kind.toml("7")),
             ("true".into(), "7".into())

@@ -11,7 +11,8 @@ mod kind;
 pub use kind::{Accepts, OptionKind, boolean};
 
 use kind::{
-    BOOL, choice, exact, list, masked, number, seconds, secret, size, size_or_zero, text, units,
+    BOOL, choice, exact_text, list, masked, number, seconds, secret, size, size_or_zero, text,
+    units,
 };
 
 use super::{redis_url, webhook_url};
@@ -131,14 +132,14 @@ options! {
         RedisUrl "scaling.server.url" ["REDIS_URL"] "", masked(redis_url::shown, "redis://[user[:password]@]host[:port]"), "Redis or Valkey; wins over the names below";
         RedisHost "scaling.server.host" ["REDIS_HOST"] "127.0.0.1", masked(redis_host, "a host name or an IP address"), "host of Redis";
         RedisPort "scaling.server.port" ["REDIS_PORT"] "6379", number(1, 65_535), "port of Redis, for TCP without TLS";
-        RedisUsername "scaling.server.username" ["REDIS_USERNAME"] "", exact("text; empty for Redis' default user"), "user of Redis, with a password";
+        RedisUsername "scaling.server.username" ["REDIS_USERNAME"] "", exact_text("text; empty for Redis' default user"), "user of Redis, with a password";
         RedisPassword "scaling.server.password" ["REDIS_PASSWORD"] "", secret("text; empty for none"), "password of Redis";
         RedisDatabase "scaling.server.database" ["REDIS_DB"] "0", number(0, MANY), "no effect: keys start with the scaling channel";
         RedisTimeout "scaling.server.timeout" ["REDIS_TIMEOUT"] "60", seconds(1, 3_600), "time for a connection to Redis to be made";
     }
     App {
-        AppId "id" ["REVERB_APP_ID"] "", exact(IN_URLS), "id of the app";
-        AppKey "key" ["REVERB_APP_KEY"] "", exact(IN_URLS), "public key of the app";
+        AppId "id" ["REVERB_APP_ID"] "", exact_text(IN_URLS), "id of the app";
+        AppKey "key" ["REVERB_APP_KEY"] "", exact_text(IN_URLS), "public key of the app";
         AppSecret "secret" ["REVERB_APP_SECRET"] "", secret("text"), "secret of the app";
         AppSecondSecret "second_secret" ["RINGVERB_APP_SECOND_SECRET"] "", secret("text; empty for none"), "second valid secret, to exchange the first without an outage";
         AppEnabled "enabled" ["RINGVERB_APP_ENABLED"] "true", BOOL, "serve the app; false refuses clients with 4003, requests with 403";
@@ -363,7 +364,7 @@ mod tests {
                 OptionKind::Number { .. } | OptionKind::Size { .. } => {
                     kind.number(default).is_some()
                 }
-                OptionKind::Choice(_) => kind.word(default).is_some(),
+                OptionKind::Choice(_) => kind.index_of_word(default).is_some(),
                 _ => true,
             };
             assert!(is_good, "{}", option.key);

@@ -108,7 +108,7 @@ impl OptionReader {
     /// Which of the words of its option is given; the first if none is.
     pub(in crate::config) fn choice(&mut self, values: &Values, id: Id) -> usize {
         let Some(given) = values.get(id) else { return 0 };
-        id.spec().accepts.kind.word(&given.value).unwrap_or_else(|| {
+        id.spec().accepts.kind.index_of_word(&given.value).unwrap_or_else(|| {
             self.add_problem(id, given);
             0
         })

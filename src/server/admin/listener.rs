@@ -112,7 +112,7 @@ pub(in crate::server) fn start_refusal(place: &AdminPlace, error: &io::Error) ->
         _ => None,
     };
     let by = match (place, holder) {
-        (_, Some(holder)) => format!(" by {}", holder.name()),
+        (_, Some(holder)) => format!(" by {}", holder.program_and_process()),
         (AdminPlace::Unix(_), None) if is_in_use => {
             " by another server, or is no socket".to_owned()
         }

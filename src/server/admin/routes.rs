@@ -82,7 +82,7 @@ impl AdminState {
         let viewers =
             Rc::new(Viewers::new(log, move || shared.current_configuration.get().apps.clone()));
         let questions = Questions::default();
-        let resident = Resident::open().ok();
+        let resident = Resident::open_statm().ok();
         Self {
             sources,
             resident,

@@ -354,7 +354,7 @@ impl Changer {
                 matches!(id, OptionId::TlsCert | OptionId::TlsKey | OptionId::TlsKeyPassphrase);
             id.spec().changes_while_running() && (tls_can_change || !is_tls)
         };
-        let differing = self.server.differing(&merged.server);
+        let differing = self.server.differing_options(&merged.server);
         let (changed, needs_takeover) = differing.into_iter().partition(is_changeable);
         let find = |list: &[Values], id: &str| {
             list.iter().find(|values| app_table::id_of(values) == id).cloned()

@@ -46,7 +46,7 @@ impl ServerConnection {
             match TcpStream::connect_timeout(&address, TIMEOUT).and_then(prepare) {
                 Ok(mut stream) => {
                     let own = stream.local_addr().map(|own| own.ip());
-                    let header = own.map_or(&[][..], |own| peer.proxied.header(own));
+                    let header = own.map_or(&[][..], |own| peer.proxied.proxy_header(own));
                     if let Err(error) = stream.write_all(header) {
                         last = error;
                         continue;

@@ -41,7 +41,7 @@ pub(super) fn run(
     arguments: &ListenArguments,
     color: bool,
 ) -> Result<(), CommandFailure> {
-    let steps = steps(arguments).map_err(CommandFailure::Usage)?;
+    let steps = subscription_steps(arguments).map_err(CommandFailure::Usage)?;
     end_on_signal()?;
     let mut listener = Listener {
         peer,
@@ -102,7 +102,7 @@ impl ListenStep {
     }
 }
 
-fn steps(arguments: &ListenArguments) -> Result<Vec<ListenStep>, String> {
+fn subscription_steps(arguments: &ListenArguments) -> Result<Vec<ListenStep>, String> {
     let mut steps = Vec::new();
     let mut user = None;
     for channel in &arguments.channels {
@@ -248,7 +248,7 @@ impl Listener<'_> {
         steps: &[ListenStep],
     ) -> Result<(), Stop> {
         let mut ahead = steps.iter();
-        let mut step = self.begin(ahead.next(), socket, socket_id)?;
+        let mut step = self.begin_subscriptions(ahead.next(), socket, socket_id)?;
         let mut pinged = false;
         loop {
             let wait = if step.is_some() || pinged { TIMEOUT } else { silence };
@@ -285,7 +285,7 @@ impl Listener<'_> {
                 self.error(&message, step)?;
             } else if step.is_some_and(|step| answers(&message, step)) {
                 self.succeeded(&message);
-                step = self.begin(ahead.next(), socket, socket_id)?;
+                step = self.begin_subscriptions(ahead.next(), socket, socket_id)?;
             } else if message.name.starts_with("pusher:")
                 || message.name.starts_with("pusher_internal:")
             {
@@ -298,7 +298,7 @@ impl Listener<'_> {
         }
     }
 
-    fn begin<'s>(
+    fn begin_subscriptions<'s>(
         &self,
         step: Option<&'s ListenStep>,
         socket: &mut ClientSocket,
@@ -457,11 +457,11 @@ mod tests {
     #[test]
     fn sign_in_comes_first_and_channels_once() {
         let subscribe = |channel: &str| ListenStep::Subscribe(channel.to_owned());
-        let found = steps(&arguments(&["a", "#server-to-user-7", "a"], None)).unwrap();
+        let found = subscription_steps(&arguments(&["a", "#server-to-user-7", "a"], None)).unwrap();
         let sign_in = ListenStep::SignIn("7".to_owned());
         assert_eq!(found, [sign_in, subscribe("a"), subscribe("#server-to-user-7")]);
         assert_eq!(
-            steps(&arguments(&["presence-a"], Some("8"))).unwrap(),
+            subscription_steps(&arguments(&["presence-a"], Some("8"))).unwrap(),
             [subscribe("presence-a")]
         );
     }
@@ -469,9 +469,11 @@ mod tests {
     #[test]
     fn users_of_two_channels_are_an_error() {
         let both = ["#server-to-user-7", "#server-to-user-8"];
-        assert!(steps(&arguments(&both, None)).unwrap_err().contains("7 and 8"));
-        assert!(steps(&arguments(&both[..1], Some("9"))).unwrap_err().contains("9 and 7"));
-        assert!(steps(&arguments(&both[..1], Some("7"))).is_ok());
+        assert!(subscription_steps(&arguments(&both, None)).unwrap_err().contains("7 and 8"));
+        assert!(
+            subscription_steps(&arguments(&both[..1], Some("9"))).unwrap_err().contains("9 and 7")
+        );
+        assert!(subscription_steps(&arguments(&both[..1], Some("7"))).is_ok());
     }
 
     #[test]

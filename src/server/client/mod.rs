@@ -35,7 +35,7 @@ use peer::ServerPeer;
 pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>) -> ExitCode {
     let color = config.color && io::stdout().is_terminal();
     let with_app = |config, target: &CommandTarget| {
-        let peer = ServerPeer::choose(config, target)?;
+        let peer = ServerPeer::choose_server(config, target)?;
         if scheme == Some("https") && target.address.url.is_none() && peer.tls.is_none() {
             print_to_stderr(&format!(
                 "REVERB_SCHEME is https, which the proxy serves; this command connects to the server itself, at {}",

@@ -48,7 +48,7 @@ impl Proxied {
     }
 
     /// The header that a connection from this address must begin with: this command speaks for itself.
-    pub(super) fn header(&self, own: IpAddr) -> &'static [u8] {
+    pub(super) fn proxy_header(&self, own: IpAddr) -> &'static [u8] {
         let [line, binary] = OWN_HEADERS;
         match self.versions {
             Some(_) if !self.proxies.iter().any(|proxy| proxy.contains(own)) => &[],
@@ -60,7 +60,7 @@ impl Proxied {
 }
 
 impl ServerPeer {
-    pub(super) fn choose(
+    pub(super) fn choose_server(
         mut config: Config,
         target: &CommandTarget,
     ) -> Result<Self, CommandFailure> {
@@ -244,7 +244,7 @@ mod tests {
             given.map(|(name, value)| (format!("REVERB_{name}"), (*value).to_owned()));
         let merged = merge(&Sources { environment: environment.collect(), ..Sources::default() });
         let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        ServerPeer::choose(build_config(&merged, &drawn).unwrap(), target)
+        ServerPeer::choose_server(build_config(&merged, &drawn).unwrap(), target)
     }
 
     #[test]

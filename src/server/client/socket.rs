@@ -84,7 +84,7 @@ impl ClientSocket {
     pub(super) fn receive(&mut self, wait: Duration) -> io::Result<ServerInput> {
         self.connection.set_read_timeout(wait)?;
         loop {
-            let Some(frame) = ServerFrame::take(&mut self.connection.input)? else {
+            let Some(frame) = ServerFrame::take_frame(&mut self.connection.input)? else {
                 match self.connection.receive_more() {
                     Ok(true) => continue,
                     Ok(false) => return Ok(ServerInput::Closed(None)),
@@ -139,7 +139,7 @@ struct ServerFrame {
 
 impl ServerFrame {
     /// Takes the frame at the start of `input`, if it is there as a whole.
-    fn take(input: &mut Vec<u8>) -> io::Result<Option<Self>> {
+    fn take_frame(input: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let &[first, second, ref rest @ ..] = input.as_slice() else { return Ok(None) };
         if second & 0x80 != 0 {
             return Err(malformed());
@@ -230,15 +230,15 @@ mod tests {
         let (mut input, mut lengths) = (Vec::new(), Vec::new());
         for piece in bytes.chunks(7) {
             input.extend_from_slice(piece);
-            while let Some(frame) = ServerFrame::take(&mut input).unwrap() {
+            while let Some(frame) = ServerFrame::take_frame(&mut input).unwrap() {
                 assert!(frame.fin && frame.opcode == 1);
                 lengths.push(frame.payload.len());
             }
         }
         assert_eq!(lengths, [0, 125, 126, 65_535, 65_536]);
         assert!(input.is_empty());
-        assert!(ServerFrame::take(&mut vec![0x81, 0x80]).is_err());
-        assert!(ServerFrame::take(&mut [&[0x81, 127][..], &[0xff; 8]].concat()).is_err());
+        assert!(ServerFrame::take_frame(&mut vec![0x81, 0x80]).is_err());
+        assert!(ServerFrame::take_frame(&mut [&[0x81, 127][..], &[0xff; 8]].concat()).is_err());
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(in crate::server) fn diagnose(
                 let text = format!("valid, from {}", config.source);
                 findings.push(Diagnosis::new(Verdict::Good, "configuration", text, CHECK));
             }
-            let shares = Resources::of_this_process().share(&mut config);
+            let shares = Resources::of_this_process().fill_in(&mut config);
             wanted.workers = config.workers as u64;
             wanted.memory_max = config.memory_max;
             wanted.has_tls = config.tls.is_some();
@@ -97,7 +97,7 @@ fn with_command(finding: Finding, config: &Config) -> Diagnosis {
     if let Some(at) = at.filter(|_| verdict != Verdict::Good) {
         let holder = port::live_holder(at).filter(port::Holder::is_server);
         if let Some(holder) = holder {
-            let reason = format!("{at} is served by {}", holder.name());
+            let reason = format!("{at} is served by {}", holder.program_and_process());
             return Diagnosis::new(Verdict::Good, what, reason, listeners(at));
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
     findings.push(admin_listener(&config.admin));
-    findings.extend(config.tls.iter().flat_map(certificates::examine));
+    findings.extend(config.tls.iter().flat_map(certificates::findings_of_certificates));
     findings.extend(kernel(config));
     findings.extend(resources(shares));
     let (of_network, clocks) = examine_network(config);

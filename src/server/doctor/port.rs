@@ -121,7 +121,7 @@ impl Holder {
     }
 
     /// Program and process, for a sentence.
-    pub(in crate::server) fn name(&self) -> String {
+    pub(in crate::server) fn program_and_process(&self) -> String {
         format!("{}, process {}", shown(&self.program), self.process)
     }
 

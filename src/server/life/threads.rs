@@ -163,7 +163,7 @@ fn start_workers(
         }
     }
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
-        let acceptor = certificates.map(Certificates::link);
+        let acceptor = certificates.map(Certificates::acceptor_link);
         let configuration = configuration.clone();
         let ends = Ends { mailbox, listeners, feed: feeds.next(), acceptor, configuration };
         let pin_to = (!pins.is_empty()).then(|| pins[index % pins.len()]);

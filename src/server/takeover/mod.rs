@@ -75,7 +75,7 @@ mod tests {
 
     fn offer_to_others(what: Offer, asked: Sender<Order>) -> Control {
         let control = Control::start().unwrap();
-        offer(&control, what, &Places::none(), asked).unwrap();
+        offer(&control, what, &Places::nowhere(), asked).unwrap();
         control
     }
 
@@ -86,7 +86,7 @@ mod tests {
         offer_to_others(of(address, listener), asked);
         let mut waiting = std::net::TcpStream::connect(address).unwrap();
         let (old_process, listeners) =
-            ask(&[address], &Places::none()).unwrap().expect("somebody is there");
+            ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there");
         assert!(asks.try_recv().is_err(), "nothing is decided yet");
         old_process.retire().unwrap();
         assert!(matches!(asks.recv().unwrap(), Order::Retire(_)));
@@ -95,7 +95,7 @@ mod tests {
         let mut received = [0; 4];
         waiting.read_exact(&mut received).unwrap();
         assert_eq!(&received, b"here");
-        assert!(ask(&[address], &Places::none()).unwrap().is_none(), "it offers no more");
+        assert!(ask(&[address], &Places::nowhere()).unwrap().is_none(), "it offers no more");
     }
 
     /// The descriptor of the admin listener is the last one, and no worker gets it.
@@ -107,7 +107,7 @@ mod tests {
         let (asked, _asks) = mpsc::channel();
         offer_to_others(Offer { admin: Some(admin.into()), ..of(address, listener) }, asked);
         let (mut old_process, listeners) =
-            ask(&[address], &Places::none()).unwrap().expect("somebody is there");
+            ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there");
         assert_eq!(listeners.len(), 1);
         assert_eq!(listeners[0].local_addr().unwrap(), address);
         let admin = TcpListener::from(old_process.admin.take().expect("it has one"));
@@ -119,12 +119,12 @@ mod tests {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
-        drop(ask(&[address], &Places::none()).unwrap().expect("somebody is there"));
-        let mut foreigner = Places::none().find(address).unwrap().unwrap();
+        drop(ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there"));
+        let mut foreigner = Places::nowhere().find(address).unwrap().unwrap();
         send_text(&foreigner, "take over 9").unwrap();
         assert_eq!(foreigner.read(&mut [0; 1]).unwrap_or(0), 0);
         assert!(asks.try_recv().is_err());
-        ask(&[address], &Places::none()).unwrap().expect("it still offers").0.retire().unwrap();
+        ask(&[address], &Places::nowhere()).unwrap().expect("it still offers").0.retire().unwrap();
         assert!(asks.recv().is_ok());
     }
 
@@ -136,7 +136,7 @@ mod tests {
             let (asked, _asks) = mpsc::channel();
             let offer_of_it = Offer { workers, ..of(address, listener) };
             offer_to_others(offer_of_it, asked);
-            let refused = ask(&[address], &Places::none()).err();
+            let refused = ask(&[address], &Places::nowhere()).err();
             assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::InvalidData));
         }
     }
@@ -147,7 +147,7 @@ mod tests {
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
         let (old_process, _) =
-            ask(&[address], &Places::none()).unwrap().expect("somebody is there");
+            ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there");
         assert_eq!((old_process.format, old_process.workers), (u64::from(FORMAT), 1));
         assert_eq!(old_process.clock_start_nanos, 7);
         old_process.request_transfer(3, 99).unwrap();
@@ -206,6 +206,6 @@ mod tests {
     #[test]
     fn without_an_old_process_there_is_nothing_to_take_over() {
         let (_listener, address) = listener();
-        assert!(ask(&[address], &Places::none()).unwrap().is_none());
+        assert!(ask(&[address], &Places::nowhere()).unwrap().is_none());
     }
 }

@@ -67,19 +67,19 @@ pub(in crate::server) fn offer(
             drop(done);
         })
     })?;
-    Ok(Offering { place, ended })
+    Ok(Offering { point: place, ended })
 }
 
 /// An offer that stands.
 pub(in crate::server) struct Offering {
-    place: Arc<Point>,
+    point: Arc<Point>,
     ended: Receiver<()>,
 }
 
 impl Offering {
     /// Withdraws the offer, at the end of the process.
     pub(in crate::server) fn withdraw(&self) {
-        self.place.remove();
+        self.point.remove();
     }
 
     /// Waits until the new process is ready.
@@ -153,7 +153,7 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn begin(stream: UnixStream) -> io::Result<Self> {
+    fn accept_conversation(stream: UnixStream) -> io::Result<Self> {
         set_timeouts(&stream)?;
         stream.set_nonblocking(true)?;
         let readable = Readable::of(&stream)?;
@@ -204,7 +204,7 @@ async fn converse(
     offer: &Offer,
     orders: &Sender<Order>,
 ) -> io::Result<Option<Conversation>> {
-    let conversation = Conversation::begin(stream)?;
+    let conversation = Conversation::accept_conversation(stream)?;
     if !conversation.is_take_over().await? {
         return Ok(None);
     }
@@ -284,8 +284,8 @@ mod tests {
         let address = what.address;
         let (orders, received) = mpsc::channel();
         let control = Control::start().unwrap();
-        offer(&control, what, &Places::none(), orders).unwrap();
-        let stream = Places::none().find(address).unwrap().expect("the offer");
+        offer(&control, what, &Places::nowhere(), orders).unwrap();
+        let stream = Places::nowhere().find(address).unwrap().expect("the offer");
         (control, received, stream)
     }
 
@@ -333,12 +333,12 @@ mod tests {
     #[test]
     fn timers_run_during_a_flood_of_connections() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let point = Places::none().open(address).unwrap();
+        let point = Places::nowhere().open(address).unwrap();
         point.listener.set_nonblocking(true).unwrap();
         // All wait in the queue before the task starts, so the listener is readable until the last one.
         let flood = 10 * CONNECTIONS_IN_A_ROW;
         for _ in 0..flood {
-            drop(Places::none().find(address).unwrap().expect("room in the queue"));
+            drop(Places::nowhere().find(address).unwrap().expect("room in the queue"));
         }
         let control = Control::start().unwrap();
         let (events, log) = mpsc::channel();

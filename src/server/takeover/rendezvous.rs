@@ -40,7 +40,7 @@ pub(in crate::server) struct Point {
 
 struct SocketFile {
     path: PathBuf,
-    own: Metadata,
+    own_metadata: Metadata,
 }
 
 /// Other users can list any number of names. After so many rounds over those that do not answer, there is no server.
@@ -61,7 +61,7 @@ impl Places {
     }
 
     #[cfg(test)]
-    pub(in crate::server) fn none() -> Self {
+    pub(in crate::server) fn nowhere() -> Self {
         Self(Vec::new())
     }
 
@@ -118,7 +118,7 @@ impl Point {
     /// At the end of the server: no file is left.
     pub(in crate::server) fn remove(&self) {
         // After a take-over the file at this path is the new process's.
-        if let Some(SocketFile { path, own }) = &self.file {
+        if let Some(SocketFile { path, own_metadata: own }) = &self.file {
             own_file::remove(path, own);
         }
     }
@@ -153,7 +153,9 @@ fn bind(path: &Path) -> io::Result<Point> {
         .and_then(|()| fs::symlink_metadata(&new))
         .and_then(|own| fs::rename(&new, path).map(|()| own));
     match moved {
-        Ok(own) => Ok(Point { listener, file: Some(SocketFile { path: path.into(), own }) }),
+        Ok(own) => {
+            Ok(Point { listener, file: Some(SocketFile { path: path.into(), own_metadata: own }) })
+        }
         Err(error) => {
             // If it stays, the next start removes it.
             fs::remove_file(&new).ok();
@@ -236,7 +238,7 @@ fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
         return refused("the other side is in another PID namespace");
     }
     let other = PathBuf::from(format!("/proc/{process}"));
-    let depths = [id_depth(&other), id_depth(Path::new("/proc/self"))];
+    let depths = [pid_namespace_depth(&other), pid_namespace_depth(Path::new("/proc/self"))];
     if let [Some(theirs), Some(ours)] = depths
         && theirs != ours
     {
@@ -283,7 +285,7 @@ impl RefusedPeers {
 }
 
 /// In how many PID namespaces a process has an id, as far as this one sees.
-fn id_depth(process: &Path) -> Option<usize> {
+fn pid_namespace_depth(process: &Path) -> Option<usize> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     Some(ids.split_ascii_whitespace().count())
@@ -361,7 +363,7 @@ mod tests {
 
     #[test]
     fn two_servers_are_not_mixed_up() {
-        let (places, one, other) = (Places::none(), address(), address());
+        let (places, one, other) = (Places::nowhere(), address(), address());
         let _point = places.open(one).unwrap();
         assert!(places.find(other).unwrap().is_none());
         assert!(places.find(one).unwrap().is_some());
@@ -369,8 +371,8 @@ mod tests {
 
     #[test]
     fn the_kernel_shows_id_depth_and_credentials_of_this_process() {
-        assert!(id_depth(Path::new("/proc/self")).unwrap() >= 1);
-        assert_eq!(id_depth(Path::new("/proc/none")), None);
+        assert!(pid_namespace_depth(Path::new("/proc/self")).unwrap() >= 1);
+        assert_eq!(pid_namespace_depth(Path::new("/proc/none")), None);
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let credentials = peer_credentials(&ours).unwrap();
         assert_eq!(credentials.process, i32::try_from(std::process::id()).unwrap());

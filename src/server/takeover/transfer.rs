@@ -69,7 +69,7 @@ pub(in crate::server) fn send(
             event = "takeover_failed",
             "a take-over failed, and this process continues with its connections: {error}"
         );
-        shared.phase.run();
+        shared.phase.set_running();
         wake_all(doorbells);
     }
     new_process.report_outcome(taken);
@@ -78,7 +78,7 @@ pub(in crate::server) fn send(
 
 fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -> io::Result<()> {
     let gone = || io::Error::other("the new process ended before it had all connections");
-    shared.phase.wait();
+    shared.phase.set_waiting();
     let ticks = shared.transfer.gauge_updates();
     let all_aside = || {
         wake_all(doorbells);
@@ -94,13 +94,13 @@ fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -
              arrived in full are refused with 503"
         );
     }
-    shared.phase.pause();
+    shared.phase.set_paused();
     wait_until_quiet(shared, doorbells)?;
     if new_process.has_confirmed()? {
         return Err(gone());
     }
     shared.transfer.send_to(new_process.nonce, new_process.workers);
-    shared.phase.leave();
+    shared.phase.set_leaving();
     wake_all(doorbells);
     wait(TRANSFER_STEPS, "the new process did not accept all connections", || {
         if shared.transfer.has_failed() {
@@ -135,7 +135,7 @@ pub(in crate::server) fn receive(
     })?;
     wait_until_quiet(shared, doorbells)?;
     old_process.confirm()?;
-    shared.phase.run();
+    shared.phase.set_running();
     wake_all(doorbells);
     Ok(())
 }

@@ -138,7 +138,7 @@ impl<K: Kernel> Reactor<K> {
         kept_before: usize,
     ) {
         if let Some(secure) = self.secure.get_mut(key.slot) {
-            secure.keep(unsent);
+            secure.keep_unsent(unsent);
         }
         self.note_kept(shard, key, kept_before);
     }

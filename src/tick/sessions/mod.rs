@@ -239,7 +239,7 @@ impl<K: Kernel> Reactor<K> {
         };
         entry.has_answer = false;
         match (&mut entry.secure, sealed.and_then(|sealed| sealed.get(count..))) {
-            (Some(secure), Some(unsent)) => secure.keep(unsent),
+            (Some(secure), Some(unsent)) => secure.keep_unsent(unsent),
             _ => entry.session.note_sent(count),
         }
         if entry.has_unsent() {

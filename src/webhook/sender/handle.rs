@@ -15,7 +15,7 @@ use crate::clock::Moment;
 use crate::webhook::batch::EventJson;
 use crate::webhook::input::EndpointTarget;
 use crate::webhook::report::Discarded;
-use crate::webhook::time::later;
+use crate::webhook::time::add_time;
 
 /// Why an event was not queued.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl EndedSender {
     /// everything for this time since `from`.
     pub(in crate::webhook) fn may_accept(&self, from: Moment, now: Moment, time: Duration) -> bool {
         let since = self.load.failing_since.load(Ordering::Acquire);
-        self.events() > 0 && (since == WORKS || now < later(from.max(Moment(since)), time))
+        self.events() > 0 && (since == WORKS || now < add_time(from.max(Moment(since)), time))
     }
 
     /// The remaining events, for the log.
@@ -103,7 +103,7 @@ impl EndedSender {
         Discarded { by_kind, sample }
     }
 
-    /// Wakes it from its pause, for instance to see `SenderShared::stop`.
+    /// Wakes it from its pause, for instance to see `SenderShared::must_stop`.
     pub(in crate::webhook) fn wake(&self) {
         self.thread.unpark();
     }

@@ -1,9 +1,10 @@
 //! The kernel over epoll, where io_uring is forbidden or too old.
 //!
-//! Two instances. `main` has each socket, listener and the doorbell once, edge-triggered, so that a report costs one
-//! call and nothing has to be taken back. `writable` has the sockets that wait for room, each for one report
-//! (EPOLLONESHOT), and is itself watched by `main`: an edge-triggered watch for both directions would report room with
-//! every arrival of data. A socket that has waited for room stays in `writable`, disarmed, until it is closed.
+//! Two instances. `main_epoll` has each socket, listener and the doorbell once, edge-triggered, so that a report costs
+//! one call and nothing has to be taken back. `writable_epoll` has the sockets that wait for room, each for one report
+//! (EPOLLONESHOT), and is itself watched by `main_epoll`: an edge-triggered watch for both directions would report room
+//! with every arrival of data. A socket that has waited for room stays in `writable_epoll`, disarmed, until it is
+//! closed.
 //!
 //! `unwatch` removes a socket explicitly: one that was passed to another process stays open there, and its watch would
 //! go on reporting here. The doorbell is never read, because each ring is an edge.
@@ -31,12 +32,12 @@ use crate::worker::time::Clock;
 
 /// How long `park` waits where only failed watches are to be reported.
 const FAILED_PAUSE_MS: u64 = 1;
-/// The watch of `main` on `writable`.
+/// The watch of `main_epoll` on `writable_epoll`.
 const WRITABLE: u64 = OWN_KINDS;
 
 pub struct Epoll {
-    main: OwnedFd,
-    writable: OwnedFd,
+    main_epoll: OwnedFd,
+    writable_epoll: OwnedFd,
     /// What `epoll_wait` fills.
     ready: Vec<epoll::Event>,
     /// Reports for the next `reap`.
@@ -53,17 +54,23 @@ impl Epoll {
         let data = EventData::new_u64(pack_parts(WRITABLE, 0, 0));
         epoll::add(&main, &writable, data, EventFlags::IN)?;
         let ready = Vec::with_capacity(limits::EPOLL_EVENTS_MAX);
-        Ok(Self { main, writable, ready, early_events: Vec::new(), clock })
+        Ok(Self {
+            main_epoll: main,
+            writable_epoll: writable,
+            ready,
+            early_events: Vec::new(),
+            clock,
+        })
     }
 
     fn watch_edges(&mut self, descriptor: BorrowedFd<'_>, token: Token) {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        self.early_events.extend(watch(&self.main, descriptor, token, flags));
+        self.early_events.extend(watch(&self.main_epoll, descriptor, token, flags));
     }
 
-    /// Fetches what is ready, `writable` included.
+    /// Fetches what is ready, `writable_epoll` included.
     fn wait(&mut self, timeout: Option<&Timespec>) {
-        fetch(&self.main, &mut self.ready, timeout);
+        fetch(&self.main_epoll, &mut self.ready, timeout);
         let mut has_writable = false;
         for event in &self.ready {
             match event_of(event) {
@@ -72,7 +79,7 @@ impl Epoll {
             }
         }
         if has_writable {
-            fetch(&self.writable, &mut self.ready, Some(&Timespec::default()));
+            fetch(&self.writable_epoll, &mut self.ready, Some(&Timespec::default()));
             self.early_events.extend(self.ready.iter().filter_map(event_of));
         }
     }
@@ -101,7 +108,7 @@ fn fetch(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>, timeout: Option<&Timesp
     epoll::wait(epoll, rustix::buffer::spare_capacity(ready), timeout).ok();
 }
 
-/// `None` for the watch of `main` on `writable`.
+/// `None` for the watch of `main_epoll` on `writable_epoll`.
 fn event_of(event: &epoll::Event) -> Option<KernelEvent> {
     let (data, flags) = (event.data.u64(), event.flags);
     let token = unpack(data)?;
@@ -133,15 +140,15 @@ impl Kernel for Epoll {
     fn watch_writable(&mut self, socket: &OwnedFd, watched: Watched) {
         let flags = EventFlags::OUT | EventFlags::ONESHOT;
         let token = Token::Writable(watched);
-        self.early_events.extend(watch(&self.writable, socket.as_fd(), token, flags));
+        self.early_events.extend(watch(&self.writable_epoll, socket.as_fd(), token, flags));
     }
 
     fn unwatch(&mut self, socket: &OwnedFd, _watched: Watched, writable_too: bool) {
         // ENOENT where a watch had failed.
-        epoll::delete(&self.main, socket).ok();
+        epoll::delete(&self.main_epoll, socket).ok();
         if writable_too {
             // It is not watched if this fails.
-            epoll::delete(&self.writable, socket).ok();
+            epoll::delete(&self.writable_epoll, socket).ok();
         }
     }
 

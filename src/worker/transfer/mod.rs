@@ -60,7 +60,7 @@ impl Rendezvous {
 pub(crate) struct Transfer {
     /// New process: where it receives.
     pub incoming: Option<Rendezvous>,
-    /// Old process: nonce and receivers of the `Rendezvous`, set before `Phase::leave`.
+    /// Old process: nonce and receivers of the `Rendezvous`, set before `Phase::set_leaving`.
     outgoing: [AtomicU64; 2],
     gauges: Box<[Gauge]>,
     /// New process: the ticket keys of the old one.
