@@ -9,6 +9,8 @@ use PHPUnit\Framework\TestCase;
 use Ringverb\Laravel\Console\RestartCommand;
 use Ringverb\Laravel\Server\Binary;
 use Ringverb\Laravel\Server\ProcessTable;
+use Ringverb\Laravel\Server\RunningServer;
+use Ringverb\Laravel\Server\ServerFiles;
 use Ringverb\Laravel\Testing\TestClient;
 use Symfony\Component\Console\Input\ArrayInput;
 use Symfony\Component\Console\Output\BufferedOutput;
@@ -246,6 +248,29 @@ final class CommandsTest extends TestCase
         }
         $client->sync();
         self::assertSame([], glob($this->folder . '/storage/servers/*.next'));
+    }
+
+    public function test_a_restart_by_another_user_changes_nothing_and_names_the_user(): void
+    {
+        $proc = $this->folder . '/proc';
+        foreach (['7' => 33, 'self' => 0] as $process => $user) {
+            mkdir("{$proc}/{$process}", 0700, true);
+            file_put_contents("{$proc}/{$process}/stat", '7 (ringverb) S' . str_repeat(' 1', 30));
+            file_put_contents("{$proc}/{$process}/status", "Name:\tringverb\nUid:\t0\t{$user}\t0\t0\n");
+        }
+        $application = new TestApplication(TestApplication::config(), $this->folder);
+        $application->instance(ProcessTable::class, $processes = new ProcessTable($proc));
+        $files = $application->make(ServerFiles::class);
+        $path = $files->configuration('127.0.0.1', 8080);
+        $files->claim($path, new RunningServer(7, (string) $processes->identity(7), $path, null), null);
+        $before = glob(dirname($path) . '/*');
+        $command = new RestartCommand();
+        $command->setLaravel($application);
+        $output = new BufferedOutput();
+        self::assertSame(1, $command->run(new ArrayInput([]), $output));
+        $said = $output->fetch();
+        self::assertStringContainsString('process 7 belongs to user 33. Run this command as that user: sudo', $said);
+        self::assertSame($before, glob(dirname($path) . '/*'), 'no file is left');
     }
 
     public function test_a_restart_of_another_host_is_followed_once(): void

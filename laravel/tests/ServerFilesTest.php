@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Ringverb\Laravel\Tests;
 
 use PHPUnit\Framework\TestCase;
+use RuntimeException;
 use Ringverb\Laravel\Server\ProcessTable;
 use Ringverb\Laravel\Server\RunningServer;
 use Ringverb\Laravel\Server\ServerFiles;
@@ -87,6 +88,36 @@ final class ServerFilesTest extends TestCase
         $this->files->claim($there, $server, $processes->processIdsOf());
         self::assertCount(1, $this->files->running($processes));
         self::assertSame([], $this->files->elsewhere($processes));
+    }
+
+    public function test_a_restart_that_waited_does_not_put_its_older_configuration_in_place(): void
+    {
+        $path = $this->files->configuration('127.0.0.1', 8080);
+        $lock = $this->files->lock($path);
+        $now = microtime(true);
+        self::assertFalse($lock->hasNewerThan($now - 10));
+        $lock->note($now - 5);
+        unset($lock);
+        $lock = $this->files->lock($path);
+        self::assertTrue($lock->hasNewerThan($now - 10));
+        self::assertFalse($lock->hasNewerThan($now - 5));
+        self::assertFalse($lock->hasNewerThan($now));
+        // The clock was set back by an hour.
+        $lock->note($now + 3_600);
+        self::assertFalse($lock->hasNewerThan($now));
+    }
+
+    public function test_a_lock_that_cannot_be_opened_is_named(): void
+    {
+        $path = $this->files->configuration('127.0.0.1', 8080);
+        $lock = dirname($path) . '/127.0.0.1-8080.lock';
+        symlink($lock, $lock);
+        try {
+            $this->files->lock($path);
+            self::fail('a loop of links is no lock');
+        } catch (RuntimeException $exception) {
+            self::assertStringContainsString("Cannot lock {$lock}", $exception->getMessage());
+        }
     }
 
     public function test_a_folder_with_characters_of_patterns_is_read_as_it_is(): void

@@ -40,8 +40,10 @@ final class RestartCommand extends Command
         try {
             $servers = $files->running($processes);
             $elsewhere = $files->elsewhere($processes);
+            $this->refuseAnotherUser($servers, $processes);
+            $isRequested = false;
             if (!$this->option('requested')) {
-                $this->request($files);
+                $isRequested = $this->request($files);
             } elseif (!$this->isRequested($files)) {
                 return self::SUCCESS;
             }
@@ -52,8 +54,8 @@ final class RestartCommand extends Command
         }
         if ($servers === []) {
             $this->info('No server of this application runs on this host.');
-            if (!$this->option('requested') && class_exists('Laravel\Reverb\Servers\Reverb\Factory')) {
-                $this->line('A server of Reverb itself ends now, and its supervisor starts this one.');
+            if ($isRequested && class_exists('Laravel\Reverb\Servers\Reverb\Factory')) {
+                $this->line('If a server of Reverb itself runs, it ends now, and its supervisor starts this one.');
             }
             if ($elsewhere !== []) {
                 $this->warn(
@@ -89,9 +91,19 @@ final class RestartCommand extends Command
         Replacement $replacement,
     ): bool {
         $next = $server->configuration . '.next';
+        // This process has read its configuration at its start.
+        $began = (float) ($_SERVER['REQUEST_TIME_FLOAT'] ?? microtime(true));
         try {
             // Another deploy can run this command at the same time, and it must not take our outcome for its own.
             $lock = $files->lock($server->configuration);
+            if ($lock->hasNewerThan($began)) {
+                $this->info(
+                    "Process {$server->pid} has the configuration of a reverb:restart that began after this one, so " .
+                        'this one changes nothing.',
+                );
+
+                return true;
+            }
             // The server executes the file at its own path again, wherever ringverb:install puts another one.
             $program = $processes->program($server->pid) ?? $binary->path();
             [$code, $output] = Binary::run([$program, '--version']);
@@ -110,6 +122,7 @@ final class RestartCommand extends Command
                 return false;
             }
             $files->write($server->configuration, $text);
+            $lock->note($began);
         } catch (RuntimeException $exception) {
             $this->error($exception->getMessage());
 
@@ -132,6 +145,26 @@ final class RestartCommand extends Command
         return true;
     }
 
+    /**
+     * A command of another user would leave files that the server and later commands cannot read.
+     *
+     * @param  list<RunningServer>  $servers
+     *
+     * @throws RuntimeException
+     */
+    private function refuseAnotherUser(array $servers, ProcessTable $processes): void
+    {
+        foreach ($servers as $server) {
+            $user = $processes->user($server->pid);
+            if ($user !== null && $user !== $processes->user()) {
+                throw new RuntimeException(
+                    "Nothing was restarted, because process {$server->pid} belongs to user {$user}. Run this command " .
+                        "as that user: sudo -u '#{$user}' php artisan reverb:restart",
+                );
+            }
+        }
+    }
+
     /** What the program has against the configuration; null if nothing. */
     private function refusal(string $program, string $file, RunningServer $server, ProcessTable $processes): ?string
     {
@@ -144,8 +177,12 @@ final class RestartCommand extends Command
         return $code === 0 ? null : trim($output);
     }
 
-    /** Signals the servers of Reverb, and other hosts. The restart of this host does not depend on the cache. */
-    private function request(ServerFiles $files): void
+    /**
+     * Signals the servers of Reverb, and other hosts. The restart of this host does not depend on the cache.
+     *
+     * @return bool whether they learn of it
+     */
+    private function request(ServerFiles $files): bool
     {
         try {
             $now = time();
@@ -156,9 +193,11 @@ final class RestartCommand extends Command
                     'of other hosts, continue.',
             );
 
-            return;
+            return false;
         }
         $files->rememberRequest((string) $now);
+
+        return true;
     }
 
     /** The first call on a host only remembers what there is. */

@@ -40,6 +40,14 @@ final class ProcessTable
         return $namespace === false || $boot === null ? null : trim($boot) . ':' . $namespace;
     }
 
+    /** The effective user of a process; that of this one without an id. */
+    public function user(?int $pid = null): ?int
+    {
+        $status = $this->read(($pid ?? 'self') . '/status') ?? '';
+
+        return preg_match('/^Uid:\s*\d+\s+(\d+)/m', $status, $match) === 1 ? (int) $match[1] : null;
+    }
+
     /** Whether the process has a handler for this signal. Without one, most signals end a process. */
     public function catches(int $pid, int $signal): bool
     {

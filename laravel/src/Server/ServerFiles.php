@@ -39,20 +39,23 @@ final class ServerFiles
     }
 
     /**
-     * Waits until no other command restarts this server. The lock ends with the value that is returned.
-     *
-     * @return resource
+     * Waits until no other command restarts this server.
      *
      * @throws RuntimeException
      */
-    public function lock(string $configuration)
+    public function lock(string $configuration): RestartLock
     {
-        $lock = @fopen(preg_replace('/\.json$/', '', $configuration) . '.lock', 'c');
-        if ($lock === false || !flock($lock, LOCK_EX)) {
-            throw new RuntimeException("Cannot lock {$configuration}: run this command as the user of the server.");
+        $path = preg_replace('/\.json$/', '', $configuration) . '.lock';
+        // A command of another user may have left the file; who can read it can lock it.
+        $file = @fopen($path, 'c+') ?: @fopen($path, 'r');
+        if ($file === false || !flock($file, LOCK_EX)) {
+            throw new RuntimeException(
+                "Cannot lock {$path}: run this command as the user of the server, or delete the file if another user " .
+                    'has left it.',
+            );
         }
 
-        return $lock;
+        return new RestartLock($file);
     }
 
     /**

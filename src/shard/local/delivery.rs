@@ -28,15 +28,37 @@ pub enum AfterSend {
     Fail,
 }
 
+/// Whether a frame may be enqueued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QueueRoom {
+    Free,
+    /// It is the first one that is refused: `settle` has to close the connection.
+    Exceeded,
+    /// One was refused before.
+    Closing,
+}
+
 impl Connection {
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
     /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
     #[inline]
-    fn try_reserve_queue(&mut self, len: usize, limits: MemoryLimits) -> bool {
-        if !self.overflowed && !self.send_queue.is_empty() {
-            self.overflowed = !self.has_queue_room(len, limits);
+    fn try_reserve_queue(&mut self, len: usize, limits: MemoryLimits) -> QueueRoom {
+        if self.overflowed {
+            QueueRoom::Closing
+        } else if self.send_queue.is_empty() || self.has_queue_room(len, limits) {
+            QueueRoom::Free
+        } else {
+            self.overflow()
         }
-        !self.overflowed
+    }
+
+    #[cold]
+    fn overflow(&mut self) -> QueueRoom {
+        if std::mem::replace(&mut self.overflowed, true) {
+            QueueRoom::Closing
+        } else {
+            QueueRoom::Exceeded
+        }
     }
 
     fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
@@ -70,8 +92,11 @@ impl Local {
                 left_out += 1;
                 continue;
             }
-            if !connection.try_reserve_queue(len, limits) {
-                self.slow_consumers.push(subscriber.slot);
+            let room = connection.try_reserve_queue(len, limits);
+            if room != QueueRoom::Free {
+                if room == QueueRoom::Exceeded {
+                    self.slow_consumers.push(subscriber.slot);
+                }
                 left_out += 1;
                 continue;
             }
@@ -119,12 +144,16 @@ impl Local {
         // A blocked connection may queue answers only while the core has headroom, because its client causes them and
         // does not read them.
         let has_room = !connection.blocked || self.account.take_for_answer(frame.len());
-        if !has_room {
-            connection.overflowed = true;
-        }
-        if !connection.try_reserve_queue(frame.len(), limits) {
+        let room = if has_room {
+            connection.try_reserve_queue(frame.len(), limits)
+        } else {
+            connection.overflow()
+        };
+        if room != QueueRoom::Free {
             debug_assert!(connection.overflowed, "`settle` closes it");
-            self.slow_consumers.push(slot);
+            if room == QueueRoom::Exceeded {
+                self.slow_consumers.push(slot);
+            }
             return false;
         }
         connection.send_queue.push(frame);
@@ -139,7 +168,7 @@ impl Local {
     /// it once input is dealt with: a close takes the connection out of its channels, which must not happen while a
     /// channel is being worked on.
     pub(in crate::shard) fn settle(&mut self, context: &Context, out: &mut Outbox) {
-        // Each round closes at least one connection, so this ends.
+        // Each connection is in the list once, and a closed one gets no frame.
         while let Some(slot) = self.slow_consumers.pop() {
             let error = error_code::SLOW_CONSUMER;
             let found = self.connections.get(slot);

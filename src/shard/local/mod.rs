@@ -98,8 +98,8 @@ pub(super) struct Local {
     frames: SharedFrames,
     second_starts: SecondStarts,
     metrics: Arc<CoreMetrics>,
-    /// Slow consumers that `settle` will close.
-    slow_consumers: Vec<Slot>,
+    /// Slow consumers that `settle` will close: each connection once, so no more than were open since the last call.
+    pub(in crate::shard) slow_consumers: Vec<Slot>,
     /// Local channels whose number of subscribers has changed; see `count.rs`.
     counts_changed: Vec<ChannelSlot>,
     /// Refusals so far; the number wraps. `on_message` compares it before and after, to learn whether this message was
