@@ -217,6 +217,31 @@ fn files_are_within_the_line_limit() {
     report(&violations);
 }
 
+/// Programs in other languages: JavaScript, Python, PHP and the shell.
+#[test]
+fn scripts_are_within_the_line_limit() {
+    let mut violations = Vec::new();
+    let mut scripts = 0;
+    for folder in ["src", "tests", "bench", "packaging", "tuning", "laravel"] {
+        source::visit(&root().join(folder), &mut |path| {
+            let is_script = path
+                .extension()
+                .is_some_and(|end| ["js", "mjs", "py", "php", "sh"].iter().any(|one| end == *one));
+            let Ok(text) = fs::read_to_string(path) else { return };
+            if !is_script && !text.starts_with("#!") {
+                return;
+            }
+            scripts += 1;
+            let lines = text.lines().count();
+            if lines > LINES_MAX {
+                violations.push(format!("{}: {lines} lines", path.display()));
+            }
+        });
+    }
+    assert!(scripts > 100, "{scripts} scripts");
+    report(&violations);
+}
+
 #[test]
 fn nothing_is_left_over() {
     let mut violations = Vec::new();

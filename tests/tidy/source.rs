@@ -59,6 +59,24 @@ fn read(mut paths: Vec<PathBuf>) -> Vec<Source> {
     paths.into_iter().map(source).collect()
 }
 
+/// Calls `see` for each file below a folder but those that packages and interpreters put there.
+pub(crate) fn visit(folder: &Path, see: &mut dyn FnMut(&Path)) {
+    const MADE: &[&str] = &["node_modules", "vendor", "target", "__pycache__", ".phpunit.cache"];
+    for entry in
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    {
+        let path = entry.expect("a folder entry").path();
+        if MADE.iter().any(|name| path.ends_with(name)) || path.is_symlink() {
+            continue;
+        }
+        if path.is_dir() {
+            visit(&path, see);
+        } else {
+            see(&path);
+        }
+    }
+}
+
 fn collect(folder: &Path, deep: bool, paths: &mut Vec<PathBuf>) {
     for entry in
         fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))

@@ -16,8 +16,22 @@ pub(super) fn file(path: &str, is_page: bool) -> Option<(ContentType, &'static s
     match path {
         "/" if is_page => Some((ContentType::Html, include_str!("console/index.html"))),
         "/console.css" => Some((ContentType::Css, include_str!("console/console.css"))),
-        "/console.js" => Some((ContentType::JavaScript, include_str!("console/console.js"))),
-        "/views.js" => Some((ContentType::JavaScript, include_str!("console/views.js"))),
-        _ => None,
+        _ => script(path).map(|script| (ContentType::JavaScript, script)),
     }
+}
+
+/// `console.js` imports the others.
+fn script(path: &str) -> Option<&'static str> {
+    Some(match path {
+        "/console.js" => include_str!("console/console.js"),
+        "/page.js" => include_str!("console/page.js"),
+        "/server.js" => include_str!("console/server.js"),
+        "/widgets.js" => include_str!("console/widgets.js"),
+        "/header.js" => include_str!("console/header.js"),
+        "/overview.js" => include_str!("console/overview.js"),
+        "/channels.js" => include_str!("console/channels.js"),
+        "/connections.js" => include_str!("console/connections.js"),
+        "/events.js" => include_str!("console/events.js"),
+        _ => return None,
+    })
 }
