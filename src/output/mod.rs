@@ -67,7 +67,6 @@ struct Output {
     access_budget: RateBudget,
 }
 
-/// How to write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutputSettings {
     /// Standard output is for events alone.
@@ -283,7 +282,6 @@ fn loss_report(format: format::LineFormat) -> LossReport {
     Box::new(move |losses| Reported::Here(loss_line(format, "log lines", losses)))
 }
 
-/// The line about losses.
 fn loss_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u8> {
     let text = loss_sentence(what, losses);
     if !format.is_json {

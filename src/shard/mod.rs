@@ -82,7 +82,6 @@ use context::Context;
 use home::{Home, SubscribeRequest};
 use local::Local;
 
-/// One core's state.
 pub struct Shard {
     context: Context,
     local: Local,
@@ -133,7 +132,6 @@ impl Shard {
         self.outbox.lines.refill();
     }
 
-    /// What this core counts.
     #[must_use]
     pub fn metrics(&self) -> &Arc<CoreMetrics> {
         &self.context.settings.metrics

@@ -107,7 +107,6 @@ pub enum OperatorOutcome {
     Busy,
 }
 
-/// Rows of one core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRows {
     pub channels: Vec<NodeChannelRow>,

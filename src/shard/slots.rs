@@ -105,7 +105,6 @@ impl fmt::Display for ChannelSlot {
     }
 }
 
-/// A channel's entry.
 pub(super) trait Keyed {
     fn key(&self) -> &ChannelKey;
 }

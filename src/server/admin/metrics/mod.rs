@@ -298,7 +298,6 @@ metrics! {
         |_, out| out.sample(&[env!("CARGO_PKG_VERSION")], 1);
 }
 
-/// All metrics as text.
 pub(super) fn render(scrape: &Scrape<'_>, format: Format) -> String {
     let mut samples = Samples::new(format, &METRICS[0]);
     for (spec, read) in METRICS.iter().zip(READERS) {
