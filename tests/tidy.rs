@@ -11,6 +11,8 @@ mod limits;
 mod names;
 #[path = "tidy/prose.rs"]
 mod prose;
+#[path = "tidy/reading_list.rs"]
+mod reading_list;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -35,7 +35,8 @@ const LISTEN_EVERY: Duration = Duration::from_millis(500);
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Ticket keys that are in use: one seals, and all open. So a ticket can be used for its whole lifetime.
 const TICKET_KEYS: usize = 3;
-/// A warning comes so many seconds before a certificate expires.
+/// A start, and each reading of changed files, warns of a certificate that expires within so many seconds. No timer
+/// does: `ringverb_tls_certificate_expires_seconds` is for alerts between two readings.
 const EXPIRY_NOTICE_SECONDS: i64 = 14 * 86_400;
 
 /// What shows that a file has changed.

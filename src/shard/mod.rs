@@ -69,14 +69,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::app::AppIndex;
-use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::metrics::{ConnectionEnd, CoreMetrics};
 use crate::pusher::channel_name::{ChannelName, NameError};
 use crate::pusher::error_code::ErrorCode;
-use crate::pusher::socket_id::SocketId;
 use crate::slot::Slot;
 use crate::ws::violation::Violation;
 use cluster::{Cluster, Here};
@@ -236,56 +234,6 @@ impl Shard {
         payload: &[u8],
     ) {
         self.local.echo(&self.context, &mut self.outbox, key, kind, payload);
-    }
-
-    /// Publishes an encoded event to all subscribers on all cores, except `except`.
-    pub fn publish(
-        &mut self,
-        channel: ChannelKey,
-        frame: FrameBytes,
-        except: Option<SocketId>,
-        cache: bool,
-    ) {
-        if self.context.settings.cores == 1 {
-            return self.publish_here(&channel, &frame, except, cache);
-        }
-        let home = self.context.keys.home(&channel);
-        self.outbox.send_to_home(home, Mail::Publish { channel, frame, except, cache });
-    }
-
-    /// HOT. Publishes an event of a channel whose home this core is. This is the channel's only ordering point on the
-    /// node.
-    fn publish_here(
-        &mut self,
-        channel: &ChannelKey,
-        frame: &FrameBytes,
-        except: Option<SocketId>,
-        cache: bool,
-    ) {
-        debug_assert_eq!(
-            self.context.keys.home(channel),
-            self.context.core(),
-            "this core is its home"
-        );
-        let Self { context, local, home, cluster, outbox } = self;
-        let cache_ttl_seconds = (cache && channel.kind.cached)
-            .then(|| context.app(channel.app()))
-            // What was under way when the app was removed is not remembered for it.
-            .filter(|app| !app.is_removed)
-            .map(|app| app.cache_ttl_seconds);
-        if let Some(seconds) = cache_ttl_seconds {
-            home.cache_event(context, channel, frame, seconds);
-        }
-        if let Some(cluster) = cluster {
-            cluster.publish(outbox, channel, frame, except, cache_ttl_seconds);
-        }
-        if home.distribute(context, outbox, channel, frame, except) {
-            outbox.has_events = true;
-            local.deliver(&mut outbox.dirty, channel, frame, except);
-        }
-        if cache && (context.settings.verbose_errors || context.settings.debug) {
-            home.note_without_subscribers(context, outbox, channel, frame);
-        }
     }
 
     /// Mail of another core, in the order of its lane, or of this one.

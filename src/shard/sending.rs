@@ -1,17 +1,103 @@
-//! Send queues and memory, as the tick uses them.
+//! HOT: an event on its way through a core, and send queues as the flush takes them. PURE.
 //!
-//! The flush takes dirty connections and their send queues here, and reports what was sent. The worker passes on what
-//! it has measured: headroom, the reserve of HTTP, bytes of incomplete input. Every call is a line that hands on to
-//! `Local`, which owns queues, account and limits. No limits: `Local` has them. Cost: a step for each call, no
-//! allocation.
+//! An event is ordered here, at the home of its channel, and goes to each interested core once. The flush takes dirty
+//! connections and their send queues here, and reports what was sent. The worker passes on what it has measured:
+//! headroom, the reserve of HTTP, bytes of incomplete input. Owns nothing: `Home` has the interested cores, `Local` the
+//! queues and the account. Limits: those of `local/delivery.rs` and `local/memory.rs`. Cost: a publish is one look-up
+//! by key and, for each other interested core, two atomic reference counts and one mail; the other calls are a few
+//! steps without an allocation.
 
 use super::Shard;
+use super::channel_key::ChannelKey;
+use super::context::Context;
+use super::core_set::CoreSet;
+use super::home::Home;
 use super::local::connection::ConnectionKey;
 use super::local::delivery::AfterSend;
 use super::local::send_queue::SendQueue;
+use super::mail::Mail;
+use super::outbox::{Outbox, Trace};
+use crate::buffer::FrameBytes;
+use crate::pusher::socket_id::SocketId;
 use crate::slot::Slot;
 
+impl Home {
+    /// HOT. Sends an event to each interested core but this one, once. Returns whether this core is interested, too:
+    /// the caller then delivers it, because a mail to the own core would cost as much as some deliveries.
+    #[must_use]
+    pub(super) fn distribute(
+        &self,
+        context: &Context,
+        out: &mut Outbox,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+    ) -> bool {
+        out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
+        let mut is_interested = false;
+        for core in self.interested_cores(channel).iter() {
+            if core == context.core() {
+                is_interested = true;
+            } else {
+                let (channel, frame) = (channel.clone(), frame.clone());
+                out.mails.push((core, Mail::Deliver { channel, frame, except }));
+            }
+        }
+        is_interested
+    }
+
+    pub(super) fn interested_cores(&self, channel: &ChannelKey) -> CoreSet {
+        self.channels.find(channel).map_or(CoreSet::default(), |home| home.interested)
+    }
+}
+
 impl Shard {
+    /// Publishes an encoded event to all subscribers on all cores, except `except`.
+    pub fn publish(
+        &mut self,
+        channel: ChannelKey,
+        frame: FrameBytes,
+        except: Option<SocketId>,
+        cache: bool,
+    ) {
+        if self.context.settings.cores == 1 {
+            return self.publish_here(&channel, &frame, except, cache);
+        }
+        let home = self.context.keys.home(&channel);
+        self.outbox.send_to_home(home, Mail::Publish { channel, frame, except, cache });
+    }
+
+    /// HOT. Publishes an event of a channel whose home this core is. This is the channel's only ordering point on the
+    /// node.
+    pub(super) fn publish_here(
+        &mut self,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+        except: Option<SocketId>,
+        cache: bool,
+    ) {
+        debug_assert_eq!(self.context.keys.home(channel), self.context.core(), "the home");
+        let Self { context, local, home, cluster, outbox } = self;
+        let cache_ttl_seconds = (cache && channel.kind.cached)
+            .then(|| context.app(channel.app()))
+            // What was under way when the app was removed is not remembered for it.
+            .filter(|app| !app.is_removed)
+            .map(|app| app.cache_ttl_seconds);
+        if let Some(seconds) = cache_ttl_seconds {
+            home.cache_event(context, channel, frame, seconds);
+        }
+        if let Some(cluster) = cluster {
+            cluster.publish(outbox, channel, frame, except, cache_ttl_seconds);
+        }
+        if home.distribute(context, outbox, channel, frame, except) {
+            outbox.has_events = true;
+            local.deliver(&mut outbox.dirty, channel, frame, except);
+        }
+        if cache && (context.settings.verbose_errors || context.settings.debug) {
+            home.note_without_subscribers(context, outbox, channel, frame);
+        }
+    }
+
     /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that have changed.
     /// Call it once input is dealt with.
     pub fn settle(&mut self) {
@@ -20,16 +106,21 @@ impl Shard {
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
-    /// See `Local::take_dirty`.
+    /// The generation of a dirty connection, to be flushed; `None` when the connection has ended. Clears the mark. A
+    /// slot is in the list twice when it was given to another connection since: the second time there is no mark. Its
+    /// send queue is empty if `wake` has marked it.
     #[inline]
     pub fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
-        self.local.take_dirty(slot)
+        let connection = self.local.connections.get_mut(slot)?;
+        let was_dirty = std::mem::take(&mut connection.dirty);
+        debug_assert!(!connection.dirty, "it is marked again with its next frame");
+        (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 
     #[must_use]
     #[inline]
     pub fn send_queue(&self, slot: Slot) -> Option<&SendQueue> {
-        self.local.send_queue(slot)
+        self.local.connections.get(slot).map(|connection| &connection.send_queue)
     }
 
     /// See `Local::sent`.

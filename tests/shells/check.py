@@ -11,10 +11,13 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
 PREFIX = pathlib.Path(sys.argv[1]).resolve()
+# Shells write into the folder of their user.
+HOME = tempfile.TemporaryDirectory()
 SECONDS = 30
 PROMPT = "<=> "
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|[\x00-\x09\x0b-\x1f]")
@@ -35,7 +38,7 @@ class Terminal:
         path = f"{PREFIX}/bin:/usr/local/bin:/usr/bin:/bin"
         self.process, self.descriptor = pty.fork()
         if self.process == 0:
-            given = {"PATH": path, "TERM": "dumb", "HOME": str(PREFIX), "COLUMNS": "200", **environment}
+            given = {"PATH": path, "TERM": "dumb", "HOME": HOME.name, "COLUMNS": "200", **environment}
             os.execvpe(command[0], command, given)
         self.text = ""
 
@@ -87,7 +90,7 @@ class Completions(unittest.TestCase):
         )
 
     def test_fish_offers_commands_options_and_values(self):
-        environment = {**os.environ, "XDG_DATA_DIRS": f"{PREFIX}/share:/usr/share", "HOME": str(PREFIX)}
+        environment = {**os.environ, "XDG_DATA_DIRS": f"{PREFIX}/share:/usr/share", "HOME": HOME.name}
         environment["PATH"] = f"{PREFIX}/bin:{environment['PATH']}"
         for typed, expected in OFFERED:
             with self.subTest(typed):

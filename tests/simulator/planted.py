@@ -239,7 +239,7 @@ FAULTS = [
     ("an answer of another core is lost", "src/tick/gather.rs",
      "gather.answers.push(answer);\n                    gather.missing",
      "drop(answer);\n                    gather.missing"),
-    ("a slot that is listed twice is sent twice", "src/shard/local/delivery.rs",
+    ("a slot that is listed twice is sent twice", "src/shard/sending.rs",
      "let was_dirty = std::mem::take(&mut connection.dirty);",
      "let was_dirty = std::mem::replace(&mut connection.dirty, false) || true;"),
     ("http: answers in the wrong order", "src/tick/http/session.rs",

@@ -19,10 +19,9 @@ mod users;
 
 use super::channel_key::ChannelKey;
 use super::context::Context;
-use super::core_set::CoreSet;
 use super::local::memory::MemoryAccount;
 use super::mail::{Greeting, Join, Mail, Restore};
-use super::outbox::{Outbox, Trace};
+use super::outbox::Outbox;
 use super::state::ChannelState;
 use crate::app::AppIndex;
 use crate::app::WebhookKind;
@@ -192,30 +191,6 @@ impl Home {
         self.channels.cache_event(index, frame, context.now.seconds().saturating_add(seconds));
     }
 
-    /// HOT. Sends an event to each interested core but this one, once. Returns whether this core is interested, too:
-    /// the caller then delivers it, because a mail to the own core would cost as much as some deliveries.
-    #[must_use]
-    pub(super) fn distribute(
-        &self,
-        context: &Context,
-        out: &mut Outbox,
-        channel: &ChannelKey,
-        frame: &FrameBytes,
-        except: Option<SocketId>,
-    ) -> bool {
-        out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
-        let mut is_interested = false;
-        for core in self.interested_cores(channel).iter() {
-            if core == context.core() {
-                is_interested = true;
-            } else {
-                let (channel, frame) = (channel.clone(), frame.clone());
-                out.mails.push((core, Mail::Deliver { channel, frame, except }));
-            }
-        }
-        is_interested
-    }
-
     /// Sends an event to each interested core, this one included.
     pub(super) fn deliver(
         &self,
@@ -229,10 +204,6 @@ impl Home {
             let (channel, frame) = (channel.clone(), frame.clone());
             out.send_from_home(context.core(), Mail::Deliver { channel, frame, except });
         }
-    }
-
-    pub(super) fn interested_cores(&self, channel: &ChannelKey) -> CoreSet {
-        self.channels.find(channel).map_or(CoreSet::default(), |home| home.interested)
     }
 
     /// A hint for the developer of an app: no client received the event. In a cluster other nodes may have subscribers.

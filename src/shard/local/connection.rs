@@ -16,10 +16,9 @@ use crate::limits;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
-use super::send_queue::{FRAME_BYTES, SendQueue};
+use super::send_queue::SendQueue;
 pub(in crate::shard) use super::subscription::{Subscription, SubscriptionList, SubscriptionState};
 use crate::shard::channel_key::ChannelKey;
-use crate::shard::context::MemoryLimits;
 use crate::shard::slots::Slots;
 
 /// Names a connection of this core for as long as it lives; a later one in the same slot has another generation.
@@ -187,22 +186,6 @@ impl Connection {
     #[inline]
     pub(in crate::shard) fn metrics_app(&self) -> Option<AppIndex> {
         (self.app_place != AppPlace::Refused).then_some(self.app)
-    }
-
-    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
-    /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
-    #[inline]
-    pub(in crate::shard) fn try_reserve_queue(&mut self, len: usize, limits: MemoryLimits) -> bool {
-        if !self.overflowed && !self.send_queue.is_empty() {
-            self.overflowed = !self.has_queue_room(len, limits);
-        }
-        !self.overflowed
-    }
-
-    fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
-        let waiting = self.send_queue.memory_bytes() + len + FRAME_BYTES;
-        waiting <= limits.send_queue_bytes_max
-            && waiting + self.charged_bytes as usize <= limits.connection_bytes_max
     }
 
     /// Adds a subscription; its place in the list.

@@ -7,13 +7,14 @@
 //! `MemoryLimits::send_queue_bytes_max` for each connection, checked before each push.
 
 use super::Local;
-use super::send_queue::SendQueue;
+use super::connection::Connection;
+use super::send_queue::FRAME_BYTES;
 use crate::buffer::{Frame, FrameBytes};
 use crate::cause::{Cause, Detail};
 use crate::pusher::error_code;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::channel_key::ChannelKey;
-use crate::shard::context::Context;
+use crate::shard::context::{Context, MemoryLimits};
 use crate::shard::outbox::Outbox;
 use crate::slot::Slot;
 
@@ -25,6 +26,24 @@ pub enum AfterSend {
     Finish,
     /// More bytes were sent than the connection had: its stream cannot be continued.
     Fail,
+}
+
+impl Connection {
+    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
+    /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
+    #[inline]
+    fn try_reserve_queue(&mut self, len: usize, limits: MemoryLimits) -> bool {
+        if !self.overflowed && !self.send_queue.is_empty() {
+            self.overflowed = !self.has_queue_room(len, limits);
+        }
+        !self.overflowed
+    }
+
+    fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
+        let waiting = self.send_queue.memory_bytes() + len + FRAME_BYTES;
+        waiting <= limits.send_queue_bytes_max
+            && waiting + self.charged_bytes as usize <= limits.connection_bytes_max
+    }
 }
 
 impl Local {
@@ -141,21 +160,6 @@ impl Local {
             out.dirty.push(slot);
         }
         debug_assert!(self.connections[slot].dirty || self.connections[slot].blocked);
-    }
-
-    /// The generation of a dirty connection, to be flushed; `None` when the connection has ended. Clears the mark. A
-    /// slot is in the list twice when it was given to another connection since: the second time there is no mark. Its
-    /// send queue is empty if `wake` has marked it.
-    pub(in crate::shard) fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
-        let connection = self.connections.get_mut(slot)?;
-        let was_dirty = std::mem::take(&mut connection.dirty);
-        debug_assert!(!connection.dirty, "it is marked again with its next frame");
-        (was_dirty && !connection.blocked).then_some(connection.generation)
-    }
-
-    #[must_use]
-    pub(in crate::shard) fn send_queue(&self, slot: Slot) -> Option<&SendQueue> {
-        self.connections.get(slot).map(|connection| &connection.send_queue)
     }
 
     /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.

@@ -42,16 +42,25 @@ impl Systemd {
 
     /// A process that sends now has to wait.
     fn fill(&self) -> usize {
-        let sender = UnixDatagram::unbound().expect("a socket");
-        sender.set_nonblocking(true).expect("O_NONBLOCK");
-        for count in 0.. {
-            match sender.send_to(b"FILL=1", &self.path) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return count,
-                Err(error) => panic!("{error}"),
+        let mut count = 0;
+        // A sender is also stopped by its own buffer; a new one only by the queue, which systemd makes longer on its
+        // hosts.
+        loop {
+            let sender = UnixDatagram::unbound().expect("a socket");
+            sender.set_nonblocking(true).expect("O_NONBLOCK");
+            let mut sent = 0;
+            loop {
+                match sender.send_to(b"FILL=1", &self.path) {
+                    Ok(_) => sent += 1,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                }
             }
+            if sent == 0 {
+                return count;
+            }
+            count += sent;
         }
-        unreachable!("a queue has an end")
     }
 }
 
