@@ -63,6 +63,8 @@ pub struct ChannelRow {
     pub users: u32,
 }
 
+const _: () = assert!(size_of::<ChannelRow>() <= 24, "an answer has 20,000 of them");
+
 /// A connection as a list shows it.
 #[derive(Clone, Debug)]
 pub struct ConnectionRow {

@@ -59,7 +59,7 @@ pub use node_message::{
 };
 pub use operator::{
     NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows, OPERATOR_ORDERS_MAX,
-    OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
+    ORDER_TIME_MS, OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
 };
 pub use outbox::{GatherAnswer, Observation, Outbox, RefusalNote, Trace};
 pub use query::{Answer, Described, MessageCounts, NodeQuestion, Question, Traffic};

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Ringverb\Laravel\Health;
 
+use Illuminate\Container\Container;
 use Spatie\Health\Checks\Check;
 use Spatie\Health\Checks\Result;
 
@@ -12,7 +13,7 @@ final class RingverbCheck extends Check
 {
     public function run(): Result
     {
-        $probe = app(ServerProbe::class);
+        $probe = Container::getInstance()->make(ServerProbe::class);
         $problem = $probe->problem();
         $result = Result::make();
 
