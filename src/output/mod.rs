@@ -167,6 +167,20 @@ pub(crate) fn queued_log_bytes() -> QueuedBytes {
     OUTPUT.get().map_or_else(QueuedBytes::default, |output| output.log().queued_bytes())
 }
 
+/// The same of printed events: 0 if none are printed, because standard output has the log then.
+#[must_use]
+pub(crate) fn queued_printed_bytes() -> QueuedBytes {
+    let lane = OUTPUT.get().and_then(Output::printed);
+    lane.map_or_else(QueuedBytes::default, OutputLane::queued_bytes)
+}
+
+/// Printed events that were lost since the start.
+#[must_use]
+pub(crate) fn lost_printed() -> u64 {
+    let lost = OUTPUT.get().and_then(Output::printed).map(OutputLane::lost_in_all);
+    lost.map_or(0, |lost| lost.queue_full + lost.write_failed)
+}
+
 /// Whether the log is lines of JSON.
 #[must_use]
 pub(crate) fn is_json() -> bool {
@@ -323,6 +337,11 @@ fn loss_sentence(what: &str, losses: LostLines) -> String {
 impl Output {
     fn log(&self) -> &OutputLane {
         if self.prints_events { &self.stderr } else { &self.stdout }
+    }
+
+    /// The stream of printed events.
+    fn printed(&self) -> Option<&OutputLane> {
+        self.prints_events.then_some(&self.stdout)
     }
 
     fn log_line(&self, line: &[u8], budget: Option<&RateBudget>) {
