@@ -102,7 +102,6 @@ pub struct App {
     /// Close connections that have neither signed in nor joined a private or presence channel within this time
     /// (docs/PROTOCOL.md rule 44), in seconds; `None` lets them stay.
     pub authorize_within_seconds: Option<u32>,
-    /// Endpoints that receive events.
     pub webhooks: Vec<Webhook>,
     /// Events in one batch request; `None` is unlimited.
     pub batch_events_max: Option<u32>,

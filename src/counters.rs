@@ -46,15 +46,12 @@ impl ByKind {
 pub(crate) struct WebhookCounters {
     /// Events that a worker had no room for in its ring. These count once, whatever the number of endpoints.
     pub dropped_by_workers: Counter,
-    /// The same by kind.
     pub dropped_by_workers_of: ByKind,
     /// Events that found the endpoint's queue full, or no thread to send them.
     pub dropped_at_queues: Counter,
-    /// The same by kind.
     pub dropped_at_queues_of: ByKind,
     /// Events that the backend refused, and that are not tried again.
     pub given_up: Counter,
-    /// The same by kind.
     pub given_up_of: ByKind,
     /// Events that were still waiting when the server ended.
     pub lost_at_end: Counter,

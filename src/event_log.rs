@@ -43,7 +43,6 @@ impl EventLogKind {
     }
 }
 
-/// Something that happened.
 #[derive(Clone, Debug)]
 pub(crate) struct EventLogEntry {
     pub unix_ms: u64,

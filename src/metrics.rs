@@ -21,7 +21,6 @@ pub const CHANNEL_TYPES: [&str; 4] = ["public", "private", "presence", "user"];
 /// How long a high-water mark looks back, in seconds: so much to twice as much.
 pub const WINDOW_SECONDS: u32 = 30;
 
-/// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionEnd {
     /// The client sent a close frame.

@@ -45,7 +45,6 @@ impl HeaderFault {
     }
 }
 
-/// A complete header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
     /// `None`: the peer speaks for itself.
@@ -54,7 +53,6 @@ pub struct ProxyHeader {
     pub used: usize,
 }
 
-/// Reads one header.
 #[derive(Clone, Debug)]
 pub struct ProxyHeaderReader {
     accepted_versions: [bool; 2],

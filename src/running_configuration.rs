@@ -63,5 +63,4 @@ impl SentConfiguration {
     }
 }
 
-/// The configuration in use.
 pub(crate) type CurrentConfiguration = LatestValue<Arc<RunningConfiguration>>;

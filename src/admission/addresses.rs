@@ -66,7 +66,6 @@ fn inverse(odd: u64) -> u64 {
     (0..5).fold(odd, |found, _| found.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(found))))
 }
 
-/// Open connections by client.
 #[derive(Debug)]
 pub struct ConnectionTable {
     seed: u64,

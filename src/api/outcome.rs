@@ -32,7 +32,6 @@ pub struct RequestContext<'a> {
     pub verbose_errors: bool,
     /// Lines may be long: they have the text that should have been signed.
     pub debug: bool,
-    /// What this core counts.
     pub metrics: &'a CoreMetrics,
 }
 

@@ -25,7 +25,6 @@ pub struct Admin {
     pub token: Option<Secret>,
 }
 
-/// Where it listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminPlace {
     Off,

@@ -47,7 +47,6 @@ use crate::app::{App, Secret};
 /// All options, merged and checked. Values are in the unit their name ends with.
 #[derive(Debug)]
 pub struct Config {
-    /// Address to listen on.
     pub host: IpAddr,
     /// TCP port to listen on; 0 lets the kernel choose.
     pub port: u16,

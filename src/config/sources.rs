@@ -42,7 +42,6 @@ pub struct Sources {
 /// Where the configuration was looked for, for the start message.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// The working directory.
     pub folder: String,
     /// The files that were read, as they were named.
     pub read: Vec<String>,

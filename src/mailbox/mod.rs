@@ -342,7 +342,6 @@ impl<M> Mailbox<M> {
         true
     }
 
-    /// This core's doorbell.
     #[must_use]
     pub fn doorbell(&self) -> &Doorbell {
         debug_assert!(self.core < self.cores(), "it is one of all");

@@ -57,7 +57,6 @@ impl Histogram {
         self.sum.add(value);
     }
 
-    /// The values so far.
     #[must_use]
     pub fn read(&self) -> Observed {
         Observed { counts: self.counts.iter().map(Tally::get).collect(), sum: self.sum.get() }

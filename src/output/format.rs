@@ -212,7 +212,6 @@ mod tests {
         lines.try_iter().map(|line| String::from_utf8(line).expect("UTF-8")).collect()
     }
 
-    /// What follows the time.
     fn rest(line: &str) -> &str {
         line.split_once("Z ").expect("a time").1
     }

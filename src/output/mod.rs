@@ -67,7 +67,6 @@ struct Output {
     access_budget: RateBudget,
 }
 
-/// How to write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutputSettings {
     /// Standard output is for events alone.
@@ -166,6 +165,20 @@ pub(crate) fn lost_lines() -> LostLines {
 #[must_use]
 pub(crate) fn queued_log_bytes() -> QueuedBytes {
     OUTPUT.get().map_or_else(QueuedBytes::default, |output| output.log().queued_bytes())
+}
+
+/// The same of printed events: 0 if none are printed, because standard output has the log then.
+#[must_use]
+pub(crate) fn queued_printed_bytes() -> QueuedBytes {
+    let lane = OUTPUT.get().and_then(Output::printed);
+    lane.map_or_else(QueuedBytes::default, OutputLane::queued_bytes)
+}
+
+/// Printed events that were lost since the start.
+#[must_use]
+pub(crate) fn lost_printed() -> u64 {
+    let lost = OUTPUT.get().and_then(Output::printed).map(OutputLane::lost_in_all);
+    lost.map_or(0, |lost| lost.queue_full + lost.write_failed)
 }
 
 /// Whether the log is lines of JSON.
@@ -283,7 +296,6 @@ fn loss_report(format: format::LineFormat) -> LossReport {
     Box::new(move |losses| Reported::Here(loss_line(format, "log lines", losses)))
 }
 
-/// The line about losses.
 fn loss_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u8> {
     let text = loss_sentence(what, losses);
     if !format.is_json {
@@ -325,6 +337,11 @@ fn loss_sentence(what: &str, losses: LostLines) -> String {
 impl Output {
     fn log(&self) -> &OutputLane {
         if self.prints_events { &self.stderr } else { &self.stdout }
+    }
+
+    /// The stream of printed events.
+    fn printed(&self) -> Option<&OutputLane> {
+        self.prints_events.then_some(&self.stdout)
     }
 
     fn log_line(&self, line: &[u8], budget: Option<&RateBudget>) {

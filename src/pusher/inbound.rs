@@ -89,7 +89,6 @@ pub struct ChannelData {
 pub struct UserId {
     /// As JSON, with quotes if the app wrote quotes.
     pub json: Box<str>,
-    /// As text.
     pub text: Box<str>,
 }
 

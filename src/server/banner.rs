@@ -155,7 +155,6 @@ const BADGE: &str = "\x1b[37;44m";
 const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
-/// The whole message.
 pub(super) fn render(
     started: &Started,
     summary: &Summary,

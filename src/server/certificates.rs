@@ -51,7 +51,6 @@ struct FileStamp {
 /// Of all files, in order; `None`: it cannot be read.
 type Stamps = Vec<Option<FileStamp>>;
 
-/// The certificates in use.
 pub(super) struct Certificates {
     options: TlsOptions,
     identities: Vec<Identity>,

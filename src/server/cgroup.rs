@@ -161,7 +161,6 @@ fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<CgroupFold
     folders
 }
 
-/// A mounted hierarchy.
 struct Mount {
     version: Version,
     /// The group that is visible at `mount_point`, as the process sees it.

@@ -17,7 +17,6 @@ const RED: &str = "\x1b[31m";
 const GRAY: &str = "\x1b[90m";
 const PLAIN: &str = "\x1b[0m";
 
-/// How to show it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
     pub(super) color: bool,

@@ -77,7 +77,6 @@ impl MemoryBudget {
         resident > until
     }
 
-    /// Takes a measurement.
     pub(super) fn measure(
         &mut self,
         now_ms: u64,

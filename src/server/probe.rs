@@ -102,7 +102,6 @@ fn write_bind(
     }
 }
 
-/// What was found.
 #[derive(Debug)]
 pub(super) struct KernelFacts {
     pub(super) kernel: String,

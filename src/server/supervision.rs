@@ -54,7 +54,6 @@ fn watchdog_of(micros: &str, process: Option<&str>, own: u32) -> Option<Duration
     is_meant.then(|| Duration::from_micros(micros))
 }
 
-/// Feeds the watchdog.
 pub(super) struct Watchdog {
     /// Between two looks; workers tick at least once a second.
     pub(super) interval: Option<Duration>,

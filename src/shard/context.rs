@@ -19,7 +19,6 @@ pub struct Settings {
     pub apps: Arc<Apps>,
     /// The same on all cores of a process: it decides a channel's home.
     pub channel_hash_seed: u64,
-    /// Bounds of each connection.
     pub memory: MemoryLimits,
     /// Connections to reserve room for: address space, not memory.
     pub connections_reserved: usize,
@@ -37,7 +36,6 @@ pub struct Settings {
     pub pace: Pace,
     /// For how long a topic without a subscriber stays subscribed, in beats.
     pub topic_idle_seconds: u32,
-    /// What this core counts.
     pub metrics: Arc<CoreMetrics>,
 }
 

@@ -10,6 +10,8 @@ use crate::limits;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CoreSet([u64; 2]);
 
+const _: () = assert!(8 * size_of::<CoreSet>() >= limits::WORKERS_MAX, "a bit for each core");
+
 impl CoreSet {
     pub(super) fn insert(&mut self, core: u16) {
         self.0[usize::from(core >> 6)] |= 1 << (core & 63);

@@ -53,7 +53,6 @@ pub enum Mail {
         channel: ChannelKey,
         connection: ConnectionKey,
         ticket: u32,
-        /// The sending core.
         core: u16,
         join: Option<Box<Join>>,
     },

@@ -59,7 +59,7 @@ pub use node_message::{
 };
 pub use operator::{
     NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows, OPERATOR_ORDERS_MAX,
-    OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
+    ORDER_TIME_MS, OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
 };
 pub use outbox::{GatherAnswer, Observation, Outbox, RefusalNote, Trace};
 pub use query::{Answer, Described, MessageCounts, NodeQuestion, Question, Traffic};
@@ -82,7 +82,6 @@ use context::Context;
 use home::{Home, SubscribeRequest};
 use local::Local;
 
-/// One core's state.
 pub struct Shard {
     context: Context,
     local: Local,
@@ -133,7 +132,6 @@ impl Shard {
         self.outbox.lines.refill();
     }
 
-    /// What this core counts.
     #[must_use]
     pub fn metrics(&self) -> &Arc<CoreMetrics> {
         &self.context.settings.metrics

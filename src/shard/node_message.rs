@@ -43,7 +43,6 @@ pub struct NodeSnapshot {
     pub pending_leaves: Vec<Option<Box<str>>>,
     /// The user whose own channel it is has signed in there.
     pub online: bool,
-    /// It has subscribers.
     pub occupied: bool,
     /// How many. Set only for apps that count subscriptions.
     pub count: u32,

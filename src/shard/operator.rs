@@ -18,7 +18,7 @@ pub(super) const ANSWER_BYTES_MAX: usize = 96 << 10;
 pub const OPERATOR_ORDERS_MAX: usize = 32;
 /// Time from the arrival of a question to its last slice, in milliseconds. The node that asks waits 1,500
 /// (`tick/gather.rs`), and question and answer need some of that.
-pub(super) const ORDER_TIME_MS: u64 = 1_000;
+pub const ORDER_TIME_MS: u64 = 1_000;
 
 /// What an operator asks, or wants, of the nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,6 @@ pub enum OperatorOutcome {
     Busy,
 }
 
-/// Rows of one core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRows {
     pub channels: Vec<NodeChannelRow>,

@@ -29,13 +29,20 @@ use crate::text::shown;
 /// What came back for a question this core asked.
 #[derive(Debug)]
 pub enum GatherAnswer {
-    /// A core's answer.
-    Core { id: u32, answer: Answer },
+    Core {
+        id: u32,
+        answer: Answer,
+    },
     /// So many nodes will answer, too.
-    Nodes { id: u32, count: u32 },
+    Nodes {
+        id: u32,
+        count: u32,
+    },
     /// The answers of the cores of one node.
-    Node { id: u32, answers: Vec<Answer> },
-    /// No other node will.
+    Node {
+        id: u32,
+        answers: Vec<Answer>,
+    },
     NodesGone,
 }
 

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
-/// One open connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionState {
     /// The id of its app.

@@ -15,10 +15,13 @@ use hashbrown::HashMap;
 use super::kernel::SessionKey;
 use crate::clock::Moment;
 use crate::metrics::CoreMetrics;
-use crate::shard::{Answer, ApiMessage, ClusterOutbox, GatherAnswer, SessionId, ToCluster};
+use crate::shard::{
+    Answer, ApiMessage, ClusterOutbox, GatherAnswer, ORDER_TIME_MS, SessionId, ToCluster,
+};
 
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
+const _: () = assert!(ORDER_TIME_MS < NODES_TIME_MS, "a node that asks has the answer in time");
 /// Questions of other nodes in progress at a time. A further one is not answered: the node that asks goes on without
 /// this one.
 const NODE_QUESTIONS_MAX: usize = 1_024;

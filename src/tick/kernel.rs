@@ -45,7 +45,6 @@ pub enum Token {
     Lost,
 }
 
-/// One report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelEvent {
     pub token: Token,

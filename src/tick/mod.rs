@@ -202,7 +202,6 @@ impl<K: Kernel> Core<K> {
         if self.paused { Ok(()) } else { self.shard.check_sides_agree() }
     }
 
-    /// Connections that speak HTTP.
     #[must_use]
     pub fn http_sessions(&self) -> usize {
         self.reactor.sessions.len()

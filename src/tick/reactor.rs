@@ -115,7 +115,6 @@ pub struct Reactor<K: Kernel> {
     pub(super) accept_resumes_at: Moment,
     /// The listener from which the next tick accepts first.
     pub(super) first_listener: usize,
-    /// Completions to deal with.
     events: Vec<KernelEvent>,
     /// Readable sockets of this tick, in the order in which they became so. Each connection is in `ready` or in
     /// `unread` at most once, so both are bounded by the number of connections.

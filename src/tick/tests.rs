@@ -25,7 +25,6 @@ struct Scripted {
     seen: fn(&[u8]),
     /// Connections that wait at each listener.
     waiting: [u32; 2],
-    /// The time.
     now: u64,
     /// The time that a read takes.
     read_ns: u64,

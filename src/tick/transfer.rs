@@ -47,7 +47,6 @@ pub struct TransferredSession<'a, S> {
     pub served: bool,
     /// Received bytes of the next request.
     pub input: &'a [u8],
-    /// Its TLS.
     pub secure: Option<Box<SecureState>>,
 }
 

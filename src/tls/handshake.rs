@@ -66,7 +66,6 @@ pub struct Handshake {
     has_begun: bool,
 }
 
-/// What rustls wants next.
 enum Pumped {
     NextRecord,
     Done,

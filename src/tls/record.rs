@@ -40,7 +40,6 @@ pub enum RecordEvent {
     Failed(u8),
 }
 
-/// An established connection.
 pub struct RecordLayer {
     sending: Direction,
     receiving: Direction,

@@ -41,7 +41,6 @@ pub trait SecureChannel: Sized {
     /// `None`: no channel can be made.
     fn accept(acceptor: &Self::Acceptor) -> Option<Self>;
 
-    /// The handshake is complete.
     fn is_established(&self) -> bool;
 
     /// Memory that it has allocated.
@@ -76,7 +75,6 @@ pub trait SecureChannel: Sized {
     fn import(bytes: &[u8]) -> Option<Self>;
 }
 
-/// Bytes that wait.
 #[derive(Default)]
 struct RecordBacklog {
     /// The beginning of a record.

@@ -76,7 +76,6 @@ impl KeyType for TicketKeyBytes {
     }
 }
 
-/// Makes and opens tickets.
 pub struct Tickets {
     keys: Vec<([u8; NAME_BYTES], LessSafeKey)>,
     lifetime_seconds: u32,

@@ -30,7 +30,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Addresses of one name that are tried (`ResolvedSocketAddrs` has that many places).
 const ADDRESSES_MAX: usize = 16;
 
-/// Why a request failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DeliveryFailure {
     /// An answer, but not 2xx; and its `Retry-After`, if that is a number of seconds.

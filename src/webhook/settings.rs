@@ -22,7 +22,6 @@ pub(super) const ALL_OPEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 /// What is configured, and what only tests change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WebhookSettings {
-    /// Time for one request.
     pub timeout: Duration,
     /// Time from the first attempt after which an event is given up.
     pub retry: Duration,

@@ -39,7 +39,6 @@ enum InspectionPurpose {
     },
 }
 
-/// What came of it.
 enum FinishedWork {
     Found(Box<InspectionReply>),
     Ended(AccessEnd),

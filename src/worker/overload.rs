@@ -15,7 +15,6 @@ const HTTP_RESERVE_DIVISOR: u64 = 16;
 /// Slots searched for heavy connections at one measurement: 1 to 2 ms.
 const SLOTS_PER_SHED: usize = 1 << 16;
 
-/// One worker's part.
 #[derive(Default)]
 pub(super) struct MemoryGuard {
     address_slots: AddressSlots,

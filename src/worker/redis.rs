@@ -49,12 +49,10 @@ const END_MS: u64 = 500;
 enum RedisState {
     /// The next attempt is due at this moment.
     Pausing(Moment),
-    /// A thread connects.
     Calling(Receiver<io::Result<TcpStream>>),
     Serving(OwnedFd),
 }
 
-/// One worker's connection.
 pub(super) struct RedisConnection {
     session: ClusterSession,
     state: RedisState,

@@ -21,7 +21,6 @@ mod tests;
 /// First allocation for a message in pieces; smaller ones would only be grown again.
 const MESSAGE_CAPACITY_MIN: usize = 64;
 
-/// Whether to read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Flow {

@@ -24,7 +24,6 @@ pub(super) const QUOTED_MAX: usize = 200;
 /// Seconds in which Redis sends nothing although it owes a reply, after which the session ends.
 pub(super) const SILENT_SECONDS: u32 = 5;
 
-/// Why a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// Redis does not let us in.

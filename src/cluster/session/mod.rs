@@ -81,7 +81,6 @@ impl Default for SessionLimits {
     }
 }
 
-/// How to log in.
 #[derive(Clone, Debug, Default)]
 pub struct Login {
     pub username: Option<String>,
@@ -134,7 +133,6 @@ pub struct ClusterSession {
     pub dropped: u64,
     /// Messages that were sent again for sessions that had missed them.
     retransmitted: u64,
-    /// Lines for the log.
     pub notes: Vec<String>,
 }
 

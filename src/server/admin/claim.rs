@@ -37,7 +37,6 @@ impl Claimed {
         }
     }
 
-    /// For the start message.
     pub(in crate::server) fn describe(&self, admin: &Admin) -> String {
         match self {
             Self::Off => String::new(),

@@ -22,7 +22,6 @@ use crate::server::{own_file, port};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// A socket that listens.
 pub(in crate::server) struct AdminListener {
     pub(super) socket: Socket,
     pub(super) place: AdminPlace,

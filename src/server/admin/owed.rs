@@ -30,7 +30,6 @@ pub(super) struct OwedAnswers {
     has_ended_changes: AtomicBool,
     /// Because another process serves.
     is_taken_over: AtomicBool,
-    /// Connections without an answer.
     open: AtomicUsize,
     /// Of these, those that have sent something.
     begun_count: AtomicUsize,
@@ -80,7 +79,6 @@ impl OwedAnswers {
         self.is_accepting.store(false, Ordering::SeqCst);
     }
 
-    /// A connection was accepted.
     pub(super) fn add_connection(self: &Arc<Self>) -> OwedAnswer {
         self.open.fetch_add(1, Ordering::SeqCst);
         OwedAnswer { owed: self.clone(), note_begun: Cell::new(false) }

@@ -57,7 +57,6 @@ pub(super) struct AdminState {
     resident: Option<Resident>,
     /// It is not a socket file, whose permissions say who may connect.
     is_tcp: bool,
-    /// To the main thread.
     orders: Sender<Order>,
     pending_reload: PendingReload,
     owed: Arc<OwedAnswers>,

@@ -24,7 +24,6 @@ use crate::config::admin::AdminPlace;
 use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::server::takeover::Order;
 
-/// The running admin listener.
 pub(in crate::server) struct AdminServer {
     pub(super) listener: Arc<AdminListener>,
     pub(super) owed: Arc<OwedAnswers>,

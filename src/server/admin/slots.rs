@@ -18,7 +18,6 @@ use socket2::Socket;
 
 use crate::http1::response::Response;
 
-/// Connections at a time.
 pub(super) const CONNECTIONS_MAX: usize = 32;
 
 #[derive(Debug, Default)]
@@ -107,7 +106,6 @@ impl AdminConnection {
         self.entry.has_slot.get()
     }
 
-    /// Its answer is sent.
     pub(super) fn is_answered(&self) {
         self.entry.is_answered.set(true);
         if self.entry.has_slot.get() {

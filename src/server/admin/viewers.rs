@@ -26,7 +26,6 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 /// What a viewer wants to see.
 #[derive(Debug, Default)]
 pub(super) struct ViewFilter {
-    /// Id of an app.
     app: Option<Box<str>>,
     /// Names of channels contain it.
     channel: Option<Box<str>>,
@@ -103,7 +102,6 @@ fn bytes_of(event: &EventLogEntry) -> usize {
 
 pub(super) struct Viewers {
     event_log: Arc<EventLog>,
-    /// The apps in use.
     apps: Box<dyn Fn() -> Arc<Apps>>,
     queues: RefCell<Vec<Rc<ViewQueue>>>,
     /// Events that the threads had no room for.

@@ -76,7 +76,6 @@ pub(super) fn table(apps: &[Table]) -> Table {
     Table::from_iter([("apps".to_owned(), Value::Array(apps))])
 }
 
-/// The content as text.
 pub(super) fn text(table: &Table) -> Result<String, String> {
     let text = toml::to_string(table)
         .map_err(|error| format!("the apps cannot be written as TOML: {error}"))?;

@@ -104,7 +104,6 @@ pub(super) struct Origin {
 /// What a change acts on.
 pub(super) struct Changer {
     pub(super) origin: Origin,
-    /// The values in use.
     server: Values,
     apps: Vec<Values>,
     is_development: bool,

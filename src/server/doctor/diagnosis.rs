@@ -21,7 +21,6 @@ use crate::limits::DESCRIPTORS_MAX;
 use crate::pusher::json::write_string;
 use crate::server::resources::Resources;
 
-/// What was found.
 #[derive(Debug)]
 pub(in crate::server) struct DoctorReport {
     connections: u64,

@@ -18,7 +18,6 @@ pub(in crate::server) enum Verdict {
     Problem,
 }
 
-/// One fact.
 #[derive(Debug)]
 pub(in crate::server) struct Finding {
     pub(in crate::server) verdict: Verdict,

@@ -103,7 +103,6 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// A process that listens.
 pub(in crate::server) struct Holder {
     process: u32,
     program: String,

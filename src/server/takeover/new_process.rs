@@ -17,7 +17,6 @@ pub(in crate::server) struct NewProcess {
     pub(super) stream: UnixStream,
     pub(in crate::server) nonce: u64,
     pub(in crate::server) workers: usize,
-    /// Its id.
     pub(in crate::server) process: i32,
     /// Reports the outcome to the task of the offer: a byte if the new process has everything, else only the end.
     pub(super) outcome: UnixStream,

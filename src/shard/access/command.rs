@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::app::AppIndex;
 use crate::pusher::socket_id::SocketId;
 
-/// Whose access ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessTarget {
     /// All connections of a user.
@@ -18,7 +17,6 @@ pub enum AccessTarget {
     Socket(SocketId),
 }
 
-/// How it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessAction {
     /// Close with 4009: clients do not come back by themselves.

@@ -84,6 +84,8 @@ pub enum ToCluster {
     },
 }
 
+const _: () = assert!(size_of::<ToCluster>() <= 120, "a tick may have 262,144: 31 MB");
+
 /// Effects for the session, in order. The session takes them in each tick.
 ///
 /// Limit: `limits::CLUSTER_EFFECTS_MAX`. Over it effects are discarded and counted, and the session begins again: a new

@@ -60,6 +60,9 @@ const SWEEPS_MAX: usize = 16_384;
 /// Dead nodes that are remembered, in case they send something again.
 const DEAD_MAX: usize = 256;
 
+const _: () = assert!(ANSWER_SECONDS < LEASE_SECONDS, "a wait ends before a silent node is dead");
+const _: () = assert!(DEAD_MAX <= NODES_MAX && NODES_MAX <= SWEEPS_MAX, "nodes have sessions");
+
 /// One core's view of the cluster.
 #[derive(Debug)]
 pub(super) struct Cluster {

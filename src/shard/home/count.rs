@@ -41,7 +41,6 @@ pub(in crate::shard) struct CountTable {
 struct ChannelCounts {
     /// Few cores have subscribers of one channel, or all have: a list serves both.
     counts_by_core: Vec<(u16, u32)>,
-    /// Subscribers on other nodes.
     count_on_other_nodes: u64,
     last_sent_count: u64,
     sent_seconds: u32,
@@ -146,7 +145,6 @@ impl CountTable {
         Ok(())
     }
 
-    /// Subscribers on this node.
     pub(super) fn count_on_this_node(&self, index: ChannelSlot) -> u64 {
         self.counts.get(&index).map_or(0, ChannelCounts::count_on_this_node)
     }

@@ -36,6 +36,8 @@ pub(in crate::shard) struct Member {
     pub(in crate::shard) nodes: u32,
 }
 
+const _: () = assert!(size_of::<Member>() <= 40, "a presence channel has one for each user");
+
 impl Member {
     /// `user_info` as JSON.
     pub(in crate::shard) fn user_info(&self) -> &str {
@@ -200,7 +202,7 @@ impl Home {
             }
         };
         debug_assert!(
-            self.channels.get(index).user_ids().any(|id| *id == *join.user.text),
+            self.channels.get(index).has_user(&join.user.text),
             "the user is in the roster"
         );
         if !is_first_here {
@@ -378,7 +380,7 @@ impl Home {
         self.deliver(context, out, channel, &frame, None);
         self.channels.drop_if_unused(index);
         debug_assert!(
-            self.channels.find(channel).is_none_or(|home| home.user_ids().all(|id| id != user_id)),
+            self.channels.find(channel).is_none_or(|home| !home.has_user(user_id)),
             "the user is in the roster no longer"
         );
     }

@@ -44,6 +44,7 @@ pub(in crate::shard) struct HomeChannel {
 }
 
 const _: () = assert!(size_of::<HomeChannel>() <= 64);
+const _: () = assert!(size_of::<HomeChannel>() + size_of::<Cached>() <= CACHED_EVENT_BYTES);
 
 impl HomeChannel {
     /// The cached event, unless it is too old.
@@ -57,6 +58,10 @@ impl HomeChannel {
 
     pub(in crate::shard) fn user_count(&self) -> usize {
         self.roster.as_ref().map_or(0, |roster| roster.len())
+    }
+
+    pub(in crate::shard) fn has_user(&self, user_id: &str) -> bool {
+        self.roster.as_ref().is_some_and(|roster| roster.contains(user_id))
     }
 
     pub(in crate::shard) fn key(&self) -> &ChannelKey {

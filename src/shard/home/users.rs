@@ -26,6 +26,8 @@ struct HomeUser {
     watching: CoreSet,
 }
 
+const _: () = assert!(size_of::<HomeUser>() <= 32, "one for each user");
+
 /// Users whose home this core is, by their own channel.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct HomeUsers(HashMap<ChannelKey, HomeUser, foldhash::fast::FixedState>);

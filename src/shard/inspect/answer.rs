@@ -8,7 +8,9 @@
 
 use std::cmp::Reverse;
 
-use super::{ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection, Inspector};
+use super::{
+    CHANNEL_ROWS_MAX, ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection, Inspector,
+};
 use crate::app::Apps;
 use crate::clock::Moment;
 use crate::shard::Shard;
@@ -25,6 +27,7 @@ use crate::shard::query::Answer;
 const ROW_NUMBERS_BYTES: usize = 48;
 /// Rows that fit into an answer, if their texts are empty.
 const ANSWER_ROWS_MAX: usize = ANSWER_BYTES_MAX / ROW_NUMBERS_BYTES;
+const _: () = assert!(ANSWER_ROWS_MAX <= CHANNEL_ROWS_MAX, "fewer than for this node's operator");
 /// Bytes of an address and a port as text, at most: `[` and 39 characters, `]:` and a port.
 const ADDRESS_BYTES_MAX: usize = 47;
 

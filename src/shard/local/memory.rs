@@ -11,7 +11,9 @@
 //! Cost: a charge or a discharge is a few additions, no allocation and no atomic operation.
 
 use super::Local;
+use super::channel_table::LocalChannel;
 use super::connection::ConnectionKey;
+use super::connection::{Extras, Subscription};
 use super::refuse::Denial;
 use super::send_queue::FRAME_BYTES;
 use crate::cause::{Cause, Detail};
@@ -28,6 +30,12 @@ const SUBSCRIPTION_BYTES: usize = 288;
 const MEMBER_BYTES: usize = 128;
 /// Memory of a watched or signed-in user beside the id.
 const USER_BYTES: usize = 192;
+
+const _: () = assert!(
+    size_of::<Subscription>() + 2 * size_of::<LocalChannel>() <= SUBSCRIPTION_BYTES,
+    "it pays for its entries; that of the home is as large as that of the core"
+);
+const _: () = assert!(size_of::<Extras>() <= USER_BYTES, "a sign-in pays for its entry");
 
 pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) -> u32 {
     let member = member.map_or(0, |(user, info)| {

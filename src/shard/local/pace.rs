@@ -25,7 +25,6 @@ const WEBHOOK_COST: u32 = 4;
 /// Milliseconds that a connection waits for Redis at most before it may change something again.
 const CONGESTED_MS: u64 = 1_000;
 
-/// One connection's bucket.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     generation: u32,

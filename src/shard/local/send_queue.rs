@@ -32,6 +32,8 @@ pub struct SendQueue {
     bytes: u32,
 }
 
+const _: () = assert!(size_of::<SendQueue>() <= 24, "each connection has one");
+
 impl SendQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -275,7 +275,6 @@ impl Local {
         index
     }
 
-    /// The home's answer.
     pub(in crate::shard) fn on_subscribed(
         &mut self,
         context: &Context,

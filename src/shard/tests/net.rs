@@ -296,7 +296,6 @@ impl Net {
     }
 }
 
-/// Takes server frames apart.
 fn frames(mut bytes: &[u8]) -> Vec<Received> {
     let mut received = Vec::new();
     while let [first, second, rest @ ..] = bytes {

@@ -9,12 +9,10 @@ use super::{Http, LinePeer};
 use crate::app::AppIndex;
 use crate::http1::request::Request;
 
-/// Lines of one tick.
 const LINES_MAX: usize = 256;
 /// Bytes of a path that are kept.
 const PATH_BYTES_MAX: usize = 200;
 
-/// An answered request.
 #[derive(Debug)]
 pub struct AccessLine {
     pub app: Option<AppIndex>,

@@ -85,7 +85,6 @@ pub struct Http {
     pub draining: bool,
     /// `/up` answers 503; everything else is served.
     pub unready: bool,
-    /// Connections are accepted.
     pub accepts: bool,
     /// Connections are being transferred to another process: sessions stop between two requests.
     pub(super) is_transferring: bool,
@@ -103,7 +102,6 @@ pub struct Http {
     pub(super) congested: VecDeque<SessionKey>,
     /// Sessions whose answer waits until their mail is in the rings, in order.
     pub(super) awaiting_mail_in_rings: VecDeque<SessionKey>,
-    /// What this core counts.
     pub(super) metrics: Arc<CoreMetrics>,
 }
 

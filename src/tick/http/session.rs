@@ -38,7 +38,6 @@ pub(in crate::tick) enum Step {
     Upgrade(Upgrade),
 }
 
-/// A handshake that succeeds.
 pub(in crate::tick) struct Upgrade {
     pub(in crate::tick) accept: AcceptKey,
     /// An error is sent on the WebSocket, because browsers cannot read the body of a failed upgrade (docs/PROTOCOL.md
@@ -72,11 +71,9 @@ pub(in crate::tick) enum Timer {
     TlsHandshake,
     /// A whole request, from its first byte on (docs/PROTOCOL.md rule 17).
     Request,
-    /// The next request.
     KeepAlive,
     /// The client reads its answer.
     Answer,
-    /// The other cores answer.
     Cores,
     /// The client closes after the last answer.
     Discard,
@@ -87,12 +84,13 @@ const DISCARD_SECONDS: u32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HttpState {
-    /// Requests are read.
     Reading,
     /// A request waits (`Work::pending`).
     Waiting,
     /// The last answer is being sent. `in_order`: it follows a complete request, so no further input is expected.
-    Closing { in_order: bool },
+    Closing {
+        in_order: bool,
+    },
     /// Input is discarded until the client closes.
     Discarding,
 }
@@ -195,7 +193,6 @@ impl Session {
         self.work.as_ref().map_or(&[], |work| work.unsent())
     }
 
-    /// Adds received bytes.
     pub(in crate::tick) fn take(&mut self, bytes: &[u8], spare: &mut Spare, rules: &super::Rules) {
         if self.state == HttpState::Discarding {
             return;

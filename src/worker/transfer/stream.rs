@@ -52,7 +52,6 @@ pub(crate) fn check_user(peer: &UnixStream) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
-/// The sending end.
 pub(super) struct Outgoing<'a> {
     stream: UnixStream,
     bytes: Vec<u8>,
@@ -118,7 +117,6 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// The receiving end.
 pub(super) struct Incoming {
     stream: UnixStream,
     bytes: Vec<u8>,

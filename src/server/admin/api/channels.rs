@@ -31,11 +31,9 @@ enum ChannelOrder {
 /// What the nodes have of a channel.
 #[derive(Debug, Default)]
 struct ChannelSums {
-    /// Subscribers on this node.
     subscribers: u32,
     users: u32,
     on_other_nodes: u64,
-    /// Other nodes with subscribers.
     nodes: Vec<u64>,
 }
 

@@ -99,7 +99,6 @@ impl AdminState {
         })
     }
 
-    /// Asks all workers.
     async fn look(
         &self,
         inspection: &Inspection,

@@ -15,9 +15,7 @@ use crate::mailbox::Doorbell;
 use crate::operator_requests::{OperatorReply, OperatorRequest};
 use crate::server::admin::ScrapeSources;
 
-/// Questions in progress.
 const QUESTIONS_MAX: usize = 8;
-/// Two seconds in steps.
 const LOOKS_MAX: u32 = 250;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -27,7 +25,6 @@ pub(in crate::server::admin) struct Questions {
     open_count: Cell<usize>,
 }
 
-/// One question in progress.
 struct QuestionSlot<'a>(&'a Cell<usize>);
 
 impl Drop for QuestionSlot<'_> {

@@ -260,6 +260,12 @@ metrics! {
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.leaves_released_early.get());
     "webhook_failing_seconds" Gauge [] "Time for which an endpoint has accepted nothing, although it was tried: the longest of all endpoints.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.failing_seconds(scrape.unix_seconds));
+    "printed_queue_bytes" Gauge [] "Bytes of printed events that wait for standard output. 0 without RINGVERB_PRINT_EVENTS.",
+        |_, out| out.sample(&[], output::queued_printed_bytes().now);
+    "printed_queue_peak_bytes" Gauge [] "Most bytes of printed events that have waited at a time, since the start. Over 8 MiB events are lost.",
+        |_, out| out.sample(&[], output::queued_printed_bytes().peak);
+    "printed_events_lost_total" Counter [] "Printed events that found the queue full, or that standard output refused.",
+        |_, out| out.sample(&[], output::lost_printed());
     "log_queue_bytes" Gauge [] "Bytes of log lines that wait for their stream.",
         |_, out| out.sample(&[], output::queued_log_bytes().now);
     "log_queue_peak_bytes" Gauge [] "Most bytes of log lines that have waited at a time, since the start. Over 1 MiB lines are lost, with the reason unread.",
@@ -298,7 +304,6 @@ metrics! {
         |_, out| out.sample(&[env!("CARGO_PKG_VERSION")], 1);
 }
 
-/// All metrics as text.
 pub(super) fn render(scrape: &Scrape<'_>, format: Format) -> String {
     let mut samples = Samples::new(format, &METRICS[0]);
     for (spec, read) in METRICS.iter().zip(READERS) {

@@ -21,7 +21,6 @@ use crate::worker::Shared;
 /// The label of all apps that have no row of their own. No app can have this id: ids are parts of URLs.
 const OTHER_APPS: &str = "(other)";
 
-/// Where values are.
 pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) shared: Arc<Shared>,
     /// Of the workers, for questions.

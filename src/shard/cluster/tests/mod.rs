@@ -56,7 +56,6 @@ pub(super) enum Event {
     FetchAgain(&'static str),
     Stored(&'static str),
     Seconds(u32),
-    /// Another node's doing.
     Seen(u64),
     PeerUp(u64),
     PeerEnds(u64),

@@ -73,7 +73,6 @@ impl Session {
         true
     }
 
-    /// Discards an incomplete request.
     fn forget_request(&mut self, http: &Http) {
         let limits = RequestLimits { request_size_max: http.rules.request_size_max };
         if let Some(work) = &mut self.work {

@@ -10,14 +10,20 @@ use crate::app::AppIndex;
 use crate::http1::request::{Request, RequestLimits, RequestReader};
 use crate::http1::response::Response;
 
-/// A request that waits.
 pub(in crate::tick::http) enum Pending {
     /// To be published when the mailboxes have room.
     Congested(Box<Publish>),
     /// The answer leaves when all mail is in the rings.
-    Posting { request: Request, response: Response },
-    /// Other cores answer.
-    Asking { request: Request, id: u32, reply: Reply, quota: Option<api::Quota> },
+    Posting {
+        request: Request,
+        response: Response,
+    },
+    Asking {
+        request: Request,
+        id: u32,
+        reply: Reply,
+        quota: Option<api::Quota>,
+    },
 }
 
 /// A publish and its request.

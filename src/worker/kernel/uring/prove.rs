@@ -40,7 +40,6 @@ impl Uring {
         Ok(())
     }
 
-    /// Waits for one completion.
     fn prove_step(&mut self, is_expected: impl Fn(Completion) -> bool) -> io::Result<()> {
         for _ in 0..TRIES {
             match self.call(true, Wait::For(PROOF_MS)) {
