@@ -44,11 +44,13 @@ pub(super) enum DeliveryFailure {
     Tls(String),
 }
 
-/// The client of all endpoints. Connections are kept open between requests, and TLS is set up once.
+/// The client of all endpoints. Connections are kept open between requests.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointClient {
-    /// Made for the first request: it reads the certificates of all authorities of the host.
-    agent: Arc<OnceLock<Agent>>,
+    plain: Agent,
+    /// Made for the first request over TLS: it reads the certificates of all authorities of the host, which takes longer
+    /// than a request.
+    over_tls: Arc<OnceLock<Agent>>,
     timeout: Duration,
     endpoints: usize,
 }
@@ -56,34 +58,16 @@ pub(super) struct EndpointClient {
 impl EndpointClient {
     /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
     pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
-        Self { agent: Arc::new(OnceLock::new()), timeout, endpoints }
+        let plain = agent(timeout, endpoints, RootCerts::from([]));
+        Self { plain, over_tls: Arc::new(OnceLock::new()), timeout, endpoints }
     }
 
-    fn agent(&self) -> &Agent {
-        self.agent.get_or_init(|| {
-            let tls = TlsConfig::builder()
-                .root_certs(authorities_of_host())
-                .unversioned_rustls_crypto_provider(Arc::new(
-                    rustls::crypto::ring::default_provider(),
-                ))
-                .build();
-            let config = Agent::config_builder()
-                .timeout_global(Some(self.timeout))
-                // A redirected POST would arrive as a GET, or at a URL that is not configured.
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .http_status_as_error(false)
-                .proxy(None)
-                .tls_config(tls)
-                .max_response_header_size(HEAD_BYTES_MAX)
-                .input_buffer_size(HEAD_BYTES_MAX)
-                .output_buffer_size(HEAD_BYTES_MAX)
-                .max_idle_connections(self.endpoints)
-                .max_idle_connections_per_host(self.endpoints)
-                .build();
-            let connector = DefaultConnector::default().chain(TitleCase);
-            Agent::with_parts(config, connector, OnThisThread)
-        })
+    fn agent_for(&self, url: &str) -> &Agent {
+        let is_over_tls = url.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:"));
+        if !is_over_tls {
+            return &self.plain;
+        }
+        self.over_tls.get_or_init(|| agent(self.timeout, self.endpoints, authorities_of_host()))
     }
 
     /// Posts the body, signed with the app's secret (docs/PROTOCOL.md rule 52).
@@ -93,7 +77,7 @@ impl EndpointClient {
     pub(super) fn post(&self, url: &str, app: &App, body: &[u8]) -> Result<(), DeliveryFailure> {
         let signature = signature::sign(&app.secret, &[body]);
         let mut answer = self
-            .agent()
+            .agent_for(url)
             .post(url)
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("ringverb/", env!("CARGO_PKG_VERSION")))
@@ -126,14 +110,17 @@ impl EndpointClient {
     /// When there is no answer, or its TLS is not trusted.
     pub(super) fn probe_with_head(&self, url: &str) -> Result<Option<String>, DeliveryFailure> {
         let answer =
-            self.agent().head(url).call().map_err(|error| DeliveryFailure::from(&error))?;
+            self.agent_for(url).head(url).call().map_err(|error| DeliveryFailure::from(&error))?;
         let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
         Ok(date.map(str::to_owned))
     }
 
     /// Ends requests of other threads, and lets no new one begin.
     pub(super) fn close_for_all(&self) {
-        self.agent().clone().shutdown();
+        self.plain.clone().shutdown();
+        // One that was not made is replaced by one that trusts no certificate, and is shut as well.
+        let over_tls = self.over_tls.get_or_init(|| agent(self.timeout, 0, RootCerts::from([])));
+        over_tls.clone().shutdown();
     }
 }
 
@@ -164,6 +151,28 @@ impl From<&Error> for DeliveryFailure {
             error => Self::HungUp(error.to_string()),
         }
     }
+}
+
+fn agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(authorities)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build();
+    let config = Agent::config_builder()
+        .timeout_global(Some(timeout))
+        // A redirected POST would arrive as a GET, or at a URL that is not configured.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .proxy(None)
+        .tls_config(tls)
+        .max_response_header_size(HEAD_BYTES_MAX)
+        .input_buffer_size(HEAD_BYTES_MAX)
+        .output_buffer_size(HEAD_BYTES_MAX)
+        .max_idle_connections(endpoints)
+        .max_idle_connections_per_host(endpoints)
+        .build();
+    Agent::with_parts(config, DefaultConnector::default().chain(TitleCase), OnThisThread)
 }
 
 /// The authorities that programs of this host trust: its store, or the files of SSL_CERT_FILE and SSL_CERT_DIR. What
