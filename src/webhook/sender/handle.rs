@@ -103,7 +103,7 @@ impl EndedSender {
         Discarded { by_kind, sample }
     }
 
-    /// Wakes it from its pause, for instance to see `SenderShared::stop`.
+    /// Wakes it from its pause, for instance to see `SenderShared::must_stop`.
     pub(in crate::webhook) fn wake(&self) {
         self.thread.unpark();
     }

@@ -151,8 +151,8 @@ impl Uring {
                 let time = types::Timespec::new().sec(milliseconds / 1_000).nsec(nanos);
                 let arguments = types::SubmitArgs::new().timespec(&time);
                 let flags = (self.wait_flags | EnterFlags::EXT_ARG).bits();
-                // SAFETY: EXT_ARG is supported (`over`), and with it the kernel reads `arguments`, which live through
-                // the call, as what they are.
+                // SAFETY: EXT_ARG is supported (`from_ring` checks it), and with it the kernel reads `arguments`, which
+                // live through the call, as what they are.
                 return unsafe { self.ring.submitter().enter(queued, 1, flags, Some(&arguments)) };
             }
         };
