@@ -108,7 +108,7 @@ fn mention(span: &str) -> Option<(Vec<&str>, bool)> {
     let is_identifier = |part: &&str| {
         part.chars().all(is_word) && part.starts_with(|char: char| char.is_alphabetic())
     };
-    parts.iter().all(|part| is_identifier(&part)).then_some((parts, name.is_some()))
+    parts.iter().all(is_identifier).then_some((parts, name.is_some()))
 }
 
 /// `a_b`, `A_B` and `AaBb`, which prose uses for code only. A single word may be a value or a command.
