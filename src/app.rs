@@ -1,8 +1,9 @@
 //! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
 //!
 //! Owns the description of an app and the lookup by id and by key. `config` fills it. A list of apps never changes, but
-//! for its counters. A change of the configuration makes another list (`Apps::changed`), in which each app keeps its
-//! index and its counters. Limits: `Apps::MAX` apps; `config` bounds the other lists (`validate::WEBHOOKS_MAX`, files).
+//! for its counters. A change of the configuration makes another list (`Apps::change_steps`), in which each app keeps
+//! its index and its counters. Limits: `Apps::MAX` apps; `config` bounds the other lists (`validate::WEBHOOKS_MAX`,
+//! files).
 
 mod per_second;
 mod secret;
@@ -212,7 +213,7 @@ impl Apps {
     pub const MAX: usize = u16::MAX as usize;
 
     /// # Panics
-    /// When there are more than 65,535 apps: `config` and `changed` refuse that before.
+    /// When there are more than 65,535 apps: `config` and `change_steps` refuse that before.
     #[must_use]
     pub fn new(list: Vec<App>) -> Self {
         assert!(list.len() <= Self::MAX, "config admits at most 65,535 apps");

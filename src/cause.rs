@@ -299,9 +299,9 @@ causes! {
     SlowConsumer "slow_consumer" SlowConsumer
         "a connection was closed because it does not read: {} bytes waited for it (RINGVERB_SEND_QUEUE_BYTES_MAX, RINGVERB_CONNECTION_BYTES_MAX)"
     Shed "shed" Shed
-        "a connection that kept {} bytes was closed because the server is over RINGVERB_MEMORY_MAX"
+        "a connection that kept {} bytes was closed because the server is short of memory (RINGVERB_MEMORY_MAX)"
     InputMemory "input_memory" Shed
-        "a connection was closed in the middle of a message of {} bytes or more because the server is over RINGVERB_MEMORY_MAX"
+        "a connection was closed in the middle of a message of {} bytes or more because the server is short of memory (RINGVERB_MEMORY_MAX)"
     Kernel "kernel" Kernel
         "a connection was closed because the kernel failed it: {}"
 }

@@ -142,17 +142,17 @@ pub enum Refused {
     HttpConnections,
     /// `RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX`.
     HandshakesPerIp,
-    /// A connection, while the process is over `RINGVERB_MEMORY_MAX`.
+    /// A connection, while the process is short of memory.
     Memory,
-    /// A subscription or sign-in, while the process is at `RINGVERB_MEMORY_MAX`.
+    /// A subscription or sign-in, while the process is short of memory.
     MemorySubscription,
     /// A subscription or sign-in over half of `RINGVERB_CONNECTION_BYTES_MAX`.
     ConnectionMemory,
-    /// A publish, far over `RINGVERB_MEMORY_MAX`.
+    /// A publish, 12.5 % over `RINGVERB_MEMORY_MAX`.
     MemoryPublish,
-    /// A request that is not whole yet, at `RINGVERB_MEMORY_MAX`.
+    /// A request that is not whole yet, while the process is short of memory.
     HttpMemory,
-    /// A connection with much to send, closed because the process is over `RINGVERB_MEMORY_MAX`.
+    /// A connection with much to send, closed because the process is short of memory.
     Shed,
     /// `max_connections` of the app.
     Quota,

@@ -45,7 +45,7 @@ impl ConnectionEnd {
         }
     }
 
-    /// All, in the order of `CoreMetrics::ended`.
+    /// All, in the order of `CoreMetrics::ends`.
     pub fn all() -> impl Iterator<Item = Self> {
         let refused = Refused::ALL.into_iter().map(Self::Refused);
         [Self::ClientClose, Self::Lost, Self::Shutdown].into_iter().chain(refused)

@@ -1,10 +1,11 @@
 //! Requests of the admin thread to one worker: questions of an operator, and a few actions (`worker/inspect.rs`).
 //!
-//! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The
-//! admin thread keeps a `ReplyReceiver` and polls it. If it gives up, it drops the receiver, and the worker drops the
-//! request. It knows nothing of how a request is carried out. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker;
-//! one more is refused and counted. Cost for a tick without requests: one load of the flag. ARCHITECTURE.md
-//! ("Questions of an operator") lists all files on the way.
+//! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. A
+//! reply has a lock of its own, which the worker takes to store one value. The admin thread keeps a `ReplyReceiver` and
+//! polls it. If it gives up, it drops the receiver, and the worker drops the request. It knows nothing of how a request
+//! is carried out. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost for a
+//! tick without requests: one load of the flag. ARCHITECTURE.md ("Questions of an operator") lists all files on the
+//! way.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -28,7 +28,7 @@ pub(crate) struct RunningConfiguration {
 }
 
 impl RunningConfiguration {
-    /// `apps` are apart, because an app keeps its index when others come and go (`Apps::changed`).
+    /// `apps` are apart, because an app keeps its index when others come and go (`Apps::change_steps`).
     #[must_use]
     pub(crate) fn new(number: u64, apps: Arc<Apps>, config: &Config) -> Self {
         Self {

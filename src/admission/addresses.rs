@@ -73,7 +73,7 @@ pub struct ConnectionTable {
     entries: Box<[AtomicU64]>,
 }
 
-/// The entry in which a connection is counted. Its owner passes it to `leave` exactly once.
+/// The entry in which a connection is counted. Its owner passes it to `ConnectionTable::release` exactly once.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub struct AddressSlot(u32);

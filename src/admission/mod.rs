@@ -123,7 +123,8 @@ impl Admission {
         }
     }
 
-    /// Counts a connection. `Err` is the limit that is reached. The caller passes the returned slot to `leave`.
+    /// Counts a connection. `Err` is the limit that is reached. The caller passes the returned slot to
+    /// `release_connection`.
     pub fn try_count_connection(&self, client: IpAddr) -> Result<AddressSlot, u16> {
         match &self.connections {
             Some((most, table)) => table.try_count(ClientAddress::of(client), *most).ok_or(*most),

@@ -10,14 +10,15 @@ use super::Admission;
 use crate::config::Config;
 use crate::counters::RefusalCounters;
 
-/// How far over its memory budget the process is.
+/// How short of memory the process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OverloadLevel {
     #[default]
     None,
-    /// Over it: new connections and subscriptions are refused, and the heaviest connections are closed.
+    /// From 1/32 (3 %) below `RINGVERB_MEMORY_MAX` on, until memory is 9 % below it: new connections and subscriptions
+    /// are refused, and the heaviest connections are closed.
     Over,
-    /// Far over it although connections are closed: the API publishes no events.
+    /// 1/8 (12.5 %) over it although connections are closed: the API publishes no events.
     FarOver,
 }
 
@@ -26,7 +27,7 @@ pub enum OverloadLevel {
 pub struct Pressure {
     /// The number of the measurement, and the overload level in the two lowest bits.
     measurement_word: AtomicU32,
-    /// Bytes below the budget at this measurement.
+    /// Bytes that were left at this measurement, below the level at which memory is short.
     headroom: AtomicU64,
 }
 

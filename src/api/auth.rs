@@ -86,7 +86,7 @@ struct Parameter<'a> {
     name: Cow<'a, str>,
     /// Bytes of the name without what PHP appends to the names of arrays.
     base_bytes: usize,
-    /// As it was sent. `QueryCredentials::fold` decodes it.
+    /// As it was sent. `QueryCredentials::build_signed_form` decodes it.
     value: Cow<'a, str>,
 }
 

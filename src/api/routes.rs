@@ -1,8 +1,9 @@
 //! Path and method to target: the one table (docs/PROTOCOL.md rules 59, 60).
 //!
 //! A path is also found beside the prefix and without it, because clients resolve it and proxies cut it in different
-//! ways (`resources`). Segments are percent-decoded one by one, so that an encoded slash is part of a name. Knows no
-//! signature: `auth.rs` checks a request after its target is known. Limits: `SEGMENTS_MAX`; a longer path is not found.
+//! ways (`candidate_resources`). Segments are percent-decoded one by one, so that an encoded slash is part of a name.
+//! Knows no signature: `auth.rs` checks a request after its target is known. Limits: `SEGMENTS_MAX`; a longer path is
+//! not found.
 
 use std::borrow::Cow;
 

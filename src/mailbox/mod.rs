@@ -282,9 +282,9 @@ impl<M> Mailbox<M> {
     /// overtaken by one that its publisher sent to another core after that answer.
     ///
     /// `horizon` is the clock read just before the call. This core empties the rings, so it has the mail of each
-    /// publisher that was answered before the horizon. Mail with later stamps waits for the next call in `held`, so
-    /// `held` never has more than the rings can hold. Mail that had no room in its ring comes later, because its
-    /// publisher is not answered before the mail is in the ring.
+    /// publisher that was answered before the horizon. Mail with later stamps waits for the next call in
+    /// `held_until_due`, so the list never has more than the rings can hold. Mail that had no room in its ring comes
+    /// later, because its publisher is not answered before the mail is in the ring.
     pub fn receive_ordered(&mut self, lane: usize, horizon: u64, out: &mut Vec<StampedMail<M>>) {
         debug_assert!(lane < LANES, "a lane of this process");
         debug_assert!(self.held_until_due.is_sorted_by_key(|(stamp, _)| *stamp), "held in order");

@@ -64,7 +64,7 @@ events! {
     "lines_suppressed"
         "Notes of a worker over its limit of lines a second.";
     "memory_level_changed"
-        "Memory is over `RINGVERB_MEMORY_MAX`, or below it again.";
+        "Memory is short, or no longer: from 3 % below `RINGVERB_MEMORY_MAX` on, until it is 9 % below.";
     "memory_not_measured"
         "The memory of the process could not be measured. Level DEBUG.";
     "node_started"

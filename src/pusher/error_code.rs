@@ -49,7 +49,7 @@ pub const SLOW_CONSUMER: ErrorCode =
 /// A client address has reached its limit of connections. pusher-js retries after a second, then less often.
 pub const TOO_MANY_CONNECTIONS: ErrorCode =
     ErrorCode { code: 4100, message: "Too many connections from this address" };
-/// The server is over its memory budget. pusher-js retries after a second, then less often.
+/// The server is short of memory (`OverloadLevel`). pusher-js retries after a second, then less often.
 pub const SHORT_OF_MEMORY: ErrorCode =
     ErrorCode { code: 4100, message: "The server is short of memory" };
 /// Malformed or unknown message, with Reverb's text. The connection stays.

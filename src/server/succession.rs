@@ -94,7 +94,7 @@ pub(super) fn agree_on_transfer(
     }
 }
 
-/// Takes over from the old process, with its connections if `meet` has agreed so.
+/// Takes over from the old process, with its connections if `agree_on_transfer` has agreed so.
 pub(super) fn take_over(
     old_process: &OldProcess,
     shared: &Shared,

@@ -3,8 +3,8 @@
 //! Input: the whole list of apps and the settings that may change (`ShardConfiguration`). Connections stay, except
 //! those of an app that is no longer served: they are closed in steps, so that no tick is long. New limits apply to
 //! what comes after. An app keeps its index, so mail under way stays valid. Every core must know a new app before any
-//! core serves it (`Apps::changed`). Limit: `local/unserved.rs` looks at a bounded number of slots in a tick. Cost: one
-//! step for each app, once for a change.
+//! core serves it (`Apps::change_steps`). Limit: `local/unserved.rs` looks at a bounded number of slots in a tick.
+//! Cost: one step for each app, once for a change.
 
 use std::sync::Arc;
 

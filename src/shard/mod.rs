@@ -13,7 +13,7 @@
 //!   several, `ToHome` mail to the own core waits in `Outbox::mails`. Each request to a home is finished, with all that
 //!   it causes here, before the next one begins.
 //! - Processing own mail enqueues frames and changes channels. It neither frees a slot nor closes a connection: slow
-//!   consumers wait in `Local::overflowed` for `settle`.
+//!   consumers wait in `Local::slow_consumers` for `settle`.
 //! - `check_invariants` has the others. Simulator and unit tests call it.
 //!
 //! Limits: those of its parts. Cost: a call hands on to one part, a few steps; a core without other cores loops over

@@ -123,7 +123,7 @@ impl Shard {
         self.local.connections.get(slot).map(|connection| &connection.send_queue)
     }
 
-    /// See `Local::sent`.
+    /// See `Local::on_sent`.
     #[inline]
     pub fn on_sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
         debug_assert!(
@@ -138,7 +138,8 @@ impl Shard {
         self.local.wake(&mut self.outbox, slot);
     }
 
-    /// `sent` was called for so many bytes together. Once for a batch, because the sum costs a delivery less than each.
+    /// `on_sent` was called for so many bytes together. Once for a batch, because the sum costs a delivery less than
+    /// each.
     pub fn note_sent(&self, bytes: usize) {
         debug_assert!(self.metrics().send_queue_bytes.get() >= bytes as u64, "they were counted");
         self.metrics().send_queue_bytes.sub(bytes as u64);

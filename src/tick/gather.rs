@@ -134,7 +134,8 @@ impl Gathers {
         questions.received.add(u64::from(is_of_node));
         questions.sent.add(u64::from(is_to_nodes));
         let answers: Vec<_> = own.into_iter().collect();
-        // Numbers repeat after 2^32 questions, and no question waits longer than `GATHER_TIMEOUT_MS`.
+        // Numbers repeat after 2^32 questions. None waits so long: nodes have `NODES_TIME_MS`, and cores of this node
+        // answer in one of their next ticks, or a few of them.
         let missing_nodes = nodes;
         let node_bytes = 0;
         let gather =

@@ -132,7 +132,7 @@ impl EndpointReport {
         given_up.reason = format!("the endpoint {failure}; {end}");
     }
 
-    /// When `due` next returns something.
+    /// When `due_report` next returns something.
     pub(super) fn next_due(&self) -> Option<Moment> {
         (!self.given_up.named.is_empty()).then_some(self.given_up_quiet_until)
     }

@@ -1,8 +1,8 @@
-//! A worker's part of the event log of the console: what its tick has observed becomes events of `live`.
+//! A worker's part of the event log of the console: what its tick has observed becomes events of `event_log`.
 //!
 //! Without a viewer, a tick reads one flag, and only refusals become events: the last 128 are kept. Inputs:
 //! observations of the shard, refusals with the text of the log, accepted events of the HTTP API. Limits: those of
-//! `Outbox::observations` and of `live`.
+//! `Outbox::observations` and of `event_log`.
 
 use std::collections::VecDeque;
 

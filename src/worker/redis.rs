@@ -67,7 +67,7 @@ pub(super) struct RedisConnection {
     pause_ms: u64,
     second: u32,
     dropped_logged: u64,
-    /// It is counted in `RedisConnections::congested`.
+    /// It is counted in `RedisConnections::congested_workers`.
     is_congested: bool,
     buffer: Box<[u8]>,
 }

@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     /// A barrier for all workers and the main thread. Each worker then has its own descriptor table and its rings.
     /// Descriptors that are opened before it are copied into all tables.
     pub start_barrier: Barrier,
-    /// Why a worker could not be set up. Final after `started`; then no worker runs.
+    /// Why a worker could not be set up. Final after `start_barrier`; then no worker runs.
     pub unstartable: OnceLock<io::Error>,
     /// Workers that accept no more, once draining.
     pub listeners_closed: AtomicUsize,

@@ -1,9 +1,9 @@
 //! System calls that a worker or the control thread needs and that no crate offers safely. [unsafe island]
 //!
-//! One small function for each call: a descriptor table of the thread's own, deferred accepts, memory returned to the
-//! kernel, the credentials of a peer, held signals, another program in this process, the state of the clock. Each block
-//! says why it is sound. Errors are returned, never panics. All other system calls go through `rustix`, `socket2` or
-//! the standard library. Owns no state. No limits: a call keeps nothing.
+//! One small function for each call: a descriptor table of the thread's own, deferred accepts, the round trip of a
+//! socket, memory returned to the kernel, the credentials of a peer, held signals, another program in this process, the
+//! state of the clock. Each block says why it is sound. Errors are returned, never panics. All other system calls go
+//! through `rustix`, `socket2` or the standard library. Owns no state. No limits: a call keeps nothing.
 #![allow(unsafe_code, reason = "descriptor tables, credentials and signals have no safe interface")]
 
 use std::ffi::{CStr, CString};

@@ -100,7 +100,7 @@ fn ready_is_refused_over_the_memory_limit() {
     let mut server = on_loopback().env("RINGVERB_MEMORY_MAX", "16M").workers(1).start();
     let admin = AdminClient::of(&mut server);
     let mut clients = Vec::new();
-    let why = "not ready: memory is over RINGVERB_MEMORY_MAX\n";
+    let why = "not ready: memory is short (RINGVERB_MEMORY_MAX)\n";
     // Requests that are not complete keep memory.
     eventually("the limit is reached", || {
         let mut wire = server.wire();

@@ -92,8 +92,8 @@ pub struct Login {
 struct SenderState {
     number: u64,
     second: u32,
-    /// What `Partition::unheard` was when it first sent something on its present connection and ours. `None`: it was
-    /// not.
+    /// What `Partition::undelivered` was when it first sent something on its present connection and ours. `None`: it
+    /// was not.
     since_undelivered: Option<u32>,
 }
 

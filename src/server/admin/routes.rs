@@ -262,7 +262,7 @@ impl AdminState {
         } else if shared.unready.load(Ordering::Relaxed) {
             Some("the server is about to end (RINGVERB_SHUTDOWN_DELAY)")
         } else if shared.overload.pressure.level() > OverloadLevel::None {
-            Some("memory is over RINGVERB_MEMORY_MAX")
+            Some("memory is short (RINGVERB_MEMORY_MAX)")
         } else if beats().any(|beat| beat == 0) {
             Some("not all workers listen yet")
         } else {

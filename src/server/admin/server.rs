@@ -3,7 +3,7 @@
 //! The thread has one task for each connection, on a runtime of its own, so that a slow scrape delays no worker and no
 //! signal. Each task reads one request, writes one answer (`connection.rs`) and ends. When the server drains, the
 //! listener stays until the process ends, so that `/ready` reports the drain. After a take-over the new process has the
-//! socket, and this one stops accepting (`leave_to_other`). Limit: `slots::CONNECTIONS_MAX` connections. Does not read
+//! socket, and this one stops accepting (`end_changes`). Limit: `slots::CONNECTIONS_MAX` connections. Does not read
 //! requests itself (`connection.rs`).
 
 use std::io;

@@ -1,9 +1,9 @@
 //! Viewers of the event log: the open streams, the filter of each, and the events that wait for each.
 //!
-//! The first viewer switches the log on, and the last one switches it off (`live`). Whichever viewer comes first takes
-//! the events of all threads and gives each viewer those that its filter passes. A viewer that reads too slowly loses
-//! events: they are counted, and the number is in its stream. Limits: `VIEWERS_MAX`; for each, `WAITING_MAX` events and
-//! `WAITING_BYTES_MAX` bytes. Does not format an event (`api/event.rs`).
+//! The first viewer switches the log on, and the last one switches it off (`event_log`). Whichever viewer comes first
+//! takes the events of all threads and gives each viewer those that its filter passes. A viewer that reads too slowly
+//! loses events: they are counted, and the number is in its stream. Limits: `VIEWERS_MAX`; for each, `WAITING_MAX`
+//! events and `WAITING_BYTES_MAX` bytes. Does not format an event (`api/event.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -288,7 +288,7 @@ impl Changer {
         if let Some(tls) = self.tls_to_read(&config).filter(|tls| self.tls.as_ref() != Some(tls)) {
             Certificates::check(&tls)?;
         }
-        // `build` has limited their number.
+        // `build_config` has limited their number.
         config.apps.truncate(Apps::MAX);
         Ok(Checked { sources, merged, config, file })
     }

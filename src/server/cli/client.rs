@@ -1,9 +1,9 @@
 //! The commands that speak to a running server, and their arguments.
 //!
 //! Text and structure only, read by clap. `client/` carries them out, `shared.rs` has the arguments that several
-//! commands have, and `notes.rs` the examples below their help. A secret is never an argument, because other users of
-//! the host can read command lines. Limit: that of the command line (the kernel's ARG_MAX). Does not connect to a
-//! server.
+//! commands have, and `notes.rs` the examples below their help. No command needs a secret as an argument, because
+//! other users of the host can read command lines: `ringverb app` also reads it from a file or from standard input.
+//! Limit: that of the command line (the kernel's ARG_MAX). Does not connect to a server.
 
 use clap::{Args, Subcommand};
 

@@ -64,7 +64,7 @@ impl ServerConnection {
         self.stream.write_all(bytes)
     }
 
-    /// How long `more` waits from now on.
+    /// How long `receive_more` waits from now on.
     pub(super) fn set_read_timeout(&self, wait: Duration) -> io::Result<()> {
         self.stream.socket().set_read_timeout(Some(wait))
     }

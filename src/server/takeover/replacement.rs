@@ -7,10 +7,10 @@
 //! 3. The new program takes over from the stand-in, which ends.
 //!
 //! A failure leaves a process that serves. Before 2 it is the old program. If 2 or 3 fails, the stand-in serves, and
-//! this process minds it (`mind`): it waits for the stand-in, forwards signals and ends as the stand-in does; SIGUSR2
-//! tries 2 and 3 again. If this process is killed during that, the stand-in continues as an orphan, and the next start
-//! takes over from it (`is_orphan`). Limits: one replacement at a time; a stand-in has `START_TIME_MAX` to take over.
-//! Does not move connections itself.
+//! this process minds it (`mind_instead`): it waits for the stand-in, forwards signals and ends as the stand-in does;
+//! SIGUSR2 tries 2 and 3 again. If this process is killed during that, the stand-in continues as an orphan, and the
+//! next start takes over from it (`is_orphan`). Limits: one replacement at a time; a stand-in has `START_TIME_MAX` to
+//! take over. Does not move connections itself.
 
 use std::ffi::{CString, OsString};
 use std::fs;

@@ -5,7 +5,8 @@
 //! adds them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
 //!
 //! Limits: one number for each channel of this home that an app counts, with a part for each core
-//! (`limits::WORKERS_MAX`); a channel is in `due` once. Cost: one look-up and a few steps for each number that a core
+//! (`limits::WORKERS_MAX`); a channel is in `due` once, and once more for each time that it was dropped
+//! and made again within `PAUSE_SECONDS`. Cost: one look-up and a few steps for each number that a core
 //! sends; a message to all subscribers at most once in `PAUSE_SECONDS` above `AT_ONCE_MAX`.
 
 use std::collections::VecDeque;

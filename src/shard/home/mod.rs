@@ -78,7 +78,7 @@ impl Home {
         }
     }
 
-    /// A connection of a core requests to subscribe to a channel of ours. `memory` is this core's, see `refuses`.
+    /// A connection of a core requests to subscribe to a channel of ours. `memory` is this core's, see `join_refusal`.
     pub(super) fn subscribe(
         &mut self,
         context: &Context,

@@ -1,10 +1,10 @@
 //! The table of the channels whose home this core is. PURE.
 //!
 //! A channel is in the table while a core is interested in it, a user is in its roster, or an event is cached.
-//! Invariant: an index is valid until the next `drop_if_unused`, `remember` or `expire`, which may free it. Code that
-//! keeps one longer keeps the channel's key instead and looks it up. Limits: a cached event lives as long as its app
-//! says, and all of a core's cached events take at most `Settings::cache_bytes_max`; the oldest goes first. Cost: one
-//! hash look-up for a channel by key, an index into a slab afterwards; a new channel is one entry of 64 bytes.
+//! Invariant: an index is valid until the next `drop_if_unused`, `cache_event` or `expire`, which may free it. Code
+//! that keeps one longer keeps the channel's key instead and looks it up. Limits: a cached event lives as long as its
+//! app says, and all of a core's cached events take at most `Settings::cache_bytes_max`; the oldest goes first. Cost:
+//! one hash look-up for a channel by key, an index into a slab afterwards; a new channel is one entry of 64 bytes.
 
 use std::collections::VecDeque;
 

@@ -1,13 +1,13 @@
 //! The channels with subscribers on this core: name to dense subscriber list. PURE: plain data, no locks, no
 //! atomics.
 //!
-//! Invariants: an index is good from `insert` to `remove`. `Shard::drop_if_unused` alone removes a channel, when it has
+//! Invariants: an index is good from `insert` to `remove`. `Local::drop_if_unused` alone removes a channel, when it has
 //! neither subscribers nor unanswered questions, so the index in any `Subscription` is good. An index that may be stale
 //! goes to `get_mut`. `SubscriptionState::Active::position` and `Subscriber::subscription_index` name each other's
-//! entry: `acknowledge`, `import_subscription`, `leave` and `remove_subscriber` change both. Limits: 64 bytes for a
-//! channel (asserted), 8 for a subscriber; subscriptions are limited for each connection. Cost: one hash look-up for a
-//! channel by key, an index afterwards. A subscriber is added at the end of a list and removed by the last one taking
-//! its place: constant steps.
+//! entry: `acknowledge`, `import_subscription`, `end_subscription_at` and `remove_subscriber` change both. Limits: 64
+//! bytes for a channel (asserted), 8 for a subscriber; subscriptions are limited for each connection. Cost: one hash
+//! look-up for a channel by key, an index afterwards. A subscriber is added at the end of a list and removed by the
+//! last one taking its place: constant steps.
 
 use smallvec::SmallVec;
 

@@ -1,11 +1,11 @@
 //! What connections cause this core to keep, in bytes. PURE.
 //!
 //! Everything that a client can make the server remember is charged to the client's connection: subscriptions with
-//! their names, presence and sign-in data. `Connection::charged` is the sum. Its send queue and its incomplete input
-//! are counted where they are. A charge is refused when the connection would keep more than its share, and when the
-//! process is short of memory. Charges are estimates; `tests/process/alone/connection_memory.rs` compares them with the
-//! resident set. The control thread measures the budget of the process itself. It sets the `headroom` that this core
-//! may use until the next measurement.
+//! their names, presence and sign-in data. `Connection::charged_bytes` is the sum. Its send queue and its incomplete
+//! input are counted where they are. A charge is refused when the connection would keep more than its share, and when
+//! the process is short of memory. Charges are estimates; `tests/process/alone/connection_memory.rs` compares them with
+//! the resident set. The control thread measures the budget of the process itself. It sets the `headroom` that this
+//! core may use until the next measurement.
 //!
 //! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::MemorySubscription` and `Refused::ConnectionMemory`.
 //! Cost: a charge or a discharge is a few additions, no allocation and no atomic operation.
@@ -104,7 +104,7 @@ impl MemoryAccount {
         self.try_change(0, more as u64)
     }
 
-    /// `change` if there is room for it. `false`: there is none, and nothing is taken.
+    /// `change_charge` if there is room for it. `false`: there is none, and nothing is taken.
     fn try_change(&mut self, before: u64, now: u64) -> bool {
         let fits = self.has_room(now.saturating_sub(before));
         if fits {

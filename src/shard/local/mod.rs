@@ -10,8 +10,8 @@
 //! Invariants:
 //! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued (docs/PROTOCOL.md rule
 //!   98).
-//! - Every change of membership goes through `acknowledge` or `leave`; counters change with it (docs/PROTOCOL.md rule
-//!   85).
+//! - Every change of membership goes through `acknowledge` or `end_subscription_at`; counters change with it
+//!   (docs/PROTOCOL.md rule 85).
 //! - A method that takes a slot is given one in use: of a key that its caller has just looked up, or of a list of
 //!   subscribers or watchers. `remove` alone frees a slot, after `leave_all` has taken the connection out of those
 //!   lists.

@@ -28,7 +28,7 @@ const CONGESTED_MS: u64 = 1_000;
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     generation: u32,
-    /// Thousandths of changes, as of `at`.
+    /// Thousandths of changes, as of `level_at`.
     level: u64,
     level_at: Moment,
     /// It has changed something while Redis was congested, last at that time.

@@ -240,7 +240,7 @@ mod tests {
                 if let Some(single) = queue.single_frame() {
                     prop_assert!(single.starts_with(&out));
                 }
-                // As `Shard::sent` does.
+                // As `Local::on_sent` does.
                 prop_assert!(queue.remove_sent_single(out.len()) || queue.remove_sent(out.len()));
                 received.extend_from_slice(&out);
             }

@@ -250,7 +250,7 @@ impl Local {
                 == (SubscriptionState::Pending { ticket })
         {
             self.end_subscription_at(context, out, key.slot, at);
-            // `leave` may have dropped the channel.
+            // `end_subscription_at` may have dropped the channel.
             let what = Detail::Subscription(channel.name());
             let denial = if error == error_code::TOO_MANY_MEMBERS {
                 let most = self.app_of(context, key.slot).presence_members_max.unwrap_or_default();

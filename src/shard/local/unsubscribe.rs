@@ -1,9 +1,10 @@
 //! How a connection leaves a channel: what it withdraws here, and what the home is sent. PURE.
 //!
 //! A connection leaves by a request of its client, by a command of the backend (`access.rs`), or because it ends; each
-//! of them calls `leave` for each subscription. When the last subscriber of this core has left, the home is sent a
-//! `Disinterest`. A subscription that the home has not answered leaves at once here, and a late answer finds no
-//! subscription with its ticket. In a cluster the home is asked to withdraw it, because its answer may wait for Redis.
+//! of them calls `end_subscription_at` for each subscription. When the last subscriber of this core has left, the home
+//! is sent a `Disinterest`. A subscription that the home has not answered leaves at once here, and a late answer finds
+//! no subscription with its ticket. In a cluster the home is asked to withdraw it, because its answer may wait for
+//! Redis.
 //!
 //! Invariant: both ends of a subscription name each other's place (`channel_table.rs`), so the last entry of a list
 //! that fills a gap is given its new position. Cost: a few steps for each channel, no allocation, and a mail where the

@@ -224,8 +224,8 @@ impl Local {
         let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
         let Some(local) = self.users.0.get_mut(&user) else { return };
         debug_assert!(local.connections > 0, "each sign-in was counted");
-        // `enter` and `import_signed_in` count each signed-in connection once, and it signs out once: `extras` is
-        // taken.
+        // `add_connection` and `import_signed_in` count each signed-in connection once, and it signs out once: `extras`
+        // is taken.
         local.connections = local.connections.saturating_sub(1);
         if local.connections > 0 {
             return;

@@ -1,9 +1,9 @@
 //! The access log of the HTTP API: which requests were answered, for the log of the process.
 //!
-//! Off unless `wanted` is set. Input: answered requests. Output: `lines`, which the worker takes at the end of each
-//! tick. Limit: `LINES_MAX` lines of a tick; further ones are counted in `left_out`. The query is not kept, because it
-//! holds a signature. This layer has no clock: the worker passes the time at which a tick began. Cost: nothing while it
-//! is off; one allocation for the path of each request otherwise.
+//! Off unless `wants_entry` is set. Input: answered requests. Output: `lines`, which the worker takes at the end of
+//! each tick. Limit: `LINES_MAX` lines of a tick; further ones are counted in `left_out`. The query is not kept,
+//! because it holds a signature. This layer has no clock: the worker passes the time at which a tick began. Cost:
+//! nothing while it is off; one allocation for the path of each request otherwise.
 
 use super::{Http, LinePeer};
 use crate::app::AppIndex;

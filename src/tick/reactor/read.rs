@@ -1,11 +1,11 @@
 //! How connections are read: each readable socket once in a tick, all of them within a budget of time and bytes. A read
 //! that receives nothing, such as the end of a connection, counts as `READ_COST_BYTES_MIN` bytes.
 //!
-//! A socket that was read in this tick waits for the next one. One whose client is over its rate waits apart (`paced`)
-//! and is looked at again every 10 ms. Each connection is in one of the three queues at most once, so their sum is
-//! bounded by the number of connections. Bytes become messages in `ws::reader`, and go to the shard at once. Owns no
-//! state of its own: it reads and changes the queues of `Reactor`. Cost: one system call for each readable socket in a
-//! tick, no allocation; a look at the clock after 8 KiB.
+//! A socket that was read in this tick waits for the next one. One whose client is over its rate waits apart
+//! (`paused_reads`) and is looked at again every 10 ms. Each connection is in one of the three queues at most once, so
+//! their sum is bounded by the number of connections. Bytes become messages in `ws::reader`, and go to the shard at
+//! once. Owns no state of its own: it reads and changes the queues of `Reactor`. Cost: one system call for each
+//! readable socket in a tick, no allocation; a look at the clock after 8 KiB.
 
 use super::sink::ShardSink;
 use super::{PACED_LOOK_MS, Queued, Reactor};

@@ -12,9 +12,9 @@
 //! System calls: epoll_create1 (Linux 2.6.27), epoll_ctl (2.6), epoll_pwait (2.6.19), eventfd2 (2.6.27), and those of
 //! `mod.rs`. The oldest kernel that is supported is Linux 4.18, which is what the distributions that need it have.
 //!
-//! Limits: `limits::EPOLL_EVENTS_MAX` events of one call; `early` has the failed watches of one tick, two for each
-//! descriptor at most, and the reports of one call. Owns two epoll instances. Cost: one epoll_pwait for a park, one
-//! epoll_ctl for a socket that is watched or taken back, one system call for each send.
+//! Limits: `limits::EPOLL_EVENTS_MAX` events of one call; `early_events` has the failed watches of one tick, two for
+//! each descriptor at most, and the reports of one call. Owns two epoll instances. Cost: one epoll_pwait for a park,
+//! one epoll_ctl for a socket that is watched or taken back, one system call for each send.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

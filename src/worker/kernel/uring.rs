@@ -15,10 +15,10 @@
 //! then.
 //!
 //! Limits: `limits::RING_ENTRIES` submissions; `limits::RING_COMPLETIONS_LARGE` completions, or
-//! `limits::RING_COMPLETIONS` where locked memory is short. A full submission queue is submitted at once. `early` has
-//! completions that were taken out before `reap`, to make room in the ring; a watch that ended has one, and is not
-//! armed again before `reap`. Owns the ring. Cost: an entry of the submission queue for each request, and one system
-//! call for all that wait; one for a batch of up to 64 sends.
+//! `limits::RING_COMPLETIONS` where locked memory is short. A full submission queue is submitted at once.
+//! `early_events` has completions that were taken out before `reap`, to make room in the ring; a watch that ended has
+//! one, and is not armed again before `reap`. Owns the ring. Cost: an entry of the submission queue for each request,
+//! and one system call for all that wait; one for a batch of up to 64 sends.
 #![allow(
     unsafe_code,
     reason = "requests of the ring refer to memory and descriptors by raw values"
@@ -151,8 +151,8 @@ impl Uring {
                 let time = types::Timespec::new().sec(milliseconds / 1_000).nsec(nanos);
                 let arguments = types::SubmitArgs::new().timespec(&time);
                 let flags = (self.wait_flags | EnterFlags::EXT_ARG).bits();
-                // SAFETY: EXT_ARG is supported (`over`), and with it the kernel reads `arguments`, which live through
-                // the call, as what they are.
+                // SAFETY: EXT_ARG is supported (`from_ring` checks it), and with it the kernel reads `arguments`, which
+                // live through the call, as what they are.
                 return unsafe { self.ring.submitter().enter(queued, 1, flags, Some(&arguments)) };
             }
         };

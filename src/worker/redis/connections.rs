@@ -1,7 +1,7 @@
 //! What the Redis connections of all workers share: the node's number, the options of Redis, and what was logged last.
 //!
 //! An outage is one log line for the process, not one for each worker: a worker logs only if the state differs from
-//! `logged`. All fields are atomic, so that no worker waits for another. Limit: one flag for each worker. Does not
+//! `last_logged`. All fields are atomic, so that no worker waits for another. Limit: one flag for each worker. Does not
 //! connect (`redis.rs`).
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};

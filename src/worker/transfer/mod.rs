@@ -2,11 +2,11 @@
 //!
 //! Each worker has its own descriptor table, so each worker of the old process sends its own sockets, and each worker
 //! of the new process imports some: over Unix streams between them (`stream.rs`), once the main threads have agreed
-//! (`server/takeover/transfer.rs`). Phases of the old process: `Waiting` (HTTP sessions finish their requests,
-//! connections are served), `Paused` (nothing is read or sent; mail between cores runs dry), `Leaving` (each worker
-//! sends, and waits for the outcome). The new process is `Paused` from its start. Until the new process has confirmed
-//! that it has everything, nothing has changed in the old process, and its phase may return from `Paused` or `Leaving`
-//! to `Running`. Limits: `stream.rs` and `record.rs` have those of records and times. Owns the gauges by which the main
+//! (`server/takeover/transfer.rs`). Phases of the old process: waiting (HTTP sessions finish their requests,
+//! connections are served), paused (nothing is read or sent; mail between cores runs dry), leaving (each worker
+//! sends, and waits for the outcome). The new process is paused from its start. Until the new process has confirmed
+//! that it has everything, nothing has changed in the old process, and its phase may return from paused or leaving
+//! to running. Limits: `stream.rs` and `record.rs` have those of records and times. Owns the gauges by which the main
 //! thread sees that the workers are quiet.
 
 mod receive;

@@ -243,8 +243,9 @@ impl Incoming {
 fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
     let too_large = || {
         io::Error::other(format!(
-            "a batch with one connection or channel has {bytes} bytes, and {BATCH_BYTES_MAX} is the most. Lower \
-             RINGVERB_SEND_QUEUE_BYTES_MAX or RINGVERB_CONNECTION_BYTES_MAX, or restart the server without a take-over"
+            "a batch with one connection or channel has {bytes} bytes, and {BATCH_BYTES_MAX} is the most. Restart the \
+             server without a take-over. For connections, lower RINGVERB_SEND_QUEUE_BYTES_MAX or \
+             RINGVERB_CONNECTION_BYTES_MAX; for presence channels, RINGVERB_PRESENCE_MEMBERS_MAX"
         ))
     };
     let bytes = u32::try_from(bytes).ok().filter(|_| bytes <= BATCH_BYTES_MAX);
@@ -368,7 +369,7 @@ mod tests {
         for bytes in [BATCH_BYTES_MAX + 1, u32::MAX as usize + 1] {
             let text = header(bytes, 1).unwrap_err().to_string();
             assert!(text.contains(&format!("has {bytes} bytes, and 536870912 is the most.")));
-            assert!(text.contains("Lower RINGVERB_SEND_QUEUE_BYTES_MAX"), "{text}");
+            assert!(text.contains("lower RINGVERB_SEND_QUEUE_BYTES_MAX"), "{text}");
         }
     }
 

@@ -130,7 +130,9 @@ fn slow_consumers_are_closed_first_over_the_memory_limit() {
     let Finished { stdout, .. } = server.finish();
     assert!(stdout.contains(" 3 by shed"), "{stdout}");
     assert_eq!(
-        stdout.matches("because the server is over RINGVERB_MEMORY_MAX cause=shed").count(),
+        stdout
+            .matches("because the server is short of memory (RINGVERB_MEMORY_MAX) cause=shed")
+            .count(),
         3
     );
 }

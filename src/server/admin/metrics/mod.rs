@@ -282,7 +282,7 @@ metrics! {
         |scrape, out| if let Some(bytes) = scrape.resident_bytes { out.sample(&[], bytes) };
     "memory_limit_bytes" Gauge [] "RINGVERB_MEMORY_MAX. Nothing without a limit.",
         |scrape, out| if let Some(bytes) = scrape.sources.shared.config.memory_max { out.sample(&[], bytes) };
-    "memory_level" Gauge [] "0: below the limit; 1: over it; 2: more than 12.5 % over it.",
+    "memory_level" Gauge [] "0: memory is not short; 1: connections are refused, from 3 % below the limit on until memory is 9 % below it; 2: publishes, too, 12.5 % over it.",
         |scrape, out| out.sample(&[], match scrape.sources.shared.overload.pressure.level() {
             OverloadLevel::None => 0,
             OverloadLevel::Over => 1,
