@@ -48,8 +48,8 @@ pub(super) enum DeliveryFailure {
 #[derive(Clone, Debug)]
 pub(super) struct EndpointClient {
     plain: Agent,
-    /// Made for the first request over TLS: it reads the certificates of all authorities of the host, which takes longer
-    /// than a request.
+    /// Made for the first request over TLS: it reads the certificates of all authorities of the host, which takes
+    /// longer than a request.
     over_tls: Arc<OnceLock<Agent>>,
     timeout: Duration,
     endpoints: usize,
