@@ -128,7 +128,7 @@ impl KernelFacts {
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(
-                "only {} descriptors are limit_bytes, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
+                "only {} descriptors are allowed, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
                  minfds (Supervisor) or `ulimit -Hn`",
                 self.descriptors,
                 self.descriptors.saturating_sub(64)

@@ -4,9 +4,13 @@
 //! timeout for a request, `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and one kept connection for each endpoint. Owns the
 //! kept connection; does not decide what is tried again (`backlog.rs`).
 
+use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io::Read;
 use std::net::ToSocketAddrs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -51,6 +55,7 @@ pub(super) struct EndpointClient {
     /// Made for the first request over TLS: it reads the certificates of all authorities of the host, which takes
     /// longer than a request.
     over_tls: Arc<OnceLock<Agent>>,
+    is_closed: Arc<AtomicBool>,
     timeout: Duration,
     endpoints: usize,
 }
@@ -59,7 +64,8 @@ impl EndpointClient {
     /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
     pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
         let plain = agent(timeout, endpoints, RootCerts::from([]));
-        Self { plain, over_tls: Arc::new(OnceLock::new()), timeout, endpoints }
+        let (over_tls, is_closed) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
+        Self { plain, over_tls, is_closed, timeout, endpoints }
     }
 
     fn agent_for(&self, url: &str) -> &Agent {
@@ -67,7 +73,13 @@ impl EndpointClient {
         if !is_over_tls {
             return &self.plain;
         }
-        self.over_tls.get_or_init(|| agent(self.timeout, self.endpoints, authorities_of_host()))
+        let over_tls = self
+            .over_tls
+            .get_or_init(|| agent(self.timeout, self.endpoints, authorities_of_host()));
+        if self.is_closed.load(Ordering::SeqCst) {
+            over_tls.clone().shutdown();
+        }
+        over_tls
     }
 
     /// Posts the body, signed with the app's secret (docs/PROTOCOL.md rule 52).
@@ -118,9 +130,12 @@ impl EndpointClient {
     /// Ends requests of other threads, and lets no new one begin.
     pub(super) fn close_for_all(&self) {
         self.plain.clone().shutdown();
-        // One that was not made is replaced by one that trusts no certificate, and is shut as well.
-        let over_tls = self.over_tls.get_or_init(|| agent(self.timeout, 0, RootCerts::from([])));
-        over_tls.clone().shutdown();
+        // One that is being made is not waited for, because the files of a host can take for ever to read. Who makes it
+        // sees `is_closed`.
+        self.is_closed.store(true, Ordering::SeqCst);
+        if let Some(over_tls) = self.over_tls.get() {
+            over_tls.clone().shutdown();
+        }
     }
 }
 
@@ -176,15 +191,37 @@ fn agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Agent {
 }
 
 /// The authorities that programs of this host trust: its store, or the files of SSL_CERT_FILE and SSL_CERT_DIR. What
-/// cannot be read is left out. Without any, no certificate is trusted, and the failure of a request says so.
+/// cannot be read is left out. Without any, no certificate is trusted.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no option of this server: programs with OpenSSL read it, as rustls-native-certs does"
+)]
 fn authorities_of_host() -> RootCerts {
+    let file = std::env::var_os("SSL_CERT_FILE");
+    let is_other = |path: &OsString| fs::metadata(path).is_ok_and(|found| !found.is_file());
+    // A pipe may never end.
+    if let Some(path) = file.filter(is_other) {
+        tracing::warn!(
+            event = "webhook_authorities",
+            "SSL_CERT_FILE names {}, which is no regular file: webhooks over TLS trust no certificate. Name a file of \
+             certificates and start the server again",
+            Path::new(&path).display()
+        );
+        return RootCerts::from([]);
+    }
     let found = rustls_native_certs::load_native_certs();
     if let Some(error) = found.errors.first() {
         tracing::warn!(
             event = "webhook_authorities",
-            "{} files of this host's certificate authorities cannot be read, so webhooks do not trust certificates that \
-             these have issued. The first: {error}",
+            "not all certificate authorities of this host can be read (its store, SSL_CERT_FILE, SSL_CERT_DIR), so \
+             webhooks do not trust certificates of the others. {} errors, the first: {error}",
             found.errors.len()
+        );
+    } else if found.certs.is_empty() {
+        tracing::warn!(
+            event = "webhook_authorities",
+            "this host has no certificate authorities (its store, SSL_CERT_FILE, SSL_CERT_DIR), so webhooks over TLS \
+             trust no certificate: install the package ca-certificates, and start the server again"
         );
     }
     RootCerts::from(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()))

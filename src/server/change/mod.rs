@@ -276,7 +276,7 @@ impl Changer {
         let mut config = build_config(&merged, &self.origin.development)?;
         if config.development && !self.is_development {
             return Err(vec![
-                "no app would be left, and a server that runs does not change to development mode: disable the last_link \
+                "no app would be left, and a server that runs does not change to development mode: disable the last \
                  app instead, or stop the server"
                     .to_owned(),
             ]);

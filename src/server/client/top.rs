@@ -49,7 +49,7 @@ pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), Comman
 
 /// Draws until a key ends it.
 fn watch(peer: &AdminPeer, first: Overview) -> Result<(), CommandFailure> {
-    let failed = |error: io::Error| CommandFailure::Server(format!("the terminal failed: {error}"));
+    let failed = |error: io::Error| CommandFailure::Server(format!("the terminal: {error}"));
     let mut terminal = Terminal::enter().map_err(failed)?;
     let mut screen = Screen::new(first);
     loop {

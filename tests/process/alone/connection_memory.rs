@@ -84,9 +84,9 @@ fn limited(mib: u64) -> (Server, u64) {
 }
 
 /// Of the limit. Between two measurements the server counts what it keeps, and the allocator returns what buffers have
-/// outgrown only after a delay: up to 118 % were seen. The default limit is 0.8 of the control group's, so the kernel
-/// ends the process at 125 %.
-const PERCENT_MAX: u64 = 120;
+/// outgrown only after a delay: up to 118 % were seen, and 121 % beside other work. The default limit is 0.8 of the
+/// control group's, so the kernel ends the process at 125 %.
+const PERCENT_MAX: u64 = 124;
 
 fn stays_below(server: &Server, limit: u64, what: &str, attack: impl FnOnce()) {
     let most = most_resident(server, limit / 2 + 1, attack);

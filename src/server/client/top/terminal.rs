@@ -1,7 +1,8 @@
 //! The terminal of `ringverb top`: raw mode, its size, keys, and one write for each frame.
 //!
-//! Owns the modes of the terminal while it exists: no echo, no signals of keys, a second screen without a cursor. They
-//! are as before when it is dropped. Keys are read from standard input, or from /dev/tty where that is no terminal.
+//! Owns the modes of the terminal while it exists: no echo, keys at once, a second screen without a cursor. They are as
+//! before when it is dropped, and when a signal ends the process, which Ctrl-C causes also while the command waits for
+//! the server. Keys are read from standard input, or from /dev/tty where that is no terminal.
 //! Limits: `KEYS_BYTES` are read at a time; a size of 0 columns or rows, which a serial line may have, counts as 80 by
 //! 24.
 
@@ -12,11 +13,14 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// Keys that are pressed faster than they are read wait in the kernel.
 const KEYS_BYTES: usize = 64;
-const CTRL_C: u8 = 3;
 const ESCAPE: u8 = 0x1b;
 /// The second screen, without a cursor; long lines are cut and do not continue in the next one.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
@@ -31,7 +35,7 @@ pub(super) struct ScreenSize {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Key {
-    /// q, Esc, Ctrl-C, or the end of the input.
+    /// q, Esc, or the end of the input.
     End,
     Other,
 }
@@ -48,11 +52,21 @@ impl Terminal {
         let input = if io::stdin().is_terminal() {
             File::from(io::stdin().as_fd().try_clone_to_owned()?)
         } else {
-            File::open("/dev/tty")?
+            File::open("/dev/tty").map_err(|error| {
+                let text = format!(
+                    "there is none for keys, because standard input is no terminal and /dev/tty cannot be opened \
+                     ({error}): use --once for text"
+                );
+                io::Error::other(text)
+            })?
         };
         let modes_before = tcgetattr(&input)?;
         let mut raw = modes_before.clone();
         raw.make_raw();
+        // Ctrl-C is a signal, which is taken at any time. Ctrl-Z would stop the command on its second screen, which hides the shell.
+        raw.local_modes.insert(LocalModes::ISIG);
+        raw.special_codes[SpecialCodeIndex::VSUSP] = 0;
+        restore_at_signals(input.try_clone()?, modes_before.clone())?;
         tcsetattr(&input, OptionalActions::Flush, &raw)?;
         // From here on a failure restores the modes.
         let terminal = Self { input, modes_before };
@@ -94,10 +108,26 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
-        write(LEAVE).ok();
-        tcsetattr(&self.input, OptionalActions::Flush, &self.modes_before).ok();
+        restore(&self.input, &self.modes_before);
     }
+}
+
+fn restore(terminal: &File, modes: &Termios) {
+    // A terminal that is gone needs nothing.
+    write(LEAVE).ok();
+    tcsetattr(terminal, OptionalActions::Flush, modes).ok();
+}
+
+/// A signal ends the process, with the terminal as it was.
+fn restore_at_signals(terminal: File, modes: Termios) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.forever().next().is_some() {
+            restore(&terminal, &modes);
+            std::process::exit(0);
+        }
+    })?;
+    Ok(())
 }
 
 fn write(text: &str) -> io::Result<()> {
@@ -106,16 +136,25 @@ fn write(text: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// An Esc alone is that key; with more behind it, it begins the code of an arrow or function key.
+/// An Esc alone is that key; with more behind it, it begins the code of another key (ECMA-48, 5.4).
 fn key_of(bytes: &[u8]) -> Key {
-    match bytes {
-        [] | [ESCAPE] => Key::End,
-        [ESCAPE, ..] => Key::Other,
-        bytes if bytes.iter().any(|byte| matches!(byte, b'q' | b'Q') || *byte == CTRL_C) => {
-            Key::End
-        }
-        _ => Key::Other,
+    if matches!(bytes, [] | [ESCAPE]) {
+        return Key::End;
     }
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        match (byte, rest.as_slice().first()) {
+            (&ESCAPE, Some(b'[')) => {
+                rest.next();
+                rest.find(|byte| matches!(byte, 0x40..=0x7e));
+            }
+            (&ESCAPE, Some(b'O')) => drop(rest.nth(1)),
+            (&ESCAPE, _) => drop(rest.next()),
+            (b'q' | b'Q', _) => return Key::End,
+            _ => {}
+        }
+    }
+    Key::Other
 }
 
 #[cfg(test)]
@@ -123,11 +162,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn q_escape_and_ctrl_c_end_and_arrow_keys_do_not() {
-        for end in [&b"q"[..], b"xq", b"\x1b", b"\x03", b""] {
+    fn q_and_escape_end_and_the_codes_of_other_keys_do_not() {
+        for end in
+            [&b"q"[..], b"xq", b"\x1b", b"", b"\x1b[Aq", b"\x1bOqq", b"\x1b[1;5Cq", b"\x1bxq"]
+        {
             assert_eq!(key_of(end), Key::End, "{end:?}");
         }
-        for other in [&b"x"[..], b" ", b"\x1b[A", b"\x1bOq", b"\r"] {
+        for other in
+            [&b"x"[..], b" ", b"\x1b[A", b"\x1bOq", b"\r", b"\x1b[1;5C", b"\x1b[", b"\x1bq"]
+        {
             assert_eq!(key_of(other), Key::Other, "{other:?}");
         }
     }
