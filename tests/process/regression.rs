@@ -1,6 +1,8 @@
 //! Bugs that were found in review or in use: what happened, and the test that fails if it happens again.
 //!
-//! Most of these tests stand with the others of their topic, in this program or elsewhere; the table has their names.
+//! Most of these tests stand with the others of their topic: in this program, in `src`, in the simulator or in the
+//! package for Laravel. The table has their names, in the order in which the bugs were mended.
+//! `each_story_has_its_test` looks them up.
 
 use std::path::Path;
 
@@ -93,14 +95,257 @@ const STORIES: &[(&str, &str)] = &[
         "a publisher on another connection could overtake an event that was answered before",
         "publishes_that_were_answered_are_not_overtaken",
     ),
+    (
+        "SIGHUP before the server had a handler for it ended the server",
+        "sighup_before_the_server_listens_is_a_reload_and_does_not_end_it",
+    ),
+    (
+        "an apps file that vanished with its disk closed all connections of its apps",
+        "a_file_that_vanishes_is_refused_while_its_apps_are_in_use",
+    ),
+    (
+        "each SIGHUP added a reload, so that a storm of them delayed SIGTERM",
+        "signals_add_no_second_reload_to_one_that_waits",
+    ),
+    (
+        "each of a storm of reloads over the admin API read all files again",
+        "a_storm_of_reloads_over_the_api_is_answered_request_by_request",
+    ),
+    (
+        "the mask of a secret, sent back over the admin API, became the secret",
+        "a_mask_keeps_the_secret_of_its_option_and_never_becomes_one",
+    ),
+    (
+        "a reload left an admin listener that other hosts reach without a token",
+        "a_reload_cannot_take_the_token_of_a_listener_that_other_hosts_reach",
+    ),
+    (
+        "32 silent connections to the admin listener made the probes of an orchestrator fail",
+        "a_full_listener_ends_the_connection_that_has_waited_longest_for_its_request",
+    ),
+    (
+        "a page of another site could make a browser ask the workers through the admin API",
+        "a_page_of_another_origin_changes_nothing_and_reads_nothing",
+    ),
+    (
+        "a viewer of the event log could make the server keep megabytes",
+        "the_bytes_that_wait_for_a_viewer_are_limited",
+    ),
+    (
+        "an event of an app that was just added ended the process while a console was open",
+        "an_event_of_an_app_that_the_list_does_not_have_yet_is_shown_without_its_id",
+    ),
+    (
+        "a core that sent nothing kept the stamp of an event, and a metric showed seconds for microseconds",
+        "the_stamp_of_an_event_ends_with_its_tick_on_a_core_that_sends_nothing",
+    ),
+    (
+        "nodes remembered different last events of a cache channel after Redis had lost its data",
+        "an_event_that_redis_stores_twice_is_read_again",
+    ),
+    (
+        "an old process removed the file that its successor had just put in its place",
+        "a_file_that_is_put_there_during_the_removal_survives",
+    ),
+    (
+        "a close for a full send queue discarded the answers to pipelined requests and the handshake's",
+        "a_close_for_a_full_send_queue_keeps_the_answers_before_the_handshake",
+    ),
+    (
+        "a client that sent half an empty line every few seconds kept its HTTP connection for ever",
+        "empty_lines_in_pieces_do_not_prolong_the_time_of_a_request",
+    ),
+    (
+        "a request whose body was late at a take-over got no answer",
+        "a_request_with_a_late_body_is_refused_at_a_take_over_and_can_be_sent_again",
+    ),
+    (
+        "a slot that changed hands within a tick was flushed twice",
+        "a_slot_that_changes_hands_within_a_tick_is_sent_once",
+    ),
+    (
+        "a watch of epoll that failed over and over took the whole processor",
+        "a_watch_that_is_tried_again_and_again_leaves_the_processor_to_others",
+    ),
+    (
+        "an endpoint that refused every webhook used up the time of a stop",
+        "the_end_waits_for_an_endpoint_that_works_and_not_for_one_that_fails",
+    ),
+    (
+        "a stand-in whose process had ended took over from another server",
+        "a_stand_in_that_starts_after_its_process_has_ended_does_not_take_over",
+    ),
+    (
+        "a .env whose values double with each line took all memory",
+        "values_that_double_with_each_line_are_reported",
+    ),
+    (
+        "a change of the phase during a tick was noticed a second later",
+        "a_word_that_is_set_before_a_ring_is_not_slept_through",
+    ),
+    (
+        "memory grew 10 % over its limit between two measurements",
+        "headroom_ends_at_the_target_below_the_limit",
+    ),
+    (
+        "a host whose app was missing served a development app that no client knew",
+        "a_host_that_forbids_a_development_app_does_not_get_one",
+    ),
+    (
+        "memory that handshakes had freed was not returned to the kernel",
+        "memory_is_returned_once_in_the_first_quiet_second_after_work",
+    ),
+    (
+        "a publish of the home could come before publishes that were answered, with full rings",
+        "all_mail_in_the_rings_is_received_at_once_in_the_order_of_its_stamps",
+    ),
+    (
+        "a client could send sealed records without content for ever during its handshake",
+        "a_sealed_record_without_content_ends_the_handshake",
+    ),
+    (
+        "a key file with a costly derivation stopped the server at a reload",
+        "an_encryption_that_would_stop_the_server_is_refused_before_its_key_is_derived",
+    ),
+    (
+        "a client with early data for another server was refused",
+        "early_data_of_another_servers_ticket_is_skipped_with_every_suite_and_in_pieces_of_any_size",
+    ),
+    (
+        "a handshake message without its key was skipped as early data",
+        "a_handshake_message_without_its_key_ends_the_handshake",
+    ),
+    (
+        "a reload with a corrected passphrase did not read the certificates again",
+        "a_reload_reads_an_encrypted_key_with_its_corrected_passphrase",
+    ),
+    (
+        "a request to the admin API was never answered if SIGUSR2 replaced the program at that moment",
+        "requests_of_the_admin_api_are_answered_while_the_process_is_replaced",
+    ),
+    (
+        "the error for a handshake without an app counted as a message of the first app",
+        "a_recount_after_churn_agrees_with_every_value",
+    ),
+    (
+        "a change of the configuration made first subscribers of a topic wait for their time limit",
+        "a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration",
+    ),
+    (
+        "a topic that was idle, needed and idle again was listed as idle twice",
+        "an_idle_topic_in_doubt_is_needed_again_and_is_idle_once",
+    ),
+    (
+        "a mass disconnect was processed in one tick, far beyond its time",
+        "connections_that_end_at_once_are_closed_in_several_ticks_of_bounded_time",
+    ),
+    (
+        "the webhook dispatcher slept up to an hour with removed endpoints",
+        "a_change_of_endpoints_before_the_sleep_is_announced_is_applied_at_once",
+    ),
+    (
+        "one slow client with a large send queue made each take-over fail",
+        "a_batch_may_have_a_send_queue_of_the_largest_size",
+    ),
+    (
+        "a take-over that took too long failed with a text of the kernel",
+        "a_step_that_takes_too_long_is_named_with_its_limit",
+    ),
+    (
+        "doctor reported the user's own server as a problem",
+        "a_server_is_found_by_the_user_who_runs_it",
+    ),
+    (
+        "a webhook was lost whose repetition arrived while its first request was handled",
+        "test_a_repetition_waits_for_the_first_request_and_is_handled_if_its_process_was_lost",
+    ),
+    (
+        "reverb:restart removed the claim of a server in another container",
+        "test_a_server_of_another_container_with_the_same_folder_is_neither_ours_nor_forgotten",
+    ),
+    (
+        "ringverb check beside an installed service was about a development app",
+        "the_file_of_the_service_counts_only_where_nothing_else_names_a_configuration",
+    ),
+    (
+        "ringverb check called a configuration valid with which the service did not start",
+        "the_commands_of_the_unit_check_start_and_reload_a_server",
+    ),
+    (
+        "a worker took a small ring without a log line, and the start message named the large one",
+        "a_server_without_room_for_large_rings_takes_small_ones_and_the_log_and_the_start_message_say_so",
+    ),
+    (
+        "64 new connections were read and served in one tick without a look at the clock",
+        "accepting_and_the_first_reads_end_with_their_time_and_go_on_in_the_next_tick",
+    ),
+    (
+        "a listener with connections without end kept the core from accepting those of others",
+        "a_listener_is_accepted_from_although_another_one_always_has_connections",
+    ),
+    (
+        "an operator's action was carried out after the operator was answered without this node",
+        "an_order_whose_asker_no_longer_waits_is_not_carried_out",
+    ),
+    (
+        "the members of one large channel were looked at in one tick for a question",
+        "the_members_of_a_channel_are_a_slice_of_their_own",
+    ),
+    (
+        "the admin listener carried out a request that it had answered 503",
+        "a_request_that_is_answered_503_for_want_of_a_slot_is_not_carried_out",
+    ),
+    (
+        "a worker kept the room of the largest batch of a transfer",
+        "a_receiver_does_not_keep_the_room_of_a_large_batch",
+    ),
+    (
+        "a number of subscribers that came before them ended a new process of a debug build",
+        "a_transferred_number_waits_for_its_subscribers_and_leaves_no_entry_without_them",
+    ),
+    (
+        "two deploys at the same time took the end of each other's stand-in for a failure",
+        "test_restarts_at_the_same_time_succeed_and_keep_the_connection",
+    ),
+    (
+        "reverb:restart by another user left files that the server could not read",
+        "test_a_restart_by_another_user_changes_nothing_and_names_the_user",
+    ),
+    (
+        "a deploy that had waited for another one installed its older configuration",
+        "test_a_restart_that_waited_does_not_put_its_older_configuration_in_place",
+    ),
+    (
+        "artisan ended with a TypeError in an application without credentials",
+        "test_missing_credentials_become_empty_ones_and_others_stay",
+    ),
+    (
+        "each frame that a slow consumer was refused added it to a list again",
+        "a_slow_consumer_is_in_the_list_once_however_many_frames_it_is_refused",
+    ),
 ];
 
 #[test]
 fn each_story_has_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = rust_text_below(&root.join("tests")) + &rust_text_below(&root.join("src"));
-    let missing: Vec<_> = STORIES.iter().filter(|(_, test)| !has_test(&text, test)).collect();
+    let of_laravel = php_text_in(&root.join("laravel/tests"));
+    let has_test = |name: &str| has_test(&text, name) || has_php_test(&of_laravel, name);
+    let missing: Vec<_> = STORIES.iter().filter(|(_, test)| !has_test(test)).collect();
     assert!(missing.is_empty(), "no such test: {missing:#?}");
+}
+
+fn php_text_in(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("a folder of tests");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "php"));
+    paths.map(|path| std::fs::read_to_string(path).expect("a test")).collect()
+}
+
+/// PHPUnit runs each public method whose name begins with `test`.
+fn has_php_test(sources: &str, name: &str) -> bool {
+    let head = format!("public function {name}(");
+    name.starts_with("test_") && sources.lines().any(|line| line.trim().starts_with(&head))
 }
 
 /// Whether the sources have a function of this name that is run as a test: `#[test]` stands above it, with nothing but
@@ -133,4 +378,7 @@ fn a_function_is_a_test_only_with_its_attribute() {
     assert!(!has_test("#[test]\nfn b() {\n}\nfn a() {\n", "a"));
     assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn a() {\n", "a"));
     assert!(!has_test("#[test]\nfn ab() {\n", "a"));
+    assert!(has_php_test("{\n    public function test_a(): void\n", "test_a"));
+    assert!(!has_php_test("{\n    public function test_ab(): void\n", "test_a"));
+    assert!(!has_php_test("{\n    // public function test_a(): void\n", "test_a"));
 }

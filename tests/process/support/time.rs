@@ -29,7 +29,13 @@ pub(crate) fn poll_pause() {
     std::thread::sleep(POLL_INTERVAL);
 }
 
-/// Waits until this much time is over: for what the server counts in seconds, and for what must not happen.
+/// Waits until this much time is over. Only where nothing can be observed that a test could wait for:
+/// - `protocol/handshake.rs` sends around a deadline of the server's clock, which no message shows before it is over;
+/// - `metrics.rs` delays a pong, because the metric is the time that passed;
+/// - `life/restart.rs` lets the second pass in which the server counts two signals as one;
+/// - `life/supervision.rs` gives a process time for an end that must not happen.
+///
+/// A busy machine makes the wait longer, which fails none of them.
 #[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
 pub(crate) fn pass(time: Duration) {
     std::thread::sleep(time);

@@ -1,9 +1,10 @@
 //! Clients of other libraries: OpenSSL, Python and curl. A machine without one of them skips nothing: the tests fail.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 
-use crate::support::{Server, Setup, eventually, free_port, sign, tls, unix_seconds};
+use crate::support::{DEADLINE, Server, Setup, eventually, free_port, sign, tls, unix_seconds};
 
 fn server() -> Server {
     Setup::new().secure().start()
@@ -76,16 +77,31 @@ fn openssl_updates_keys_and_is_refused_a_renegotiation() {
     let authority = tls::file("authority.pem");
     let of = |version| s_client(&address, &authority, &[version]);
     // A line with one of these letters is a command: k and K update the keys, K asks the server for the same.
-    let script = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\nk\nK\nK\nGET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let said = run_until_end("openssl", &of("-tls1_3"), script);
-    assert_eq!(said.matches("HTTP/1.1 200").count(), 2, "{said}");
+    let answer = "HTTP/1.1 200";
+    let script = [
+        ("GET /up HTTP/1.1\r\nHost: x\r\n\r\n", answer),
+        ("k\n", "KEYUPDATE"),
+        ("K\n", "KEYUPDATE"),
+        ("K\n", "KEYUPDATE"),
+        ("GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", answer),
+    ];
+    let said = command_by_command("openssl", &of("-tls1_3"), || true, &script);
+    assert_eq!(said.matches(answer).count(), 2, "{said}");
     assert_eq!(said.matches("KEYUPDATE").count(), 3, "{said}");
-    let said = run_until_end("openssl", &of("-tls1_2"), b"R\n");
-    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
+    let said =
+        command_by_command("openssl", &of("-tls1_2"), || true, &[("R\n", "no renegotiation")]);
+    assert!(said.contains("RENEGOTIATING"), "{said}");
 }
 
-/// `run` for a program whose commands come one after the other; it may end with an error.
-fn run_until_end(program: &str, arguments: &[&str], script: &[u8]) -> String {
+/// Runs a program whose commands come one after the other, because a command is one only at the beginning of what the
+/// program reads at once: each is sent when the text that the one before it causes has been printed. `is_ready`: the
+/// first one can be sent. The program may end with an error. Returns what it has printed.
+fn command_by_command(
+    program: &str,
+    arguments: &[&str],
+    is_ready: impl Fn() -> bool,
+    script: &[(&str, &str)],
+) -> String {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -94,18 +110,44 @@ fn run_until_end(program: &str, arguments: &[&str], script: &[u8]) -> String {
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     let mut pipe = child.stdin.take().expect("a pipe");
-    for line in script.split_inclusive(|byte| *byte == b'\n') {
-        // A command is one only at the beginning of what the program reads at once.
-        crate::support::pass(std::time::Duration::from_millis(150));
-        if pipe.write_all(line).is_err() {
-            break;
+    let (sender, received) = mpsc::channel();
+    let outputs: [Box<dyn Read + Send>; 2] = [
+        Box::new(child.stdout.take().expect("a pipe")),
+        Box::new(child.stderr.take().expect("a pipe")),
+    ];
+    for (mut output, number) in outputs.into_iter().zip(0..) {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                // A test that has failed receives nothing.
+                let _ = sender.send((number, text));
+            }
+        });
+    }
+    drop(sender);
+    eventually("it is ready", || is_ready().then_some(()));
+    // Apart, so that no text of one output comes into the middle of a line of the other.
+    let mut printed = [String::new(), String::new()];
+    for (command, effect) in script {
+        let times = |printed: &[String]| -> usize {
+            printed.iter().map(|text| text.matches(effect).count()).sum()
+        };
+        let before = times(&printed);
+        pipe.write_all(command.as_bytes()).expect("the program reads its commands");
+        while times(&printed) == before {
+            let (number, text): (usize, String) =
+                received.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+                    panic!("{program}: no {effect:?} after {command:?}: {printed:?}")
+                });
+            printed[number].push_str(&text);
         }
     }
-    crate::support::pass(std::time::Duration::from_millis(500));
     drop(pipe);
-    let output = child.wait_with_output().expect("its output");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
+    child.wait().expect("its end");
+    received.into_iter().for_each(|(number, text)| printed[number].push_str(&text));
+    printed.concat()
 }
 
 /// Arguments of `openssl s_client` for this server.
@@ -222,11 +264,18 @@ fn early_data_of_openssl_with_the_ticket_of_another_server_is_skipped() {
         .expect("openssl");
     let _foreign_server = ForeignServer(child);
     eventually("the other server accepts", || std::net::TcpStream::connect(&foreign).ok());
-    let path = |name: &str| format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    let path =
+        |name: &str| format!("{}/{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     let (session, early, authority) =
         (path("session-foreign"), path("early"), tls::file("authority.pem"));
-    let said =
-        run_until_end("openssl", &s_client(&foreign, &authority, &["-sess_out", &session]), b"Q\n");
+    // A session of an earlier run is no session with this server.
+    let _ = std::fs::remove_file(&session);
+    let has_ticket = || {
+        let session = std::fs::read_to_string(&session).unwrap_or_default();
+        session.contains("END SSL SESSION PARAMETERS")
+    };
+    let arguments = s_client(&foreign, &authority, &["-sess_out", &session]);
+    let said = command_by_command("openssl", &arguments, has_ticket, &[("Q\n", "DONE")]);
     assert!(said.contains("New, TLSv1.3"), "{said}");
     std::fs::write(&early, "e".repeat(16_384)).expect("a file");
     let server = server();
