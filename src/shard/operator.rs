@@ -74,18 +74,17 @@ impl OperatorAnswer {
         size_of::<Self>() + self.host.len() + outcome
     }
 
-    /// Leaves out all rows, because there is no room for them, and counts them as left out.
-    pub fn leave_rows_out(&mut self) {
-        let OperatorOutcome::Rows(rows) = &mut self.outcome else { return };
-        let subscribers = rows.channels.iter().map(|row| u64::from(row.subscribers)).sum();
-        let count = (rows.channels.len() + rows.connections.len()) as u64;
-        // Another node may have sent any number.
-        *rows = NodeRows {
-            left_out: rows.left_out.saturating_add(count),
-            left_out_members: rows.left_out_members.saturating_add(rows.members.len() as u64),
-            left_out_subscribers: rows.left_out_subscribers.saturating_add(subscribers),
-            ..NodeRows::default()
-        };
+    /// Makes the answer short, because there is no room for it: leaves out and counts all rows, or discards the details
+    /// of a connection, as if the core had been busy. `false`: it is short already.
+    pub fn shorten(&mut self) -> bool {
+        match &mut self.outcome {
+            OperatorOutcome::Rows(rows) => rows.leave_out(),
+            OperatorOutcome::Inside(Some(_)) => {
+                self.outcome = OperatorOutcome::Busy;
+                true
+            }
+            _ => false,
+        }
     }
 
     #[must_use]
@@ -121,6 +120,21 @@ pub struct NodeRows {
 }
 
 impl NodeRows {
+    /// Counts all rows as left out. `false`: there are none.
+    fn leave_out(&mut self) -> bool {
+        let subscribers = self.channels.iter().map(|row| u64::from(row.subscribers)).sum();
+        let count = (self.channels.len() + self.connections.len()) as u64;
+        let members = self.members.len() as u64;
+        // Another node may have sent any number.
+        *self = Self {
+            left_out: self.left_out.saturating_add(count),
+            left_out_members: self.left_out_members.saturating_add(members),
+            left_out_subscribers: self.left_out_subscribers.saturating_add(subscribers),
+            ..Self::default()
+        };
+        count + members > 0
+    }
+
     fn kept_bytes(&self) -> usize {
         let channels = self.channels.iter().map(|row| size_of_val(row) + row.name.len());
         let connections = self.connections.iter().map(|row| size_of_val(row) + row.text_bytes());

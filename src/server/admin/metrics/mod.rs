@@ -169,7 +169,7 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.get());
     "gathered_bytes_peak" Gauge ["core"] "Most bytes of answers of other nodes that waited, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.peak());
-    "gathered_discarded_total" Counter ["core"] "Answers of other nodes over these bytes. The HTTP API continues without them; an operator has their sums without their rows.",
+    "gathered_discarded_total" Counter ["core"] "Answers of other nodes over these bytes, or over the memory budget. The HTTP API continues without the node; an operator has the sums of a core without its rows.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_discarded.get());
     "operator_requests" Gauge ["core"] "Questions and actions of operators that wait for the core. At most 16.",
         |scrape, out| scrape.by_operator_queue(out, |queue| queue.waiting.get());
