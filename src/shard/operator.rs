@@ -16,8 +16,8 @@ use crate::pusher::socket_id::SocketId;
 pub(super) const ANSWER_BYTES_MAX: usize = 96 << 10;
 /// Questions of other nodes that wait for one core.
 pub const OPERATOR_ORDERS_MAX: usize = 32;
-/// Time from the arrival of a question to its last slice, in milliseconds. The node that asks waits 1,500
-/// (`tick/gather.rs`), and question and answer need some of that.
+/// Time from the arrival of a question to its last slice, in milliseconds, and from the request of an action to its
+/// deadline. The node that asks waits 1,500 (`tick/gather.rs`), and question and answer need some of that.
 pub const ORDER_TIME_MS: u64 = 1_000;
 
 /// What an operator asks, or wants, of the nodes.
@@ -41,11 +41,40 @@ pub enum OperatorQuestion {
     Connection {
         socket_id: SocketId,
     },
-    /// End a connection, or its subscription to a channel.
+    /// End a connection, or its subscription to a channel. Nodes of an earlier build send it, without a deadline.
     EndAccess {
         socket_id: SocketId,
         channel: Option<Box<str>>,
     },
+    /// The same, until a time in milliseconds since 1970. Redis may deliver it later than the asker waits, and only the
+    /// clocks of the hosts show that.
+    EndAccessUntil {
+        socket_id: SocketId,
+        channel: Option<Box<str>>,
+        deadline_unix_ms: u64,
+    },
+}
+
+impl OperatorQuestion {
+    /// The connection that is to end, or whose subscription to a channel is. `None`: it only asks.
+    #[must_use]
+    pub fn access_to_end(&self) -> Option<(SocketId, Option<&str>)> {
+        match self {
+            Self::EndAccess { socket_id, channel }
+            | Self::EndAccessUntil { socket_id, channel, .. } => {
+                Some((*socket_id, channel.as_deref()))
+            }
+            Self::Channels { .. }
+            | Self::Channel { .. }
+            | Self::Connections { .. }
+            | Self::Connection { .. } => None,
+        }
+    }
+
+    /// Its deadline is over. Without a deadline it never is.
+    fn is_overdue(&self, unix_ms: u64) -> bool {
+        matches!(self, Self::EndAccessUntil { deadline_unix_ms, .. } if *deadline_unix_ms < unix_ms)
+    }
 }
 
 /// What one core of a node answers.
@@ -193,9 +222,18 @@ pub struct OperatorOrder {
     /// The core that gathers the answers of this node, and the number of the question there.
     pub gathering_core: u16,
     pub question_number: u32,
-    /// By the clock of this core.
+    /// When the core that gathers the answers received it.
     pub received_at: Moment,
     pub question: std::sync::Arc<OperatorQuestion>,
+}
+
+impl OperatorOrder {
+    /// Its asker no longer waits, or may no longer wait when the answer arrives.
+    #[must_use]
+    pub fn is_late(&self, now: Moment, unix_ms: u64) -> bool {
+        now.0.saturating_sub(self.received_at.0) > ORDER_TIME_MS
+            || self.question.is_overdue(unix_ms)
+    }
 }
 
 const _: () = assert!(ANSWER_BYTES_MAX * crate::limits::WORKERS_MAX <= 12 << 20);

@@ -181,7 +181,7 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.operator_orders.get());
     "operator_orders_peak" Gauge ["core"] "Most questions and actions of operators of other nodes that waited for the core, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.operator_orders.peak());
-    "operator_orders_refused_total" Counter ["core"] "Questions and actions of operators of other nodes that were not carried out: too many waited, or they had waited for over a second.",
+    "operator_orders_refused_total" Counter ["core"] "Questions and actions of operators of other nodes that were not carried out: too many waited, they had waited for over a second, or the deadline of an action was over.",
         |scrape, out| scrape.by_core(out, |core| core.operator_orders_refused.get());
     "cluster_up" Gauge ["core"] "1 while the core has a session with Redis. Nothing on a single node.",
         |scrape, out| scrape.by_session(out, |session| session.is_up.get());
