@@ -43,7 +43,7 @@ pub const PONGS_PER_FLUSH_MAX: u16 = 16;
 pub const READ_BYTES_PER_TICK_MAX: usize = 64 * 1024;
 /// Time for all reads of WebSockets in a tick, as much for those of HTTP sessions, and as much for accepts with the
 /// first reads of new connections, in nanoseconds. One read more than that may be under way when it is up; of new
-/// connections, 16 reads and one request.
+/// connections, 16 reads or one request.
 pub const READ_TIME_PER_TICK_NS: u64 = 2_000_000;
 /// Bytes read between two looks at the clock.
 pub const READ_BYTES_PER_CLOCK: usize = 8 * 1024;

@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
@@ -34,6 +35,19 @@ pub(crate) enum OperatorRequest {
     AllCores(Question),
     /// A question or an order to all other nodes.
     OtherNodes(OperatorQuestion),
+}
+
+impl OperatorRequest {
+    /// It changes something, so a caller without an answer cannot know whether it was carried out.
+    #[must_use]
+    pub(crate) fn is_action(&self) -> bool {
+        match self {
+            Self::ThisCore(CoreRequest::Publish { .. } | CoreRequest::EndAccess { .. }) => true,
+            Self::OtherNodes(question) => question.access_to_end().is_some(),
+            Self::ThisCore(CoreRequest::Inspect(_) | CoreRequest::Refusals { .. })
+            | Self::AllCores(_) => false,
+        }
+    }
 }
 
 /// What is wanted of a worker's own core.
@@ -67,6 +81,14 @@ pub(crate) enum OperatorReply {
     /// The worker is gathering the answers to as many questions as it may.
     Busy,
     Refused(Vec<EventLogEntry>),
+}
+
+impl OperatorReply {
+    /// No other worker can add to it: a connection is on one core.
+    #[must_use]
+    pub(crate) fn is_conclusive(&self) -> bool {
+        matches!(self, Self::Ended(AccessEnd::Done | AccessEnd::NotSubscribed))
+    }
 }
 
 /// The answer to a question.
@@ -178,6 +200,14 @@ impl OperatorQueue {
         Some(ReplyReceiver(reply))
     }
 
+    /// Whether there is room for one more request. If not, that is counted.
+    fn has_room(&self) -> bool {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = requests.len() < OPERATOR_REQUESTS_MAX;
+        self.refused.add(u64::from(!has_room));
+        has_room
+    }
+
     /// Whether a request waits for the worker.
     #[inline]
     pub(crate) fn has_requests(&self) -> bool {
@@ -198,16 +228,60 @@ impl OperatorQueue {
     }
 }
 
+/// Queues a request for each of these workers, or for none: workers that got it would carry out an action that the
+/// operator is refused. One thread submits requests, and workers only take them, so room that was found stays.
+///
+/// # Errors
+/// The first worker whose queue is full.
+pub(crate) fn submit_to_all(
+    queues: &[OperatorQueue],
+    workers: Range<usize>,
+    request: impl Fn() -> OperatorRequest,
+) -> Result<Vec<(usize, ReplyReceiver)>, usize> {
+    let has_room = |worker: &usize| queues.get(*worker).is_some_and(OperatorQueue::has_room);
+    if let Some(full) = workers.clone().find(|worker| !has_room(worker)) {
+        return Err(full);
+    }
+    let submit = |worker: usize| {
+        let receiver = queues.get(worker).and_then(|queue| queue.submit(request()));
+        receiver.map(|receiver| (worker, receiver)).ok_or(worker)
+    };
+    workers.map(submit).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_request_to_all_workers_is_queued_for_none_if_one_has_no_room() {
+        let queues: [OperatorQueue; 3] = Default::default();
+        let waiting: Vec<_> = std::iter::from_fn(|| queues[2].submit(question())).collect();
+        assert_eq!(submit_to_all(&queues, 0..3, question).err(), Some(2));
+        assert!(!queues[0].has_requests() && !queues[1].has_requests(), "nothing is carried out");
+        drop(waiting);
+        assert!(queues[2].pop().is_none());
+        let receivers = submit_to_all(&queues, 0..3, question).expect("room");
+        assert_eq!(receivers.len(), 3);
+        assert!(queues.iter().all(OperatorQueue::has_requests));
+    }
+
+    #[test]
+    fn an_ended_access_is_the_answer_whatever_other_workers_say() {
+        let is_conclusive = |end| OperatorReply::Ended(end).is_conclusive();
+        assert!(is_conclusive(AccessEnd::Done) && is_conclusive(AccessEnd::NotSubscribed));
+        assert!(!is_conclusive(AccessEnd::NotOpen) && !OperatorReply::Busy.is_conclusive());
+    }
+
+    fn question() -> OperatorRequest {
+        OperatorRequest::ThisCore(CoreRequest::Inspect(Inspection::Nodes))
+    }
+
+    #[test]
     fn a_queue_has_a_limit_and_drops_requests_whose_caller_gave_up() {
         let queue = OperatorQueue::default();
         assert!(!queue.has_requests());
-        let submit =
-            || queue.submit(OperatorRequest::ThisCore(CoreRequest::Inspect(Inspection::Nodes)));
+        let submit = || queue.submit(question());
         let tickets: Vec<_> = std::iter::from_fn(submit).collect();
         assert_eq!(tickets.len(), OPERATOR_REQUESTS_MAX);
         assert!(queue.has_requests());

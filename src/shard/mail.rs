@@ -6,6 +6,7 @@
 //! deeply: names and frames are shared by reference counts.
 
 use crate::buffer::FrameBytes;
+use crate::clock::Moment;
 use crate::pusher::error_code::ErrorCode;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
@@ -119,6 +120,8 @@ pub enum Mail {
     Inspect {
         id: u32,
         from: u16,
+        /// When `from` received it.
+        received_at: Moment,
         question: std::sync::Arc<super::operator::OperatorQuestion>,
     },
     /// The connection is in, and is sent the greeting. A plain channel has none: the subscriber's core acknowledges.

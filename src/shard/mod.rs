@@ -323,8 +323,7 @@ impl Shard {
                 let answer = self.answer(&question);
                 self.outbox.send_from_home(from, Mail::Answer { id, answer });
             }
-            Mail::Inspect { id, from, question } => {
-                let received_at = self.now();
+            Mail::Inspect { id, from, received_at, question } => {
                 self.queue_operator_order(OperatorOrder {
                     gathering_core: from,
                     question_number: id,

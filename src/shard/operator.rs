@@ -16,8 +16,8 @@ use crate::pusher::socket_id::SocketId;
 pub(super) const ANSWER_BYTES_MAX: usize = 96 << 10;
 /// Questions of other nodes that wait for one core.
 pub const OPERATOR_ORDERS_MAX: usize = 32;
-/// Time from the arrival of a question to its last slice, in milliseconds. The node that asks waits 1,500
-/// (`tick/gather.rs`), and question and answer need some of that.
+/// Time from the arrival of a question to its last slice, in milliseconds, and from the request of an action to its
+/// deadline. The node that asks waits 1,500 (`tick/gather.rs`), and question and answer need some of that.
 pub const ORDER_TIME_MS: u64 = 1_000;
 
 /// What an operator asks, or wants, of the nodes.
@@ -41,11 +41,40 @@ pub enum OperatorQuestion {
     Connection {
         socket_id: SocketId,
     },
-    /// End a connection, or its subscription to a channel.
+    /// End a connection, or its subscription to a channel. Nodes of an earlier build send it, without a deadline.
     EndAccess {
         socket_id: SocketId,
         channel: Option<Box<str>>,
     },
+    /// The same, until a time in milliseconds since 1970. Redis may deliver it later than the asker waits, and only the
+    /// clocks of the hosts show that.
+    EndAccessUntil {
+        socket_id: SocketId,
+        channel: Option<Box<str>>,
+        deadline_unix_ms: u64,
+    },
+}
+
+impl OperatorQuestion {
+    /// The connection that is to end, or whose subscription to a channel is. `None`: it only asks.
+    #[must_use]
+    pub fn access_to_end(&self) -> Option<(SocketId, Option<&str>)> {
+        match self {
+            Self::EndAccess { socket_id, channel }
+            | Self::EndAccessUntil { socket_id, channel, .. } => {
+                Some((*socket_id, channel.as_deref()))
+            }
+            Self::Channels { .. }
+            | Self::Channel { .. }
+            | Self::Connections { .. }
+            | Self::Connection { .. } => None,
+        }
+    }
+
+    /// Its deadline is over. Without a deadline it never is.
+    fn is_overdue(&self, unix_ms: u64) -> bool {
+        matches!(self, Self::EndAccessUntil { deadline_unix_ms, .. } if *deadline_unix_ms < unix_ms)
+    }
 }
 
 /// What one core of a node answers.
@@ -74,18 +103,17 @@ impl OperatorAnswer {
         size_of::<Self>() + self.host.len() + outcome
     }
 
-    /// Leaves out all rows, because there is no room for them, and counts them as left out.
-    pub fn leave_rows_out(&mut self) {
-        let OperatorOutcome::Rows(rows) = &mut self.outcome else { return };
-        let subscribers = rows.channels.iter().map(|row| u64::from(row.subscribers)).sum();
-        let count = (rows.channels.len() + rows.connections.len()) as u64;
-        // Another node may have sent any number.
-        *rows = NodeRows {
-            left_out: rows.left_out.saturating_add(count),
-            left_out_members: rows.left_out_members.saturating_add(rows.members.len() as u64),
-            left_out_subscribers: rows.left_out_subscribers.saturating_add(subscribers),
-            ..NodeRows::default()
-        };
+    /// Makes the answer short, because there is no room for it: leaves out and counts all rows, or discards the details
+    /// of a connection, as if the core had been busy. `false`: it is short already.
+    pub fn shorten(&mut self) -> bool {
+        match &mut self.outcome {
+            OperatorOutcome::Rows(rows) => rows.leave_out(),
+            OperatorOutcome::Inside(Some(_)) => {
+                self.outcome = OperatorOutcome::Busy;
+                true
+            }
+            _ => false,
+        }
     }
 
     #[must_use]
@@ -121,6 +149,21 @@ pub struct NodeRows {
 }
 
 impl NodeRows {
+    /// Counts all rows as left out. `false`: there are none.
+    fn leave_out(&mut self) -> bool {
+        let subscribers = self.channels.iter().map(|row| u64::from(row.subscribers)).sum();
+        let count = (self.channels.len() + self.connections.len()) as u64;
+        let members = self.members.len() as u64;
+        // Another node may have sent any number.
+        *self = Self {
+            left_out: self.left_out.saturating_add(count),
+            left_out_members: self.left_out_members.saturating_add(members),
+            left_out_subscribers: self.left_out_subscribers.saturating_add(subscribers),
+            ..Self::default()
+        };
+        count + members > 0
+    }
+
     fn kept_bytes(&self) -> usize {
         let channels = self.channels.iter().map(|row| size_of_val(row) + row.name.len());
         let connections = self.connections.iter().map(|row| size_of_val(row) + row.text_bytes());
@@ -179,9 +222,18 @@ pub struct OperatorOrder {
     /// The core that gathers the answers of this node, and the number of the question there.
     pub gathering_core: u16,
     pub question_number: u32,
-    /// By the clock of this core.
+    /// When the core that gathers the answers received it.
     pub received_at: Moment,
     pub question: std::sync::Arc<OperatorQuestion>,
+}
+
+impl OperatorOrder {
+    /// Its asker no longer waits, or may no longer wait when the answer arrives.
+    #[must_use]
+    pub fn is_late(&self, now: Moment, unix_ms: u64) -> bool {
+        now.0.saturating_sub(self.received_at.0) > ORDER_TIME_MS
+            || self.question.is_overdue(unix_ms)
+    }
 }
 
 const _: () = assert!(ANSWER_BYTES_MAX * crate::limits::WORKERS_MAX <= 12 << 20);

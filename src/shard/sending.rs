@@ -172,6 +172,11 @@ impl Shard {
         self.local.note_http(before, now)
     }
 
+    /// See `Local::take_for_answers`.
+    pub fn take_for_answers(&mut self, held: usize, more: usize) -> bool {
+        self.local.take_for_answers(held, more)
+    }
+
     /// See `Local::note_input`.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
         self.local.note_input(&self.context, &mut self.outbox, key, before, now);

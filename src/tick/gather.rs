@@ -4,7 +4,8 @@
 //! Owns the answers until they are complete. Nodes have `NODES_TIME_MS` to answer: after that, the answers of the
 //! others are the result. Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes,
 //! `CALLER_QUESTIONS_MAX` of callers that poll (operators). The answers of other nodes have `SESSION_BYTES_MAX` for all
-//! sessions and `CALLER_BYTES_MAX` for all callers; those of this node's cores are as large as what the cores have.
+//! sessions and `CALLER_BYTES_MAX` for all callers, and take their bytes from the memory budget; those of this node's
+//! cores are as large as what the cores have.
 //! Cost: one entry of a table and one list for a question, and a step for each row of another node's answer.
 
 use std::collections::VecDeque;
@@ -16,7 +17,7 @@ use super::kernel::SessionKey;
 use crate::clock::Moment;
 use crate::metrics::CoreMetrics;
 use crate::shard::{
-    Answer, ApiMessage, ClusterOutbox, GatherAnswer, ORDER_TIME_MS, SessionId, ToCluster,
+    Answer, ApiMessage, ClusterOutbox, GatherAnswer, ORDER_TIME_MS, SessionId, Shard, ToCluster,
 };
 
 /// Time for the answers of other nodes, in milliseconds.
@@ -29,11 +30,13 @@ const NODE_QUESTIONS_MAX: usize = 1_024;
 /// Questions of callers in progress at a time. A caller checks `has_room_for_caller_question` first.
 const CALLER_QUESTIONS_MAX: usize = 16;
 
-/// Bytes of the answers of other nodes to all questions of sessions. Over it an answer is discarded, as if its node had
-/// not answered in time. One node answers with 16 MiB at most (`cluster/envelope.rs`).
+/// Bytes of the answers of other nodes to all questions of sessions. Over it all answers of a node are discarded, as if
+/// it had not answered in time. A message of a node has 16 MiB at most (`cluster/envelope.rs`).
 const SESSION_BYTES_MAX: usize = 256 << 20;
-/// The same to all questions of callers. Over it the rows of an answer are left out and counted.
+/// The same to all questions of callers.
 const CALLER_BYTES_MAX: usize = 32 << 20;
+/// Of these, what rows and details of connections may use. Over it they are left out and counted.
+const CALLER_ROWS_BYTES_MAX: usize = 28 << 20;
 
 /// Questions by number. Each question has a new number, so that a late answer does not count for a later question.
 pub struct Gathers {
@@ -158,14 +161,10 @@ impl Gathers {
         id
     }
 
-    /// Adds answers. Complete answers to other nodes leave by `out`.
-    pub(super) fn note_answers(
-        &mut self,
-        answered: &mut Vec<GatherAnswer>,
-        now: Moment,
-        out: &mut ClusterOutbox,
-    ) {
-        self.now = now;
+    /// Adds answers that the shard has received. Complete answers to other nodes leave by its outbox.
+    pub(super) fn note_answers(&mut self, shard: &mut Shard) {
+        self.now = shard.now();
+        let mut answered = std::mem::take(&mut shard.outbox.answered);
         for answered in answered.drain(..) {
             // A late answer has no question.
             let id = match answered {
@@ -183,47 +182,55 @@ impl Gathers {
                 }
                 GatherAnswer::Node { id, answers } => {
                     self.metrics.cluster.questions.answers_received.add(1);
-                    self.add_node_answers(id, answers);
+                    self.add_node_answers(id, answers, shard);
                     id
                 }
                 GatherAnswer::NodesGone => {
-                    self.end_waiting_for_nodes(None, out);
+                    self.end_waiting_for_nodes(None, &mut shard.outbox.cluster);
                     continue;
                 }
             };
-            self.finish(id, out);
+            self.finish(id, &mut shard.outbox.cluster);
         }
+        debug_assert!(shard.outbox.answered.is_empty(), "to note an answer causes none");
+        shard.outbox.answered = answered;
     }
 
-    fn add_node_answers(&mut self, id: u32, answers: Vec<Answer>) {
+    /// Adds the answers of all cores of a node, or none: a part would look like the whole.
+    fn add_node_answers(&mut self, id: u32, mut answers: Vec<Answer>, shard: &mut Shard) {
         let Some(gather) = self.gathers.get_mut(&id) else { return };
-        if let Asker::Node(..) = gather.asker {
+        let (held, rows_max, most) = match gather.asker {
+            Asker::Session(_) => (&mut self.session_bytes, SESSION_BYTES_MAX, SESSION_BYTES_MAX),
+            Asker::Caller => (&mut self.caller_bytes, CALLER_ROWS_BYTES_MAX, CALLER_BYTES_MAX),
             // No other node was asked for it.
+            Asker::Node(..) => return,
+        };
+        gather.missing_nodes -= 1;
+        let (mut after, mut shortened, mut is_lost) = (*held, 0, false);
+        for answer in &mut answers {
+            let bytes = answer.kept_bytes();
+            if after + bytes <= rows_max && shard.take_for_answers(after, bytes) {
+                after += bytes;
+                continue;
+            }
+            let Answer::Operator(operator) = answer else {
+                is_lost = true;
+                break;
+            };
+            shortened += u64::from(operator.shorten());
+            after += answer.kept_bytes();
+        }
+        if is_lost || after > most {
+            self.metrics.gathered_discarded.add(1);
+            // The result is that of the others, as after the time of a node.
+            let is_counted = std::mem::take(&mut gather.is_to_nodes);
+            self.metrics.cluster.questions.incomplete.add(u64::from(is_counted));
             return;
         }
-        gather.missing_nodes -= 1;
-        let is_caller = matches!(gather.asker, Asker::Caller);
-        let (held, held_max) = match is_caller {
-            true => (&mut self.caller_bytes, CALLER_BYTES_MAX),
-            false => (&mut self.session_bytes, SESSION_BYTES_MAX),
-        };
-        for mut answer in answers {
-            let mut bytes = answer.kept_bytes();
-            if *held + bytes > held_max {
-                self.metrics.gathered_discarded.add(1);
-                let Answer::Operator(operator) = &mut answer else {
-                    // The result is that of the others, as after the time of a node.
-                    let is_counted = std::mem::take(&mut gather.is_to_nodes);
-                    self.metrics.cluster.questions.incomplete.add(u64::from(is_counted));
-                    continue;
-                };
-                operator.leave_rows_out();
-                bytes = answer.kept_bytes();
-            }
-            *held += bytes;
-            gather.node_bytes += bytes;
-            gather.answers.push(answer);
-        }
+        self.metrics.gathered_discarded.add(shortened);
+        gather.node_bytes += after - *held;
+        *held = after;
+        gather.answers.append(&mut answers);
         self.note_bytes();
     }
 
@@ -340,97 +347,4 @@ impl Gathers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::{NodeChannelRow, NodeRows, OperatorAnswer, OperatorOutcome};
-    use crate::slot::Slot;
-
-    #[test]
-    fn questions_of_callers_have_a_bound_and_an_ended_one_makes_room() {
-        let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
-        let begin = |gathers: &mut Gathers| {
-            assert!(gathers.has_room_for_caller_question());
-            gathers.begin(Asker::Caller, Moment::default(), None, 1, 0)
-        };
-        let ids: Vec<u32> = (0..CALLER_QUESTIONS_MAX).map(|_| begin(&mut gathers)).collect();
-        assert!(!gathers.has_room_for_caller_question());
-        assert!(gathers.has_room_for_node_question(), "callers do not use the room of nodes");
-        for id in ids {
-            gathers.end(id);
-            assert!(gathers.end(id).is_none(), "it counts once");
-        }
-        assert_eq!(gathers.caller_question_count, 0);
-        begin(&mut gathers);
-        let metrics = &gathers.metrics;
-        assert_eq!((metrics.gathers.get(), metrics.gathers.peak()), (1, 16), "now, and the most");
-        assert_eq!(metrics.gathers_refused.get(), 1);
-    }
-
-    fn rows(channels: usize) -> Answer {
-        let name: Box<str> = "c".repeat(100).into();
-        let row = NodeChannelRow { name, subscribers: 2, users: 0 };
-        let rows = NodeRows { channels: vec![row; channels], ..NodeRows::default() };
-        let outcome = OperatorOutcome::Rows(rows);
-        Answer::Operator(Box::new(OperatorAnswer {
-            node: 2,
-            host: "web-2".into(),
-            core: 0,
-            outcome,
-        }))
-    }
-
-    #[test]
-    fn answers_of_nodes_over_their_memory_are_counted_and_an_operator_still_has_the_sums() {
-        const ROWS: usize = 100_000;
-        let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
-        let now = Moment::default();
-        let id = gathers.begin(Asker::Caller, now, None, 0, 1);
-        let answers = (0..4).map(|_| GatherAnswer::Node { id, answers: vec![rows(ROWS)] });
-        let mut answered: Vec<_> = answers.collect();
-        answered.push(GatherAnswer::Nodes { id, count: 4 });
-        let out = &mut ClusterOutbox::default();
-        gathers.note_answers(&mut answered, now, out);
-        let metrics = gathers.metrics.clone();
-        let held = metrics.gathered_bytes.get();
-        assert!(held <= CALLER_BYTES_MAX as u64 && held > CALLER_BYTES_MAX as u64 / 2, "{held}");
-        let sums =
-            gathers.take_answers(id).expect("complete").into_iter().map(|answer| match answer {
-                Answer::Operator(answer) => match answer.outcome {
-                    OperatorOutcome::Rows(rows) => {
-                        (rows.channels.len() as u64 + rows.left_out, rows.left_out_subscribers)
-                    }
-                    _ => panic!("rows"),
-                },
-                _ => panic!("of an operator"),
-            });
-        let sums: Vec<(u64, u64)> = sums.collect();
-        let cut = (ROWS as u64, 2 * ROWS as u64);
-        assert_eq!(sums, [(ROWS as u64, 0), (ROWS as u64, 0), cut, cut]);
-        assert_eq!((metrics.gathered_discarded.get(), metrics.gathered_bytes.get()), (2, 0));
-    }
-
-    #[test]
-    fn an_answer_to_a_session_without_room_counts_as_one_that_did_not_come_in_time() {
-        let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
-        let now = Moment::default();
-        let key = SessionKey { slot: Slot::FIRST, generation: 1 };
-        let id = gathers.begin(Asker::Session(key), now, None, 0, 1);
-        // As if other sessions had the rest.
-        gathers.session_bytes = SESSION_BYTES_MAX - 100;
-        let users = |bytes| Answer::Users(vec!["u".repeat(bytes).into()]);
-        let mut answered = vec![
-            GatherAnswer::Nodes { id, count: 2 },
-            GatherAnswer::Node { id, answers: vec![users(100)] },
-            GatherAnswer::Node { id, answers: vec![users(10)] },
-        ];
-        gathers.note_answers(&mut answered, now, &mut ClusterOutbox::default());
-        assert_eq!(gathers.next_complete_session(), Some((key, id)));
-        let metrics = gathers.metrics.clone();
-        assert_eq!(
-            (metrics.gathered_discarded.get(), metrics.cluster.questions.incomplete.get()),
-            (1, 1)
-        );
-        gathers.session_bytes -= SESSION_BYTES_MAX - 100;
-        assert_eq!(gathers.take_answers(id).map(|answers| answers.len()), Some(1));
-    }
-}
+mod tests;

@@ -152,9 +152,8 @@ impl<K: Kernel> Core<K> {
         site.mailbox.flush_overflow();
         site.settle_mail();
         let now = site.shard.now();
-        let outbox = &mut site.shard.outbox;
-        site.gathers.note_answers(&mut outbox.answered, now, &mut outbox.cluster);
-        site.gathers.expire(now, &mut outbox.cluster);
+        site.gathers.note_answers(site.shard);
+        site.gathers.expire(now, &mut site.shard.outbox.cluster);
         if !paused {
             reactor.resume_sessions(&mut site);
             reactor.expire_sessions(&mut site);

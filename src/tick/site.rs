@@ -193,14 +193,13 @@ impl Site<'_> {
     /// All cores, this one included, answer in slices.
     fn order_cores(&mut self, asker: Asker, question: OperatorQuestion) {
         let cores = self.mailbox.cores();
-        let now = self.shard.now();
-        let id = self.gathers.begin(asker, now, None, usize::from(cores), 0);
+        let received_at = self.shard.now();
+        let id = self.gathers.begin(asker, received_at, None, usize::from(cores), 0);
         let question = Arc::new(question);
         let from = self.mailbox.core();
         for to in 0..cores {
             let question = question.clone();
             if to == from {
-                let received_at = now;
                 self.shard.queue_operator_order(OperatorOrder {
                     gathering_core: from,
                     question_number: id,
@@ -208,7 +207,10 @@ impl Site<'_> {
                     question,
                 });
             } else {
-                self.shard.outbox.mails.push((to, Mail::Inspect { id, from, question }));
+                self.shard
+                    .outbox
+                    .mails
+                    .push((to, Mail::Inspect { id, from, received_at, question }));
             }
         }
     }

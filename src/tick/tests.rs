@@ -384,6 +384,21 @@ fn accepting_and_the_first_reads_end_with_their_time_and_go_on_in_the_next_tick(
     assert!(later.is_some_and(|ticks| ticks > 1), "{later:?} ticks");
 }
 
+/// Nothing is served for them, so no request notes the time.
+#[test]
+fn accepting_connections_that_end_at_once_ends_with_its_time() {
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    core.reactor.listen(0);
+    core.reactor.kernel.waiting[0] = 40;
+    core.reactor.kernel.read_ns = limits::READ_TIME_PER_TICK_NS / 4;
+    core.reactor.kernel.source = |_| Received::Gone;
+    for expected in [24, 8, 0] {
+        core.tick();
+        assert_eq!((core.reactor.kernel.waiting[0], core.http_sessions()), (expected, 0));
+        assert_eq!(core.finish() == NextTick::Now, expected > 0, "connections wait");
+    }
+}
+
 #[test]
 fn a_listener_is_accepted_from_although_another_one_always_has_connections() {
     let mut core = core_of(sample(), |_| Sent::Whole);

@@ -8,6 +8,7 @@
 //! read the state of the core itself: `shard/inspect.rs` does.
 
 use super::notes::peer_of;
+use super::time::unix_ms;
 use super::{HostKernel, Worker, sys};
 use crate::operator_requests::{
     CoreRequest, InspectionReply, OperatorReply, OperatorRequest, QueuedRequest, ReplySender,
@@ -124,11 +125,11 @@ impl<K: HostKernel> Worker<K> {
             self.answer_operator_order(&order, OperatorOutcome::Rows(NodeRows::default()));
             return None;
         };
-        let purpose = match &*order.question {
-            OperatorQuestion::EndAccess { socket_id, channel } => {
-                InspectionPurpose::End { socket_id: *socket_id, channel: channel.clone() }
+        let purpose = match order.question.access_to_end() {
+            Some((socket_id, channel)) => {
+                InspectionPurpose::End { socket_id, channel: channel.map(Into::into) }
             }
-            _ => InspectionPurpose::Show,
+            None => InspectionPurpose::Show,
         };
         Some(OperatorWork {
             inspector: Inspector::for_node(question),
@@ -147,7 +148,7 @@ impl<K: HostKernel> Worker<K> {
         if let Some(queued) = queue.pop() {
             return self.begin_request(queued);
         }
-        let order = self.core.shard.next_operator_order()?;
+        let order = self.core.shard.next_operator_order(unix_ms())?;
         self.begin_order(order)
     }
 
@@ -156,7 +157,9 @@ impl<K: HostKernel> Worker<K> {
         let work = self.operator_work.take()?;
         match &work.reply_to {
             ReplyTarget::AdminThread(reply) if reply.has_no_receiver() => None,
-            ReplyTarget::GatheringCore(order) if order.is_late(self.core.shard.now()) => {
+            ReplyTarget::GatheringCore(order)
+                if order.is_late(self.core.shard.now(), unix_ms()) =>
+            {
                 self.core.shard.refuse_late_operator_order(order);
                 None
             }

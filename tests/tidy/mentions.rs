@@ -28,7 +28,7 @@ const DOCUMENTS: &[&str] = &[
 /// Names of other programs, by what they are. Each is in some comment or document.
 #[rustfmt::skip]
 const ELSEWHERE: &[(&str, &[&str])] = &[
-    ("system calls and structures of Linux", &["epoll_wait", "modes", "sockaddr_un"]),
+    ("system calls and structures of Linux", &["epoll_wait", "sockaddr_un"]),
     ("a capability of Linux", &["CAP_NET_BIND_SERVICE"]),
     ("flags and calls of io_uring that are not used", &["CQE_SKIP_SUCCESS", "send_zc"]),
     ("functions of PHP", &["ctype_space", "explode", "getallheaders", "rawurldecode"]),

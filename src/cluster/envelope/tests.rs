@@ -61,7 +61,7 @@ fn channel_messages() -> [Row; 10] {
     ]
 }
 
-fn operator_messages() -> [Row; 3] {
+fn operator_messages() -> [Row; 4] {
     use crate::shard::{
         NodeChannelRow, NodeConnectionRow, NodeRows, OperatorAnswer, OperatorOutcome,
         OperatorQuestion,
@@ -70,6 +70,8 @@ fn operator_messages() -> [Row; 3] {
     let ask = |question| ApiMessage::Ask { id: 4, question: WireQuestion::Operator(question) };
     let find = OperatorQuestion::Connections { app: None, contains: "ada".into() };
     let end = OperatorQuestion::EndAccess { socket_id, channel: Some("news".into()) };
+    let until =
+        OperatorQuestion::EndAccessUntil { socket_id, channel: None, deadline_unix_ms: 300 };
     let connection = NodeConnectionRow {
         socket_id,
         app: "1".into(),
@@ -93,6 +95,7 @@ fn operator_messages() -> [Row; 3] {
     [
         (ask(find).into(), b"\x13\x04\x05\x02\0\x03ada", false),
         (ask(end).into(), b"\x13\x04\x05\x04\x01\x02\x01\x04news", false),
+        (ask(until).into(), b"\x13\x04\x05\x05\x01\x02\0\xac\x02", false),
         (
             ApiMessage::Answer { id: 4, answers }.into(),
             b"\x14\x04\x01\x05\xac\x02\x01h\x02\0\x01\x04news\x02\x01\x01\x01\x02\x011\x01\x01u\x03\xac\x02\0\x09\x01\x01u\x02{}\x05\x06\x07",

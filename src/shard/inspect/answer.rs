@@ -12,13 +12,11 @@ use super::{
     CHANNEL_ROWS_MAX, ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection, Inspector,
 };
 use crate::app::Apps;
-use crate::clock::Moment;
 use crate::shard::Shard;
 use crate::shard::mail::Mail;
 use crate::shard::operator::{
     ANSWER_BYTES_MAX, NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows,
-    OPERATOR_ORDERS_MAX, ORDER_TIME_MS, OperatorAnswer, OperatorOrder, OperatorOutcome,
-    OperatorQuestion,
+    OPERATOR_ORDERS_MAX, OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
 };
 use crate::shard::outbox::GatherAnswer;
 use crate::shard::query::Answer;
@@ -57,9 +55,9 @@ impl OperatorQuestion {
             Self::Connections { app: Some(app), contains } => {
                 Inspection::Connections { app: Some(apps.by_id(&app)?), contains }
             }
-            Self::Connection { socket_id } | Self::EndAccess { socket_id, .. } => {
-                Inspection::Connection { socket_id }
-            }
+            Self::Connection { socket_id }
+            | Self::EndAccess { socket_id, .. }
+            | Self::EndAccessUntil { socket_id, .. } => Inspection::Connection { socket_id },
         })
     }
 }
@@ -178,12 +176,12 @@ impl Shard {
 
     /// The oldest order whose asker still waits. A late one is not carried out: the operator was answered without this
     /// node, so a connection must not be ended then. The core that gathers the answers needs one all the same.
-    pub fn next_operator_order(&mut self) -> Option<OperatorOrder> {
+    pub fn next_operator_order(&mut self, unix_ms: u64) -> Option<OperatorOrder> {
         let now = self.now();
         while let Some(order) = self.outbox.orders.pop_front() {
             let metrics = self.context.metrics();
             metrics.operator_orders.set(self.outbox.orders.len() as u64);
-            if !order.is_late(now) {
+            if !order.is_late(now, unix_ms) {
                 return Some(order);
             }
             self.refuse_late_operator_order(&order);
@@ -193,7 +191,6 @@ impl Shard {
 
     /// Answers an order whose time is over before it is carried out.
     pub fn refuse_late_operator_order(&mut self, order: &OperatorOrder) {
-        debug_assert!(order.is_late(self.now()), "its time is over");
         self.context.metrics().operator_orders_refused.add(1);
         self.answer_operator_order(order, "", OperatorOutcome::Busy);
     }
@@ -216,13 +213,5 @@ impl Shard {
                 .mails
                 .push((order.gathering_core, Mail::Answer { id: order.question_number, answer }));
         }
-    }
-}
-
-impl OperatorOrder {
-    /// Its asker no longer waits, or may no longer wait when the answer arrives.
-    #[must_use]
-    pub fn is_late(&self, now: Moment) -> bool {
-        now.0.saturating_sub(self.received_at.0) > ORDER_TIME_MS
     }
 }

@@ -147,6 +147,18 @@ impl Local {
         fits
     }
 
+    /// Takes bytes for answers of other nodes, of which `held` bytes wait already. They are not given back: when the
+    /// answers have been used, the next measurement shows that. `false`: there is no room.
+    pub(in crate::shard) fn take_for_answers(&mut self, held: usize, more: usize) -> bool {
+        let account = &mut self.account;
+        let reserved = account.http_bytes.saturating_add((held + more) as u64);
+        let fits = account.has_room(more as u64) || reserved <= account.http_reserve;
+        if fits {
+            account.change_charge(0, more as u64);
+        }
+        fits
+    }
+
     /// Bytes of connections that speak HTTP.
     #[must_use]
     pub(in crate::shard) fn http_bytes(&self) -> u64 {

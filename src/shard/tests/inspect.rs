@@ -7,11 +7,13 @@ use serde_json::json;
 
 use super::net::{APP, Client, Net};
 use crate::app::{App, sample};
+use crate::clock::Moment;
+use crate::pusher::socket_id::SocketId;
 use crate::shard::inspect::{CHANNEL_ROWS_MAX, ROWS_MAX, SLICE_ENTRIES_MAX};
 use crate::shard::operator::ANSWER_BYTES_MAX;
 use crate::shard::{
     AccessEnd, Answer, ChannelRow, ConnectionDetails, ConnectionRow, Findings, GatherAnswer,
-    Inspection, Inspector, OPERATOR_ORDERS_MAX, Observation, OperatorOrder, OperatorOutcome,
+    Inspection, Inspector, Mail, OPERATOR_ORDERS_MAX, Observation, OperatorOrder, OperatorOutcome,
     OperatorQuestion, Shard,
 };
 
@@ -345,13 +347,13 @@ fn questions_of_other_operators_over_the_limit_are_answered_busy_and_counted() {
     let metrics = shard.metrics().clone();
     assert_eq!((metrics.operator_orders.get(), metrics.operator_orders_refused.get()), (32, 1));
     assert_eq!(
-        shard.next_operator_order().map(|order| order.question_number),
+        shard.next_operator_order(0).map(|order| order.question_number),
         Some(0),
         "the oldest"
     );
     shard.queue_operator_order(order(shard, most + 1));
     assert_eq!(busy(shard), [0_u32; 0], "there is room again");
-    while shard.next_operator_order().is_some() {}
+    while shard.next_operator_order(0).is_some() {}
     assert_eq!((metrics.operator_orders.get(), metrics.operator_orders.peak()), (0, 32));
 }
 
@@ -364,19 +366,43 @@ fn an_order_whose_asker_no_longer_waits_is_not_carried_out() {
     net.advance(1);
     let shard = &mut net.shards[0];
     shard.queue_operator_order(order(shard, 2));
-    let first = shard.next_operator_order().expect("in time");
+    let first = shard.next_operator_order(0).expect("in time");
     assert_eq!(first.question_number, 1);
     net.advance(1);
     let shard = &mut net.shards[0];
-    assert!(first.is_late(shard.now()));
+    assert!(first.is_late(shard.now(), 0));
     shard.queue_operator_order(order(shard, 3));
     net.advance(1);
     let shard = &mut net.shards[0];
     assert_eq!(
-        shard.next_operator_order().map(|order| order.question_number),
+        shard.next_operator_order(0).map(|order| order.question_number),
         Some(3),
         "2 is late"
     );
     assert_eq!(busy(shard), [2], "the core that gathers has an answer of each core");
     assert_eq!(shard.metrics().operator_orders_refused.get(), 1);
+}
+
+/// The question has spent the time of its asker in Redis, or in the mail of its node.
+#[test]
+fn an_action_that_arrives_after_its_deadline_is_not_carried_out() {
+    let mut net = Net::in_cluster(1, sample());
+    net.advance(2);
+    let shard = &mut net.shards[0];
+    let socket_id = SocketId::parse("1.2").unwrap();
+    let question =
+        OperatorQuestion::EndAccessUntil { socket_id, channel: None, deadline_unix_ms: 1_000 };
+    assert_eq!(question.access_to_end(), Some((socket_id, None)));
+    let question = Arc::new(question);
+    let inspect =
+        |id, received_at| Mail::Inspect { id, from: 0, received_at, question: question.clone() };
+    let now = shard.now();
+    shard.on_mail(inspect(1, now));
+    assert!(shard.next_operator_order(1_001).is_none(), "Redis delivered it late");
+    assert_eq!(busy(shard), [1]);
+    shard.on_mail(inspect(2, Moment(0)));
+    assert!(shard.next_operator_order(1_000).is_none(), "it waited for this core");
+    assert_eq!(busy(shard), [2]);
+    shard.on_mail(inspect(3, now));
+    assert_eq!(shard.next_operator_order(1_000).map(|order| order.question_number), Some(3));
 }

@@ -152,6 +152,8 @@ impl<K: Kernel> Reactor<K> {
     fn serve_accepted(&mut self, site: &mut Site<'_>, deadline: u64) {
         let mut accepted = std::mem::take(&mut self.sessions.accepted);
         accepted.retain(|key| self.receive_session(site, *key));
+        // The reads took time, also those of connections that have ended.
+        site.stamp = self.kernel.stamp();
         for key in accepted.drain(..) {
             if site.stamp < deadline {
                 // Each step of a session notes the time.

@@ -97,4 +97,16 @@ fn a_node_that_does_not_answer_an_operator_is_named() {
     let names_it = other.as_str().is_some_and(|node| ended.body.contains(node));
     assert_eq!((ended.status, names_it), (503, true), "{}", ended.body);
     nodes[1].signal(Signal::CONT);
+    // It receives the action after its deadline. The operator was answered without it, so the connection stays.
+    eventually("the second node refuses the late action", || {
+        let metrics = admins[1].get("/metrics").body;
+        let refused = |line: &str| {
+            line.starts_with("ringverb_operator_orders_refused_total{") && !line.ends_with(" 0")
+        };
+        (metrics.lines().filter(|line| refused(line)).count() == 2).then_some(())
+    });
+    let page = get(&admins[1], "/api/connections");
+    let socket_ids = page["connections"].as_array().expect("rows").iter();
+    let mut socket_ids = socket_ids.map(|row| row["socket_id"].clone());
+    assert!(socket_ids.any(|socket_id| socket_id == theirs.socket_id.as_str()), "{page}");
 }

@@ -30,9 +30,11 @@ use crate::http1::response::Response;
 use crate::operator_requests::{CoreRequest, InspectionReply, OperatorReply, OperatorRequest};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
-    AccessEnd, Answer, Findings, Inspection, OperatorOutcome, OperatorQuestion, Question,
+    AccessEnd, Answer, Findings, Inspection, ORDER_TIME_MS, OperatorOutcome, OperatorQuestion,
+    Question,
 };
 use crate::text::shown;
+use crate::worker::time::unix_ms;
 pub(super) use event::event_json;
 use event::refusal_json;
 pub(super) use parameters::Parameters;
@@ -204,7 +206,7 @@ impl AdminState {
         }
         let node_answers = self.ask_nodes(&OperatorQuestion::Connection { socket_id }).await?;
         let inside = node_answers.as_ref().and_then(connections::connection_details_of_nodes);
-        inside.ok_or_else(|| not_open(socket_id, node_answers.as_ref()))
+        inside.ok_or_else(|| not_open(socket_id, node_answers.as_ref(), "may have the connection"))
     }
 
     async fn refusals(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
@@ -297,7 +299,13 @@ impl AdminState {
                 _ => {}
             }
         }
-        let order = OperatorQuestion::EndAccess { socket_id, channel: channel.clone() };
+        let deadline_unix_ms = unix_ms() + ORDER_TIME_MS;
+        let channel_to_end = channel.clone();
+        let order = OperatorQuestion::EndAccessUntil {
+            socket_id,
+            channel: channel_to_end,
+            deadline_unix_ms,
+        };
         let node_answers = self.ask_nodes(&order).await?;
         for answer in node_answers.iter().flat_map(NodeAnswers::answers) {
             match answer.outcome {
@@ -309,7 +317,8 @@ impl AdminState {
                 _ => {}
             }
         }
-        Err(not_open(socket_id, node_answers.as_ref()))
+        let perhaps = "may have the connection, and may have carried this out";
+        Err(not_open(socket_id, node_answers.as_ref(), perhaps))
     }
 }
 
@@ -323,8 +332,9 @@ fn socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
     })
 }
 
-/// `node_answers`: what the other nodes of the cluster have answered.
-fn not_open(socket_id: SocketId, node_answers: Option<&NodeAnswers>) -> Response {
+/// `node_answers`: what the other nodes of the cluster have answered. `perhaps`: what is possible on a node without an
+/// answer.
+fn not_open(socket_id: SocketId, node_answers: Option<&NodeAnswers>, perhaps: &str) -> Response {
     match node_answers {
         None => {
             let text = format!("No connection {socket_id} is open on this node: it has ended.\n");
@@ -337,7 +347,7 @@ fn not_open(socket_id: SocketId, node_answers: Option<&NodeAnswers>) -> Response
         Some(node_answers) => {
             let missing = node_answers.missing_nodes_text();
             let text = format!(
-                "No connection {socket_id} is open on the nodes that answered. {missing}: it may have the connection. \
+                "No connection {socket_id} is open on the nodes that answered. {missing}: it {perhaps}. \
                  Try again, or use the console of that node.\n"
             );
             Response::text(503, &text).with_header("Retry-After", "1")

@@ -12,7 +12,7 @@ use monoio::time::sleep;
 
 use crate::http1::response::Response;
 use crate::mailbox::Doorbell;
-use crate::operator_requests::{OperatorReply, OperatorRequest};
+use crate::operator_requests::{OperatorReply, OperatorRequest, submit_to_all};
 use crate::server::admin::ScrapeSources;
 
 const QUESTIONS_MAX: usize = 8;
@@ -52,17 +52,13 @@ impl Questions {
         }
         self.open_count.set(self.open_count.get() + 1);
         let _slot = QuestionSlot(&self.open_count);
-        let mut receivers = Vec::new();
-        for worker in workers {
-            let queue = sources.shared.operator_queues.get(worker);
-            let Some(receiver) = queue.and_then(|queue| queue.submit(request())) else {
-                return Err(busy(worker, "has too many questions waiting"));
-            };
-            receivers.push((worker, receiver));
-            if let Some(doorbell) = sources.doorbells.get(worker) {
-                doorbell.ring();
-            }
-        }
+        let is_action = request().is_action();
+        let queues = &sources.shared.operator_queues;
+        let mut receivers = submit_to_all(queues, workers, request)
+            .map_err(|full| busy(full, "has too many questions waiting"))?;
+        let doorbells =
+            || receivers.iter().filter_map(|(worker, _)| sources.doorbells.get(*worker));
+        doorbells().for_each(Doorbell::ring);
         let mut replies = Vec::new();
         for look in 0..LOOKS_MAX {
             if look == LOOKS_MAX * 4 / 5 {
@@ -82,7 +78,9 @@ impl Questions {
             if let Some((worker, _)) = replies.iter().find(|(_, reply)| is_busy(reply)) {
                 return Err(busy(*worker, "is gathering the answers to too many questions"));
             }
-            if receivers.is_empty() {
+            // A worker that is slow must not make an action that another one has carried out look like none.
+            let is_conclusive = replies.iter().any(|(_, reply)| reply.is_conclusive());
+            if receivers.is_empty() || is_conclusive {
                 return Ok(replies);
             }
             sleep(ANSWER_TIME_MAX / LOOKS_MAX).await;
@@ -90,10 +88,18 @@ impl Questions {
         let silent = receivers.first().map_or(0, |(worker, _)| *worker);
         let seconds = ANSWER_TIME_MAX.as_secs();
         let text = format!(
-            "Worker {silent} did not answer within {seconds} s: it is overloaded, or a new process takes over. Try \
-             again.\n"
+            "Worker {silent} did not answer within {seconds} s: it is overloaded, or a new process takes over. {}\n",
+            what_to_do(is_action)
         );
         Err(Response::text(503, &text).with_header("Retry-After", "1"))
+    }
+}
+
+/// What an operator does who has no answer.
+fn what_to_do(is_action: bool) -> &'static str {
+    match is_action {
+        true => "It may have carried the action out: look before you try again.",
+        false => "Try again.",
     }
 }
 

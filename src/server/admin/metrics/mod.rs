@@ -169,7 +169,7 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.get());
     "gathered_bytes_peak" Gauge ["core"] "Most bytes of answers of other nodes that waited, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.peak());
-    "gathered_discarded_total" Counter ["core"] "Answers of other nodes over these bytes. The HTTP API continues without them; an operator has their sums without their rows.",
+    "gathered_discarded_total" Counter ["core"] "Answers of other nodes over these bytes, or over the memory budget. The HTTP API continues without the node; an operator has the sums of a core without its rows.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_discarded.get());
     "operator_requests" Gauge ["core"] "Questions and actions of operators that wait for the core. At most 16.",
         |scrape, out| scrape.by_operator_queue(out, |queue| queue.waiting.get());
@@ -181,7 +181,7 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.operator_orders.get());
     "operator_orders_peak" Gauge ["core"] "Most questions and actions of operators of other nodes that waited for the core, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.operator_orders.peak());
-    "operator_orders_refused_total" Counter ["core"] "Questions and actions of operators of other nodes that were not carried out: too many waited, or they had waited for over a second.",
+    "operator_orders_refused_total" Counter ["core"] "Questions and actions of operators of other nodes that were not carried out: too many waited, they had waited for over a second, or the deadline of an action was over.",
         |scrape, out| scrape.by_core(out, |core| core.operator_orders_refused.get());
     "cluster_up" Gauge ["core"] "1 while the core has a session with Redis. Nothing on a single node.",
         |scrape, out| scrape.by_session(out, |session| session.is_up.get());
