@@ -63,7 +63,8 @@ impl Terminal {
         let modes_before = tcgetattr(&input)?;
         let mut raw = modes_before.clone();
         raw.make_raw();
-        // Ctrl-C is a signal, which is taken at any time. Ctrl-Z would stop the command on its second screen, which hides the shell.
+        // Ctrl-C is a signal, which is taken at any time. Ctrl-Z would stop the command on its second screen, which
+        // hides the shell.
         raw.local_modes.insert(LocalModes::ISIG);
         raw.special_codes[SpecialCodeIndex::VSUSP] = 0;
         restore_at_signals(input.try_clone()?, modes_before.clone())?;
