@@ -323,6 +323,34 @@ const STORIES: &[(&str, &str)] = &[
         "each frame that a slow consumer was refused added it to a list again",
         "a_slow_consumer_is_in_the_list_once_however_many_frames_it_is_refused",
     ),
+    (
+        "connections that ended at once were accepted, 64 in one tick, without a look at the clock",
+        "accepting_connections_that_end_at_once_ends_with_its_time",
+    ),
+    (
+        "the API gave some cores of a node as the whole node, if an answer of another core found no room",
+        "a_node_of_which_one_core_has_no_room_counts_as_one_that_did_not_answer",
+    ),
+    (
+        "details of a connection were counted as discarded, and kept over their limit",
+        "the_details_of_a_connection_without_room_are_discarded_and_the_core_counts_as_busy",
+    ),
+    (
+        "answers of other nodes could exceed the memory limit of a small container",
+        "answers_of_nodes_take_no_more_than_the_memory_budget_has",
+    ),
+    (
+        "an action of an operator that had been delayed on its way to another node was still carried out",
+        "an_action_that_arrives_after_its_deadline_is_not_carried_out",
+    ),
+    (
+        "an operator read that an action had failed, although one of the workers had carried it out",
+        "a_request_to_all_workers_is_queued_for_none_if_one_has_no_room",
+    ),
+    (
+        "ringverb top could not be ended while its server was silent",
+        "top_ends_at_ctrl_c_while_the_server_does_not_answer",
+    ),
 ];
 
 #[test]
