@@ -21,6 +21,48 @@ impl Counter {
     }
 }
 
+/// How much waits, and the most that has waited at a time since the start. One thread at a time adds.
+#[derive(Debug, Default)]
+pub(crate) struct DepthGauge {
+    depth: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl DepthGauge {
+    pub(crate) fn set(&self, depth: u64) {
+        self.depth.store(depth, Ordering::Relaxed);
+        self.raise_peak(depth);
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        let depth = self.depth.fetch_add(more, Ordering::Relaxed) + more;
+        self.raise_peak(depth);
+    }
+
+    /// Another thread may call it than the one that adds. Call `add` before others can see what it counts.
+    pub(crate) fn sub(&self, less: u64) {
+        let before = self.depth.fetch_sub(less, Ordering::Relaxed);
+        debug_assert!(before >= less, "it was added");
+    }
+
+    /// Not `fetch_max`: a load is cheaper, and most depths are no peak.
+    fn raise_peak(&self, depth: u64) {
+        if depth > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(depth, Ordering::Relaxed);
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn depth(&self) -> u64 {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+}
+
 /// Kinds of webhook events: `WebhookKind` has the names.
 pub(crate) const WEBHOOK_KINDS: usize = 7;
 
@@ -47,6 +89,10 @@ pub(crate) struct WebhookCounters {
     /// Events that a worker had no room for in its ring. These count once, whatever the number of endpoints.
     pub dropped_by_workers: Counter,
     pub dropped_by_workers_of: ByKind,
+    /// By worker: events in its ring.
+    rings: Box<[DepthGauge]>,
+    /// Leaves whose debounce time is not over.
+    pub leaves_delayed: DepthGauge,
     /// Events that found the endpoint's queue full, or no thread to send them.
     pub dropped_at_queues: Counter,
     pub dropped_at_queues_of: ByKind,
@@ -75,11 +121,18 @@ pub(crate) struct WebhookCounters {
 }
 
 impl WebhookCounters {
-    /// For so many endpoints.
+    /// For so many endpoints and workers.
     #[must_use]
-    pub(crate) fn new(endpoints: usize) -> Self {
+    pub(crate) fn new(endpoints: usize, workers: usize) -> Self {
         let zeros = || (0..endpoints).map(|_| AtomicU64::new(0)).collect();
-        Self { failing_since: zeros(), oldest_queued: zeros(), ..Self::default() }
+        let rings = (0..workers).map(|_| DepthGauge::default()).collect();
+        Self { failing_since: zeros(), oldest_queued: zeros(), rings, ..Self::default() }
+    }
+
+    /// The rings of events, one of each worker.
+    #[must_use]
+    pub(crate) fn rings(&self) -> &[DepthGauge] {
+        &self.rings
     }
 
     /// An event was queued for an endpoint.
@@ -384,7 +437,7 @@ mod tests {
 
     #[test]
     fn the_peak_of_waiting_events_stays_when_they_are_settled() {
-        let webhooks = WebhookCounters::new(1);
+        let webhooks = WebhookCounters::new(1, 1);
         (0..3).for_each(|_| webhooks.note_queued());
         webhooks.settled.add(2);
         webhooks.note_queued();
@@ -393,7 +446,7 @@ mod tests {
 
     #[test]
     fn the_endpoint_that_fails_longest_counts() {
-        let webhooks = WebhookCounters::new(3);
+        let webhooks = WebhookCounters::new(3, 1);
         assert_eq!(webhooks.failing_seconds(100), 0);
         webhooks.set_failing(0, Some(90));
         webhooks.set_failing(2, Some(60));

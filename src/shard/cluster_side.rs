@@ -81,6 +81,7 @@ impl Shard {
 
     /// Some core's session has more to send than Redis takes, or none has any longer.
     pub fn set_cluster_congested(&mut self, is_congested: bool) {
+        debug_assert!(!is_congested || self.has_cluster(), "a session is congested");
         self.local.set_cluster_congested(is_congested);
     }
 

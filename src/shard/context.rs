@@ -101,6 +101,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(settings: Settings) -> Self {
+        debug_assert!(settings.core < settings.cores, "a core of this process");
         let keys = ChannelKeys::new(settings.channel_hash_seed, settings.cores);
         Self { settings, keys, now: Moment::default(), now_seconds: 0 }
     }

@@ -148,6 +148,7 @@ impl Inspector {
     }
 
     fn with_rows(question: Inspection, channel_rows_max: usize) -> Self {
+        debug_assert!((1..=CHANNEL_ROWS_MAX).contains(&channel_rows_max), "rows of an answer");
         Self {
             question,
             stage: InspectorStage::Local,
@@ -243,6 +244,7 @@ impl Shard {
 
     /// A channel whose home is this core, too, has its users in the same row.
     fn inspect_channels(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
+        debug_assert!(inspector.stage == InspectorStage::Local, "channels of this core come first");
         let table = &self.local.channels;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         for channel in slice.filter_map(|slot| table.get(ChannelSlot::new(slot))) {
@@ -260,6 +262,7 @@ impl Shard {
     }
 
     fn inspect_homes(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
+        debug_assert!(inspector.stage == InspectorStage::Home, "after the channels of this core");
         let table = &self.home.channels;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         for home in slice.filter_map(|slot| table.get_if_used(ChannelSlot::new(slot))) {
@@ -280,6 +283,7 @@ impl Shard {
 
     fn inspect_members(&self, inspector: &mut Inspector, key: &ChannelKey) {
         let findings = &mut inspector.findings;
+        debug_assert!(findings.members.is_empty(), "a roster is read once");
         if let Some(roster) = self.home.channels.find(key).and_then(|home| home.roster.as_ref()) {
             let each = roster.iter().take(ROWS_MAX);
             findings.members =
@@ -310,6 +314,7 @@ impl Shard {
             let user = member.map(|user| &*user.text).or_else(|| user_id_of(found));
             findings.connections.push(self.connection_row(subscriber.slot, found, user));
         }
+        debug_assert!(inspector.findings.connections.len() <= ROWS_MAX, "rows of an answer");
         true
     }
 
@@ -319,6 +324,7 @@ impl Shard {
         app: Option<AppIndex>,
         contains: &str,
     ) -> bool {
+        debug_assert!(inspector.stage == InspectorStage::Local, "connections are in one table");
         let table = &self.local.connections;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         let mut looked_at = 0;
@@ -353,6 +359,7 @@ impl Shard {
         inspector: &mut Inspector,
         socket_id: SocketId,
     ) -> Option<Result<ConnectionKey, ()>> {
+        debug_assert!(inspector.stage == InspectorStage::Local, "connections are in one table");
         let table = &self.local.connections;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else {
             return Some(Err(()));

@@ -161,6 +161,7 @@ impl NodeRows {
             left_out_subscribers: self.left_out_subscribers.saturating_add(subscribers),
             ..Self::default()
         };
+        debug_assert_eq!(self.kept_bytes(), 0, "no row is left");
         count + members > 0
     }
 

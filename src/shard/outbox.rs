@@ -204,6 +204,7 @@ impl Outbox {
     /// others to wait for.
     pub(super) fn send_to_home(&mut self, home: u16, mail: Mail) {
         debug_assert!(matches!(mail.lane(), Lane::ToHome), "mail that a home processes");
+        debug_assert!(!self.is_only_core || home == self.core, "a lone core is each home");
         if self.is_only_core {
             self.own_mail.to_home.push_back(mail);
         } else {
@@ -214,6 +215,7 @@ impl Outbox {
     /// A home's mail to one core; to its own core without a detour, because no other mail could come before it.
     pub(super) fn send_from_home(&mut self, core: u16, mail: Mail) {
         debug_assert!(matches!(mail.lane(), Lane::FromHome), "mail that a home sends");
+        debug_assert!(!self.is_only_core || core == self.core, "there is no other core");
         if core == self.core {
             self.own_mail.from_home.push_back(mail);
         } else {

@@ -167,6 +167,10 @@ impl Shard {
         let Ok(key) = self.context.keys.make(app, name) else { return Described::default() };
         let local = self.local.channels.find_key(&key).map(|index| &self.local.channels[index]);
         let home = self.home.channels.find(&key);
+        debug_assert!(
+            home.is_none() || self.context.keys.home(&key) == self.context.core(),
+            "this core is the home of the channels in its table"
+        );
         Described {
             subscription_count: local.map_or(0, |channel| channel.subscribers.len()),
             user_count: home.map_or(0, |home| home.user_count()),
@@ -177,6 +181,10 @@ impl Shard {
     fn answer_users(&self, app: AppIndex, name: &str) -> Vec<Box<str>> {
         let Ok(key) = self.context.keys.make(app, name) else { return Vec::new() };
         if key.kind.access != Access::Presence {
+            debug_assert!(
+                self.home.channels.find(&key).is_none_or(|home| home.roster.is_none()),
+                "only presence channels have members"
+            );
             return Vec::new();
         }
         self.home

@@ -39,6 +39,7 @@ impl Home {
             if core == context.core() {
                 is_interested = true;
             } else {
+                debug_assert!(core < context.settings.cores, "a core of this process");
                 let (channel, frame) = (channel.clone(), frame.clone());
                 out.mails.push((core, Mail::Deliver { channel, frame, except }));
             }
@@ -64,6 +65,7 @@ impl Shard {
             return self.publish_here(&channel, &frame, except, cache);
         }
         let home = self.context.keys.home(&channel);
+        debug_assert!(home < self.context.settings.cores, "a core of this process");
         self.outbox.send_to_home(home, Mail::Publish { channel, frame, except, cache });
     }
 
@@ -136,6 +138,10 @@ impl Shard {
     /// The connection has something to send that is not in its send queue: it takes part in the next flush.
     pub fn wake(&mut self, slot: Slot) {
         self.local.wake(&mut self.outbox, slot);
+        debug_assert!(
+            self.local.connections.get(slot).is_none_or(|found| found.dirty || found.blocked),
+            "the flush looks at it, or the kernel reports it"
+        );
     }
 
     /// `on_sent` was called for so many bytes together. Once for a batch, because the sum costs a delivery less than

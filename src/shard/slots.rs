@@ -34,6 +34,7 @@ impl<T> Slots<T> {
     pub(super) fn insert(&mut self, value: T) -> Slot {
         let slot = Slot::of(self.slab.insert(value));
         self.slots_end = self.slots_end.max(slot.next());
+        debug_assert!(slot < self.slots_end, "all slots in use are below it");
         slot
     }
 
@@ -60,6 +61,7 @@ impl<T> Slots<T> {
 
     /// All entries are below this slot. It does not become less.
     pub(super) fn slots_end(&self) -> Slot {
+        debug_assert!(self.slab.len() <= self.slots_end.index(), "all slots in use are below it");
         self.slots_end
     }
 
@@ -144,6 +146,11 @@ impl<T: Keyed> KeyedSlots<T> {
         let slots = &self.slots;
         app_index_mut(&mut self.by_app, app)
             .insert_unique(hash, slot, |slot| slots[slot.0].key().hash());
+        debug_assert_eq!(
+            self.find(hash, app, self.slots[slot.0].key().name()),
+            Some(slot),
+            "it is found"
+        );
         slot
     }
 
@@ -158,7 +165,9 @@ impl<T: Keyed> KeyedSlots<T> {
         let channel = self.slots.remove(slot.0);
         let key = channel.key();
         let index = app_index_mut(&mut self.by_app, key.app());
-        if let Ok(entry) = index.find_entry(key.hash(), |found| *found == slot) {
+        let entry = index.find_entry(key.hash(), |found| *found == slot);
+        debug_assert!(entry.is_ok(), "each channel is in the index of its app");
+        if let Ok(entry) = entry {
             entry.remove();
         }
         if index.capacity() > CAPACITY_KEPT && index.len() < index.capacity() / SPARSE {

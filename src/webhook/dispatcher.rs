@@ -197,6 +197,7 @@ impl Dispatcher {
             self.dispatch();
         }
         self.gate.release_all(&mut self.passed_events);
+        self.sender_shared.counters.leaves_delayed.set(0);
         self.route();
         self.report_losses(Moment(u64::MAX));
         self.finish(grace);
@@ -243,16 +244,20 @@ impl Dispatcher {
     fn dispatch(&mut self) -> usize {
         let now = self.sender_shared.clock.now();
         self.gate.release(now, &mut self.passed_events);
+        let counters = &self.sender_shared.counters;
         let mut taken = 0;
-        for (ring, budget) in &mut self.rings {
+        for (worker, (ring, budget)) in self.rings.iter_mut().enumerate() {
+            let depth = counters.rings().get(worker);
             for _ in 0..EVENTS_PER_PASS {
                 let Ok((class, event)) = ring.pop() else { break };
+                depth.into_iter().for_each(|depth| depth.sub(1));
                 budget.release(event.app, class);
                 taken += 1;
                 self.gate.accept(class, event, now, &mut self.passed_events);
             }
         }
-        self.sender_shared.counters.leaves_released_early.add(self.gate.take_released_early());
+        counters.leaves_delayed.set(self.gate.len() as u64);
+        counters.leaves_released_early.add(self.gate.take_released_early());
         self.route();
         taken
     }

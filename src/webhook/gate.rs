@@ -119,6 +119,11 @@ impl Gate {
         );
     }
 
+    /// Leaves that are delayed.
+    pub(super) fn len(&self) -> usize {
+        self.delayed.len()
+    }
+
     /// When `release` has something to do next.
     pub(super) fn next_due(&self) -> Option<Moment> {
         self.delayed.first_key_value().map(|(_, (due, ..))| *due)

@@ -31,7 +31,7 @@ use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rtrb::{Producer, RingBuffer};
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use self::budget::{Class, RingBudget};
 use crate::app::{Apps, WebhookKind};
@@ -62,17 +62,40 @@ pub(crate) struct Feed {
     budget: Arc<RingBudget>,
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
+    worker: usize,
     /// Something was pushed since the last ring.
     is_pushed: Cell<bool>,
 }
 
+/// The dispatcher's end of a worker's ring.
+type FeedEnd = (Consumer<ClassedEvent>, Arc<RingBudget>);
+
 impl Feed {
+    /// A ring of a worker, and its other end.
+    fn new(
+        worker: usize,
+        apps: &Apps,
+        ring_events: usize,
+        doorbell: Arc<Doorbell>,
+        counters: Arc<WebhookCounters>,
+    ) -> (Self, FeedEnd) {
+        let (ring, out) = RingBuffer::new(ring_events);
+        let budget = Arc::new(RingBudget::new(apps, ring_events));
+        let is_pushed = Cell::new(false);
+        let end = (out, budget.clone());
+        (Self { ring, budget, doorbell, counters, worker, is_pushed }, end)
+    }
+
     /// Pushes an event that a webhook wants (`App::wants_webhook`). Drops and counts it if its share of the ring is
     /// full. Never blocks.
     pub(crate) fn push(&mut self, event: WebhookEvent) {
         let (app, class, kind) = (event.app, Class::of(&event), event.kind());
         let mut is_in = self.budget.take(app, class);
+        // Counted first: the dispatcher may take it at once.
+        let depth = self.counters.rings().get(self.worker).filter(|_| is_in);
+        depth.into_iter().for_each(|depth| depth.add(1));
         if is_in && self.ring.push((class, event)).is_err() {
+            depth.into_iter().for_each(|depth| depth.sub(1));
             self.budget.release(app, class);
             is_in = false;
         }
@@ -115,14 +138,11 @@ pub(crate) fn start(
     live: Arc<EventLog>,
 ) -> io::Result<(Webhooks, Vec<Feed>)> {
     let doorbell = Arc::new(Doorbell::new()?);
-    let counters = Arc::new(WebhookCounters::new(WEBHOOKS_MAX));
+    let counters = Arc::new(WebhookCounters::new(WEBHOOKS_MAX, workers));
     let (feeds, rings): (Vec<Feed>, Vec<_>) = (0..workers)
-        .map(|_| {
-            let (ring, out) = RingBuffer::new(settings.ring_events);
-            let budget = Arc::new(RingBudget::new(&apps, settings.ring_events));
+        .map(|worker| {
             let (doorbell, counters) = (doorbell.clone(), counters.clone());
-            let is_pushed = Cell::new(false);
-            (Feed { ring, budget: budget.clone(), doorbell, counters, is_pushed }, (out, budget))
+            Feed::new(worker, &apps, settings.ring_events, doorbell, counters)
         })
         .unzip();
     let (finish, finishing) = std::sync::mpsc::channel();

@@ -128,6 +128,7 @@ impl Cluster {
         *renewals = renewals.wrapping_add(1);
         let came_up = (session, *renewals);
         self.sweeps.push_back((self.lease_second + LEASE_SECONDS, Some(came_up)));
+        debug_assert!(self.sweeps.len() <= SWEEPS_MAX, "there was room");
         debug_assert!(self.renewals.len() <= SWEEPS_MAX, "sessions of nodes that live");
     }
 
@@ -173,6 +174,7 @@ impl Cluster {
     pub(super) fn on_revive(&mut self, node: NodeId) {
         if self.own == node && self.unannounced.is_empty() {
             self.unannounced = self.topics.keys().cloned().collect();
+            debug_assert_eq!(self.unannounced.len(), self.topics.len(), "each topic once");
         }
     }
 

@@ -49,6 +49,7 @@ impl Cluster {
         if is_full {
             self.note_refused(here, REMOTE_IS_FULL);
         }
+        debug_assert!(is_full || self.remote_memory.bytes <= REMOTE_BYTES_MAX, "there was room");
         !is_full
     }
 

@@ -76,6 +76,10 @@ pub(in crate::shard) struct Transitions {
 
 impl Transitions {
     pub(super) fn has_pending_leaves(&self, channel: &ChannelKey) -> bool {
+        debug_assert!(
+            self.pending_leaves.get(channel).is_none_or(|those| !those.is_empty()),
+            "an entry has leaves"
+        );
         self.pending_leaves.contains_key(channel)
     }
 
@@ -101,11 +105,13 @@ impl Transitions {
 
     /// The most transitions that were unconfirmed at a time.
     pub(in crate::shard) fn unconfirmed_high_water(&self) -> usize {
+        debug_assert!(self.unconfirmed_high_water >= self.unconfirmed.len(), "a maximum");
         self.unconfirmed_high_water
     }
 
     /// The most pending leaves at a time, with those that were canceled and whose deadline is to come.
     pub(in crate::shard) fn pending_high_water(&self) -> usize {
+        debug_assert!(self.pending_high_water >= self.due.len(), "a maximum");
         self.pending_high_water
     }
 
@@ -237,6 +243,10 @@ impl Cluster {
         }
         // If the leave was pending here, the webhook below cancels it like any other.
         self.transitions.end_pending_leave(channel, &who);
+        debug_assert!(
+            self.transitions.find(channel, &who).is_none(),
+            "it was ended, or there was none"
+        );
         if !is_clusters_first_or_last {
             return;
         }

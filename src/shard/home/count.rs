@@ -110,10 +110,12 @@ impl CountTable {
         counts.sent_to_nodes = sent;
         // In whatever order they come in: the first look at each is soon enough within one pause.
         self.due.push_back((seconds.saturating_add(PAUSE_SECONDS), channel.clone()));
+        debug_assert!(self.waits(index), "it is sent when its time has come");
     }
 
     pub(super) fn restore(&mut self, index: ChannelSlot, core: u16, count: u32) {
         self.counts.entry(index).or_default().set(core, count);
+        debug_assert!(self.count_on_this_node(index) >= count.into(), "a sum over the cores");
     }
 
     /// What other nodes have. Nothing is sent by this.

@@ -124,10 +124,18 @@ impl HomeTable {
     }
 
     pub(in crate::shard) fn get(&self, index: ChannelSlot) -> &HomeChannel {
+        debug_assert!(
+            self.contains(index),
+            "an index is not kept over a call that may drop a channel"
+        );
         &self.channels[index]
     }
 
     pub(in crate::shard) fn get_mut(&mut self, index: ChannelSlot) -> &mut HomeChannel {
+        debug_assert!(
+            self.contains(index),
+            "an index is not kept over a call that may drop a channel"
+        );
         &mut self.channels[index]
     }
 
@@ -165,6 +173,7 @@ impl HomeTable {
 
     pub(in crate::shard) fn find_or_insert(&mut self, key: &ChannelKey) -> ChannelSlot {
         if let Some(index) = self.find_index(key) {
+            debug_assert!(self.contains(index), "the index of names has channels in use");
             return index;
         }
         let interested = CoreSet::default();
@@ -272,6 +281,7 @@ impl HomeTable {
     /// The other way of `export`.
     pub(in crate::shard) fn restore(&mut self, channel: &ChannelKey, state: HomeState) {
         let index = self.find_or_insert(channel);
+        debug_assert!(self.contains(index), "it was found, or inserted");
         if !state.members.is_empty() {
             let roster =
                 state.members.into_iter().map(|MemberState { user, info, connections }| {

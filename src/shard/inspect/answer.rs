@@ -35,6 +35,7 @@ struct AnswerRoom(usize);
 impl AnswerRoom {
     fn reserve(&mut self, texts: usize) -> bool {
         let left = self.0.checked_sub(texts + ROW_NUMBERS_BYTES);
+        debug_assert!(left.is_none_or(|left| left < self.0), "a row takes room");
         self.0 = left.unwrap_or(0);
         left.is_some()
     }
@@ -152,6 +153,8 @@ impl Findings {
                 rows.left_out += 1;
             }
         }
+        let count = rows.members.len() + rows.channels.len() + rows.connections.len();
+        debug_assert!(count <= ANSWER_ROWS_MAX, "{count} rows fit into an answer");
         rows
     }
 }
@@ -203,6 +206,7 @@ impl Shard {
         outcome: OperatorOutcome,
     ) {
         let core = self.context.core();
+        debug_assert!(order.gathering_core < self.context.settings.cores, "a core of this node");
         let node = self.context.settings.node.map_or(0, |node| node.0);
         let answer = OperatorAnswer { node, host: host.into(), core, outcome };
         let answer = Answer::Operator(Box::new(answer));

@@ -179,6 +179,10 @@ impl Connection {
     /// It is in its app's count of open connections.
     #[inline]
     pub(in crate::shard) fn is_counted(&self) -> bool {
+        debug_assert!(
+            self.app_place != AppPlace::Refused || self.subscriptions.is_empty(),
+            "a refused connection is in no channel"
+        );
         self.app_place == AppPlace::Open
     }
 

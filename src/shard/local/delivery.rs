@@ -92,6 +92,7 @@ impl Local {
                 left_out += 1;
                 continue;
             }
+            debug_assert!(!connection.closing, "a close ends the subscriptions");
             let room = connection.try_reserve_queue(len, limits);
             if room != QueueRoom::Free {
                 if room == QueueRoom::Exceeded {

@@ -110,6 +110,7 @@ impl MemoryAccount {
         if fits {
             self.change_charge(before, now);
         }
+        debug_assert!(fits || now > before, "less always fits");
         fits
     }
 }
@@ -152,6 +153,7 @@ impl Local {
     pub(in crate::shard) fn take_for_answers(&mut self, held: usize, more: usize) -> bool {
         let account = &mut self.account;
         let reserved = account.http_bytes.saturating_add((held + more) as u64);
+        debug_assert!(reserved >= account.http_bytes, "sizes of values in memory have a sum");
         let fits = account.has_room(more as u64) || reserved <= account.http_reserve;
         if fits {
             account.change_charge(0, more as u64);

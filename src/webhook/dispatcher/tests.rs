@@ -4,7 +4,9 @@
 //! it announced its sleep. The rings and the loop are tested in `webhook/tests`.
 
 use super::*;
-use crate::app::{self, App, Webhook};
+use crate::app::{self, App, AppIndex, Webhook};
+use crate::pusher::webhook_event::Happening;
+use crate::webhook::{Feed, FeedEnd};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,12 +21,21 @@ fn apps(webhooks: Vec<Webhook>) -> Arc<Apps> {
 }
 
 fn scene(apps: Arc<Apps>) -> Scene {
+    scene_with(apps, Duration::ZERO, Vec::new(), Arc::default())
+}
+
+fn scene_with(
+    apps: Arc<Apps>,
+    debounce: Duration,
+    rings: Vec<FeedEnd>,
+    counters: Arc<WebhookCounters>,
+) -> Scene {
     let (finish, finishing) = channel();
     let (changes, changed) = channel();
     let settings = WebhookSettings {
         timeout: PATIENCE,
         retry: PATIENCE,
-        debounce: Duration::ZERO,
+        debounce,
         queue_events_max: 10,
         retry_first: PATIENCE,
         batch_delay: Duration::ZERO,
@@ -33,9 +44,9 @@ fn scene(apps: Arc<Apps>) -> Scene {
         ring_events: 8,
     };
     let doorbell = Arc::new(Doorbell::new().unwrap());
-    let (counters, live) = (Arc::default(), Arc::new(EventLog::new(1)));
+    let live = Arc::new(EventLog::new(1));
     let orders = Orders { finishing, changed };
-    let dispatcher = Dispatcher::new(apps, settings, Vec::new(), doorbell, counters, live, orders);
+    let dispatcher = Dispatcher::new(apps, settings, rings, doorbell, counters, live, orders);
     Scene { dispatcher, finish, changes }
 }
 
@@ -73,4 +84,28 @@ fn an_end_before_the_sleep_is_announced_is_noticed_at_once() {
     let Scene { dispatcher, finish, changes: _changes } = scene(apps(Vec::new()));
     finish.send(PATIENCE).unwrap();
     assert_eq!(sleep_with_order(dispatcher).grace, Some(PATIENCE));
+}
+
+#[test]
+fn events_in_a_ring_and_delayed_leaves_are_gauges_with_peaks() {
+    let apps = apps(Vec::new());
+    let counters = Arc::new(WebhookCounters::new(0, 1));
+    let doorbell = Arc::new(Doorbell::new().unwrap());
+    let (mut feed, end) = Feed::new(0, &apps, 8, doorbell, counters.clone());
+    let Scene { mut dispatcher, .. } = scene_with(apps, PATIENCE, vec![end], counters.clone());
+    let mut push = |channel: &str, happening| {
+        feed.push(WebhookEvent { app: AppIndex(0), channel: channel.into(), happening });
+    };
+    ["a", "b", "c"].into_iter().for_each(|channel| push(channel, Happening::Vacated));
+    let ring = &counters.rings()[0];
+    assert_eq!((ring.depth(), ring.peak(), counters.leaves_delayed.depth()), (3, 3, 0));
+    assert_eq!(dispatcher.dispatch(), 3);
+    assert_eq!((ring.depth(), ring.peak(), counters.leaves_delayed.depth()), (0, 3, 3));
+    push("a", Happening::Occupied);
+    assert_eq!(dispatcher.dispatch(), 1);
+    let delayed = &counters.leaves_delayed;
+    assert_eq!((delayed.depth(), delayed.peak(), ring.peak()), (2, 3, 3), "a rejoin cancels it");
+    (0..9).for_each(|_| push("d", Happening::CacheMiss));
+    assert!(counters.dropped_by_workers.get() > 0, "the ring is full");
+    assert_eq!(ring.depth() + counters.dropped_by_workers.get(), 9);
 }

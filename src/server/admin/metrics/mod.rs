@@ -15,7 +15,7 @@ pub(super) use scrape::Scrape;
 pub(in crate::server) use scrape::ScrapeSources;
 
 use crate::admission::overload::OverloadLevel;
-use crate::counters::{Refused, WebhookCounters};
+use crate::counters::{DepthGauge, Refused, WebhookCounters};
 use crate::metrics::ConnectionEnd;
 use crate::output;
 use exposition::Samples;
@@ -243,6 +243,14 @@ metrics! {
         |scrape, out| scrape.webhook(out, WebhookCounters::waiting_peak);
     "webhook_queue_age_seconds" Gauge [] "Age of the oldest event that waits for an endpoint of webhooks, in a request under way included.",
         |scrape, out| out.sample(&[], scrape.sources.webhooks.queue_age_ms(scrape.unix_ms) as f64 / 1_000.0);
+    "webhook_ring_events" Gauge ["core"] "Events for webhooks that the core has left for the thread that sorts them by endpoint. At most 8,192 to 65,536.",
+        |scrape, out| scrape.by_webhook_ring(out, DepthGauge::depth);
+    "webhook_ring_peak_events" Gauge ["core"] "Most events for webhooks that have waited in the ring of the core at a time, since the start.",
+        |scrape, out| scrape.by_webhook_ring(out, DepthGauge::peak);
+    "webhook_leaves_delayed" Gauge [] "Leaves whose debounce time is not over. At most 100,000.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.leaves_delayed.depth());
+    "webhook_leaves_delayed_peak" Gauge [] "Most leaves that were delayed at a time, since the start.",
+        |scrape, out| scrape.webhook(out, |webhooks| webhooks.leaves_delayed.peak());
     "webhook_requests_total" Counter [] "Requests to endpoints of webhooks, attempts that were repeated included.",
         |scrape, out| scrape.webhook(out, |webhooks| webhooks.requests.get());
     "webhook_requests_failed_total" Counter [] "Of these, requests that were answered with anything but 2xx, or not at all.",

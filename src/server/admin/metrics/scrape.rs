@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::exposition::Samples;
 use crate::app::{Apps, WebhookKind};
-use crate::counters::{Refused, WEBHOOK_KINDS, WebhookCounters};
+use crate::counters::{DepthGauge, Refused, WEBHOOK_KINDS, WebhookCounters};
 use crate::mailbox::Doorbell;
 use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
@@ -192,6 +192,14 @@ impl Scrape<'_> {
 
     pub(super) fn webhook(&self, out: &mut Samples, read: impl Fn(&WebhookCounters) -> u64) {
         out.sample(&[], read(&self.sources.webhooks));
+    }
+
+    /// What waits in the ring of webhook events of each core.
+    pub(super) fn by_webhook_ring(&self, out: &mut Samples, read: impl Fn(&DepthGauge) -> u64) {
+        let mut number = itoa::Buffer::new();
+        for (index, ring) in self.sources.webhooks.rings().iter().enumerate() {
+            out.sample(&[number.format(index)], read(ring));
+        }
     }
 
     pub(super) fn webhook_by_kind(
