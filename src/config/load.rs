@@ -14,7 +14,7 @@ use super::laravel::LaravelConfig;
 use super::merge::apps_file_path;
 use super::options::OptionId as Id;
 use super::reverb_php::ReverbPhp;
-use super::sources::{Files, Sources};
+use super::sources::{Files, Sources, Unreadable};
 use super::values::is_null;
 use super::{dotenv, toml_file};
 
@@ -230,21 +230,24 @@ impl Files {
         Self { folder: folder.unwrap_or_default(), read: Vec::new(), unreadable: None }
     }
 
-    /// Whether the service's file is there for this user. One that is there for others only is remembered.
+    /// Whether the service's file is there for this user. One that is there and cannot be read is remembered.
     fn may_read(&mut self, path: &Path) -> bool {
-        let opened = std::fs::metadata(path).and_then(|found| {
+        let opened = match std::fs::metadata(path) {
             // A FIFO would hold up the command.
-            if found.is_file() {
-                std::fs::File::open(path).map(drop)
-            } else {
-                Err(ErrorKind::NotFound.into())
+            Ok(found) if !found.is_file() => Err(Unreadable::NotRegular),
+            Ok(_) => std::fs::File::open(path).map(drop).map_err(|error| why_unusable(&error)),
+            // A link that leads nowhere has a name of its own.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && std::fs::symlink_metadata(path).is_err() =>
+            {
+                return false;
             }
-        });
-        let is_denied = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
-        if opened.as_ref().is_err_and(is_denied) {
-            self.unreadable = Some(path.display().to_string());
-        }
-        opened.is_ok()
+            Err(error) => Err(why_unusable(&error)),
+        };
+        let is_readable = opened.is_ok();
+        self.unreadable = opened.err().map(|why| (path.display().to_string(), why));
+        is_readable
     }
 
     fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
@@ -260,6 +263,13 @@ impl Files {
                 Err(vec![format!("cannot read {name}: {}", why_unreadable(path, &error))])
             }
         }
+    }
+}
+
+fn why_unusable(error: &io::Error) -> Unreadable {
+    match error.kind() {
+        ErrorKind::PermissionDenied => Unreadable::Denied,
+        _ => Unreadable::Broken(error.to_string()),
     }
 }
 
@@ -360,7 +370,6 @@ mod tests {
             gathered(&[], Some(&other), &service),
             gathered(&[(Id::AppKey, "key")], None, &service),
             gathered(&[], None, Path::new("/nonexistent/ringverb.toml")),
-            gathered(&[], None, &std::env::temp_dir()),
         ];
         for sources in elsewhere {
             assert!(!sources.is_of_host && !sources.toml.contains_key("server"));
@@ -368,6 +377,31 @@ mod tests {
         }
         std::fs::remove_file(&service).unwrap();
         std::fs::remove_file(&other).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_the_service_that_is_there_and_cannot_be_read_is_remembered_with_its_reason() {
+        let folder = std::env::temp_dir().join(format!("ringverb-unusable-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = |name: &str| folder.join(name);
+        std::os::unix::fs::symlink(path("missing"), path("dangling")).unwrap();
+        std::os::unix::fs::symlink(path("loop"), path("loop")).unwrap();
+        std::fs::write(path("plain"), "").unwrap();
+        std::os::unix::fs::symlink(path("plain"), path("link")).unwrap();
+        let found = |path: &Path| {
+            let mut files = Files::default();
+            let may_read = files.may_read(path);
+            assert_eq!(may_read, path.is_file(), "{path:?}");
+            files.unreadable.map(|(_, why)| why)
+        };
+        assert_eq!(found(&path("link")), None);
+        assert_eq!(found(&path("missing")), None);
+        assert_eq!(found(&folder), Some(Unreadable::NotRegular));
+        assert_eq!(found(Path::new("/dev/null")), Some(Unreadable::NotRegular));
+        for name in ["dangling", "loop"] {
+            assert!(matches!(found(&path(name)), Some(Unreadable::Broken(_))), "{name}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

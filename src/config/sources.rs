@@ -45,8 +45,19 @@ pub struct Files {
     pub folder: String,
     /// The files that were read, as they were named.
     pub read: Vec<String>,
-    /// The file of the host's service, if it would count and this user may not read it.
-    pub unreadable: Option<String>,
+    /// The file of the host's service, if it would count and cannot be read: its path, and why.
+    pub unreadable: Option<(String, Unreadable)>,
+}
+
+/// Why the file of the host's service does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// This user may not read it.
+    Denied,
+    /// It is a directory, a FIFO or another kind of file.
+    NotRegular,
+    /// A link to it leads nowhere or in a circle, or the disk fails: the error.
+    Broken(String),
 }
 
 pub(super) fn app_options() -> impl Iterator<Item = &'static OptionSpec> {

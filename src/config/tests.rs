@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::dotenv;
 use super::validate::{DevelopmentApp, build_config};
-use super::{Config, Io, options};
+use super::{Config, Io, Unreadable, options};
 use super::{Sources, merge};
 use crate::app::ClientEventsFrom;
 
@@ -230,12 +230,19 @@ fn unknown_own_names_are_warned_of() {
 }
 
 #[test]
-fn a_configuration_of_the_service_that_may_not_be_read_is_warned_of() {
+fn a_configuration_of_the_service_that_cannot_be_read_is_warned_of() {
     let mut sources = Sources::default();
-    sources.files.unreadable = Some("/etc/ringverb/ringverb.toml".to_owned());
-    let warnings = merge(&sources).warnings;
-    let parts = ["/etc/ringverb/ringverb.toml, ", "this user may not read it: ", "use sudo"];
-    assert!(parts.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    let broken = Unreadable::Broken("No such file".to_owned());
+    for (why, parts) in [
+        (Unreadable::Denied, ["this user may not read it: ", "use sudo"]),
+        (Unreadable::NotRegular, ["it is not a regular file: ", "put a file in its place"]),
+        (broken, ["it cannot be read (No such file): ", "mend the link"]),
+    ] {
+        sources.files.unreadable = Some(("/etc/ringverb/ringverb.toml".to_owned(), why));
+        let warnings = merge(&sources).warnings;
+        assert!(warnings[0].starts_with("/etc/ringverb/ringverb.toml, "), "{warnings:?}");
+        assert!(parts.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    }
     assert_eq!(merge(&Sources::default()).warnings, [""; 0]);
 }
 

@@ -6,9 +6,9 @@
 
 use super::names;
 use super::options::{OPTIONS, OptionId as Id, boolean};
-use super::sources::Sources;
 use super::sources::{
-    ENVIRONMENT, app_options, is_from_kubernetes, webhook_options, webhook_values,
+    ENVIRONMENT, Sources, Unreadable, app_options, is_from_kubernetes, webhook_options,
+    webhook_values,
 };
 use super::values::{Sourced, Values, is_null};
 
@@ -62,12 +62,21 @@ pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec
     warnings
 }
 
-/// The command is about another server than the service of this host, whose configuration this user may not read.
+/// The command is about another server than the service of this host, whose configuration cannot be read.
 pub(super) fn unreadable(sources: &Sources) -> Option<String> {
-    let path = sources.files.unreadable.as_ref()?;
+    let (path, why) = sources.files.unreadable.as_ref()?;
+    let (why, remedy) = match why {
+        Unreadable::Denied => ("this user may not read it".to_owned(), "use sudo"),
+        Unreadable::NotRegular => {
+            ("it is not a regular file".to_owned(), "put a file in its place")
+        }
+        Unreadable::Broken(error) => {
+            (format!("it cannot be read ({error})"), "mend the link or the file")
+        }
+    };
     Some(format!(
-        "{path}, the configuration of this host's service, is not used, because this user may not read it: for that \
-         server use sudo, for another one a folder with its .env or ringverb.toml"
+        "{path}, the configuration of this host's service, is not used, because {why}: for that server {remedy}, for \
+         another one use a folder with its .env or ringverb.toml"
     ))
 }
 

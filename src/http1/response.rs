@@ -117,12 +117,14 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
@@ -162,6 +164,14 @@ mod tests {
             Content-Type: text/plain; charset=utf-8\r\nContent-Length: 19\r\n\
             Connection: close\r\nAllow: GET\r\n\r\n";
         assert_eq!(written(&response, false, true), expected);
+    }
+
+    #[test]
+    fn each_status_that_is_answered_has_a_reason_phrase() {
+        let sent = [200, 201, 400, 401, 403, 404, 405, 408, 409, 413, 415, 417, 422, 426, 429, 431];
+        for status in sent.into_iter().chain([500, 501, 503, 505]) {
+            assert_ne!(reason_phrase(status), "", "{status}");
+        }
     }
 
     #[test]

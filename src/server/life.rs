@@ -73,7 +73,7 @@ struct StartInputs {
 /// # Errors
 /// When it cannot start, or did not drain within the grace period.
 pub(super) fn serve(
-    (config, origin): (Config, Origin),
+    (mut config, mut origin): (Config, Origin),
     certificates: Option<Certificates>,
     io: Choice,
     take_over: Option<TakeOver>,
@@ -86,6 +86,9 @@ pub(super) fn serve(
     let mut program = Program::of_this_process(role);
     let found = find_listeners(&config, take_over, role)?;
     let StartInputs { old_process, listeners, address, places, clock, rendezvous, admin } = found;
+    if old_process.is_some() {
+        origin.read_apps_again(&mut config);
+    }
     // After the old process has checked in which namespaces this one is, which a process that is not dumpable hides.
     forbid_dumps();
     let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
@@ -98,13 +101,10 @@ pub(super) fn serve(
     let ends = (listeners, certificates.as_ref(), &first);
     let Threads { doorbells, webhooks, control } =
         start_threads(&shared, ends, pins, order_sender.clone())?;
-    let takeover = old_process.as_ref().map(|old| take_over_from(old, &shared, &doorbells));
-    let takeover = takeover.transpose()?;
+    let takeover = take_over_from(old_process.as_ref(), &shared, &doorbells)?;
     let certificates_valid_until = certificates.as_ref().map(Certificates::valid_until);
-    let certificate_changes = certificates
-        .map(|certificates| watch_certificates(certificates, &shared, &control))
-        .transpose()
-        .map_err(StartError::Start)?;
+    let certificate_changes =
+        watch_certificates(certificates, &shared, &control).map_err(StartError::Start)?;
     let mut changer = Changer::new(
         origin,
         shared.clone(),
@@ -113,6 +113,9 @@ pub(super) fn serve(
         certificate_changes,
         first,
     );
+    if old_process.is_some() {
+        changer.reload_if_changed();
+    }
     if let Role::StandIn(_) = role {
         replacement::outlive_parent();
     }
@@ -151,27 +154,29 @@ pub(super) fn serve(
     life.end(&end, orders, program)
 }
 
-/// Takes over from the old process. Returns how long that took.
+/// Takes over from the old process, if there is one. Returns how long that took.
 fn take_over_from(
-    old_process: &OldProcess,
+    old_process: Option<&OldProcess>,
     shared: &Shared,
     doorbells: &Arc<[Doorbell]>,
-) -> Result<Duration, StartError> {
+) -> Result<Option<Duration>, StartError> {
+    let Some(old_process) = old_process else { return Ok(None) };
     let began = shared.clock.now();
     succession::take_over(old_process, shared, doorbells)?;
-    Ok(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0)))
+    Ok(Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0))))
 }
 
 /// Looks at the files of certificates from now on. Returns the way to name others.
 fn watch_certificates(
-    mut certificates: Certificates,
+    certificates: Option<Certificates>,
     shared: &Shared,
     control: &Control,
-) -> io::Result<Sender<TlsOptions>> {
+) -> io::Result<Option<Sender<TlsOptions>>> {
+    let Some(mut certificates) = certificates else { return Ok(None) };
     let (changes, changed) = mpsc::channel();
     certificates.adopt_ticket_keys(shared.transfer.ticket_keys());
     certificates.watch(control, changed)?;
-    Ok(changes)
+    Ok(Some(changes))
 }
 
 /// Finds the listeners, of the old process or new ones, and agrees with the old process how its connections move.
@@ -191,7 +196,7 @@ fn find_listeners(
         workers,
         take_over.is_some(),
         &places,
-        role,
+        (role, !config.development),
     )?;
     let inherited = old_process.as_mut().and_then(|old_process| old_process.admin.take());
     let admin = admin::bind_or_inherit(&config.admin, inherited)?;

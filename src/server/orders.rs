@@ -100,6 +100,14 @@ impl<'a> OrderLoop<'a> {
                 self.changer.carry_out(*request);
                 state
             }
+            Order::HoldChanges(report) => {
+                report.report(self.changer.hold());
+                state
+            }
+            Order::ResumeChanges => {
+                self.changer.resume();
+                state
+            }
             Order::Replace => {
                 self.replace(&state);
                 state

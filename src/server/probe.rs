@@ -30,6 +30,8 @@ pub(crate) enum StartError {
     Admin(String),
     /// The server that runs does not give its listeners away; it serves on.
     TakeOver(io::Error),
+    /// This process has no app, and the running server has configured ones.
+    NoAppsForTakeOver,
     /// A worker's rings could not be made: what its kind needs, and the error.
     Worker(LockedMemory, io::ErrorKind, String),
     /// A thread or descriptor could not be made.
@@ -54,6 +56,12 @@ impl fmt::Display for StartError {
                 "could not replace the running server, which continues: {}. Start this one as the same user; or stop the \
                  other one first, and start this one without --takeover",
                 explain_error(error, "it refused, because it belongs to another user, or it ended")
+            ),
+            Self::NoAppsForTakeOver => formatter.write_str(
+                "could not replace the running server, which continues: it has configured apps, and this process has \
+                 none. As a development server it would refuse all clients. Put the configuration back in its place \
+                 (.env, ringverb.toml or the environment; `ringverb check` lists what is found) and try again; or stop \
+                 the running server first to start a development server",
             ),
             Self::Worker(memory, io::ErrorKind::OutOfMemory, _) => {
                 formatter.write_str(&memory.error())

@@ -13,26 +13,27 @@ use super::port::is_in_use;
 use super::probe::StartError;
 use super::takeover::rendezvous::Places;
 use super::takeover::replacement::Role;
-use super::takeover::{self, OldProcess, Running, transfer};
+use super::takeover::{self, OldProcess, Running, ServesAppsError, transfer};
 use crate::mailbox::Doorbell;
 use crate::worker::Shared;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{FORMAT, Rendezvous};
 
-/// The listeners of the old process, if this one takes over, or new ones.
+/// The listeners of the old process, if this one takes over, or new ones. `has_apps`: this process has a configured
+/// app.
 pub(super) fn obtain_listeners(
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     workers: usize,
     takes_over: bool,
     places: &Places,
-    role: Role,
+    (role, has_apps): (Role, bool),
 ) -> Result<(Option<OldProcess>, Vec<TcpListener>), StartError> {
     let addresses: Vec<SocketAddr> = [address].into_iter().chain(tls_address).collect();
     let found = if takes_over {
-        takeover::ask(&addresses, places).map_err(StartError::TakeOver)?
+        takeover::ask(&addresses, places, has_apps).map_err(start_error)?
     } else if is_in_use(address) {
-        match takeover::ask_orphan(&addresses, places).map_err(StartError::TakeOver)? {
+        match takeover::ask_orphan(&addresses, places, has_apps).map_err(start_error)? {
             Running::Unknown => None,
             Running::Orphan(old_process, listeners) => Some((old_process, listeners)),
             Running::Server(process) => {
@@ -68,6 +69,13 @@ pub(super) fn obtain_listeners(
         listeners.extend(bind(address, workers)?);
     }
     Ok((None, listeners))
+}
+
+fn start_error(error: io::Error) -> StartError {
+    match error.get_ref() {
+        Some(inner) if inner.is::<ServesAppsError>() => StartError::NoAppsForTakeOver,
+        _ => StartError::TakeOver(error),
+    }
 }
 
 /// Agrees where the workers receive connections of the old process, and by which clock: moments in the state of a

@@ -15,14 +15,14 @@ use crate::support::{
     Client, Handshake, Redis, Request, Server, Setup, eventually, json as parse, sign_with,
 };
 
-const TOKEN: &str = "0123456789abcdef-token";
+pub(crate) const TOKEN: &str = "0123456789abcdef-token";
 
 /// An app of the file, with further options.
-fn app(id: &str, further: &str) -> String {
+pub(crate) fn app(id: &str, further: &str) -> String {
     format!("[[apps]]\nid = \"{id}\"\nkey = \"key-{id}\"\nsecret = \"secret-{id}\"\n{further}\n")
 }
 
-fn with_file(text: &str) -> Setup {
+pub(crate) fn with_file(text: &str) -> Setup {
     Setup::bare()
         .env("RINGVERB_ADMIN", "127.0.0.1:0")
         .env("RINGVERB_ADMIN_TOKEN", TOKEN)
@@ -30,7 +30,7 @@ fn with_file(text: &str) -> Setup {
 }
 
 /// Status and body of a request to the admin API.
-fn admin(admin: &AdminClient, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub(crate) fn admin(admin: &AdminClient, method: &str, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let reply = admin.send(&format!(
         "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n\

@@ -125,11 +125,34 @@ fn a_wrong_parameter_is_answered_with_the_accepted_values() {
         ("/api/connection?socket_id=x", 400, "two numbers"),
         ("/api/connection?socket_id=1.1", 404, "is open on this node"),
         ("/api/events?kind=all", 400, "connected, disconnected"),
+        ("/api/events?socket_id=zz", 400, "two numbers"),
         ("/api/publish", 405, "POST"),
     ] {
         let reply = admin.get(path);
         assert_eq!(reply.status, status, "{path}: {}", reply.body);
         assert!(reply.body.contains(part), "{path}: {}", reply.body);
+    }
+}
+
+#[test]
+fn a_wrong_method_is_answered_with_those_that_the_path_takes() {
+    let (_server, admin) = start(1);
+    for (method, path, allow) in [
+        ("DELETE", "/api/overview", "GET, HEAD"),
+        ("POST", "/api/channels?app=1", "GET, HEAD"),
+        ("PUT", "/api/nodes", "GET, HEAD"),
+        ("HEAD", "/api/events", "GET"),
+        ("POST", "/api/events", "GET"),
+        ("GET", "/api/disconnect", "POST"),
+    ] {
+        let address = admin.address();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let reply = admin.send(&request);
+        assert_eq!(
+            (reply.status, reply.head.header("allow")),
+            (405, Some(allow)),
+            "{method} {path}"
+        );
     }
 }
 

@@ -124,7 +124,9 @@ impl AdminState {
             refusal
         } else if let Err(refusal) = self.check_contents(path) {
             refusal
-        } else if path == "/api/events" && request.method() == "GET" {
+        } else if let Some(refusal) = Self::refuse_method(request) {
+            refusal
+        } else if path == "/api/events" {
             match self.view(request) {
                 Ok(viewer) => return AdminAnswer::Stream(viewer),
                 Err(refusal) => refusal,

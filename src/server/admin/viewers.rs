@@ -10,11 +10,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::api::{Parameters, event_json};
+use super::api::{Parameters, event_json, parse_socket_id};
 use crate::app::Apps;
 use serde_json::json;
 
 use crate::event_log::{EventLog, EventLogEntry, EventLogKind};
+use crate::pusher::socket_id::SocketId;
 use crate::text::shown;
 
 const VIEWERS_MAX: usize = 8;
@@ -29,7 +30,7 @@ pub(super) struct ViewFilter {
     app: Option<Box<str>>,
     /// Names of channels contain it.
     channel: Option<Box<str>>,
-    socket_id: Option<Box<str>>,
+    socket_id: Option<SocketId>,
     /// Empty: all kinds.
     kinds: Vec<EventLogKind>,
 }
@@ -49,7 +50,7 @@ impl ViewFilter {
         Ok(Self {
             app: text("app"),
             channel: text("channel"),
-            socket_id: text("socket_id"),
+            socket_id: parameters.get("socket_id").map(parse_socket_id).transpose()?,
             kinds: kinds.collect::<Result<_, _>>()?,
         })
     }
@@ -59,11 +60,11 @@ impl ViewFilter {
         let is_app = |id: &str| app.is_some_and(|app| app.id == id);
         let is_channel =
             |part: &str| event.channel.as_ref().is_some_and(|name| name.contains(part));
-        let is_socket = |id: &str| event.socket_id.is_some_and(|socket| socket.to_string() == id);
+        let is_socket = |id: SocketId| event.socket_id == Some(id);
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.app.as_deref().is_none_or(is_app)
             && self.channel.as_deref().is_none_or(is_channel)
-            && self.socket_id.as_deref().is_none_or(is_socket)
+            && self.socket_id.is_none_or(is_socket)
     }
 }
 
@@ -203,7 +204,6 @@ impl Drop for Viewer {
 mod tests {
     use super::*;
     use crate::app::{AppIndex, sample};
-    use crate::pusher::socket_id::SocketId;
 
     fn event(kind: EventLogKind, channel: &str) -> EventLogEntry {
         EventLogEntry {

@@ -5,14 +5,15 @@
 //! applied whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and
 //! then all cores apply it. Connections stay. What cannot change while the server runs is named, and keeps its old
 //! value. Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX`
-//! bytes. `app_table.rs` has apps as tables, `apps_file.rs` the file, `outcome.rs` the answers.
+//! bytes. `app_table.rs` has apps as tables, `apps_file.rs` the file, `origin.rs` sources, `outcome.rs` the answers.
 
 mod app_table;
 mod apps_file;
 mod credentials;
+mod origin;
 mod outcome;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -22,16 +23,15 @@ use super::wait::wake_all;
 use crate::app::Apps;
 use crate::config::admin::AdminPlace;
 use crate::config::options::OptionId;
-use crate::config::validate::{DevelopmentApp, build_config};
-use crate::config::{
-    Config, Merged, SERVICE_FILE, Sources, TlsOptions, Values, is_read_once, merge,
-};
+use crate::config::validate::build_config;
+use crate::config::{Config, Merged, Sources, TlsOptions, Values, merge};
 use crate::mailbox::Doorbell;
 use crate::output;
 use crate::running_configuration::{ConfigurationLink, RunningConfiguration, SentConfiguration};
 use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
 pub(super) use app_table::{AppChange, AppEdit};
+pub(super) use origin::Origin;
 pub(super) use outcome::ChangeOutcome;
 
 /// Time for all cores to apply a configuration. A core ticks at least once a second.
@@ -91,16 +91,6 @@ pub(super) enum ChangeCommand {
     ChangeApp(AppChange),
 }
 
-/// Where the configuration comes from, to read it again.
-pub(super) struct Origin {
-    pub(super) sources: Sources,
-    pub(super) config: Option<PathBuf>,
-    pub(super) env_file: Option<PathBuf>,
-    pub(super) env: Option<String>,
-    /// The credentials of development mode.
-    pub(super) development: DevelopmentApp,
-}
-
 /// What a change acts on.
 pub(super) struct Changer {
     pub(super) origin: Origin,
@@ -114,6 +104,8 @@ pub(super) struct Changer {
     /// To the task that watches the certificates, after each reload.
     certificates: Option<Sender<TlsOptions>>,
     last_link: Arc<ConfigurationLink>,
+    /// The requests that wait for the end of a take-over, during one. The admin listener limits those who wait.
+    held: Option<Vec<ChangeRequest>>,
 }
 
 /// A configuration that was checked.
@@ -155,10 +147,28 @@ impl Changer {
             webhooks,
             certificates,
             last_link,
+            held: None,
         }
     }
 
+    /// A take-over begins. From here on changes wait, because the new process might not see them. Returns whether this
+    /// is a development server.
+    pub(super) fn hold(&mut self) -> bool {
+        self.held.get_or_insert_default();
+        self.is_development
+    }
+
+    /// The take-over has failed. After one that succeeds, the admin listener refuses the requests that wait.
+    pub(super) fn resume(&mut self) {
+        self.held.take().into_iter().flatten().for_each(|request| self.carry_out(request));
+    }
+
     pub(super) fn carry_out(&mut self, request: ChangeRequest) {
+        let is_change = matches!(request.what, ChangeCommand::Reload | ChangeCommand::ChangeApp(_));
+        if let Some(held) = self.held.as_mut().filter(|_| is_change) {
+            held.push(request);
+            return;
+        }
         let mut answers = request.pending.as_ref().map(PendingReload::start).unwrap_or_default();
         answers.extend(request.answer);
         let outcome = match request.what {
@@ -175,33 +185,28 @@ impl Changer {
     }
 
     fn reload(&mut self) -> ChangeOutcome {
-        let Origin { sources, config, env_file, env, .. } = &self.origin;
-        let named = [config, env_file].into_iter().flatten();
-        if let Some(path) = named.into_iter().find(|path| is_read_once(path)) {
-            return ChangeOutcome::refused(&[format!(
-                "{} is no regular file and was read at the start, so it cannot be read again: give the configuration as \
-                 a file",
-                path.display()
-            )]);
-        }
-        let flags = sources.flags.clone();
-        // The file of the service counts only if it did at the start: a file that vanishes for a moment must not put
-        // another one in its place.
-        let of_host = Some(Path::new(SERVICE_FILE)).filter(|_| sources.is_of_host);
-        let gathered = Sources::read_sources(
-            flags,
-            config.as_deref(),
-            env_file.as_deref(),
-            env.as_deref(),
-            of_host,
-        );
-        let checked = gathered.and_then(|sources| {
-            apps_file::check_presence(self.origin.sources.apps_file.as_ref(), &sources)?;
-            self.check_new_configuration(sources, None)
-        });
+        let checked = self.origin.read_again();
+        let checked = checked.and_then(|sources| self.check_new_configuration(sources, None));
         match checked.and_then(|checked| self.apply(checked)) {
             Ok(applied) => ChangeOutcome::reloaded(&applied),
             Err(problems) => ChangeOutcome::refused(&problems),
+        }
+    }
+
+    /// Reloads the configuration if it has changed since this process has read it. The process from which it has taken
+    /// over may have reloaded it since then, which it does no longer.
+    pub(super) fn reload_if_changed(&mut self) {
+        if self.origin.file_read_once().is_some() {
+            return;
+        }
+        let is_same = self.origin.read_again().is_ok_and(|sources| {
+            let Merged { server, apps, .. } = merge(&sources);
+            let same_apps = self.apps.iter().zip(&apps).all(|(before, now)| before.is_same(now));
+            let is_same_server = self.server.differing_options(&server).is_empty();
+            is_same_server && self.apps.len() == apps.len() && same_apps
+        });
+        if !is_same {
+            self.reload().log();
         }
     }
 

@@ -4,6 +4,8 @@
 //! sends what in which order is in `mod.rs`.
 //! Limits: `MESSAGE_BYTES` for a message, `PATIENCE` for a side that waits, `LISTENERS_MAX` listeners.
 
+use std::error::Error;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -17,6 +19,10 @@ use crate::limits::WORKERS_MAX;
 pub(super) const MESSAGE_BYTES: usize = 64;
 /// With the version of the conversation: processes of different versions do not take over from each other.
 pub(super) const TAKE_OVER: &str = "take over 3";
+/// The same, of a process without a configured app, which would be a development server.
+pub(super) const TAKE_OVER_WITHOUT_APPS: &str = "take over 3 without apps";
+/// The answer to that of a server with configured apps.
+pub(super) const SERVES_APPS: &str = "serves apps";
 pub(super) const LISTENERS: &str = "listeners";
 pub(super) const ACCEPTING: &str = "accepting";
 pub(super) const BRING: &str = "bring";
@@ -93,6 +99,19 @@ pub(in crate::server) fn explain_error(error: &io::Error, closed: &str) -> Strin
 pub(super) fn wrong_peer_error() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the other process has another version of take-over")
 }
+
+/// A process without a configured app does not take over from a server that has some, because every client would be
+/// refused. A configuration that is missing for a moment looks the same.
+#[derive(Debug)]
+pub(in crate::server) struct ServesAppsError;
+
+impl fmt::Display for ServesAppsError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the running server has configured apps, and the new process has none")
+    }
+}
+
+impl Error for ServesAppsError {}
 
 /// Whether the other side has sent something, or has closed, by now.
 pub(super) fn is_readable(stream: &UnixStream) -> io::Result<bool> {

@@ -8,6 +8,7 @@
 //! ```text
 //! new process                              old process
 //!     | ---- take over N ----------------------> |
+//!     |                                          |  changes of the configuration wait
 //!     | <- listeners FORMAT WORKERS CLOCK ADMIN  |  with the descriptors; ADMIN is 1 if the last one is the admin's
 //!     |                                          |
 //!     |  only the listeners move:                |
@@ -27,7 +28,9 @@
 //! process may send `failed` and shut its end. A write of `taken` then fails. If `taken` was written before the
 //! shutdown, the old process finds it in its receive buffer and treats the take-over as completed. If `taken` is
 //! refused and there is no `failed` to read, the old process has died, and the new process has the only copy of
-//! everything. Limits: `message.rs` has those of messages, `rendezvous.rs` and the two sides those of times.
+//! everything. From the first answer on, the old process carries out no change of the configuration, and the new one
+//! reads what may have changed since it started. A failed take-over ends the wait, and a completed one refuses the
+//! changes. Limits: `message.rs` has those of messages, `rendezvous.rs` and the two sides those of times.
 
 mod message;
 mod new_process;
@@ -38,7 +41,7 @@ pub(super) mod rendezvous;
 pub(super) mod replacement;
 pub(super) mod transfer;
 
-pub(super) use message::explain_error;
+pub(super) use message::{ServesAppsError, explain_error};
 pub(super) use new_process::NewProcess;
 pub(super) use new_side::{OldProcess, Running, ask, ask_orphan};
 pub(super) use old_side::{Offer, Offering, offer};
@@ -75,8 +78,24 @@ mod tests {
 
     fn offer_to_others(what: Offer, asked: Sender<Order>) -> Control {
         let control = Control::start().unwrap();
-        offer(&control, what, &Places::nowhere(), asked).unwrap();
+        offer(&control, what, &Places::nowhere(), holding(asked, true)).unwrap();
         control
+    }
+
+    /// A main thread that reports at once that changes wait, and passes on all other orders.
+    pub(super) fn holding(asked: Sender<Order>, is_development: bool) -> Sender<Order> {
+        let (sender, orders) = mpsc::channel();
+        std::thread::spawn(move || {
+            for order in orders {
+                match order {
+                    Order::HoldChanges(report) => report.report(is_development),
+                    Order::ResumeChanges => {}
+                    // The test may have ended.
+                    order => drop(asked.send(order)),
+                }
+            }
+        });
+        sender
     }
 
     #[test]
@@ -86,7 +105,7 @@ mod tests {
         offer_to_others(of(address, listener), asked);
         let mut waiting = std::net::TcpStream::connect(address).unwrap();
         let (old_process, listeners) =
-            ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there");
+            ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there");
         assert!(asks.try_recv().is_err(), "nothing is decided yet");
         old_process.retire().unwrap();
         assert!(matches!(asks.recv().unwrap(), Order::Retire(_)));
@@ -95,7 +114,7 @@ mod tests {
         let mut received = [0; 4];
         waiting.read_exact(&mut received).unwrap();
         assert_eq!(&received, b"here");
-        assert!(ask(&[address], &Places::nowhere()).unwrap().is_none(), "it offers no more");
+        assert!(ask(&[address], &Places::nowhere(), true).unwrap().is_none(), "it offers no more");
     }
 
     /// The descriptor of the admin listener is the last one, and no worker gets it.
@@ -107,7 +126,7 @@ mod tests {
         let (asked, _asks) = mpsc::channel();
         offer_to_others(Offer { admin: Some(admin.into()), ..of(address, listener) }, asked);
         let (mut old_process, listeners) =
-            ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there");
+            ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there");
         assert_eq!(listeners.len(), 1);
         assert_eq!(listeners[0].local_addr().unwrap(), address);
         let admin = TcpListener::from(old_process.admin.take().expect("it has one"));
@@ -119,12 +138,17 @@ mod tests {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
-        drop(ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there"));
+        drop(ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there"));
         let mut foreigner = Places::nowhere().find(address).unwrap().unwrap();
         send_text(&foreigner, "take over 9").unwrap();
         assert_eq!(foreigner.read(&mut [0; 1]).unwrap_or(0), 0);
         assert!(asks.try_recv().is_err());
-        ask(&[address], &Places::nowhere()).unwrap().expect("it still offers").0.retire().unwrap();
+        ask(&[address], &Places::nowhere(), true)
+            .unwrap()
+            .expect("it still offers")
+            .0
+            .retire()
+            .unwrap();
         assert!(asks.recv().is_ok());
     }
 
@@ -136,7 +160,7 @@ mod tests {
             let (asked, _asks) = mpsc::channel();
             let offer_of_it = Offer { workers, ..of(address, listener) };
             offer_to_others(offer_of_it, asked);
-            let refused = ask(&[address], &Places::nowhere()).err();
+            let refused = ask(&[address], &Places::nowhere(), true).err();
             assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::InvalidData));
         }
     }
@@ -147,7 +171,7 @@ mod tests {
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
         let (old_process, _) =
-            ask(&[address], &Places::nowhere()).unwrap().expect("somebody is there");
+            ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there");
         assert_eq!((old_process.format, old_process.workers), (u64::from(FORMAT), 1));
         assert_eq!(old_process.clock_start_nanos, 7);
         old_process.request_transfer(3, 99).unwrap();
@@ -206,6 +230,27 @@ mod tests {
     #[test]
     fn without_an_old_process_there_is_nothing_to_take_over() {
         let (_listener, address) = listener();
-        assert!(ask(&[address], &Places::nowhere()).unwrap().is_none());
+        assert!(ask(&[address], &Places::nowhere(), true).unwrap().is_none());
+    }
+
+    /// Every client would be refused. A development server may replace a development server.
+    #[test]
+    fn a_process_without_apps_takes_over_from_a_development_server_only() {
+        for is_development in [false, true] {
+            let (listener, address) = listener();
+            let (asked, _asks) = mpsc::channel();
+            let control = Control::start().unwrap();
+            let orders = holding(asked, is_development);
+            offer(&control, of(address, listener), &Places::nowhere(), orders).unwrap();
+            match ask(&[address], &Places::nowhere(), false) {
+                Ok(found) => assert!(is_development && found.is_some()),
+                Err(error) => {
+                    assert!(!is_development);
+                    assert!(error.get_ref().is_some_and(|inner| inner.is::<ServesAppsError>()));
+                    let found = ask(&[address], &Places::nowhere(), true).unwrap();
+                    assert!(found.is_some(), "it still offers");
+                }
+            }
+        }
     }
 }

@@ -16,8 +16,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use socket2::Socket;
 
 use super::message::{
-    ACCEPTING, BRING, FAILED, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, RETIRING, TAKE_OVER, TAKEN,
-    is_readable, numbers, receive_text, send_text, set_timeouts, worker_count, wrong_peer_error,
+    ACCEPTING, BRING, FAILED, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, RETIRING, SERVES_APPS,
+    ServesAppsError, TAKE_OVER, TAKE_OVER_WITHOUT_APPS, TAKEN, is_readable, numbers, receive_text,
+    send_text, set_timeouts, worker_count, wrong_peer_error,
 };
 use super::rendezvous::Places;
 use super::replacement::is_orphan;
@@ -35,16 +36,19 @@ pub(in crate::server) struct OldProcess {
 }
 
 /// Asks the server at the first of the addresses for its listeners at all of them; `None` when there is no server.
+/// `has_apps`: this process has a configured app. The server carries out no change of the configuration from its answer
+/// on, until the take-over ends or fails.
 ///
 /// # Errors
 /// When there is one that refuses.
 pub(in crate::server) fn ask(
     addresses: &[SocketAddr],
     places: &Places,
+    has_apps: bool,
 ) -> io::Result<Option<(OldProcess, Vec<TcpListener>)>> {
     let Some(address) = addresses.first() else { return Ok(None) };
     let Some(stream) = places.find(*address)? else { return Ok(None) };
-    ask_through(stream, addresses).map(Some)
+    ask_through(stream, addresses, has_apps).map(Some)
 }
 
 /// What serves an address that an ordinary start finds in use.
@@ -64,6 +68,7 @@ pub(in crate::server) enum Running {
 pub(in crate::server) fn ask_orphan(
     addresses: &[SocketAddr],
     places: &Places,
+    has_apps: bool,
 ) -> io::Result<Running> {
     let Some(address) = addresses.first() else { return Ok(Running::Unknown) };
     let Some(stream) = places.find(*address)? else { return Ok(Running::Unknown) };
@@ -75,17 +80,21 @@ pub(in crate::server) fn ask_orphan(
         event = "takeover_started",
         "process {process} serves {address} for a process that is gone: taking over from it, with all connections"
     );
-    ask_through(stream, addresses)
+    ask_through(stream, addresses, has_apps)
         .map(|(old_process, listeners)| Running::Orphan(old_process, listeners))
 }
 
 fn ask_through(
     stream: UnixStream,
     addresses: &[SocketAddr],
+    has_apps: bool,
 ) -> io::Result<(OldProcess, Vec<TcpListener>)> {
     set_timeouts(&stream)?;
-    send_text(&stream, TAKE_OVER)?;
+    send_text(&stream, if has_apps { TAKE_OVER } else { TAKE_OVER_WITHOUT_APPS })?;
     let (received, mut descriptors) = receive(&stream)?;
+    if received == SERVES_APPS {
+        return Err(io::Error::other(ServesAppsError));
+    }
     let numbers = numbers(&received, LISTENERS).ok_or_else(wrong_peer_error)?;
     let [format, workers, clock_start_nanos, admins] = numbers;
     let admin = if admins == 1 { descriptors.pop() } else { None };

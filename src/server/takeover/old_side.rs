@@ -21,11 +21,12 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::Order;
 use super::message::{
-    ACCEPTING, BRING, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING, TAKE_OVER,
-    explain_error, message, numbers, send_text, set_timeouts, text_of, worker_count,
-    wrong_peer_error,
+    ACCEPTING, BRING, LISTENERS, LISTENERS_MAX, MESSAGE_BYTES, PATIENCE, RETIRING, SERVES_APPS,
+    ServesAppsError, TAKE_OVER, TAKE_OVER_WITHOUT_APPS, explain_error, message, numbers, send_text,
+    set_timeouts, text_of, worker_count, wrong_peer_error,
 };
 use super::new_process::NewProcess;
+use super::order::{HAS_APPS, HoldReport};
 use super::rendezvous::{Places, Point, RefusedPeers};
 use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::worker::transfer::{FORMAT, peer_credentials};
@@ -180,10 +181,12 @@ impl Conversation {
         Ok(text_of(&received))
     }
 
-    /// Whether the peer wants to take over. `false`: it has closed the connection without a word.
-    async fn is_take_over(&self) -> io::Result<bool> {
+    /// Whether the peer, which wants to take over, has a configured app. `None`: it has closed the connection without a
+    /// word.
+    async fn greeting(&self) -> io::Result<Option<bool>> {
         match self.receive_text().await {
-            Ok(received) if received == TAKE_OVER => Ok(true),
+            Ok(received) if received == TAKE_OVER => Ok(Some(true)),
+            Ok(received) if received == TAKE_OVER_WITHOUT_APPS => Ok(Some(false)),
             Ok(_) => Err(wrong_peer_error()),
             Err(error)
                 if matches!(
@@ -191,7 +194,7 @@ impl Conversation {
                     io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
                 ) =>
             {
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
@@ -205,17 +208,35 @@ async fn converse(
     orders: &Sender<Order>,
 ) -> io::Result<Option<Conversation>> {
     let conversation = Conversation::accept_conversation(stream)?;
-    if !conversation.is_take_over().await? {
-        return Ok(None);
+    let Some(has_apps) = conversation.greeting().await? else { return Ok(None) };
+    let result = give(&conversation, has_apps, offer, orders).await;
+    if result.is_err() {
+        // A main thread that is at the end changes nothing.
+        orders.send(Order::ResumeChanges).ok();
     }
+    result.map(|()| Some(conversation))
+}
+
+/// Offers everything to a process that wants to take over, with changes of the configuration held.
+async fn give(
+    conversation: &Conversation,
+    has_apps: bool,
+    offer: &Offer,
+    orders: &Sender<Order>,
+) -> io::Result<()> {
     let stream = &conversation.stream;
+    let serves_apps = hold_changes(orders).await?;
+    if serves_apps && !has_apps {
+        send_text(stream, SERVES_APPS)?;
+        return Err(io::Error::other(ServesAppsError));
+    }
     send_listeners(stream, offer)?;
     let process = peer_credentials(stream)?.process;
     let wish = conversation.receive_text().await?;
     if wish == ACCEPTING {
         // Fails only if the receiver has ended, which then needs nothing.
         orders.send(Order::Retire(process)).ok();
-        return Ok(Some(conversation));
+        return Ok(());
     }
     let [workers, nonce] = numbers(&wish, BRING).ok_or_else(wrong_peer_error)?;
     let workers = worker_count(workers)?;
@@ -236,7 +257,28 @@ async fn converse(
         }
     };
     stream.set_nonblocking(true)?;
-    if is_taken { Ok(Some(conversation)) } else { Err(io::Error::other("see above")) }
+    if is_taken { Ok(()) } else { Err(io::Error::other("see above")) }
+}
+
+/// Waits until the main thread carries out no change of the configuration: the new process, which reads it from now on,
+/// then misses none. Returns whether this server has configured apps.
+async fn hold_changes(orders: &Sender<Order>) -> io::Result<bool> {
+    let (report, held) = UnixStream::pair()?;
+    held.set_nonblocking(true)?;
+    let readable = Readable::of(&held)?;
+    // A main thread that is at the end drops it, and changes nothing.
+    orders.send(Order::HoldChanges(HoldReport(report))).ok();
+    let reported = async {
+        loop {
+            readable.wait().await;
+            let mut byte = [0];
+            match (&held).read(&mut byte) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => break matches!(read, Ok(1)) && byte[0] == HAS_APPS,
+            }
+        }
+    };
+    timeout(PATIENCE, reported).await.map_err(|_| Errno::TIMEDOUT.into())
 }
 
 fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
@@ -261,6 +303,7 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::holding;
     use super::*;
     use crate::server::control::CONNECTIONS_IN_A_ROW;
     use std::io::Write;
@@ -284,7 +327,7 @@ mod tests {
         let address = what.address;
         let (orders, received) = mpsc::channel();
         let control = Control::start().unwrap();
-        offer(&control, what, &Places::nowhere(), orders).unwrap();
+        offer(&control, what, &Places::nowhere(), holding(orders, true)).unwrap();
         let stream = Places::nowhere().find(address).unwrap().expect("the offer");
         (control, received, stream)
     }

@@ -20,14 +20,14 @@ pub(super) fn message(text: &str) -> Vec<u8> {
     format!("{text:<64}").into_bytes()
 }
 
-fn receive(stream: &mut UnixStream) -> String {
+pub(super) fn receive(stream: &mut UnixStream) -> String {
     let mut heard = [0; 64];
     stream.read_exact(&mut heard).expect("a message");
     String::from_utf8(heard.to_vec()).expect("text").trim_end().to_owned()
 }
 
 /// Where the server of this address waits for others: a file in the directory that the tests' servers have.
-fn meeting_point(address: SocketAddr) -> PathBuf {
+pub(super) fn meeting_point(address: SocketAddr) -> PathBuf {
     let network = std::fs::read_link("/proc/self/ns/net").expect("a network");
     let network = network.to_string_lossy().replace(|char: char| !char.is_ascii_digit(), "");
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ringverb-{network}-{address}.sock"))

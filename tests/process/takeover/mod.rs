@@ -1,6 +1,7 @@
 //! Take-over: a new process takes the port, or the port and the connections, over from the old process.
 
 mod admin_requests;
+mod changes;
 mod connections;
 mod failures;
 mod late_request;

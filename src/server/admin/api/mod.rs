@@ -37,7 +37,7 @@ use crate::text::shown;
 use crate::worker::time::unix_ms;
 pub(super) use event::event_json;
 use event::refusal_json;
-pub(super) use parameters::Parameters;
+pub(super) use parameters::{Parameters, parse_socket_id};
 
 /// Refusals of an answer.
 const REFUSALS_MAX: usize = 200;
@@ -49,6 +49,28 @@ fn bad_parameter(sentence: &str) -> Response {
 }
 
 impl AdminState {
+    /// The answer to a request for a path below `/api/` that does not take its method. `changes.rs` has the other
+    /// paths.
+    pub(in crate::server::admin) fn refuse_method(request: &Request) -> Option<Response> {
+        let allow = match request.path() {
+            "/api/overview" | "/api/traffic" | "/api/channels" | "/api/channel"
+            | "/api/connections" | "/api/connection" | "/api/refusals" | "/api/nodes" => {
+                "GET, HEAD"
+            }
+            "/api/events" => "GET",
+            "/api/publish" | "/api/disconnect" | "/api/unsubscribe" => "POST",
+            _ => return None,
+        };
+        if allow.split(", ").any(|method| method == request.method()) {
+            return None;
+        }
+        let body = if allow == "POST" { " with a body of JSON" } else { "" };
+        Some(
+            Response::text(405, &format!("This path takes {allow}{body}.\n"))
+                .with_header("Allow", allow),
+        )
+    }
+
     /// Answers a request for a path below `/api/`, which has been admitted.
     pub(super) async fn answer_api(&self, request: &Request) -> Response {
         let what = (request.method(), request.path());
@@ -65,10 +87,6 @@ impl AdminState {
             ("POST", "/api/publish") => return self.publish(request, &parameters).await,
             ("POST", "/api/disconnect") => self.end_access(request, false).await,
             ("POST", "/api/unsubscribe") => self.end_access(request, true).await,
-            (_, "/api/publish" | "/api/disconnect" | "/api/unsubscribe") => {
-                let text = "This path takes POST with a body of JSON.\n";
-                Err(Response::text(405, text).with_header("Allow", "POST"))
-            }
             _ => {
                 Err(Response::text(404, "No such path. docs/OPERATIONS.md lists those of /api.\n"))
             }
@@ -324,12 +342,7 @@ impl AdminState {
 
 fn socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
     let text = text.ok_or_else(|| bad_parameter("socket_id is missing"))?;
-    SocketId::parse(text).ok_or_else(|| {
-        bad_parameter(&format!(
-            "socket_id is {}, but takes two numbers such as 1234.5678",
-            shown(text)
-        ))
-    })
+    parse_socket_id(text).map_err(|sentence| bad_parameter(&sentence))
 }
 
 /// `node_answers`: what the other nodes of the cluster have answered. `perhaps`: what is possible on a node without an

@@ -6,9 +6,18 @@
 use std::borrow::Cow;
 
 use crate::http1::query::parse_query;
+use crate::pusher::socket_id::SocketId;
 use crate::text::shown;
 
 pub(super) const FILTER_BYTES_MAX: usize = 200;
+
+/// # Errors
+/// A sentence about a text that is no socket id.
+pub(in crate::server::admin) fn parse_socket_id(text: &str) -> Result<SocketId, String> {
+    let shown_text =
+        || format!("socket_id is {}, but takes two numbers such as 1234.5678", shown(text));
+    SocketId::parse(text).ok_or_else(shown_text)
+}
 
 /// The query of a request.
 pub(in crate::server::admin) struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
