@@ -270,7 +270,8 @@ is read: `/etc/ringverb/ringverb.toml`, which packages install. With `--laravel-
 are not read from the environment and `.env`, because PHP has read them: its values win over `ringverb.toml`, and
 `RINGVERB_*` names over its values. `ringverb check` shows the values that count and where they come from. In the column
 `change`, `reload` means that a running server applies another value (`ringverb reload`, SIGHUP), and `restart` that it
-needs a new start or a take-over. This file is generated from the table in `src/config/options/mod.rs`; a test compares
+needs a new start or a take-over. A variable of the environment that is empty counts as not set, so it does not hide the
+value of a file. This file is generated from the table in `src/config/options/mod.rs`; a test compares
 them.
 ",
     );

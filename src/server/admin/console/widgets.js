@@ -78,7 +78,7 @@ export const nodeName = (host, node) => `${host ? `${host} ` : ""}${node.slice(0
 export function missingNodes() {
   const node = element("p", { class: "note warn", hidden: true, role: "status" });
   const show = ({ nodes: answered = [], silent_nodes: silent = [], session_down: isDown }) => {
-    const busy = answered.filter((one) => one.busy).map((one) => `${nodeName(one.host, one.node)} (too many questions)`);
+    const busy = answered.filter((one) => one.busy).map((one) => `${nodeName(one.host, one.node)} (busy: too many questions at a time, or no memory for its answer)`);
     const names = [...silent.map((one) => `${nodeName("", one.node)} (last heartbeat ${one.seen_seconds_ago} s ago)`), ...busy];
     node.hidden = !names.length && !isDown;
     setText(node, isDown
