@@ -183,6 +183,11 @@ impl Shard {
         self.local.take_for_answers(held, more)
     }
 
+    /// See `Local::give_back_answers`.
+    pub fn give_back_answers(&mut self, bytes: usize) {
+        self.local.give_back_answers(bytes);
+    }
+
     /// See `Local::note_input`.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
         self.local.note_input(&self.context, &mut self.outbox, key, before, now);

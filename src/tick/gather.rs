@@ -33,7 +33,7 @@ const CALLER_QUESTIONS_MAX: usize = 16;
 /// Bytes of the answers of other nodes to all questions of sessions. Over it all answers of a node are discarded, as if
 /// it had not answered in time. A message of a node has 16 MiB at most (`cluster/envelope.rs`).
 const SESSION_BYTES_MAX: usize = 256 << 20;
-/// The same to all questions of callers.
+/// The same for all questions of callers, whose rows are cut before.
 const CALLER_BYTES_MAX: usize = 32 << 20;
 /// Of these, what rows and details of connections may use. Over it they are left out and counted.
 const CALLER_ROWS_BYTES_MAX: usize = 28 << 20;
@@ -199,18 +199,24 @@ impl Gathers {
     /// Adds the answers of all cores of a node, or none: a part would look like the whole.
     fn add_node_answers(&mut self, id: u32, mut answers: Vec<Answer>, shard: &mut Shard) {
         let Some(gather) = self.gathers.get_mut(&id) else { return };
-        let (held, rows_max, most) = match gather.asker {
-            Asker::Session(_) => (&mut self.session_bytes, SESSION_BYTES_MAX, SESSION_BYTES_MAX),
-            Asker::Caller => (&mut self.caller_bytes, CALLER_ROWS_BYTES_MAX, CALLER_BYTES_MAX),
+        let (held, others, rows_max, most) = match gather.asker {
+            Asker::Session(_) => {
+                (&mut self.session_bytes, self.caller_bytes, SESSION_BYTES_MAX, SESSION_BYTES_MAX)
+            }
+            Asker::Caller => {
+                let (rows_max, most) = (CALLER_ROWS_BYTES_MAX, CALLER_BYTES_MAX);
+                (&mut self.caller_bytes, self.session_bytes, rows_max, most)
+            }
             // No other node was asked for it.
             Asker::Node(..) => return,
         };
         gather.missing_nodes -= 1;
-        let (mut after, mut shortened, mut is_lost) = (*held, 0, false);
+        let (mut after, mut taken, mut shortened, mut is_lost) = (*held, 0, 0, false);
         for answer in &mut answers {
             let bytes = answer.kept_bytes();
-            if after + bytes <= rows_max && shard.take_for_answers(after, bytes) {
+            if after + bytes <= rows_max && shard.take_for_answers(after + others, bytes) {
                 after += bytes;
+                taken += bytes;
                 continue;
             }
             let Answer::Operator(operator) = answer else {
@@ -221,6 +227,7 @@ impl Gathers {
             after += answer.kept_bytes();
         }
         if is_lost || after > most {
+            shard.give_back_answers(taken);
             self.metrics.gathered_discarded.add(1);
             // The result is that of the others, as after the time of a node.
             let is_counted = std::mem::take(&mut gather.is_to_nodes);

@@ -5,11 +5,10 @@
 //! adds them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
 //!
 //! Limits: one number for each channel of this home that an app counts, with a part for each core
-//! (`limits::WORKERS_MAX`); a channel is in `due` once, and once more for each time that it was dropped
-//! and made again within `PAUSE_SECONDS`. Cost: one look-up and a few steps for each number that a core
-//! sends; a message to all subscribers at most once in `PAUSE_SECONDS` above `AT_ONCE_MAX`.
+//! (`limits::WORKERS_MAX`); a channel is in `due` once, while it is there. Cost: one look-up and a few steps for each
+//! number that a core sends; a message to all subscribers at most once in `PAUSE_SECONDS` above `AT_ONCE_MAX`.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 
@@ -34,8 +33,8 @@ const PAUSE_SECONDS: u32 = 5;
 #[derive(Debug, Default)]
 pub(in crate::shard) struct CountTable {
     counts: HashMap<ChannelSlot, ChannelCounts, foldhash::fast::FixedState>,
-    /// When to send a number that was held back; in order, because the pause is one for all.
-    due: VecDeque<(u32, ChannelKey)>,
+    /// When to send a number that was held back: the second, and the channel. Each is `ChannelCounts::due_seconds`.
+    due: BTreeSet<(u32, ChannelSlot)>,
 }
 
 #[derive(Debug, Default)]
@@ -47,8 +46,8 @@ struct ChannelCounts {
     sent_seconds: u32,
     /// This node's number, as it was published to the other nodes.
     sent_to_nodes: u64,
-    /// It is in `CountTable::due`.
-    is_send_due: bool,
+    /// Its entry in `CountTable::due`.
+    due_seconds: Option<u32>,
 }
 
 impl ChannelCounts {
@@ -76,12 +75,36 @@ impl ChannelCounts {
 
 impl CountTable {
     pub(super) fn forget(&mut self, index: ChannelSlot) {
-        self.counts.remove(&index);
+        let forgotten = self.counts.remove(&index);
+        if let Some(at) = forgotten.and_then(|counts| counts.due_seconds) {
+            self.due.remove(&(at, index));
+        }
+    }
+
+    /// A number that waits already keeps its time.
+    fn send_at(&mut self, index: ChannelSlot, at: u32) {
+        let counts = self.counts.entry(index).or_default();
+        if counts.due_seconds.is_none() {
+            counts.due_seconds = Some(at);
+            self.due.insert((at, index));
+        }
+    }
+
+    /// Takes a channel whose pause is over out of the queue.
+    fn take_due(&mut self, now: u32) -> Option<ChannelSlot> {
+        let (_, index) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
+        self.due.pop_first();
+        if let Some(counts) = self.counts.get_mut(&index) {
+            counts.due_seconds = None;
+        }
+        Some(index)
     }
 
     fn forget_if_zero(&mut self, index: ChannelSlot) {
         let nobody = |counts: &ChannelCounts| {
-            counts.count_on_all_nodes() == 0 && counts.last_sent_count == 0 && !counts.is_send_due
+            counts.count_on_all_nodes() == 0
+                && counts.last_sent_count == 0
+                && counts.due_seconds.is_none()
         };
         if self.counts.get(&index).is_some_and(nobody) {
             self.counts.remove(&index);
@@ -89,7 +112,7 @@ impl CountTable {
     }
 
     pub(super) fn waits(&self, index: ChannelSlot) -> bool {
-        self.counts.get(&index).is_some_and(|counts| counts.is_send_due)
+        self.counts.get(&index).is_some_and(|counts| counts.due_seconds.is_some())
     }
 
     /// The number that was sent last, and when.
@@ -98,18 +121,11 @@ impl CountTable {
     }
 
     /// What another process has sent. A change that it held back is sent when its time has come.
-    pub(super) fn restore_sent(
-        &mut self,
-        index: ChannelSlot,
-        channel: &ChannelKey,
-        sent: u64,
-        seconds: u32,
-    ) {
+    pub(super) fn restore_sent(&mut self, index: ChannelSlot, sent: u64, seconds: u32) {
         let counts = self.counts.entry(index).or_default();
-        (counts.last_sent_count, counts.sent_seconds, counts.is_send_due) = (sent, seconds, true);
+        (counts.last_sent_count, counts.sent_seconds) = (sent, seconds);
         counts.sent_to_nodes = sent;
-        // In whatever order they come in: the first look at each is soon enough within one pause.
-        self.due.push_back((seconds.saturating_add(PAUSE_SECONDS), channel.clone()));
+        self.send_at(index, seconds.saturating_add(PAUSE_SECONDS));
         debug_assert!(self.waits(index), "it is sent when its time has come");
     }
 
@@ -125,7 +141,7 @@ impl CountTable {
         } else if let Some(counts) = self.counts.get_mut(&index) {
             counts.count_on_other_nodes = 0;
             if counts.count_on_this_node() == 0 {
-                self.counts.remove(&index);
+                self.forget(index);
             }
         }
         debug_assert_eq!(
@@ -140,8 +156,10 @@ impl CountTable {
         &self,
         is_there: impl Fn(ChannelSlot) -> bool,
     ) -> Result<(), String> {
-        let waits = self.counts.values().filter(|counts| counts.is_send_due).count();
-        ensure!(waits <= self.due.len(), "{waits} numbers wait, and {} are due", self.due.len());
+        let due =
+            |(index, counts): (&ChannelSlot, &ChannelCounts)| Some((counts.due_seconds?, *index));
+        let waits: BTreeSet<(u32, ChannelSlot)> = self.counts.iter().filter_map(due).collect();
+        ensure!(waits == self.due, "{waits:?} wait, and {:?} are due", self.due);
         for index in self.counts.keys() {
             ensure!(is_there(*index), "there is a number for channel {index}, which is gone");
         }
@@ -235,29 +253,20 @@ impl Home {
         if counts.count_on_all_nodes() <= AT_ONCE_MAX || context.now_seconds >= at {
             return self.send_count(context, out, channel, index);
         }
-        if !std::mem::replace(&mut counts.is_send_due, true) {
-            self.channels.counts.due.push_back((at, channel.clone()));
-        }
+        self.channels.counts.send_at(index, at);
         debug_assert!(!self.channels.counts.due.is_empty(), "a number that waits will be sent");
     }
 
     /// Sends the numbers whose pause is over.
     pub(super) fn send_due_counts(&mut self, context: &Context, out: &mut Outbox) {
-        let now = context.now_seconds;
-        while self.channels.counts.due.front().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, channel)) = self.channels.counts.due.pop_front() else { break };
-            let Some(index) = self.channels.find_index(&channel) else { continue };
-            if let Some(counts) = self.channels.counts.counts.get_mut(&index) {
-                counts.is_send_due = false;
-                self.send_count(context, out, &channel, index);
-                // The number came from another process, and none of its subscribers did.
-                self.channels.drop_if_unused(index);
-            }
+        while let Some(index) = self.channels.counts.take_due(context.now_seconds) {
+            debug_assert!(self.channels.contains(index), "a dropped channel has no number");
+            let Some(home) = self.channels.get_if_used(index) else { continue };
+            let channel = home.key().clone();
+            self.send_count(context, out, &channel, index);
+            // The number came from another process, and none of its subscribers did.
+            self.channels.drop_if_unused(index);
         }
-        debug_assert!(
-            self.channels.counts.due.front().is_none_or(|(at, _)| *at > now),
-            "those whose pause is over were sent"
-        );
     }
 
     fn send_count(

@@ -293,7 +293,7 @@ impl HomeTable {
             self.channels[index].roster = Some(Box::new(roster.collect()));
         }
         if let Some((sent, seconds)) = state.count_sent {
-            self.counts.restore_sent(index, channel, sent, seconds);
+            self.counts.restore_sent(index, sent, seconds);
         }
         // The last step: an event over `cache_bytes_max` is forgotten at once, and the channel with it if nothing else
         // needs it. Then `index` is another channel's.

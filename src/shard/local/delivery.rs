@@ -169,7 +169,7 @@ impl Local {
     /// it once input is dealt with: a close takes the connection out of its channels, which must not happen while a
     /// channel is being worked on.
     pub(in crate::shard) fn settle(&mut self, context: &Context, out: &mut Outbox) {
-        // Each connection is in the list once, and a closed one gets no frame.
+        // A slot is in the list twice if its connection has ended and the next one has overflowed, too.
         while let Some(slot) = self.slow_consumers.pop() {
             let error = error_code::SLOW_CONSUMER;
             let found = self.connections.get(slot);

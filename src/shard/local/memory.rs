@@ -148,7 +148,7 @@ impl Local {
         fits
     }
 
-    /// Takes bytes for answers of other nodes, of which `held` bytes wait already. They are not given back: when the
+    /// Takes bytes for answers of other nodes, of which `held` bytes wait already, for whichever question. When the
     /// answers have been used, the next measurement shows that. `false`: there is no room.
     pub(in crate::shard) fn take_for_answers(&mut self, held: usize, more: usize) -> bool {
         let account = &mut self.account;
@@ -159,6 +159,11 @@ impl Local {
             account.change_charge(0, more as u64);
         }
         fits
+    }
+
+    /// Gives bytes back that were taken for answers which are not kept.
+    pub(in crate::shard) fn give_back_answers(&mut self, bytes: usize) {
+        self.account.change_charge(bytes as u64, 0);
     }
 
     /// Bytes of connections that speak HTTP.

@@ -1,6 +1,6 @@
 //! Tests of the shard: `net` runs several cores in one thread, `rules` checks the protocol's rules one by one,
-//! `memory` what connections are charged and what one client can cause, `users` those of sign-in, numbers of
-//! subscribers and webhooks, `random` interleaves everything at random and checks what must hold whatever happens,
+//! `memory` what connections are charged and what one client can cause, `users` those of sign-in
+//! and webhooks, `counts` when numbers of subscribers are sent, `random` interleaves everything at random and checks what must hold whatever happens,
 //! `refusals` has lines that take a server without memory, `odd` has values that only a faulty clock, node or process
 //! gives, `invariants` violates each invariant once, `inspect` has the questions of operators.
 
@@ -8,6 +8,7 @@ pub(super) use net::node_alone;
 
 mod access;
 mod configuration;
+mod counts;
 mod inspect;
 mod invariants;
 mod limits;

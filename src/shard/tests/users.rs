@@ -22,7 +22,7 @@ fn signed_in(net: &mut Net, core: usize, id: &str, watchlist: &[&str]) -> Client
     client
 }
 
-fn counting() -> App {
+pub(super) fn counting() -> App {
     let mut app = sample();
     app.subscription_count = true;
     app.webhooks = vec![Webhook {
@@ -226,34 +226,6 @@ fn verbose_errors_name_the_wrong_part_of_a_signature() {
             .any(|note| note.contains("#server-to-user-7\", and no connection is signed in")),
         "{notes:?}"
     );
-}
-
-#[test]
-fn subscription_counts_are_sent_at_a_limited_rate() {
-    let mut net = Net::with_app(2, counting());
-    let first = net.connect(0);
-    net.subscribe(first, "news", None);
-    let received = net.events(first);
-    assert_eq!(
-        names(&received),
-        ["_internal:subscription_succeeded", "_internal:subscription_count"]
-    );
-    assert_eq!(received[1].data(), json!({"subscription_count": 1}));
-    let others: Vec<Client> = (0..120).map(|index| net.connect(index % 2)).collect();
-    for other in &others[..99] {
-        net.subscribe(*other, "news", None);
-        net.settle();
-    }
-    assert_eq!(net.events(first).len(), 99, "each change up to 100");
-    for other in &others[99..] {
-        net.subscribe(*other, "news", None);
-        net.settle();
-    }
-    assert!(net.events(first).len() <= 1);
-    net.advance(5);
-    assert_eq!(net.events(first).last().unwrap().data(), json!({"subscription_count": 121}));
-    net.subscribe(first, "presence-r", Some(&json!(1)));
-    assert_eq!(names(&net.events(first)), ["_internal:subscription_succeeded"]);
 }
 
 /// One webhook of each kind, in the order in which things happened.

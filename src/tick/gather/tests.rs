@@ -154,6 +154,37 @@ fn the_details_of_a_connection_without_room_are_discarded_and_the_core_counts_as
 }
 
 #[test]
+fn memory_that_was_taken_for_an_answer_that_is_not_kept_is_given_back() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let key = SessionKey { slot: Slot::FIRST, generation: 1 };
+    let id = gathers.begin(Asker::Session(key), Moment::default(), None, 0, 1);
+    let users = |mib: usize| Answer::Users(vec!["u".repeat(mib << 20).into()]);
+    let mut shard = shard(vec![GatherAnswer::Node { id, answers: vec![users(2), users(2)] }]);
+    shard.set_headroom(3 << 20);
+    shard.set_http_reserve(0);
+    gathers.note_answers(&mut shard);
+    assert_eq!(gathers.metrics.gathered_discarded.get(), 1);
+    assert!(shard.take_for_answers(0, (2 << 20) + 1000), "2 MiB are free again");
+}
+
+/// The reserve is one, for sessions and operators together.
+#[test]
+fn sessions_and_operators_share_the_reserve_for_http() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let key = SessionKey { slot: Slot::FIRST, generation: 1 };
+    let session = gathers.begin(Asker::Session(key), Moment::default(), None, 0, 1);
+    let caller = gathers.begin(Asker::Caller, Moment::default(), None, 0, 1);
+    let answers = |bytes: usize| vec![Answer::Users(vec!["u".repeat(bytes).into()])];
+    let answered =
+        [session, caller].map(|id| GatherAnswer::Node { id, answers: answers(700 << 10) });
+    let mut shard = shard(answered.into());
+    shard.set_headroom(0);
+    shard.set_http_reserve(1 << 20);
+    gathers.note_answers(&mut shard);
+    assert_eq!(gathers.metrics.gathered_discarded.get(), 1, "the second finds no room");
+}
+
+#[test]
 fn answers_of_nodes_take_no_more_than_the_memory_budget_has() {
     let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
     let key = SessionKey { slot: Slot::FIRST, generation: 1 };

@@ -105,9 +105,9 @@ impl TopOnTerminal {
 
     /// The command ends, and the terminal is as before.
     #[track_caller]
-    fn ends(mut self) {
+    fn ends(mut self, code: i32) {
         eventually("it ends", || {
-            self.child.try_wait().expect("a child").map(|status| assert!(status.success()))
+            self.child.try_wait().expect("a child").map(|end| assert_eq!(end.code(), Some(code)))
         });
         self.shows("\u{1b}[?1049l");
         assert!(!self.is_raw());
@@ -136,7 +136,8 @@ fn top_draws_on_a_terminal_and_gives_it_back_at_a_key_or_a_signal() {
     let place = format!("unix:{path}");
     let server = Setup::new().env("RINGVERB_ADMIN", &place).workers(2).start();
     let _client = server.connect();
-    for signal in [None, Some(Signal::TERM), Some(Signal::HUP), Some(Signal::QUIT)] {
+    let signals = [Signal::TERM, Signal::HUP, Signal::QUIT].map(Some);
+    for signal in signals.into_iter().chain([None]) {
         let mut top = TopOnTerminal::start(&place);
         for part in ["\u{1b}[?1049h", "ready", "connections", "cores", "refused"] {
             top.shows(part);
@@ -149,7 +150,7 @@ fn top_draws_on_a_terminal_and_gives_it_back_at_a_key_or_a_signal() {
                 kill_process(process, signal).expect("it runs");
             }
         }
-        top.ends();
+        top.ends(signal.map_or(0, |signal| 128 + signal.as_raw()));
     }
 }
 
@@ -164,7 +165,7 @@ fn top_ends_at_ctrl_c_while_the_server_does_not_answer() {
     server.pause();
     let asked = now();
     top.keys.write_all(b"\x03").expect("a key");
-    top.ends();
+    top.ends(0);
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     server.signal(Signal::CONT);
 }

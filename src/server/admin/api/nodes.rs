@@ -128,7 +128,7 @@ impl NodeAnswers {
             format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
         });
         let busy = self.answers.iter().filter(|answer| answer.is_busy()).map(|answer| {
-            format!("{} on {} (too many questions, or this one was late: compare the clocks of the hosts)", node_name(answer.node), answer.host)
+            format!("{} on {} (too many questions there, this one was late, so compare the clocks of the hosts, or this node has no memory for the answer)", node_name(answer.node), answer.host)
         });
         let names: Vec<String> = silent_nodes.chain(busy).collect();
         format!("No answer came in time from node {}", names.join(", "))

@@ -165,7 +165,7 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.gathers.peak());
     "gathers_refused_total" Counter ["core"] "Questions of operators that were answered 503, and of other nodes that were answered without this node, because too many were gathered.",
         |scrape, out| scrape.by_core(out, |core| core.gathers_refused.get());
-    "gathered_bytes" Gauge ["core"] "Bytes of answers of other nodes that wait until all nodes have answered. At most 256 MiB for the HTTP API and 32 MiB for operators.",
+    "gathered_bytes" Gauge ["core"] "Bytes of answers of other nodes that wait until all nodes have answered. At most 256 MiB for the HTTP API and 32 MiB for operators, of which rows use 28 MiB.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.get());
     "gathered_bytes_peak" Gauge ["core"] "Most bytes of answers of other nodes that waited, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.peak());

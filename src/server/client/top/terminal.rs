@@ -26,6 +26,8 @@ const ESCAPE: u8 = 0x1b;
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ScreenSize {
@@ -114,18 +116,22 @@ impl Drop for Terminal {
 }
 
 fn restore(terminal: &File, modes: &Termios) {
-    // A terminal that is gone needs nothing.
-    write(LEAVE).ok();
+    // A terminal that is gone needs nothing. One whose reader has stopped takes no text, but its modes at once.
     tcsetattr(terminal, OptionalActions::Flush, modes).ok();
+    write(LEAVE).ok();
 }
 
 /// A signal ends the process, with the terminal as it was.
 fn restore_at_signals(terminal: File, modes: Termios) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
-            restore(&terminal, &modes);
-            std::process::exit(0);
+        if let Some(signal) = signals.forever().next() {
+            tcsetattr(&terminal, OptionalActions::Flush, &modes).ok();
+            // Without the lock of standard output, which a write that waits for the terminal's reader may hold.
+            if poll(&mut [PollFd::new(&io::stdout(), PollFlags::OUT)], Some(&NO_WAIT)) == Ok(1) {
+                rustix::io::write(io::stdout(), LEAVE.as_bytes()).ok();
+            }
+            std::process::exit(if signal == SIGINT { 0 } else { 128 + signal });
         }
     })?;
     Ok(())
@@ -137,9 +143,9 @@ fn write(text: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// An Esc alone is that key; with more behind it, it begins the code of another key (ECMA-48, 5.4).
+/// An Esc with nothing behind it is that key; with more behind it, it begins the code of another key (ECMA-48, 5.4).
 fn key_of(bytes: &[u8]) -> Key {
-    if matches!(bytes, [] | [ESCAPE]) {
+    if matches!(bytes, [] | [.., ESCAPE]) {
         return Key::End;
     }
     let mut rest = bytes.iter();
@@ -164,9 +170,18 @@ mod tests {
 
     #[test]
     fn q_and_escape_end_and_the_codes_of_other_keys_do_not() {
-        for end in
-            [&b"q"[..], b"xq", b"\x1b", b"", b"\x1b[Aq", b"\x1bOqq", b"\x1b[1;5Cq", b"\x1bxq"]
-        {
+        for end in [
+            &b"q"[..],
+            b"xq",
+            b"\x1b",
+            b"",
+            b"\x1b\x1b",
+            b"x\x1b",
+            b"\x1b[Aq",
+            b"\x1bOqq",
+            b"\x1b[1;5Cq",
+            b"\x1bxq",
+        ] {
             assert_eq!(key_of(end), Key::End, "{end:?}");
         }
         for other in
