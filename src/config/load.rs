@@ -18,6 +18,14 @@ use super::sources::{Files, Sources};
 use super::values::is_null;
 use super::{dotenv, toml_file};
 
+/// A mistake in a file of the configuration, or a file that cannot be read.
+#[derive(Debug)]
+pub struct FileMistake {
+    pub sentence: String,
+    /// The variable whose value is lost by it, if it is known and has no value elsewhere.
+    pub variable: Option<String>,
+}
+
 impl Sources {
     /// Reads the files and the process environment. A file that was named must be there; a default one need not.
     /// `laravel_env` is artisan's `--env`. `of_host` is the file of the host's service (`SERVICE_FILE`), which counts
@@ -25,7 +33,6 @@ impl Sources {
     ///
     /// # Errors
     /// One sentence per mistake in a file.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn read_sources(
         flags: HashMap<Id, String>,
         toml_file: Option<&Path>,
@@ -33,6 +40,23 @@ impl Sources {
         laravel_env: Option<&str>,
         of_host: Option<&Path>,
     ) -> Result<Self, Vec<String>> {
+        let (sources, mistakes) =
+            Self::read_readable(flags, toml_file, env_file, laravel_env, of_host);
+        match mistakes.is_empty() {
+            true => Ok(sources),
+            false => Err(mistakes.into_iter().map(|mistake| mistake.sentence).collect()),
+        }
+    }
+
+    /// What can be read of the files, as `read_sources` reads them, and the mistakes in them.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub fn read_readable(
+        flags: HashMap<Id, String>,
+        toml_file: Option<&Path>,
+        env_file: Option<&Path>,
+        laravel_env: Option<&str>,
+        of_host: Option<&Path>,
+    ) -> (Self, Vec<FileMistake>) {
         // Text that is no UTF-8 belongs to another program, or is a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
@@ -45,47 +69,63 @@ impl Sources {
             .filter(|_| !is_configured_here(&flags, &environment))
             .filter(|path| files.may_read(path));
         let toml_file = toml_file.or(of_host);
+        let mut mistakes = Vec::new();
         let toml = files.read(toml_file, TOML_FILE).and_then(|bytes| {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
-                .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
+                .map_err(|problem| format!("{}: {problem}", name_of(toml_file, TOML_FILE)))
+        });
+        let toml = toml.unwrap_or_else(|sentence| {
+            mistakes.push(FileMistake { sentence, variable: None });
+            toml::Table::default()
         });
         let reverb_php = ReverbPhp::beside(env_file.unwrap_or(Path::new(ENV_FILE)));
-        let dotenv = files.read(env_file, ENV_FILE).and_then(|bytes| {
-            let name = name_of(env_file, ENV_FILE);
-            let named = |problem| format!("{name}: {problem}");
-            dotenv::parse(&bytes, &environment)
-                .map_err(|problems| problems.into_iter().map(named).collect())
-        });
-        let mut sources = match (toml, dotenv) {
-            (Ok(toml), Ok(dotenv)) => Self {
-                local_certificate: local_certificate(&flags, &environment, &dotenv, &toml),
-                flags,
-                environment,
-                dotenv,
-                toml,
-                toml_name: toml_file.map(|path| path.display().to_string()),
-                dotenv_name: env_file.map(|path| path.display().to_string()),
-                is_of_host: of_host.is_some(),
-                reverb_php,
-                laravel: None,
-                apps_file: None,
-                apps_file_is_missing: false,
-                files,
-            },
-            (toml, dotenv) => {
-                return Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect());
+        let mut dotenv = HashMap::new();
+        match files.read(env_file, ENV_FILE) {
+            Ok(bytes) => {
+                let name = name_of(env_file, ENV_FILE);
+                let (values, malformed) = dotenv::parse(&bytes, &environment);
+                dotenv = values;
+                mistakes.extend(malformed.into_iter().map(|line| FileMistake {
+                    sentence: format!("{name}: {}", line.sentence),
+                    // The process environment wins over the file.
+                    variable: Some(line.name).filter(|name| !environment.contains_key(name)),
+                }));
             }
-        };
-        if let Some(path) = sources.laravel_file() {
-            let name = path.display().to_string();
-            let bytes = read_private(&path)
-                .map_err(|error| vec![format!("cannot read {name}: {error}")])?;
-            sources.laravel = Some(LaravelConfig::parse(bytes, name.clone())?);
-            sources.files.read.push(name);
-            // PHP has read it.
-            sources.reverb_php = None;
+            Err(sentence) => mistakes.push(FileMistake { sentence, variable: None }),
         }
-        sources.with_apps_file()
+        let mut sources = Self {
+            local_certificate: local_certificate(&flags, &environment, &dotenv, &toml),
+            flags,
+            environment,
+            dotenv,
+            toml,
+            toml_name: toml_file.map(|path| path.display().to_string()),
+            dotenv_name: env_file.map(|path| path.display().to_string()),
+            is_of_host: of_host.is_some(),
+            reverb_php,
+            laravel: None,
+            apps_file: None,
+            apps_file_is_missing: false,
+            files,
+        };
+        let laravel = sources.read_laravel_file().err().unwrap_or_default();
+        let apps = sources.read_named_apps_file().err();
+        let more = laravel.into_iter().chain(apps);
+        mistakes.extend(more.map(|sentence| FileMistake { sentence, variable: None }));
+        (sources, mistakes)
+    }
+
+    /// Reads the file of `--laravel-config`, if one is named.
+    fn read_laravel_file(&mut self) -> Result<(), Vec<String>> {
+        let Some(path) = self.laravel_file() else { return Ok(()) };
+        let name = path.display().to_string();
+        let bytes =
+            read_private(&path).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
+        self.laravel = Some(LaravelConfig::parse(bytes, name.clone())?);
+        self.files.read.push(name);
+        // PHP has read it.
+        self.reverb_php = None;
+        Ok(())
     }
 
     /// Where the file of `--laravel-config` is, by the precedence of all options.
@@ -103,12 +143,12 @@ impl Sources {
     }
 
     /// Reads the file of `RINGVERB_APPS_FILE`, whose path the other sources have. It need not exist yet.
-    fn with_apps_file(mut self) -> Result<Self, Vec<String>> {
-        let Some(path) = apps_file_path(&self) else { return Ok(self) };
-        let table = read_apps_file(Path::new(&path)).map_err(|problem| vec![problem])?;
+    fn read_named_apps_file(&mut self) -> Result<(), String> {
+        let Some(path) = apps_file_path(self) else { return Ok(()) };
+        let table = read_apps_file(Path::new(&path))?;
         self.apps_file_is_missing = table.is_none();
         self.apps_file = Some((path, table.unwrap_or_default()));
-        Ok(self)
+        Ok(())
     }
 
     /// These sources with another content of the apps file.
@@ -247,7 +287,7 @@ impl Files {
         opened.is_ok()
     }
 
-    fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
+    fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, String> {
         match read_bounded(named.unwrap_or(Path::new(default)), named.is_some()) {
             Ok(bytes) => {
                 self.read.push(name_of(named, default));
@@ -257,7 +297,7 @@ impl Files {
             Err(error) => {
                 let name = name_of(named, default);
                 let path = named.unwrap_or(Path::new(default));
-                Err(vec![format!("cannot read {name}: {}", why_unreadable(path, &error))])
+                Err(format!("cannot read {name}: {}", why_unreadable(path, &error)))
             }
         }
     }

@@ -85,6 +85,42 @@ fn health_is_0_while_up_answers_200_and_1_otherwise_for_any_app() {
 }
 
 #[test]
+fn health_warns_of_a_mistake_that_does_not_concern_the_connection_and_asks_the_server() {
+    let server = Server::start();
+    let address = format!("REVERB_SERVER_PORT={}\n", server.address.port());
+    let health = |name: &str, text: &str| {
+        let text = if name == ".env" { format!("{address}{text}") } else { text.to_owned() };
+        let setup = Setup::bare().file(name, &text);
+        let setup = if name == ".env" { setup } else { setup.file(".env", &address) };
+        setup.args(&["health"]).run()
+    };
+    for (name, text, part) in [
+        (".env", "APP_NAME=My App\n", "line 2 (APP_NAME) is malformed"),
+        (".env", "REVERB_APP_ID=1\n", "REVERB_APP_KEY"),
+        (".env", "RINGVERB_WORKERS=many\n", "RINGVERB_WORKERS is \"many\""),
+        ("ringverb.toml", "[server\n", "ringverb.toml: "),
+        ("ringverb.toml", "[server]\nworkers = 100000\n", "workers"),
+    ] {
+        let finished = health(name, text);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(finished.stdout.ends_with(" is up\n"), "{finished:?}");
+        assert!(finished.stderr.contains("warning: "), "{finished:?}");
+        assert!(finished.stderr.contains(part), "{part}\nnot in {finished:?}");
+        assert!(finished.stderr.contains("does not start with this configuration"), "{finished:?}");
+    }
+    for (text, part) in [
+        ("REVERB_SERVER_PATH=/a b\n", "line 2 (REVERB_SERVER_PATH) is malformed"),
+        ("REVERB_SERVER_HOST=nowhere.invalid\n", "REVERB_SERVER_HOST"),
+        ("RINGVERB_TLS_CERT=/a.pem\n", "RINGVERB_TLS_KEY"),
+    ] {
+        refused(&health(".env", text), 2, &[part, "Nothing was sent"]);
+    }
+    let url = format!("http://{}", server.address);
+    let setup = Setup::bare().file(".env", "REVERB_SERVER_PORT=x\n");
+    assert_eq!(setup.args(&["health", "--url", &url]).run().code, Some(0));
+}
+
+#[test]
 fn a_person_reads_lines() {
     let server = Server::start();
     let listener = listen(&server, &["news", "private-a", "--count", "3"]);

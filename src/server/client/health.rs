@@ -1,8 +1,9 @@
 //! `ringverb health`: whether the server is up, for the health check of a container.
 //!
 //! It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a server that
-//! drains, or that delays its end, is not to be sent new clients. Output: a sentence and the exit code. Does not repeat
-//! the request. Limit: `TIMEOUT` of `outcome.rs`.
+//! drains, or that delays its end, is not to be sent new clients. A mistake in the configuration that does not concern
+//! the connection is a warning (`server/mod.rs`). Output: a sentence and the exit code. Does not repeat the request.
+//! Limit: `TIMEOUT` of `outcome.rs`.
 
 use super::http;
 use super::outcome::{CommandFailure, escaped_text, print};
