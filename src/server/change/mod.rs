@@ -200,9 +200,17 @@ impl Changer {
             self.check_new_configuration(sources, None)
         });
         match checked.and_then(|checked| self.apply(checked)) {
-            Ok(applied) => ChangeOutcome::reloaded(&applied),
+            Ok(mut applied) => {
+                applied.certificate_problems = self.unusable_certificates();
+                ChangeOutcome::reloaded(&applied)
+            }
             Err(problems) => ChangeOutcome::refused(&problems),
         }
+    }
+
+    /// The task that watches the certificates reads the same files, logs it, and keeps the earlier ones.
+    fn unusable_certificates(&self) -> Vec<String> {
+        self.tls.as_ref().and_then(|tls| Certificates::check(tls).err()).unwrap_or_default()
     }
 
     fn list_apps(&self) -> ChangeOutcome {
@@ -373,6 +381,7 @@ impl Changer {
                 find(before, app_table::id_of(app)).is_some_and(|old| !old.is_same(app))
             }),
             warnings: merged.warnings.clone(),
+            certificate_problems: Vec::new(),
         }
     }
 

@@ -42,7 +42,15 @@ pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
         }
     }
     texts(&body["warnings"]).iter().for_each(|warning| print_to_stderr(warning));
-    print(&text)
+    print(&text)?;
+    let problems = texts(&body["certificate_problems"]);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(CommandFailure::Server(format!(
+        "the certificates were not reloaded, and the earlier ones stay in use: {}. Correct the files, and reload again",
+        problems.join("; ")
+    )))
 }
 
 fn reload_by_signal(config: &Config) -> Result<(), CommandFailure> {
