@@ -14,7 +14,7 @@ use super::laravel::LaravelConfig;
 use super::merge::apps_file_path;
 use super::options::OptionId as Id;
 use super::reverb_php::ReverbPhp;
-use super::sources::{Files, Sources};
+use super::sources::{FileReader, Files, Sources};
 use super::values::is_null;
 use super::{dotenv, toml_file};
 
@@ -39,9 +39,10 @@ impl Sources {
         env_file: Option<&Path>,
         laravel_env: Option<&str>,
         of_host: Option<&Path>,
+        reader: FileReader,
     ) -> Result<Self, Vec<String>> {
         let (sources, mistakes) =
-            Self::read_readable(flags, toml_file, env_file, laravel_env, of_host);
+            Self::read_readable(flags, toml_file, env_file, laravel_env, of_host, reader);
         match mistakes.is_empty() {
             true => Ok(sources),
             false => Err(mistakes.into_iter().map(|mistake| mistake.sentence).collect()),
@@ -56,12 +57,13 @@ impl Sources {
         env_file: Option<&Path>,
         laravel_env: Option<&str>,
         of_host: Option<&Path>,
+        reader: FileReader,
     ) -> (Self, Vec<FileMistake>) {
         // Text that is no UTF-8 belongs to another program, or is a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        let mut files = Files::of_environment();
+        let mut files = Files::of_environment(reader);
         let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
         let env_file = env_file.or(own.as_deref());
         let of_host = of_host
@@ -145,7 +147,7 @@ impl Sources {
     /// Reads the file of `RINGVERB_APPS_FILE`, whose path the other sources have. It need not exist yet.
     fn read_named_apps_file(&mut self) -> Result<(), String> {
         let Some(path) = apps_file_path(self) else { return Ok(()) };
-        let table = read_apps_file(Path::new(&path))?;
+        let table = read_apps_file(Path::new(&path), self.files.reader)?;
         self.apps_file_is_missing = table.is_none();
         self.apps_file = Some((path, table.unwrap_or_default()));
         Ok(())
@@ -174,7 +176,7 @@ impl Sources {
 ///
 /// # Errors
 /// A sentence with its path.
-pub fn read_apps_file(path: &Path) -> Result<Option<toml::Table>, String> {
+pub fn read_apps_file(path: &Path, reader: FileReader) -> Result<Option<toml::Table>, String> {
     let name = path.display();
     match read_bounded(path, false) {
         Ok(bytes) => toml_file::parse(&String::from_utf8_lossy(&bytes))
@@ -183,7 +185,7 @@ pub fn read_apps_file(path: &Path) -> Result<Option<toml::Table>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!(
             "cannot read {name}, which RINGVERB_APPS_FILE names: {}",
-            why_unreadable(path, &error)
+            why_unreadable(path, &error, reader)
         )),
     }
 }
@@ -265,9 +267,9 @@ fn name_of(named: Option<&Path>, default: &str) -> String {
 }
 
 impl Files {
-    fn of_environment() -> Self {
+    fn of_environment(reader: FileReader) -> Self {
         let folder = std::env::current_dir().map(|folder| folder.display().to_string());
-        Self { folder: folder.unwrap_or_default(), read: Vec::new(), unreadable: None }
+        Self { folder: folder.unwrap_or_default(), read: Vec::new(), unreadable: None, reader }
     }
 
     /// Whether the service's file is there for this user. One that is there for others only is remembered.
@@ -297,7 +299,7 @@ impl Files {
             Err(error) => {
                 let name = name_of(named, default);
                 let path = named.unwrap_or(Path::new(default));
-                Err(format!("cannot read {name}: {}", why_unreadable(path, &error)))
+                Err(format!("cannot read {name}: {}", why_unreadable(path, &error, self.reader)))
             }
         }
     }
@@ -305,25 +307,32 @@ impl Files {
 
 /// The error, and for a file that this user may not read: whose it is, who this is, and what to change. Files with
 /// secrets often have the mode 600, and a container has a user of its own.
-fn why_unreadable(path: &Path, error: &io::Error) -> String {
+fn why_unreadable(path: &Path, error: &io::Error, reader: FileReader) -> String {
     if error.kind() != ErrorKind::PermissionDenied {
         return error.to_string();
     }
     let user = rustix::process::geteuid().as_raw();
-    match std::fs::metadata(path) {
-        Ok(file) => format!(
-            "{error}; it belongs to user {} and group {} and has the mode {:03o}, and the server runs as user {user}: \
-             let this user read it (chgrp to a group of this user and chmod 640), or start the server as the file's owner \
-             (in a container: --user {}:{})",
-            file.uid(),
-            file.gid(),
-            file.mode() & 0o777,
-            file.uid(),
-            file.gid()
+    let owned = std::fs::metadata(path).map(|file| {
+        let owner = format!("{}:{}", file.uid(), file.gid());
+        let (of_user, group, mode) = (file.uid(), file.gid(), file.mode() & 0o777);
+        (owner, format!("belongs to user {of_user} and group {group} and has the mode {mode:03o}"))
+    });
+    match (owned, reader) {
+        (Ok((owner, whose)), FileReader::Server) => format!(
+            "{error}; it {whose}, and the server runs as user {user}: let this user read it (chgrp to a group of this user \
+             and chmod 640), or start the server as the file's owner (in a container: --user {owner})"
         ),
-        Err(_) => format!(
+        (Ok((_, whose)), FileReader::Command) => format!(
+            "{error}; it {whose}, and this command runs as user {user}: run it as the file's owner, or let this user read \
+             it (chgrp to a group of this user and chmod 640)"
+        ),
+        (Err(_), FileReader::Server) => format!(
             "{error}; the server runs as user {user}, which may not enter a folder of the path: let this user enter it \
              (chmod o+x), or start the server as another user"
+        ),
+        (Err(_), FileReader::Command) => format!(
+            "{error}; this command runs as user {user}, which may not enter a folder of the path: run it in another folder, \
+             or name files of other folders with --env-file and --config"
         ),
     }
 }
@@ -387,7 +396,8 @@ mod tests {
         std::fs::write(&other, "").unwrap();
         let gathered = |flags: &[(Id, &str)], named: Option<&Path>, of_host: &Path| {
             let flags = flags.iter().map(|(id, value)| (*id, (*value).to_owned())).collect();
-            Sources::read_sources(flags, named, None, None, Some(of_host)).unwrap()
+            Sources::read_sources(flags, named, None, None, Some(of_host), FileReader::Server)
+                .unwrap()
         };
         let found = gathered(&[], None, &service);
         let name = service.display().to_string();
@@ -417,7 +427,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         // Root may read every file, so the error is made here.
         let denied = io::Error::from_raw_os_error(libc::EACCES);
-        let text = why_unreadable(&path, &denied);
+        let text = why_unreadable(&path, &denied, FileReader::Server);
         let user = rustix::process::geteuid().as_raw();
         for part in [
             format!("Permission denied (os error 13); it belongs to user {user} and group "),
@@ -427,9 +437,12 @@ mod tests {
             assert!(text.contains(&part), "{part}\nnot in\n{text}");
         }
         std::fs::remove_file(&path).unwrap();
-        let text = why_unreadable(&path, &denied);
+        let text = why_unreadable(&path, &denied, FileReader::Server);
         assert!(text.contains("may not enter a folder of the path"), "{text}");
         let missing = io::Error::from_raw_os_error(libc::ENOENT);
-        assert_eq!(why_unreadable(&path, &missing), "No such file or directory (os error 2)");
+        assert_eq!(
+            why_unreadable(&path, &missing, FileReader::Server),
+            "No such file or directory (os error 2)"
+        );
     }
 }

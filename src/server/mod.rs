@@ -47,7 +47,9 @@ use crate::config::options::OptionId;
 use crate::config::validate::{
     CONNECTION_OPTIONS, DevelopmentApp, ReachableConfig, build_config, build_reachable_config,
 };
-use crate::config::{Config, FileMistake, LogFormat, Merged, SERVICE_FILE, Sources, merge};
+use crate::config::{
+    Config, FileMistake, FileReader, LogFormat, Merged, SERVICE_FILE, Sources, merge,
+};
 use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::hold_signals;
@@ -161,11 +163,16 @@ fn read_configuration(arguments: &Arguments) -> Result<(Sources, Merged), Vec<St
         files.env_file.as_deref(),
         files.env.as_deref(),
         Some(Path::new(SERVICE_FILE)),
+        file_reader(arguments),
     );
     sources.map(|sources| {
         let merged = merge(&sources);
         (sources, merged)
     })
+}
+
+fn file_reader(arguments: &Arguments) -> FileReader {
+    if arguments.is_start() { FileReader::Server } else { FileReader::Command }
 }
 
 /// What follows from a wrong configuration.
@@ -217,6 +224,7 @@ fn run_health(command: &ClientCommand, has_url: bool, arguments: &Arguments) -> 
         files.env_file.as_deref(),
         files.env.as_deref(),
         Some(Path::new(SERVICE_FILE)),
+        FileReader::Command,
     );
     let merged = merge(&sources);
     output::allow_color(merged.color);

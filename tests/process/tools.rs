@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use crate::support::{APP_ID, APP_KEY, Finished, Server, Setup, json};
+use crate::support::{APP_ID, APP_KEY, Content, Finished, Server, Setup, json, make_program};
 use rustix::process::Signal;
 
 fn run(server: &Server, arguments: &[&str]) -> Finished {
@@ -380,6 +380,32 @@ fn without_an_app_there_is_nothing_to_sign_with() {
     }
     let wrong = Setup::new().env("REVERB_SERVER_PORT", "x").args(&["channels"]).run();
     refused(&wrong, 2, &["REVERB_SERVER_PORT is \"x\"", "Nothing was sent"]);
+}
+
+#[test]
+fn a_command_that_may_not_enter_a_folder_has_a_remedy_of_its_own() {
+    use std::os::unix::fs::PermissionsExt;
+    const USER: u32 = 61_237;
+    assert!(rustix::process::geteuid().is_root(), "this test acts as another user: run it as root");
+    let folder = std::env::temp_dir().join(format!("ringverb-tools-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a new folder");
+    let program = folder.join("ringverb");
+    make_program(&program, Content::Copy(env!("CARGO_BIN_EXE_ringverb")));
+    let locked = folder.join("locked");
+    std::fs::create_dir(&locked).expect("a new folder");
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o700)).expect("its mode");
+    let file = locked.join(".env").display().to_string();
+    let run = |command: &[&str]| {
+        let setup = Setup::new().program(&program).user(USER).without_runtime_directory();
+        setup.args(command).args(&["--env-file", &file]).run()
+    };
+    let finished = ["channels", "start"].map(|command| run(&[command]));
+    std::fs::remove_dir_all(&folder).expect("the folder of the test");
+    let [command, start] = finished;
+    let parts = ["this command runs as user 61237", "in another folder", "--env-file and --config"];
+    refused(&command, 2, &parts);
+    assert!(!command.stderr.contains("chmod"), "{command:?}");
+    refused(&start, 2, &["the server runs as user 61237", "chmod o+x"]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::config::admin::AdminPlace;
 use crate::config::options::OptionId;
 use crate::config::validate::{DevelopmentApp, build_config};
 use crate::config::{
-    Config, Merged, SERVICE_FILE, Sources, TlsOptions, Values, is_read_once, merge,
+    Config, FileReader, Merged, SERVICE_FILE, Sources, TlsOptions, Values, is_read_once, merge,
 };
 use crate::mailbox::Doorbell;
 use crate::output;
@@ -194,6 +194,7 @@ impl Changer {
             env_file.as_deref(),
             env.as_deref(),
             of_host,
+            FileReader::Server,
         );
         let checked = gathered.and_then(|sources| {
             apps_file::check_presence(self.origin.sources.apps_file.as_ref(), &sources)?;
