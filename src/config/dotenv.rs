@@ -41,22 +41,28 @@ impl Fault {
     }
 }
 
-/// Reads the text of a `.env` file. `environment` is asked first for `${NAME}`, then the lines above.
-///
-/// # Errors
-/// One sentence per line that cannot be read.
+/// A line that has no value, because it is malformed.
+pub struct MalformedLine {
+    pub name: String,
+    pub sentence: String,
+}
+
+/// Reads the text of a `.env` file: the values of all lines that can be read, and the lines that cannot. `environment`
+/// is asked first for `${NAME}`, then the lines above.
+#[must_use]
 pub fn parse(
     text: &[u8],
     environment: &HashMap<String, String>,
-) -> Result<HashMap<String, String>, Vec<String>> {
+) -> (HashMap<String, String>, Vec<MalformedLine>) {
     let text = String::from_utf8_lossy(text).replace(char::REPLACEMENT_CHARACTER, "?");
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut values: HashMap<String, String> = HashMap::new();
-    let mut problems = Vec::new();
+    let mut malformed = Vec::new();
     let (entries, open) = entries(text);
     let mut wrong = |number: usize, name: &str, fault: Fault| {
         let shown = if is_name(name) { name } else { "no name" };
-        problems.push(format!("line {number} ({shown}) is malformed: {}", fault.sentence()));
+        let sentence = format!("line {number} ({shown}) is malformed: {}", fault.sentence());
+        malformed.push(MalformedLine { name: name.to_owned(), sentence });
     };
     for (number, entry) in entries {
         let (name, value) = match entry.split_once('=') {
@@ -86,7 +92,7 @@ pub fn parse(
             Fault::QuoteOpen,
         );
     }
-    if problems.is_empty() { Ok(values) } else { Err(problems) }
+    (values, malformed)
 }
 
 /// What Laravel's `env()` makes of a value: one pair of quotes around it goes, and these words have a meaning.
@@ -274,7 +280,9 @@ mod tests {
 
     fn read(text: &str) -> Result<HashMap<String, String>, Vec<String>> {
         let environment = [("FROM_ENV".to_owned(), "outer".to_owned())].into();
-        parse(text.as_bytes(), &environment)
+        let (values, malformed) = parse(text.as_bytes(), &environment);
+        let problems: Vec<String> = malformed.into_iter().map(|line| line.sentence).collect();
+        if problems.is_empty() { Ok(values) } else { Err(problems) }
     }
 
     /// What `env("X")` gives.
@@ -466,7 +474,7 @@ mod tests {
             assert_eq!(values["X"], value, "{text:?}");
             assert!(!values.contains_key("Z") && !values.contains_key("LONELY"), "{text:?}");
         }
-        assert!(parse(b"X=caf\xe9\nY=1\n", &HashMap::new()).unwrap().contains_key("Y"));
+        assert!(parse(b"X=caf\xe9\nY=1\n", &HashMap::new()).0.contains_key("Y"));
     }
 
     #[test]

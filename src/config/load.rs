@@ -14,9 +14,17 @@ use super::laravel::LaravelConfig;
 use super::merge::apps_file_path;
 use super::options::OptionId as Id;
 use super::reverb_php::ReverbPhp;
-use super::sources::{Files, Sources, Unreadable};
+use super::sources::{FileReader, Files, Sources, Unreadable};
 use super::values::is_null;
 use super::{dotenv, toml_file};
+
+/// A mistake in a file of the configuration, or a file that cannot be read.
+#[derive(Debug)]
+pub struct FileMistake {
+    pub sentence: String,
+    /// The variable whose value is lost by it, if it is known and has no value elsewhere.
+    pub variable: Option<String>,
+}
 
 impl Sources {
     /// Reads the files and the process environment. A file that was named must be there; a default one need not.
@@ -25,19 +33,37 @@ impl Sources {
     ///
     /// # Errors
     /// One sentence per mistake in a file.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn read_sources(
         flags: HashMap<Id, String>,
         toml_file: Option<&Path>,
         env_file: Option<&Path>,
         laravel_env: Option<&str>,
         of_host: Option<&Path>,
+        reader: FileReader,
     ) -> Result<Self, Vec<String>> {
+        let (sources, mistakes) =
+            Self::read_readable(flags, toml_file, env_file, laravel_env, of_host, reader);
+        match mistakes.is_empty() {
+            true => Ok(sources),
+            false => Err(mistakes.into_iter().map(|mistake| mistake.sentence).collect()),
+        }
+    }
+
+    /// What can be read of the files, as `read_sources` reads them, and the mistakes in them.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub fn read_readable(
+        flags: HashMap<Id, String>,
+        toml_file: Option<&Path>,
+        env_file: Option<&Path>,
+        laravel_env: Option<&str>,
+        of_host: Option<&Path>,
+        reader: FileReader,
+    ) -> (Self, Vec<FileMistake>) {
         // Text that is no UTF-8 belongs to another program, or is a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        let mut files = Files::of_environment();
+        let mut files = Files::of_environment(reader);
         let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
         let env_file = env_file.or(own.as_deref());
         let of_host = of_host
@@ -45,47 +71,63 @@ impl Sources {
             .filter(|_| !is_configured_here(&flags, &environment))
             .filter(|path| files.may_read(path));
         let toml_file = toml_file.or(of_host);
+        let mut mistakes = Vec::new();
         let toml = files.read(toml_file, TOML_FILE).and_then(|bytes| {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
-                .map_err(|problem| vec![format!("{}: {problem}", name_of(toml_file, TOML_FILE))])
+                .map_err(|problem| format!("{}: {problem}", name_of(toml_file, TOML_FILE)))
+        });
+        let toml = toml.unwrap_or_else(|sentence| {
+            mistakes.push(FileMistake { sentence, variable: None });
+            toml::Table::default()
         });
         let reverb_php = ReverbPhp::beside(env_file.unwrap_or(Path::new(ENV_FILE)));
-        let dotenv = files.read(env_file, ENV_FILE).and_then(|bytes| {
-            let name = name_of(env_file, ENV_FILE);
-            let named = |problem| format!("{name}: {problem}");
-            dotenv::parse(&bytes, &environment)
-                .map_err(|problems| problems.into_iter().map(named).collect())
-        });
-        let mut sources = match (toml, dotenv) {
-            (Ok(toml), Ok(dotenv)) => Self {
-                local_certificate: local_certificate(&flags, &environment, &dotenv, &toml),
-                flags,
-                environment,
-                dotenv,
-                toml,
-                toml_name: toml_file.map(|path| path.display().to_string()),
-                dotenv_name: env_file.map(|path| path.display().to_string()),
-                is_of_host: of_host.is_some(),
-                reverb_php,
-                laravel: None,
-                apps_file: None,
-                apps_file_is_missing: false,
-                files,
-            },
-            (toml, dotenv) => {
-                return Err(toml.err().into_iter().chain(dotenv.err()).flatten().collect());
+        let mut dotenv = HashMap::new();
+        match files.read(env_file, ENV_FILE) {
+            Ok(bytes) => {
+                let name = name_of(env_file, ENV_FILE);
+                let (values, malformed) = dotenv::parse(&bytes, &environment);
+                dotenv = values;
+                mistakes.extend(malformed.into_iter().map(|line| FileMistake {
+                    sentence: format!("{name}: {}", line.sentence),
+                    // The process environment wins over the file.
+                    variable: Some(line.name).filter(|name| !environment.contains_key(name)),
+                }));
             }
-        };
-        if let Some(path) = sources.laravel_file() {
-            let name = path.display().to_string();
-            let bytes = read_private(&path)
-                .map_err(|error| vec![format!("cannot read {name}: {error}")])?;
-            sources.laravel = Some(LaravelConfig::parse(bytes, name.clone())?);
-            sources.files.read.push(name);
-            // PHP has read it.
-            sources.reverb_php = None;
+            Err(sentence) => mistakes.push(FileMistake { sentence, variable: None }),
         }
-        sources.with_apps_file()
+        let mut sources = Self {
+            local_certificate: local_certificate(&flags, &environment, &dotenv, &toml),
+            flags,
+            environment,
+            dotenv,
+            toml,
+            toml_name: toml_file.map(|path| path.display().to_string()),
+            dotenv_name: env_file.map(|path| path.display().to_string()),
+            is_of_host: of_host.is_some(),
+            reverb_php,
+            laravel: None,
+            apps_file: None,
+            apps_file_is_missing: false,
+            files,
+        };
+        let laravel = sources.read_laravel_file().err().unwrap_or_default();
+        let apps = sources.read_named_apps_file().err();
+        let more = laravel.into_iter().chain(apps);
+        mistakes.extend(more.map(|sentence| FileMistake { sentence, variable: None }));
+        (sources, mistakes)
+    }
+
+    /// Reads the file of `--laravel-config`, if one is named.
+    fn read_laravel_file(&mut self) -> Result<(), Vec<String>> {
+        let Some(path) = self.laravel_file() else { return Ok(()) };
+        let name = path.display().to_string();
+        let bytes =
+            read_private(&path).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
+        self.laravel = Some(LaravelConfig::parse(bytes, name.clone())?);
+        self.files.read.push(name);
+        // PHP has read it.
+        self.reverb_php = None;
+        Ok(())
     }
 
     /// Where the file of `--laravel-config` is, by the precedence of all options.
@@ -103,12 +145,12 @@ impl Sources {
     }
 
     /// Reads the file of `RINGVERB_APPS_FILE`, whose path the other sources have. It need not exist yet.
-    fn with_apps_file(mut self) -> Result<Self, Vec<String>> {
-        let Some(path) = apps_file_path(&self) else { return Ok(self) };
-        let table = read_apps_file(Path::new(&path)).map_err(|problem| vec![problem])?;
+    fn read_named_apps_file(&mut self) -> Result<(), String> {
+        let Some(path) = apps_file_path(self) else { return Ok(()) };
+        let table = read_apps_file(Path::new(&path), self.files.reader)?;
         self.apps_file_is_missing = table.is_none();
         self.apps_file = Some((path, table.unwrap_or_default()));
-        Ok(self)
+        Ok(())
     }
 
     /// These sources with another content of the apps file.
@@ -134,7 +176,7 @@ impl Sources {
 ///
 /// # Errors
 /// A sentence with its path.
-pub fn read_apps_file(path: &Path) -> Result<Option<toml::Table>, String> {
+pub fn read_apps_file(path: &Path, reader: FileReader) -> Result<Option<toml::Table>, String> {
     let name = path.display();
     match read_bounded(path, false) {
         Ok(bytes) => toml_file::parse(&String::from_utf8_lossy(&bytes))
@@ -143,7 +185,7 @@ pub fn read_apps_file(path: &Path) -> Result<Option<toml::Table>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!(
             "cannot read {name}, which RINGVERB_APPS_FILE names: {}",
-            why_unreadable(path, &error)
+            why_unreadable(path, &error, reader)
         )),
     }
 }
@@ -225,9 +267,9 @@ fn name_of(named: Option<&Path>, default: &str) -> String {
 }
 
 impl Files {
-    fn of_environment() -> Self {
+    fn of_environment(reader: FileReader) -> Self {
         let folder = std::env::current_dir().map(|folder| folder.display().to_string());
-        Self { folder: folder.unwrap_or_default(), read: Vec::new(), unreadable: None }
+        Self { folder: folder.unwrap_or_default(), read: Vec::new(), unreadable: None, reader }
     }
 
     /// Whether the service's file is there for this user. One that is there and cannot be read is remembered.
@@ -250,7 +292,7 @@ impl Files {
         is_readable
     }
 
-    fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, Vec<String>> {
+    fn read(&mut self, named: Option<&Path>, default: &str) -> Result<Vec<u8>, String> {
         match read_bounded(named.unwrap_or(Path::new(default)), named.is_some()) {
             Ok(bytes) => {
                 self.read.push(name_of(named, default));
@@ -260,7 +302,7 @@ impl Files {
             Err(error) => {
                 let name = name_of(named, default);
                 let path = named.unwrap_or(Path::new(default));
-                Err(vec![format!("cannot read {name}: {}", why_unreadable(path, &error))])
+                Err(format!("cannot read {name}: {}", why_unreadable(path, &error, self.reader)))
             }
         }
     }
@@ -275,25 +317,32 @@ fn why_unusable(error: &io::Error) -> Unreadable {
 
 /// The error, and for a file that this user may not read: whose it is, who this is, and what to change. Files with
 /// secrets often have the mode 600, and a container has a user of its own.
-fn why_unreadable(path: &Path, error: &io::Error) -> String {
+fn why_unreadable(path: &Path, error: &io::Error, reader: FileReader) -> String {
     if error.kind() != ErrorKind::PermissionDenied {
         return error.to_string();
     }
     let user = rustix::process::geteuid().as_raw();
-    match std::fs::metadata(path) {
-        Ok(file) => format!(
-            "{error}; it belongs to user {} and group {} and has the mode {:03o}, and the server runs as user {user}: \
-             let this user read it (chgrp to a group of this user and chmod 640), or start the server as the file's owner \
-             (in a container: --user {}:{})",
-            file.uid(),
-            file.gid(),
-            file.mode() & 0o777,
-            file.uid(),
-            file.gid()
+    let owned = std::fs::metadata(path).map(|file| {
+        let owner = format!("{}:{}", file.uid(), file.gid());
+        let (of_user, group, mode) = (file.uid(), file.gid(), file.mode() & 0o777);
+        (owner, format!("belongs to user {of_user} and group {group} and has the mode {mode:03o}"))
+    });
+    match (owned, reader) {
+        (Ok((owner, whose)), FileReader::Server) => format!(
+            "{error}; it {whose}, and the server runs as user {user}: let this user read it (chgrp to a group of this user \
+             and chmod 640), or start the server as the file's owner (in a container: --user {owner})"
         ),
-        Err(_) => format!(
+        (Ok((_, whose)), FileReader::Command) => format!(
+            "{error}; it {whose}, and this command runs as user {user}: run it as the file's owner, or let this user read \
+             it (chgrp to a group of this user and chmod 640)"
+        ),
+        (Err(_), FileReader::Server) => format!(
             "{error}; the server runs as user {user}, which may not enter a folder of the path: let this user enter it \
              (chmod o+x), or start the server as another user"
+        ),
+        (Err(_), FileReader::Command) => format!(
+            "{error}; this command runs as user {user}, which may not enter a folder of the path: run it in another folder, \
+             or name files of other folders with --env-file and --config"
         ),
     }
 }
@@ -357,7 +406,8 @@ mod tests {
         std::fs::write(&other, "").unwrap();
         let gathered = |flags: &[(Id, &str)], named: Option<&Path>, of_host: &Path| {
             let flags = flags.iter().map(|(id, value)| (*id, (*value).to_owned())).collect();
-            Sources::read_sources(flags, named, None, None, Some(of_host)).unwrap()
+            Sources::read_sources(flags, named, None, None, Some(of_host), FileReader::Server)
+                .unwrap()
         };
         let found = gathered(&[], None, &service);
         let name = service.display().to_string();
@@ -411,7 +461,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         // Root may read every file, so the error is made here.
         let denied = io::Error::from_raw_os_error(libc::EACCES);
-        let text = why_unreadable(&path, &denied);
+        let text = why_unreadable(&path, &denied, FileReader::Server);
         let user = rustix::process::geteuid().as_raw();
         for part in [
             format!("Permission denied (os error 13); it belongs to user {user} and group "),
@@ -421,9 +471,12 @@ mod tests {
             assert!(text.contains(&part), "{part}\nnot in\n{text}");
         }
         std::fs::remove_file(&path).unwrap();
-        let text = why_unreadable(&path, &denied);
+        let text = why_unreadable(&path, &denied, FileReader::Server);
         assert!(text.contains("may not enter a folder of the path"), "{text}");
         let missing = io::Error::from_raw_os_error(libc::ENOENT);
-        assert_eq!(why_unreadable(&path, &missing), "No such file or directory (os error 2)");
+        assert_eq!(
+            why_unreadable(&path, &missing, FileReader::Server),
+            "No such file or directory (os error 2)"
+        );
     }
 }

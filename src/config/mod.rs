@@ -37,9 +37,9 @@ pub mod webhook_url;
 use std::net::IpAddr;
 
 pub use laravel::LaravelConfig;
-pub use load::{SERVICE_FILE, is_read_once, read_apps_file};
+pub use load::{FileMistake, SERVICE_FILE, is_read_once, read_apps_file};
 pub use merge::{Merged, merge};
-pub use sources::{Files, Sources, Unreadable};
+pub use sources::{FileReader, Files, Sources, Unreadable};
 pub use values::{Sourced, Values};
 
 use crate::app::{App, Secret};

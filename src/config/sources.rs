@@ -39,6 +39,16 @@ pub struct Sources {
     pub files: Files,
 }
 
+/// Who reads the files, for the remedy of an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileReader {
+    /// A server, at its start or later.
+    #[default]
+    Server,
+    /// Any other command.
+    Command,
+}
+
 /// Where the configuration was looked for, for the start message.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
@@ -47,6 +57,7 @@ pub struct Files {
     pub read: Vec<String>,
     /// The file of the host's service, if it would count and cannot be read: its path, and why.
     pub unreadable: Option<(String, Unreadable)>,
+    pub reader: FileReader,
 }
 
 /// Why the file of the host's service does not count.

@@ -78,7 +78,7 @@ fn the_dotenv_of_a_laravel_application_is_read() {
         REVERB_PORT=8080\nREVERB_SCHEME=https\nREVERB_SERVER_PATH=/ws/\nREVERB_APP_MAX_CONNECTIONS=null\n\
         REVERB_APP_RATE_LIMITING_ENABLED=(true)\nREVERB_APP_RATE_LIMIT_MAX_ATTEMPTS=5\n\
         VITE_REVERB_APP_KEY=\"${REVERB_APP_KEY}\"\n";
-    let dotenv = dotenv::parse(text, &HashMap::new()).unwrap();
+    let (dotenv, _) = dotenv::parse(text, &HashMap::new());
     assert_eq!(dotenv["VITE_REVERB_APP_KEY"], "app-key");
     let config = load(&Sources { dotenv, ..Sources::default() }).unwrap();
     let app = &config.apps[0];

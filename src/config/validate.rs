@@ -36,6 +36,51 @@ pub struct DevelopmentApp {
 /// # Errors
 /// One sentence per problem: the name, the value (a secret's never), what is accepted.
 pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Config, Vec<String>> {
+    let (config, problems) = build_readable(merged, development);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// A configuration for a command that only connects to the server. An option with a wrong value has its default.
+pub struct ReachableConfig {
+    pub config: Config,
+    /// Problems of the options that say how to connect.
+    pub of_connection: Vec<String>,
+    /// All other problems.
+    pub others: Vec<String>,
+}
+
+/// The options that say how to connect to the server of a configuration.
+pub const CONNECTION_OPTIONS: [Id; 9] = [
+    Id::Host,
+    Id::Port,
+    Id::Path,
+    Id::TlsCert,
+    Id::TlsKey,
+    Id::TlsKeyPassphrase,
+    Id::TlsPort,
+    Id::TrustedProxies,
+    Id::ProxyProtocol,
+];
+
+/// The configuration for a command that only connects to the server.
+#[must_use]
+pub fn build_reachable_config(merged: &Merged, development: &DevelopmentApp) -> ReachableConfig {
+    let mut reader = OptionReader { problems: Vec::new() };
+    let server = &merged.server;
+    reader.address(server, Id::Host);
+    let port = reader.number(server, Id::Port);
+    reader.check_path(server);
+    reader.tls(server, port);
+    reader.networks(server, Id::TrustedProxies);
+    reader.proxy_protocol(server);
+    let of_connection = reader.problems;
+    let (config, mut others) = build_readable(merged, development);
+    others.retain(|problem| !of_connection.contains(problem));
+    ReachableConfig { config, of_connection, others }
+}
+
+/// A wrong value counts as its default, and is a problem.
+fn build_readable(merged: &Merged, development: &DevelopmentApp) -> (Config, Vec<String>) {
     let mut reader = OptionReader { problems: merged.problems.clone() };
     let server = &merged.server;
     let mut config = Config {
@@ -89,7 +134,7 @@ pub fn build_config(merged: &Merged, development: &DevelopmentApp) -> Result<Con
         config.apps.push(reader.development_app(&merged.development, development));
     }
     reader.check_unique(&config.apps);
-    if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+    (config, reader.problems)
 }
 
 /// What one connection keeps beside its send queue if `connection_bytes_max` is not set. With the default queue, and

@@ -399,6 +399,7 @@ mod tests {
             folder: "/srv/app".to_owned(),
             read: read.iter().map(|name| (*name).to_owned()).collect(),
             unreadable: None,
+            reader: crate::config::FileReader::Server,
         };
         let text = rendered(&Sources { files: files(&[]), ..Sources::default() });
         assert_eq!(text.lines().nth(1), Some("No .env and no ringverb.toml in /srv/app"));

@@ -44,8 +44,12 @@ use rustix::process::Pid;
 use signal_hook::consts::SIGHUP;
 
 use crate::config::options::OptionId;
-use crate::config::validate::{DevelopmentApp, build_config};
-use crate::config::{Config, LogFormat, Merged, SERVICE_FILE, Sources, merge};
+use crate::config::validate::{
+    CONNECTION_OPTIONS, DevelopmentApp, ReachableConfig, build_config, build_reachable_config,
+};
+use crate::config::{
+    Config, FileMistake, FileReader, LogFormat, Merged, SERVICE_FILE, Sources, merge,
+};
 use crate::output;
 use crate::output::NoticeKind;
 use crate::worker::hold_signals;
@@ -134,6 +138,9 @@ fn run(arguments: &Arguments) -> ExitCode {
     if let Some(Command::Describe(command)) = &arguments.command {
         return describe(command);
     }
+    if let Some(Command::Client(command @ ClientCommand::Health(address))) = &arguments.command {
+        return run_health(command, address.url.is_some(), arguments);
+    }
     let (sources, merged) = match read_configuration(arguments) {
         Ok(gathered) => gathered,
         Err(problems) => return refuse(&problems, consequence(arguments.command.as_ref())),
@@ -156,11 +163,16 @@ fn read_configuration(arguments: &Arguments) -> Result<(Sources, Merged), Vec<St
         files.env_file.as_deref(),
         files.env.as_deref(),
         Some(Path::new(SERVICE_FILE)),
+        file_reader(arguments),
     );
     sources.map(|sources| {
         let merged = merge(&sources);
         (sources, merged)
     })
+}
+
+fn file_reader(arguments: &Arguments) -> FileReader {
+    if arguments.is_start() { FileReader::Server } else { FileReader::Command }
 }
 
 /// What follows from a wrong configuration.
@@ -200,6 +212,49 @@ fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
         }
         Err(problems) => refuse(&problems, consequence(Some(&Command::Client(command.clone())))),
     }
+}
+
+/// Asks a server that runs, whatever became of its files: the health check of a container must not fail because of a
+/// mistake in a file that the server has not read. What says how to connect must be right, unless there is a URL.
+fn run_health(command: &ClientCommand, has_url: bool, arguments: &Arguments) -> ExitCode {
+    let files = arguments.files();
+    let (sources, mistakes) = Sources::read_readable(
+        arguments.flags(),
+        files.config.as_deref(),
+        files.env_file.as_deref(),
+        files.env.as_deref(),
+        Some(Path::new(SERVICE_FILE)),
+        FileReader::Command,
+    );
+    let merged = merge(&sources);
+    output::allow_color(merged.color);
+    warn(&merged);
+    let ReachableConfig { config, of_connection, others } =
+        build_reachable_config(&merged, &generated_credentials());
+    let is_of_connection = |mistake: &FileMistake| {
+        mistake.variable.as_deref().is_some_and(|variable| {
+            let mut options = CONNECTION_OPTIONS.iter();
+            options.any(|id| {
+                id.spec().environment.contains(&variable) && !sources.flags.contains_key(id)
+            })
+        })
+    };
+    let (lost, mistakes): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(is_of_connection);
+    let lost = lost.into_iter().map(|mistake| mistake.sentence).chain(of_connection);
+    let mut problems: Vec<String> = lost.collect();
+    if !has_url && !problems.is_empty() {
+        return refuse(&problems, consequence(arguments.command.as_ref()));
+    }
+    problems.extend(mistakes.into_iter().map(|mistake| mistake.sentence).chain(others));
+    problems.iter().for_each(|problem| output::notice(NoticeKind::Warning, problem));
+    if !problems.is_empty() {
+        output::notice(
+            NoticeKind::Note,
+            "a server does not start with this configuration; the running one is asked nevertheless",
+        );
+    }
+    let scheme = merged.server.get(OptionId::Scheme).map(|given| given.value.as_str());
+    client::run(command, config, scheme)
 }
 
 /// 0 if a start would succeed, 1 if something is in its way, 2 for a wrong configuration.

@@ -5,7 +5,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use crate::support::{APP_ID, APP_KEY, Finished, Server, Setup, json};
+use crate::support::{APP_ID, APP_KEY, Content, Finished, Server, Setup, json, make_program};
 use rustix::process::Signal;
 
 fn run(server: &Server, arguments: &[&str]) -> Finished {
@@ -82,6 +82,53 @@ fn health_is_0_while_up_answers_200_and_1_otherwise_for_any_app() {
     // The kernel may still be closing its listeners.
     refused(&health(Setup::new(), "/ws"), 1, &["127.0.0.1:"]);
     refused(&Setup::new().args(&["health", "--port", "0"]).run(), 2, &["--port"]);
+}
+
+#[test]
+fn health_warns_of_a_mistake_that_does_not_concern_the_connection_and_asks_the_server() {
+    let server = Server::start();
+    let address = format!("REVERB_SERVER_PORT={}\n", server.address.port());
+    let health = |name: &str, text: &str| {
+        let text = if name == ".env" { format!("{address}{text}") } else { text.to_owned() };
+        let setup = Setup::bare().file(name, &text);
+        let setup = if name == ".env" { setup } else { setup.file(".env", &address) };
+        setup.args(&["health"]).run()
+    };
+    for (name, text, part) in [
+        (".env", "APP_NAME=My App\n", "line 2 (APP_NAME) is malformed"),
+        (".env", "REVERB_APP_ID=1\n", "REVERB_APP_KEY"),
+        (".env", "RINGVERB_WORKERS=many\n", "RINGVERB_WORKERS is \"many\""),
+        ("ringverb.toml", "[server\n", "ringverb.toml: "),
+        ("ringverb.toml", "[server]\nworkers = 100000\n", "workers"),
+    ] {
+        let finished = health(name, text);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert!(finished.stdout.ends_with(" is up\n"), "{finished:?}");
+        assert!(finished.stderr.contains("warning: "), "{finished:?}");
+        assert!(finished.stderr.contains(part), "{part}\nnot in {finished:?}");
+        assert!(finished.stderr.contains("does not start with this configuration"), "{finished:?}");
+    }
+    for (text, part) in [
+        ("REVERB_SERVER_PATH=/a b\n", "line 2 (REVERB_SERVER_PATH) is malformed"),
+        ("REVERB_SERVER_HOST=nowhere.invalid\n", "REVERB_SERVER_HOST"),
+        ("RINGVERB_TLS_CERT=/a.pem\n", "RINGVERB_TLS_KEY"),
+    ] {
+        refused(&health(".env", text), 2, &[part, "Nothing was sent"]);
+    }
+    let url = format!("http://{}", server.address);
+    let setup = Setup::bare().file(".env", "REVERB_SERVER_PORT=x\n");
+    assert_eq!(setup.args(&["health", "--url", &url]).run().code, Some(0));
+}
+
+#[test]
+fn access_that_is_taken_back_is_not_claimed_to_have_been_there() {
+    let server = Server::start();
+    for arguments in
+        [&["disconnect", "--user", "7"][..], &["unsubscribe", "news", "--socket-id", "1.2"]]
+    {
+        let printed = result(&server, arguments);
+        assert!(printed.contains("if there are any: the server has accepted"), "{printed}");
+    }
 }
 
 #[test]
@@ -322,6 +369,9 @@ fn a_stranger_is_no_reason_to_fall_over() {
     for (answer, part) in cases {
         refused(&Setup::new().args(&["channels", "--url", &stranger(answer)]).run(), 1, &[part]);
     }
+    let page = stranger(b"HTTP/1.0 404 Not Found\r\n\r\n<html>\n  <body>");
+    let parts = ["answers 404: <html> <body>: does ringverb listen there?"];
+    refused(&Setup::new().args(&["health", "--url", &page]).run(), 1, &parts);
     let cases: [(&[u8], &str); 4] = [
         (
             b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno",
@@ -344,6 +394,32 @@ fn without_an_app_there_is_nothing_to_sign_with() {
     }
     let wrong = Setup::new().env("REVERB_SERVER_PORT", "x").args(&["channels"]).run();
     refused(&wrong, 2, &["REVERB_SERVER_PORT is \"x\"", "Nothing was sent"]);
+}
+
+#[test]
+fn a_command_that_may_not_enter_a_folder_has_a_remedy_of_its_own() {
+    use std::os::unix::fs::PermissionsExt;
+    const USER: u32 = 61_237;
+    assert!(rustix::process::geteuid().is_root(), "this test acts as another user: run it as root");
+    let folder = std::env::temp_dir().join(format!("ringverb-tools-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a new folder");
+    let program = folder.join("ringverb");
+    make_program(&program, Content::Copy(env!("CARGO_BIN_EXE_ringverb")));
+    let locked = folder.join("locked");
+    std::fs::create_dir(&locked).expect("a new folder");
+    std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o700)).expect("its mode");
+    let file = locked.join(".env").display().to_string();
+    let run = |command: &[&str]| {
+        let setup = Setup::new().program(&program).user(USER).without_runtime_directory();
+        setup.args(command).args(&["--env-file", &file]).run()
+    };
+    let finished = ["channels", "start"].map(|command| run(&[command]));
+    std::fs::remove_dir_all(&folder).expect("the folder of the test");
+    let [command, start] = finished;
+    let parts = ["this command runs as user 61237", "in another folder", "--env-file and --config"];
+    refused(&command, 2, &parts);
+    assert!(!command.stderr.contains("chmod"), "{command:?}");
+    refused(&start, 2, &["the server runs as user 61237", "chmod o+x"]);
 }
 
 #[test]

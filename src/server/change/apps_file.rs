@@ -14,7 +14,7 @@ use toml::{Table, Value};
 
 use super::outcome::ChangeOutcome;
 use super::outcome::path_text;
-use crate::config::{Sources, read_apps_file};
+use crate::config::{FileReader, Sources, read_apps_file};
 use crate::text::Counted;
 
 const HEAD: &str = "# Apps of ringverb that are changed at run time. The server writes this file: change apps with\n\
@@ -53,7 +53,7 @@ pub(super) fn check_presence(
 /// The tables of all apps in the file, whose apps in use are given.
 pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<ChangeOutcome>> {
     let refused = |problem| Box::new(ChangeOutcome::refused(&[problem]));
-    let mut table = match read_apps_file(path).map_err(refused)? {
+    let mut table = match read_apps_file(path, FileReader::Server).map_err(refused)? {
         Some(table) => table,
         None => missing_file_refusal(path, in_use)
             .map_or_else(|| Ok(Table::new()), |why| Err(refused(why)))?,

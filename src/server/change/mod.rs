@@ -188,7 +188,10 @@ impl Changer {
         let checked = self.origin.read_again();
         let checked = checked.and_then(|sources| self.check_new_configuration(sources, None));
         match checked.and_then(|checked| self.apply(checked)) {
-            Ok(applied) => ChangeOutcome::reloaded(&applied),
+            Ok(mut applied) => {
+                applied.certificate_problems = self.unusable_certificates();
+                ChangeOutcome::reloaded(&applied)
+            }
             Err(problems) => ChangeOutcome::refused(&problems),
         }
     }
@@ -208,6 +211,11 @@ impl Changer {
         if !is_same {
             self.reload().log();
         }
+    }
+
+    /// The task that watches the certificates reads the same files, logs it, and keeps the earlier ones.
+    fn unusable_certificates(&self) -> Vec<String> {
+        self.tls.as_ref().and_then(|tls| Certificates::check(tls).err()).unwrap_or_default()
     }
 
     fn list_apps(&self) -> ChangeOutcome {
@@ -378,6 +386,7 @@ impl Changer {
                 find(before, app_table::id_of(app)).is_some_and(|old| !old.is_same(app))
             }),
             warnings: merged.warnings.clone(),
+            certificate_problems: Vec::new(),
         }
     }
 

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use super::apps_file;
 use crate::app::Apps;
 use crate::config::validate::{DevelopmentApp, build_config};
-use crate::config::{Config, SERVICE_FILE, Sources, is_read_once, merge, read_apps_file};
+use crate::config::{
+    Config, FileReader, SERVICE_FILE, Sources, is_read_once, merge, read_apps_file,
+};
 
 /// Where the configuration comes from, to read it again.
 pub(in crate::server) struct Origin {
@@ -45,6 +47,7 @@ impl Origin {
             self.env_file.as_deref(),
             self.env.as_deref(),
             of_host,
+            FileReader::Server,
         )?;
         apps_file::check_presence(self.sources.apps_file.as_ref(), &sources)?;
         Ok(sources)
@@ -55,7 +58,7 @@ impl Origin {
     /// A file that cannot be used leaves the apps as they are: `Changer::reload_if_changed` reports it.
     pub(in crate::server) fn read_apps_again(&mut self, config: &mut Config) {
         let Some((path, in_use)) = &self.sources.apps_file else { return };
-        let Ok(Some(table)) = read_apps_file(Path::new(path)) else { return };
+        let Ok(Some(table)) = read_apps_file(Path::new(path), FileReader::Server) else { return };
         if table == *in_use {
             return;
         }

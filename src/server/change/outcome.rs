@@ -47,6 +47,8 @@ pub(super) struct Applied {
     pub(super) apps_removed: Vec<String>,
     pub(super) apps_changed: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// Why the certificates in use are still the earlier ones.
+    pub(super) certificate_problems: Vec<String>,
 }
 
 fn names(options: &[OptionId]) -> Vec<&'static str> {
@@ -94,6 +96,7 @@ impl ChangeOutcome {
             "changed": changed,
             "needs_takeover": needs_takeover,
             "warnings": warnings,
+            "certificate_problems": applied.certificate_problems,
         });
         Self::new(200, body, Some(Line::Done(line)))
     }

@@ -66,8 +66,8 @@ pub(super) const UNSUBSCRIBE_EXAMPLES: &str = "Examples:
 
 pub(super) const RELOAD_NOTES: &str =
     "Asks the admin listener. Without one, it sends SIGHUP to the server that has the port,
-and the log has the outcome. Exit status: 0 if the configuration is in use, 1 if it was refused or
-no server was found, 2 for a wrong configuration.
+and the log has the outcome. Exit status: 0 if the configuration is in use, 1 if it or a certificate
+was refused or no server was found, 2 for a wrong configuration.
 ";
 
 pub(super) const APP_EXAMPLES: &str =

@@ -1,14 +1,15 @@
 //! `ringverb health`: whether the server is up, for the health check of a container.
 //!
 //! It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a server that
-//! drains, or that delays its end, is not to be sent new clients. Output: a sentence and the exit code. Does not repeat
-//! the request. Limit: `TIMEOUT` of `outcome.rs`. For `ringverb doctor`: whether the answer is one of this program.
+//! drains, or that delays its end, is not to be sent new clients. A mistake in the configuration that does not concern
+//! the connection is a warning (`server/mod.rs`). Output: a sentence and the exit code. Does not repeat the request.
+//! Limit: `TIMEOUT` of `outcome.rs`. For `ringverb doctor`: whether the answer is one of this program.
 
 use std::time::Duration;
 
 use super::connection::ServerConnection;
 use super::http;
-use super::outcome::{CommandFailure, escaped_text, print};
+use super::outcome::{CommandFailure, is_page, one_line, print};
 use super::peer::ServerPeer;
 use crate::api;
 use crate::config::Config;
@@ -17,11 +18,12 @@ use crate::server::cli::Address;
 pub(super) fn run(peer: &ServerPeer) -> Result<(), CommandFailure> {
     let answer = http::send(peer, "GET", "/up", "")?;
     if answer.status != 200 {
+        let question = if is_page(&answer.body) { ": does ringverb listen there?" } else { "" };
         return Err(CommandFailure::Server(format!(
-            "{}/up answers {}: {}",
+            "{}/up answers {}: {}{question}",
             peer.url(),
             answer.status,
-            escaped_text(answer.body.trim())
+            one_line(&answer.body)
         )));
     }
     print(&format!("{} is up\n", peer.url()))

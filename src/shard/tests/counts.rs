@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::net::{Client, Net};
-use super::rules::names;
-use super::users::counting;
+use super::users::{counting, names};
 
 #[test]
 fn subscription_counts_are_sent_at_a_limited_rate() {

@@ -11,7 +11,7 @@ use crate::pusher::error_code;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::access::AccessCommand;
 
-fn names(received: &[Received]) -> Vec<&str> {
+pub(super) fn names(received: &[Received]) -> Vec<&str> {
     received.iter().map(|one| one.event().trim_start_matches("pusher")).collect()
 }
 

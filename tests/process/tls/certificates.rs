@@ -171,6 +171,31 @@ fn files_that_change_are_read_again_and_a_broken_pair_leaves_the_earlier_one_in_
 }
 
 #[test]
+fn a_reload_names_a_certificate_that_does_not_fit_its_key_and_ends_with_1() {
+    let read =
+        |name: &str| tls::pair(name).map(|path| std::fs::read_to_string(path).expect("a file"));
+    let [certificate, key] = read("server");
+    let setup = with("c.pem", "k.pem").file("c.pem", &certificate).file("k.pem", &key);
+    let path = setup.path("k.pem");
+    let mut server = setup.env("RINGVERB_ADMIN", "127.0.0.1:0").start();
+    let place = AdminClient::of(&mut server).address().to_string();
+    let reload = || Setup::new().args(&["reload", "--admin", &place]).run();
+    let finished = reload();
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{finished:?}");
+    let [_, other_key] = read("other");
+    std::fs::write(&path, other_key).expect("a file of the server");
+    let finished = reload();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stdout.contains("configuration 3 is in use"), "{finished:?}");
+    for part in ["the certificates were not reloaded", "k.pem", "reload again"] {
+        assert!(finished.stderr.contains(part), "{part}\nnot in {finished:?}");
+    }
+    assert!(serves(&server, "localhost"));
+    std::fs::write(&path, key).expect("a file of the server");
+    assert_eq!(reload().code, Some(0));
+}
+
+#[test]
 fn pairs_of_the_toml_file_are_chosen_by_name() {
     let tables = ["server", "other"].map(|name| {
         let [certificate, key] = tls::pair(name);
