@@ -111,7 +111,9 @@ pub fn plan_operators_event(
     events::event(app, request, context).unwrap_or_else(Plan::Refuse)
 }
 
-fn up(draining: bool) -> Response {
+/// The answer of `/up`.
+#[must_use]
+pub fn up(draining: bool) -> Response {
     if draining {
         Response::json(503, b"{\"health\":\"DRAINING\"}".to_vec())
     } else {

@@ -45,7 +45,7 @@ pub use values::{Sourced, Values};
 use crate::app::{App, Secret};
 
 /// All options, merged and checked. Values are in the unit their name ends with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     pub host: IpAddr,
     /// TCP port to listen on; 0 lets the kernel choose.

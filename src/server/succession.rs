@@ -37,7 +37,7 @@ pub(super) fn obtain_listeners(
             Running::Unknown => None,
             Running::Orphan(old_process, listeners) => Some((old_process, listeners)),
             Running::Server(process) => {
-                let holder = Holder::of(u32::try_from(process).unwrap_or_default());
+                let holder = Holder::of_server(u32::try_from(process).unwrap_or_default());
                 wait_for_holder(address, || Some(holder.sentence(address, true)))?;
                 None
             }

@@ -86,6 +86,89 @@ fn a_server_that_runs_is_no_problem_and_another_program_on_the_port_is() {
     );
 }
 
+/// A folder with the program under another name.
+struct Renamed(std::path::PathBuf);
+
+impl Renamed {
+    fn make(name: &str) -> (Self, std::path::PathBuf) {
+        let folder = format!("ringverb-doctor-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir(&folder).expect("a new folder");
+        let program = folder.join(name);
+        make_program(&program, Content::Copy(env!("CARGO_BIN_EXE_ringverb")));
+        (Self(folder), program)
+    }
+}
+
+impl Drop for Renamed {
+    fn drop(&mut self) {
+        // Left over, it is in the folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// As two apps of one user on a host. Neither the name of the program nor the number of servers counts.
+#[test]
+fn each_of_two_servers_of_a_user_is_found_at_its_own_port_under_any_name() {
+    const USER: u32 = 61_235;
+    assert!(rustix::process::geteuid().is_root(), "this test acts as another user: run it as root");
+    for name in ["ringverb", "rvb"] {
+        let (_folder, program) = Renamed::make(name);
+        let of_user = |setup: Setup| setup.program(&program).user(USER).without_runtime_directory();
+        let servers = [(); 2].map(|()| of_user(Setup::new()).start());
+        for server in &servers {
+            let (_, report) = doctor(of_user(Setup::client_of(server)));
+            let process = format!("process {}", server.id());
+            for what in ["port", "descriptors"] {
+                let why = about(&report, what)[0]["reason"].as_str().expect("a reason");
+                assert!(why.contains(&process), "{name}, {process}: {why}");
+            }
+            assert_eq!(about(&report, "port")[0]["verdict"], "good", "{report}");
+        }
+    }
+}
+
+/// Such a server hides what it is: its answers show it.
+#[test]
+fn a_renamed_server_of_another_user_is_known_by_its_answer() {
+    let (_folder, program) = Renamed::make("rvb-other");
+    let server = Setup::new().program(&program).user(61_236).without_runtime_directory().start();
+    let (_, report) = doctor(Setup::client_of(&server).user(61_237).without_runtime_directory());
+    let port = about(&report, "port")[0];
+    assert_eq!(port["verdict"], "good", "{report}");
+    assert!(port["reason"].as_str().is_some_and(|why| why.ends_with("is served by ringverb")));
+    let descriptors = about(&report, "descriptors")[0]["reason"].as_str().expect("a reason");
+    assert!(descriptors.starts_with("a server that is started from here"), "{descriptors}");
+}
+
+#[test]
+fn the_own_server_is_recognized_at_its_admin_socket_with_and_without_a_token() {
+    for token in [None, Some("0123456789abcdef0123456789abcdef")] {
+        let setup = Setup::new();
+        let place = format!("unix:{}", setup.path("admin.sock").display());
+        let with = |setup: Setup| {
+            let setup = setup.env("RINGVERB_ADMIN", &place);
+            match token {
+                Some(token) => setup.env("RINGVERB_ADMIN_TOKEN", token),
+                None => setup,
+            }
+        };
+        let server = with(setup).start();
+        let (_, report) = doctor(with(Setup::client_of(&server)));
+        let admin = about(&report, "admin")[0];
+        assert_eq!(admin["verdict"], "good", "{report}");
+        let why = admin["reason"].as_str().expect("a reason");
+        assert!(why.starts_with(&format!("{place} is served by ringverb")), "{why}");
+        assert_eq!(why.contains(&format!("process {}", server.id())), token.is_none(), "{why}");
+    }
+
+    let setup = on_a_free_port();
+    let path = setup.path("admin.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let (code, report) = doctor(setup.env("RINGVERB_ADMIN", &format!("unix:{}", path.display())));
+    assert_eq!((code, &about(&report, "admin")[0]["verdict"]), (Some(2), &"problem".into()));
+}
+
 /// A server lets no process of its user look at its descriptors, and it is found all the same.
 #[test]
 fn a_server_is_found_by_the_user_who_runs_it() {

@@ -256,6 +256,14 @@ const STORIES: &[(&str, &str)] = &[
         "a_server_is_found_by_the_user_who_runs_it",
     ),
     (
+        "doctor reported each of two servers of a user, and a renamed one, as a problem",
+        "each_of_two_servers_of_a_user_is_found_at_its_own_port_under_any_name",
+    ),
+    (
+        "doctor reported the service's own admin socket as in use by another server",
+        "the_own_server_is_recognized_at_its_admin_socket_with_and_without_a_token",
+    ),
+    (
         "a webhook was lost whose repetition arrived while its first request was handled",
         "test_a_repetition_waits_for_the_first_request_and_is_handled_if_its_process_was_lost",
     ),

@@ -55,6 +55,32 @@ pub(super) fn ask(
     })
 }
 
+/// The server whose admin listener answers at a place.
+pub(in crate::server) struct AdminIdentity {
+    /// As it names itself: another container has other numbers. `None`: it does so only with the token.
+    pub(in crate::server) process: Option<u32>,
+}
+
+/// The server that answers there, for `ringverb doctor`. The token is not sent: any program may listen there.
+pub(in crate::server) fn identify(place: &AdminPlace) -> Option<AdminIdentity> {
+    /// An overview lists a part of the apps.
+    const OVERVIEW_BYTES_MAX: u64 = 4 << 20;
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    let admin = Admin { place: place.clone(), is_explicit: true, token: None };
+    let limits = ExchangeLimits { time: TIMEOUT, answer_bytes: OVERVIEW_BYTES_MAX };
+    let get = |path| exchange(&admin, "GET", path, "", limits).ok();
+    let overview = get("/api/overview")?;
+    if let Some(AdminResponse { status: 200, body }) = parse(&overview)
+        && body["version"].is_string()
+        && let Some(process) = body["pid"].as_u64()
+    {
+        return Some(AdminIdentity { process: u32::try_from(process).ok() });
+    }
+    let live = get("/live")?;
+    let is_live = matches!(status_and_body(&live)?, (200, b"live\n"));
+    is_live.then_some(AdminIdentity { process: None })
+}
+
 /// What one exchange may take.
 #[derive(Clone, Copy)]
 pub(super) struct ExchangeLimits {

@@ -28,6 +28,8 @@ use std::process::ExitCode;
 use super::cli::{ClientCommand, CommandTarget};
 use crate::config::Config;
 use crate::output::{self, NoticeKind};
+pub(super) use admin::identify as identify_admin_server;
+pub(super) use health::answers_as_ringverb;
 use outcome::{CommandFailure, print_to_stderr};
 use peer::ServerPeer;
 

@@ -14,7 +14,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::finding::{Diagnosis, Finding, STEP_TIME, Verdict};
 use super::host::{self, HostFiles, HostNeeds};
-use super::{examine, port, rights};
+use super::serving::{self, RunningServer};
+use super::{examine, rights};
 use crate::config::admin::AdminPlace;
 use crate::config::{Config, Merged};
 use crate::limits::DESCRIPTORS_MAX;
@@ -45,6 +46,7 @@ pub(in crate::server) fn diagnose(
         descriptors: getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS_MAX),
         memory_max: None,
         has_tls: false,
+        server: None,
     };
     match built {
         Err(problems) => {
@@ -65,9 +67,12 @@ pub(in crate::server) fn diagnose(
             wanted.has_tls = config.tls.is_some();
             // The limit of descriptors is found for each worker below.
             let own = examine(&config, &shares).into_iter().filter(|found| found.what != "limits");
-            findings.extend(own.map(|finding| with_command(finding, &config)));
+            let own: Vec<Finding> = own.collect();
+            let servers = Servers::in_the_way(&own, &config);
+            wanted.server = servers.port.and_then(|server| server.process);
+            findings.extend(own.into_iter().map(|finding| with_command(finding, &config, servers)));
             let rights = config.scaling.as_ref().and_then(|at| rights::examine(at, STEP_TIME));
-            findings.extend(rights.map(|finding| with_command(finding, &config)));
+            findings.extend(rights.map(|finding| with_command(finding, &config, servers)));
             if !findings.iter().any(|found| found.what == "clock") {
                 let text = "no other machine was there to compare the clock with";
                 findings.push(Diagnosis::new(Verdict::Good, "clock", text, CLOCK));
@@ -81,27 +86,51 @@ pub(in crate::server) fn diagnose(
 const CHECK: &str = "ringverb check --all";
 const CLOCK: &str = "timedatectl";
 
+/// The servers that keep the configured one from starting.
+#[derive(Clone, Copy, Debug)]
+struct Servers {
+    port: Option<RunningServer>,
+    admin: Option<RunningServer>,
+}
+
+impl Servers {
+    /// Only where a start would find a place in use.
+    fn in_the_way(findings: &[Finding], config: &Config) -> Self {
+        let is_used = |what| {
+            findings.iter().any(|found| found.what == what && found.verdict != Verdict::Good)
+        };
+        let port = if is_used("port") { serving::at_port(config) } else { None };
+        let place = &config.admin.place;
+        let admin = if is_used("admin") { serving::at_admin(place, port) } else { None };
+        Self { port, admin }
+    }
+}
+
 /// A finding of a check, for a host on which the server may run already.
-fn with_command(finding: Finding, config: &Config) -> Diagnosis {
+fn with_command(finding: Finding, config: &Config, servers: Servers) -> Diagnosis {
     let Finding { verdict, what, text } = finding;
-    let address = SocketAddr::new(config.host, config.port);
-    let at = match what {
-        "port" => Some(address),
-        "admin" => match &config.admin.place {
-            AdminPlace::Tcp(address) => Some(*address),
-            _ => None,
-        },
-        _ => None,
-    };
-    if let Some(at) = at.filter(|_| verdict != Verdict::Good) {
-        let holder = port::live_holder(at).filter(port::Holder::is_server);
-        if let Some(holder) = holder {
-            let reason = format!("{at} is served by {}", holder.program_and_process());
-            return Diagnosis::new(Verdict::Good, what, reason, listeners(at));
+    let (server, at, command) = match what {
+        "port" => {
+            let address = SocketAddr::new(config.host, config.port);
+            (servers.port, address.to_string(), listeners(address))
         }
+        "admin" => {
+            let place = &config.admin.place;
+            let command = match place {
+                AdminPlace::Tcp(address) => listeners(*address),
+                AdminPlace::Unix(path) => format!("ls -l {}", path.display()),
+                AdminPlace::Off => "ls -l /run".to_owned(),
+            };
+            (servers.admin, place.to_string(), command)
+        }
+        _ => (None, String::new(), String::new()),
+    };
+    if let Some(server) = server {
+        let reason = format!("{at} is served by {server}");
+        return Diagnosis::new(Verdict::Good, what, reason, command);
     }
     let command = match what {
-        "port" | "admin" => at.map_or_else(|| "ls -l /run".to_owned(), listeners),
+        "port" | "admin" => command,
         "tls" => certificate(config),
         "kernel" => "sysctl kernel.io_uring_disabled".to_owned(),
         "locked" => "ulimit -Hl".to_owned(),

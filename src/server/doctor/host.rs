@@ -4,14 +4,13 @@
 //! Reads files below a folder that is /proc, or a copy of it in tests. It changes nothing. The wanted settings are
 //! those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is missing sets no limit.
 //!
-//! Limit: the processes of `doctor/processes.rs`. Input: files and the wanted number of connections. Output: findings
-//! with their remedies.
+//! Limit: one finding for each limit. Input: files, the wanted number of connections, and the process that serves the
+//! port already, if there is one. Output: findings with their remedies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Diagnosis, Verdict};
-use super::processes::{PROGRAM, ids};
 use crate::limits::DESCRIPTORS_MAX;
 
 /// The settings that a host for many connections should have.
@@ -37,6 +36,8 @@ pub(in crate::server) struct HostNeeds {
     /// The limit of the resident set.
     pub(in crate::server) memory_max: Option<u64>,
     pub(in crate::server) has_tls: bool,
+    /// The process that serves the port already.
+    pub(in crate::server) server: Option<u32>,
 }
 
 /// /proc, or a copy of it.
@@ -73,19 +74,12 @@ impl HostFiles {
         Some(kib << 10)
     }
 
-    /// The limit of descriptors of a server that runs, and its process.
-    fn running(&self) -> Option<(u32, u64)> {
-        let own = std::process::id();
-        ids(&self.root).filter(|id| *id != own).find_map(|id| {
-            let name = self.text(&format!("{id}/comm"))?;
-            if name.trim_end() != PROGRAM {
-                return None;
-            }
-            let limits = self.text(&format!("{id}/limits"))?;
-            let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-            let hard = line.split_ascii_whitespace().nth(1)?;
-            Some((id, if hard == "unlimited" { DESCRIPTORS_MAX } else { hard.parse().ok()? }))
-        })
+    /// The limit of descriptors of a process.
+    fn descriptors_of(&self, process: u32) -> Option<u64> {
+        let limits = self.text(&format!("{process}/limits"))?;
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+        let hard = line.split_ascii_whitespace().nth(1)?;
+        if hard == "unlimited" { Some(DESCRIPTORS_MAX) } else { hard.parse().ok() }
     }
 }
 
@@ -107,8 +101,9 @@ pub(in crate::server) fn examine(files: &HostFiles, wanted: HostNeeds) -> Vec<Di
 /// Each worker has a descriptor table of its own. The kernel spreads connections evenly, but not exactly, so the tables
 /// should have room for 1/8 more.
 fn descriptors(files: &HostFiles, wanted: HostNeeds) -> Diagnosis {
-    let HostNeeds { connections, workers, .. } = wanted;
-    let (whose, limit) = match files.running() {
+    let HostNeeds { connections, workers, server, .. } = wanted;
+    let running = server.and_then(|process| Some((process, files.descriptors_of(process)?)));
+    let (whose, limit) = match running {
         Some((process, limit)) => (format!("the running server, process {process},"), limit),
         None => ("a server that is started from here".to_owned(), wanted.descriptors),
     };

@@ -13,6 +13,7 @@ pub(super) mod port;
 mod processes;
 mod redis;
 mod rights;
+mod serving;
 
 pub(super) use diagnosis::diagnose;
 

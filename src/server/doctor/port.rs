@@ -1,5 +1,6 @@
 //! The port of a start: whether it is free, and which process uses it otherwise.
 //!
+//! A server of this user answers at the take-over socket of its address, whatever its program is called. For others,
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only, and so those of a server, which no other process may trace
 //! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named.
@@ -16,8 +17,10 @@ use super::finding::{Finding, Verdict};
 use super::processes::{PROGRAM, ids};
 use crate::server::port;
 use crate::server::probe::StartError;
+use crate::server::takeover::rendezvous::Places;
 use crate::server::takeover::replacement::is_orphan;
 use crate::text::shown;
+use crate::worker::transfer::peer_credentials;
 
 pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
     let finding = |verdict, text: String| Finding::new(verdict, "port", text);
@@ -37,7 +40,7 @@ pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
     let Some(socket) = listening_at(address) else {
         return finding(Verdict::Problem, format!("{address} is in use; `ss -ltnp` shows by whom"));
     };
-    match holder(&socket) {
+    match holder(&socket, address) {
         Some(holder) if i32::try_from(holder.process).is_ok_and(is_orphan) => finding(
             Verdict::Warning,
             format!(
@@ -106,17 +109,30 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
 pub(in crate::server) struct Holder {
     process: u32,
     program: String,
+    is_server: bool,
 }
 
 impl Holder {
+    /// By the name of its program.
     pub(in crate::server) fn of(process: u32) -> Self {
         let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        Self { process, program: program.trim_end().to_owned() }
+        let program = program.trim_end().to_owned();
+        let is_server = program == PROGRAM;
+        Self { process, program, is_server }
+    }
+
+    /// A process that has answered as a server does. Its program may have any name.
+    pub(in crate::server) fn of_server(process: u32) -> Self {
+        Self { is_server: true, ..Self::of(process) }
     }
 
     /// Whether it is a server of this kind.
     pub(in crate::server) fn is_server(&self) -> bool {
-        self.program == PROGRAM
+        self.is_server
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.process
     }
 
     /// Program and process, for a sentence.
@@ -124,16 +140,16 @@ impl Holder {
         format!("{}, process {}", shown(&self.program), self.process)
     }
 
-    /// Its process, if it runs this program.
+    /// Its process, if it is a server of this kind.
     pub(in crate::server) fn server(&self) -> Option<Pid> {
-        let process = i32::try_from(self.process).ok().filter(|_| self.program == PROGRAM);
+        let process = i32::try_from(self.process).ok().filter(|_| self.is_server);
         process.and_then(Pid::from_raw)
     }
 
     /// Why a start fails. `takeover`: a start with `--takeover` would not.
     pub(in crate::server) fn sentence(&self, address: SocketAddr, takeover: bool) -> String {
-        let Self { process, program } = self;
-        if program != PROGRAM {
+        let Self { process, program, is_server } = self;
+        if !is_server {
             let program = shown(program);
             return format!(
                 "{address} is in use by {program}, process {process}: stop it, or choose another port with --port"
@@ -148,10 +164,35 @@ impl Holder {
 
 /// The process that listens in the way of this address, if this user may see it.
 pub(in crate::server) fn live_holder(address: SocketAddr) -> Option<Holder> {
-    holder(&listening_at(address)?)
+    holder(&listening_at(address)?, address)
 }
 
-fn holder(socket: &ListeningSocket) -> Option<Holder> {
+/// Whether a process of this host listens in the way of this address.
+pub(super) fn is_listened_at(address: SocketAddr) -> bool {
+    listening_at(address).is_some()
+}
+
+/// The server of this user that offers a take-over of this address. It is connected to and sent nothing, as by a start.
+fn server_at_rendezvous(address: SocketAddr) -> Option<Holder> {
+    let stream = Places::new().find(address).ok()??;
+    // The id is 0 for a process of another PID namespace.
+    let process = u32::try_from(peer_credentials(&stream).ok()?.process).ok()?;
+    (process > 0).then(|| Holder::of_server(process))
+}
+
+fn holder(socket: &ListeningSocket, address: SocketAddr) -> Option<Holder> {
+    let listening = || process_with(socket).or_else(|| only_hidden_server(socket.user));
+    server_at_rendezvous(address).or_else(|| listening().map(Holder::of))
+}
+
+/// The server that certainly serves this address: it answers at the take-over socket, or is seen to have the port.
+pub(super) fn certain_server(address: SocketAddr) -> Option<Holder> {
+    let socket = listening_at(address)?;
+    let seen = || process_with(&socket).map(Holder::of).filter(Holder::is_server);
+    server_at_rendezvous(address).or_else(seen)
+}
+
+fn process_with(socket: &ListeningSocket) -> Option<u32> {
     let link = format!("socket:[{}]", socket.inode);
     let holds = |process: &u32| {
         let descriptors = fs::read_dir(format!("/proc/{process}/fd"));
@@ -160,9 +201,7 @@ fn holder(socket: &ListeningSocket) -> Option<Holder> {
             fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == link.as_str())
         })
     };
-    let process =
-        ids(Path::new("/proc")).find(holds).or_else(|| only_hidden_server(socket.user))?;
-    Some(Holder::of(process))
+    ids(Path::new("/proc")).find(holds)
 }
 
 /// The server of this user whose descriptors the kernel hides. `None` also if there are several: which of them has the

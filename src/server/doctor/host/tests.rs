@@ -63,6 +63,7 @@ const WANTED_HERE: HostNeeds = HostNeeds {
     descriptors: 1_048_576,
     memory_max: None,
     has_tls: false,
+    server: None,
 };
 
 #[test]
@@ -123,21 +124,29 @@ fn a_host_without_a_firewall_and_without_files_is_no_panic() {
 #[test]
 fn descriptors_of_the_running_server_count_and_otherwise_those_of_this_process() {
     let proc = Proc::ready("descriptors");
-    let found = |descriptors: u64| {
-        let wanted = HostNeeds { descriptors, ..WANTED_HERE };
+    let found_beside = |descriptors: u64, server: Option<u32>| {
+        let wanted = HostNeeds { descriptors, server, ..WANTED_HERE };
         let found = proc.examine(wanted).into_iter().next().unwrap();
         (found.verdict, found.connections, found.reason)
     };
+    let found = |descriptors: u64| found_beside(descriptors, None);
     assert_eq!(found(20_000).1, Some(4 * (20_000 - 64)));
     assert_eq!(found(20_000).0, Verdict::Problem);
     assert_eq!(found(26_000).0, Verdict::Warning);
     assert_eq!(found(40_000).0, Verdict::Good);
-    proc.set("4242/comm", "ringverb\n");
     let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  4096  files\n";
     proc.set("4242/limits", limits);
-    let (verdict, connections, reason) = found(1_048_576);
+    let (verdict, connections, reason) = found_beside(1_048_576, Some(4242));
     assert_eq!((verdict, connections), (Verdict::Problem, Some(4 * (4_096 - 64))));
     assert!(reason.contains("process 4242"), "{reason}");
+    // Another server of the host is not the one at the port.
+    for server in [None, Some(4243)] {
+        let (verdict, _, reason) = found_beside(1_048_576, server);
+        assert!(
+            verdict == Verdict::Good && reason.starts_with("a server that is started from here"),
+            "{reason}"
+        );
+    }
 }
 
 #[test]
