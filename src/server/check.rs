@@ -13,6 +13,7 @@ use crate::config::{Merged, Values};
 
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
+const CYAN: &str = "\x1b[36m";
 const RED: &str = "\x1b[31m";
 const GRAY: &str = "\x1b[90m";
 const PLAIN: &str = "\x1b[0m";
@@ -55,6 +56,7 @@ pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
     for Finding { verdict, what, text: sentence } in findings {
         let (word, paint) = match verdict {
             Verdict::Good => ("ok", GREEN),
+            Verdict::Note => ("note", CYAN),
             Verdict::Warning => ("warning", YELLOW),
             Verdict::Problem => ("problem", RED),
         };
@@ -152,11 +154,16 @@ mod tests {
     fn findings_are_one_line_each() {
         let finding =
             |verdict, text: &str| Finding { verdict, what: "port", text: text.to_owned() };
-        let findings = [finding(Verdict::Good, "free"), finding(Verdict::Problem, "taken")];
+        let findings = [
+            finding(Verdict::Good, "free"),
+            finding(Verdict::Note, "hidden"),
+            finding(Verdict::Problem, "taken"),
+        ];
         let text = render_findings(&findings, Style::default());
+        let lines: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(
-            text,
-            "\nA start on this machine:\n  ok       port     free\n  problem  port     taken\n"
+            lines,
+            ["  ok       port     free", "  note     port     hidden", "  problem  port     taken"]
         );
         let text = render_findings(&findings, Style { color: true, all: false });
         assert!(text.contains("\x1b[31mproblem \x1b[0m"), "{text}");

@@ -242,7 +242,7 @@ fn run_doctor(merged: &Merged, arguments: &DoctorArguments) -> ExitCode {
     let text = if arguments.json { report.json() } else { report.text(color) };
     output::log_text(&text);
     match report.verdict() {
-        Verdict::Good => ExitCode::SUCCESS,
+        Verdict::Good | Verdict::Note => ExitCode::SUCCESS,
         Verdict::Warning => ExitCode::from(1),
         Verdict::Problem => ExitCode::from(2),
     }

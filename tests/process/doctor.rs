@@ -29,7 +29,7 @@ fn the_exit_status_is_the_worst_verdict_and_each_finding_has_reason_and_command(
     let findings = report["findings"].as_array().expect("a list");
     assert!(findings.len() > 8, "{report}");
     let rank = |verdict: &Value| match verdict.as_str() {
-        Some("good") => 0,
+        Some("good" | "note") => 0,
         Some("warning") => 1,
         Some("problem") => 2,
         _ => panic!("{verdict}"),

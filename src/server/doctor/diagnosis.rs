@@ -163,9 +163,10 @@ fn certificate(config: &Config) -> String {
 }
 
 impl DoctorReport {
-    /// The worst.
+    /// The worst. A note is no fault.
     pub(in crate::server) fn verdict(&self) -> Verdict {
-        self.findings.iter().map(|found| found.verdict).max().unwrap_or(Verdict::Good)
+        let verdicts = self.findings.iter().map(|found| found.verdict);
+        verdicts.filter(|verdict| *verdict != Verdict::Note).max().unwrap_or(Verdict::Good)
     }
 
     /// How many connections this host allows, and what limits them.
@@ -180,6 +181,7 @@ impl DoctorReport {
         for Diagnosis { verdict, what, reason, command, .. } in &self.findings {
             let (word, paint) = match verdict {
                 Verdict::Good => ("ok", "\x1b[32m"),
+                Verdict::Note => ("note", "\x1b[36m"),
                 Verdict::Warning => ("warning", "\x1b[33m"),
                 Verdict::Problem => ("problem", "\x1b[31m"),
             };
@@ -260,6 +262,7 @@ impl DoctorReport {
 fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Good => "good",
+        Verdict::Note => "note",
         Verdict::Warning => "warning",
         Verdict::Problem => "problem",
     }
@@ -280,6 +283,10 @@ mod tests {
     #[test]
     fn the_worst_finding_is_the_verdict_and_the_smallest_limit_counts() {
         assert_eq!(report(&[]).verdict(), Verdict::Good);
+        let noted = report(&[Verdict::Good, Verdict::Note]);
+        assert_eq!(noted.verdict(), Verdict::Good);
+        assert!(noted.text(false).contains("\nnote     a: it"), "{}", noted.text(false));
+        assert!(noted.json().contains("\"verdict\":\"note\""), "{}", noted.json());
         let report = report(&[Verdict::Problem, Verdict::Good, Verdict::Warning]);
         assert_eq!((report.verdict(), report.limit()), (Verdict::Problem, Some((7, "a"))));
         let text = report.text(false);

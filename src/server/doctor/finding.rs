@@ -14,6 +14,8 @@ pub(super) const STEP_TIME: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::server) enum Verdict {
     Good,
+    /// It could not be examined, which is no fault.
+    Note,
     Warning,
     Problem,
 }

@@ -178,7 +178,7 @@ fn memory_limit(wanted: HostNeeds) -> Option<Diagnosis> {
 /// be higher than the wanted one.
 fn sysctl(verdict: Verdict, key: &str, wanted: &str) -> String {
     match verdict {
-        Verdict::Good => format!("sysctl {key}"),
+        Verdict::Good | Verdict::Note => format!("sysctl {key}"),
         Verdict::Warning | Verdict::Problem => format!("sudo sysctl -w {key}='{wanted}'"),
     }
 }

@@ -187,6 +187,7 @@ fn check_sh_judges_the_same_settings_in_the_same_way() {
                 Verdict::Good => "pass",
                 Verdict::Warning => "note",
                 Verdict::Problem => "FAIL",
+                Verdict::Note => panic!("a setting can be read: {line}"),
             };
             assert_eq!(own, verdict, "{line}");
             compared += 1;
