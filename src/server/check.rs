@@ -9,6 +9,7 @@ use std::fmt::Write;
 use super::doctor::{Finding, Verdict};
 use crate::config::Config;
 use crate::config::options::{OptionId, OptionSpec, Scope, of_scope};
+use crate::config::validate::development_refusal;
 use crate::config::{Merged, Values};
 
 const GREEN: &str = "\x1b[32m";
@@ -31,9 +32,11 @@ pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> 
     report.text.push_str("[server]\n");
     report.scope(Scope::Server, &merged.server, config.map(|config| config.path.as_str()));
     if merged.apps.is_empty() {
-        report.text.push_str(
-            "\n[[apps]]  # development mode: id, key and secret are generated at each start\n",
-        );
+        let why = match development_refusal(&merged.server) {
+            None => "development mode: id, key and secret are generated at each start",
+            Some(_) => "no app is configured: id, key and secret are missing",
+        };
+        report.text.push_str(&format!("\n[[apps]]  # {why}\n"));
         report.app(&merged.development);
     }
     for app in &merged.apps {
@@ -148,6 +151,19 @@ mod tests {
         assert!(!text.contains('\x1b'));
         let text = render(&merged, None, Style { color: true, all: false });
         assert!(text.contains("\x1b[90m# environment: REVERB_SERVER_PORT\x1b[0m"), "{text}");
+    }
+
+    #[test]
+    fn development_mode_is_named_unless_it_is_forbidden() {
+        for (value, is_allowed) in [(None, true), (Some("true"), true), (Some("false"), false)] {
+            let environment =
+                value.map(|value| ("RINGVERB_DEVELOPMENT".to_owned(), value.to_owned()));
+            let environment = environment.into_iter().collect();
+            let merged = merge(&Sources { environment, ..Sources::default() });
+            let text = render(&merged, None, Style::default());
+            assert_eq!(text.contains("development mode"), is_allowed, "{value:?}: {text}");
+            assert_ne!(text.contains("no app is configured"), is_allowed, "{value:?}: {text}");
+        }
     }
 
     #[test]
