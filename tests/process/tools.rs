@@ -121,6 +121,17 @@ fn health_warns_of_a_mistake_that_does_not_concern_the_connection_and_asks_the_s
 }
 
 #[test]
+fn access_that_is_taken_back_is_not_claimed_to_have_been_there() {
+    let server = Server::start();
+    for arguments in
+        [&["disconnect", "--user", "7"][..], &["unsubscribe", "news", "--socket-id", "1.2"]]
+    {
+        let printed = result(&server, arguments);
+        assert!(printed.contains("if there are any: the server has accepted"), "{printed}");
+    }
+}
+
+#[test]
 fn a_person_reads_lines() {
     let server = Server::start();
     let listener = listen(&server, &["news", "private-a", "--count", "3"]);

@@ -8,6 +8,10 @@ use super::outcome::{CommandFailure, escaped_text, print, quoted};
 use super::peer::ServerPeer;
 use crate::server::cli::{DisconnectArguments, UnsubscribeArguments, WhoseArguments};
 
+/// What the answer of the server leaves open.
+const UNCOUNTED: &str =
+    "if there are any: the server has accepted the request, and its answer has no number";
+
 pub(super) fn disconnect(
     peer: &ServerPeer,
     arguments: &DisconnectArguments,
@@ -19,8 +23,8 @@ pub(super) fn disconnect(
     };
     let whose = ask(peer, &arguments.whose, how, "{}")?;
     print(&match arguments.reconnect {
-        true => format!("{whose}: asked to connect again\n"),
-        false => format!("{whose}: closed\n"),
+        true => format!("{whose}: clients are asked to connect again, {UNCOUNTED}\n"),
+        false => format!("{whose}: connections are closed, {UNCOUNTED}\n"),
     })
 }
 
@@ -30,7 +34,8 @@ pub(super) fn unsubscribe(
 ) -> Result<(), CommandFailure> {
     let body = format!("{{\"channel\":{}}}", quoted(&arguments.channel));
     let whose = ask(peer, &arguments.whose, "unsubscribe", &body)?;
-    print(&format!("{whose}: no longer subscribed to {}\n", escaped_text(&arguments.channel)))
+    let channel = escaped_text(&arguments.channel);
+    print(&format!("{whose}: subscriptions to {channel} are ended, {UNCOUNTED}\n"))
 }
 
 /// Sends the request. Returns whom it was about.
