@@ -16,6 +16,7 @@ use super::admin::{self, AdminResponse};
 use super::http::percent_encoded;
 use super::outcome::{CommandFailure, escaped_text, print, print_to_stderr};
 use crate::config::Config;
+use crate::config::admin::{Admin, AdminPlace};
 use crate::config::options::{OptionKind, Scope, boolean, of_scope};
 use crate::server::cli::AppCommand;
 use crate::server::doctor::port::live_holder;
@@ -91,6 +92,9 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
             config.admin.place
         )));
     };
+    if let Some(sentence) = missing_access(&config.admin, answer.status) {
+        return Err(CommandFailure::Server(sentence));
+    }
     let body = body_of_success(answer)?;
     match command {
         AppCommand::List => print(&table(&body["apps"])),
@@ -107,6 +111,29 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
         AppCommand::Enable { id } => print(&format!("app {} enabled\n", escaped_text(id))),
         AppCommand::Disable { id } => print(&format!("app {} disabled\n", escaped_text(id))),
         AppCommand::Remove { id } => print(&format!("app {} removed\n", escaped_text(id))),
+    }
+}
+
+/// Why the listener does not let this command in, and what to change. Its own text is for the console's page.
+fn missing_access(admin: &Admin, status: u16) -> Option<String> {
+    const WHERE: &str = "RINGVERB_ADMIN_TOKEN in .env, or admin_token in ringverb.toml";
+    let place = &admin.place;
+    match (status, &admin.token, place) {
+        (401, None, _) => Some(format!(
+            "the admin listener at {place} needs a token, and none is configured here: set the one of the server \
+             ({WHERE})"
+        )),
+        (401, Some(_), _) => Some(format!(
+            "the admin listener at {place} has another token than the one that is configured here: set the one of the \
+             server ({WHERE})"
+        )),
+        (403, None, AdminPlace::Tcp(address)) if address.ip().is_loopback() => Some(format!(
+            "the admin listener at {place} does not show or change apps without a token, because every user of its host \
+             can connect to it: set a token of 16 characters or more ({WHERE}) and run `ringverb reload`; or use a socket \
+             file (RINGVERB_ADMIN=unix:/path in .env, or admin = \"unix:/path\" in ringverb.toml) and restart the server. \
+             To add or change apps, set RINGVERB_APPS_FILE or apps_file, too"
+        )),
+        _ => None,
     }
 }
 
@@ -295,6 +322,26 @@ mod tests {
             assert_eq!(object(options, input), None, "{options:?}");
         }
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_listener_that_refuses_access_has_a_remedy_for_the_command() {
+        let place = |text: &str| AdminPlace::parse(text).unwrap();
+        let token = || Some(crate::app::Secret::new("0123456789abcdef"));
+        for (at, token, status, parts) in [
+            ("127.0.0.1:9601", None, 401, &["none is configured here", "admin_token"][..]),
+            ("127.0.0.1:9601", token(), 401, &["has another token", "ringverb.toml"]),
+            ("127.0.0.1:9601", None, 403, &[".env", "admin = \"unix:/path\"", "apps_file"]),
+            ("unix:/a", None, 403, &[]),
+            ("127.0.0.1:9601", None, 409, &[]),
+        ] {
+            let found =
+                missing_access(&Admin { place: place(at), is_explicit: true, token }, status);
+            assert_eq!(found.is_some(), !parts.is_empty(), "{at} {status}");
+            let text = found.unwrap_or_default();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+            assert!(!text.contains("0123456789abcdef") && !text.contains("here, or use"), "{text}");
+        }
     }
 
     #[test]
