@@ -6,17 +6,18 @@
 //! Limit: `TIMEOUT` of `outcome.rs`.
 
 use super::http;
-use super::outcome::{CommandFailure, escaped_text, print};
+use super::outcome::{CommandFailure, is_page, one_line, print};
 use super::peer::ServerPeer;
 
 pub(super) fn run(peer: &ServerPeer) -> Result<(), CommandFailure> {
     let answer = http::send(peer, "GET", "/up", "")?;
     if answer.status != 200 {
+        let question = if is_page(&answer.body) { ": does ringverb listen there?" } else { "" };
         return Err(CommandFailure::Server(format!(
-            "{}/up answers {}: {}",
+            "{}/up answers {}: {}{question}",
             peer.url(),
             answer.status,
-            escaped_text(answer.body.trim())
+            one_line(&answer.body)
         )));
     }
     print(&format!("{} is up\n", peer.url()))

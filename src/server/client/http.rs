@@ -5,7 +5,7 @@
 //! answer.
 
 use super::connection::ServerConnection;
-use super::outcome::{CommandFailure, escaped_text};
+use super::outcome::{CommandFailure, escaped_text, is_page, one_line};
 use super::peer::ServerPeer;
 use crate::pusher::json::{self, Validator};
 use crate::pusher::signature;
@@ -151,11 +151,7 @@ impl HttpAnswer {
             return Err(CommandFailure::Server(format!(
                 "{} answers 200, but with {}: does ringverb listen there?",
                 peer.url(),
-                if self.body.is_empty() {
-                    "nothing".to_owned()
-                } else {
-                    escaped_text(self.body.trim())
-                }
+                if self.body.is_empty() { "nothing".to_owned() } else { one_line(&self.body) }
             )));
         }
         Ok(self.body)
@@ -163,6 +159,14 @@ impl HttpAnswer {
 
     /// The answer of the server, and what to do about it.
     fn refusal(&self, peer: &ServerPeer) -> CommandFailure {
+        if is_page(&self.body) {
+            return CommandFailure::Server(format!(
+                "{} answers {} with a page: {}: does ringverb listen there?",
+                peer.url(),
+                self.status,
+                one_line(&self.body)
+            ));
+        }
         let reason = if self.status == 422 { validation(&self.body) } else { None };
         let reason = reason.unwrap_or_else(|| escaped_text(self.body.trim()));
         let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
@@ -274,6 +278,15 @@ mod tests {
             (503, "", ["no reason given", "503"]),
             (200, "<html>", ["<html>", "does ringverb listen there?"]),
             (200, "", ["with nothing", "200"]),
+            (
+                404,
+                "<!DOCTYPE html>\n<html>\n  <title>Not Found</title>",
+                [
+                    "404 with a page: <!DOCTYPE html> <html> <title>Not Found</title>",
+                    "does ringverb listen there?",
+                ],
+            ),
+            (502, &*format!("<html>{}", "x\n".repeat(999)), ["x …: does ringverb", "502"]),
         ] {
             let sentence = sentence(status, body);
             assert!(parts.iter().all(|part| sentence.contains(part)), "{sentence}");

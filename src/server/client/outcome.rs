@@ -55,6 +55,21 @@ pub(super) fn escaped_text(text: &str) -> String {
     out
 }
 
+/// Whether a body is a page, which no ringverb answers.
+pub(super) fn is_page(body: &str) -> bool {
+    body.trim_start().starts_with('<')
+}
+
+/// The beginning of a body in one line, for a sentence about a server that may be another program.
+pub(super) fn one_line(body: &str) -> String {
+    const SHOWN_MAX: usize = 100;
+    // No more words than characters that are shown.
+    let words: Vec<&str> = body.split_whitespace().take(SHOWN_MAX).collect();
+    let mut out = String::new();
+    visible(&words.join(" "), SHOWN_MAX, &mut out);
+    out
+}
+
 pub(super) fn quoted(text: &str) -> String {
     let mut out = Vec::new();
     json::write_string(text, &mut out);
