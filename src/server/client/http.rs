@@ -286,7 +286,7 @@ mod tests {
                     "does ringverb listen there?",
                 ],
             ),
-            (502, &*format!("<html>{}", "x\n".repeat(999)), ["x x…: does ringverb", "502"]),
+            (502, &*format!("<html>{}", "x\n".repeat(999)), ["x …: does ringverb", "502"]),
         ] {
             let sentence = sentence(status, body);
             assert!(parts.iter().all(|part| sentence.contains(part)), "{sentence}");
