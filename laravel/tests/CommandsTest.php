@@ -179,6 +179,52 @@ final class CommandsTest extends TestCase
         self::assertStringContainsString("Process {$pid} runs the new program", $output);
     }
 
+    public function test_of_two_starts_at_the_same_time_one_fails_and_the_claim_of_the_other_stays(): void
+    {
+        $this->configure(TestApplication::config());
+        $files = new ServerFiles($this->folder . '/storage');
+        $file = $files->configuration('127.0.0.1', $this->port);
+        // The first start, which this process plays, is about to claim the address.
+        $lock = $files->lock($file);
+        $log = ['file', $this->folder . '/log', 'w'];
+        $this->process = proc_open(
+            $this->command('reverb:start', '--host=127.0.0.1', "--port={$this->port}"),
+            [['file', '/dev/null', 'r'], $log, $log],
+            $pipes,
+            null,
+            self::environment(),
+        );
+        $pid = proc_get_status($this->process)['pid'];
+        $waits = static fn(): bool => preg_match(
+            "/-> FLOCK\\s+ADVISORY\\s+WRITE\\s+{$pid} /",
+            (string) file_get_contents('/proc/locks'),
+        ) === 1;
+        $deadline = microtime(true) + 30;
+        while (!$waits()) {
+            self::assertStringNotContainsString('  address  ', $this->log(), 'the second start did not wait');
+            self::assertLessThan($deadline, microtime(true), $this->log());
+            usleep(10_000);
+        }
+        $processes = new ProcessTable();
+        $own = (int) getmypid();
+        $server = new RunningServer($own, (string) $processes->identity($own), $file, null);
+        $files->claim($file, $server, $processes->processIdsOf());
+        unset($lock);
+        $code = proc_close($this->process);
+        $this->process = null;
+        self::assertSame(1, $code, $this->log());
+        self::assertStringContainsString("Process {$own} is the server of this application", $this->log());
+        self::assertSame($own, $files->running($processes)[0]->pid);
+    }
+
+    public function test_the_lock_of_a_start_ends_before_its_process_becomes_the_server(): void
+    {
+        $this->configure(TestApplication::config());
+        $this->start();
+        $path = "{$this->folder}/storage/servers/127.0.0.1-{$this->port}.lock";
+        self::assertTrue(flock(fopen($path, 'r'), LOCK_EX | LOCK_NB), 'a restart would wait for ever');
+    }
+
     public function test_php_without_the_functions_of_processes_says_which_one_is_missing(): void
     {
         $this->configure(TestApplication::config());

@@ -74,6 +74,20 @@ final class ServerFilesTest extends TestCase
         self::assertSame([], $this->files->running($processes));
     }
 
+    public function test_the_claim_of_an_ended_process_stays_during_a_start_which_replaces_it(): void
+    {
+        $processes = new ProcessTable();
+        $path = $this->files->configuration('127.0.0.1', 1);
+        $claim = dirname($path) . '/127.0.0.1-1.pid';
+        $this->files->claim($path, new RunningServer(1, 'ended', $path, null), $processes->processIdsOf());
+        $lock = $this->files->lock($path);
+        self::assertSame([], $this->files->running($processes));
+        self::assertFileExists($claim);
+        unset($lock);
+        self::assertSame([], $this->files->running($processes));
+        self::assertFileDoesNotExist($claim);
+    }
+
     public function test_a_server_of_another_container_with_the_same_folder_is_neither_ours_nor_forgotten(): void
     {
         $processes = new ProcessTable();

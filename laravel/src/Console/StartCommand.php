@@ -34,26 +34,21 @@ final class StartCommand extends Command
         ProcessTable $processes,
         ProgramLauncher $launcher,
     ): int {
+        $isClaimed = false;
         try {
             $program = $binary->path();
             $text = $configuration->json();
             $port = $this->option('port') ?? (string) $configuration->port();
             $file = $files->configuration($this->option('host') ?? $configuration->host(), (int) $port);
-            foreach ($files->running($processes) as $server) {
-                // Its claim must stay, or reverb:restart would not find it.
-                if ($server->configuration === $file) {
-                    $this->error(
-                        "Process {$server->pid} is the server of this application at this address already: " .
-                            'php artisan reverb:restart gives it the new program and configuration.',
-                    );
-
-                    return self::FAILURE;
-                }
-            }
-            $files->write($file, $text);
-            $isClaimed = true;
             $environmentFile = $this->environmentFile();
-            $this->claim($files, $processes, $file, $environmentFile);
+            $this->refuseSecond($files, $processes, $file);
+            // Two starts at the same time would both find no server. The lock ends before the process becomes the
+            // server. The claim names this process from then on, so a later start finds it.
+            $lock = $files->lock($file);
+            $this->refuseSecond($files, $processes, $file);
+            $files->write($file, $text);
+            $isClaimed = $this->claim($files, $processes, $file, $environmentFile);
+            unset($lock);
             $this->closeConnections();
             $launcher->replaceProcess(
                 $program,
@@ -62,7 +57,8 @@ final class StartCommand extends Command
             );
         } catch (BinaryException | ConfigurationException | RuntimeException $exception) {
             $this->error($exception->getMessage());
-            if (isset($file, $isClaimed)) {
+            // The claim of another process stays.
+            if ($isClaimed) {
                 $files->release($file);
             }
 
@@ -86,17 +82,37 @@ final class StartCommand extends Command
         return $environment;
     }
 
-    private function claim(ServerFiles $files, ProcessTable $processes, string $file, ?string $environmentFile): void
+    /**
+     * The claim of a living server must stay, or reverb:restart would not find it.
+     *
+     * @throws RuntimeException
+     */
+    private function refuseSecond(ServerFiles $files, ProcessTable $processes, string $file): void
+    {
+        foreach ($files->running($processes) as $server) {
+            if ($server->configuration === $file) {
+                throw new RuntimeException(
+                    "Process {$server->pid} is the server of this application at this address already: " .
+                        'php artisan reverb:restart gives it the new program and configuration.',
+                );
+            }
+        }
+    }
+
+    /** @return bool whether there is a claim now */
+    private function claim(ServerFiles $files, ProcessTable $processes, string $file, ?string $environmentFile): bool
     {
         $pid = (int) getmypid();
         $identity = $processes->identity($pid);
         if ($identity === null) {
             $this->warn('/proc is not readable, so reverb:restart will not find this server: send SIGUSR2 to it.');
 
-            return;
+            return false;
         }
         $server = new RunningServer($pid, $identity, $file, $environmentFile);
         $files->claim($file, $server, $processes->processIdsOf());
+
+        return true;
     }
 
     /** @return list<string> */

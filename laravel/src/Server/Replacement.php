@@ -25,7 +25,15 @@ class Replacement
                 $server->pid;
         }
         // A process that starts has no handler yet, and the signal would end it.
-        if (!$this->wait(fn(): ?bool => $this->processes->catches($server->pid, self::SIGUSR2) ?: null)) {
+        $isReady = $this->wait(fn(): ?bool => match (true) {
+            // The lock of this command would delay the supervisor's start of the next one.
+            $this->processes->identity($server->pid) !== $server->identity => false,
+            default => $this->processes->catches($server->pid, self::SIGUSR2) ?: null,
+        });
+        if ($isReady === false) {
+            return "process {$server->pid} has ended: see its log";
+        }
+        if ($isReady === null) {
             return "process {$server->pid} does not handle SIGUSR2: is it still starting?";
         }
         $before = $this->stage($server->pid);

@@ -5,13 +5,19 @@ declare(strict_types=1);
 namespace Ringverb\Laravel\Server;
 
 /**
- * One command at a time restarts a server. The file keeps when the command began whose configuration the server has: a
- * command reads its configuration at its start, so after a wait it may have an older one.
+ * One command at a time starts or restarts a server. The file keeps when the restart began whose configuration the
+ * server has: a command reads its configuration at its start, so after a wait it may have an older one.
  */
 final class RestartLock
 {
     /** @param  resource  $file  locked; the lock ends with this object */
     public function __construct(private $file) {}
+
+    /** PHP lets programs that it starts inherit the file. Closing it here would leave the lock to them. */
+    public function __destruct()
+    {
+        flock($this->file, LOCK_UN);
+    }
 
     /** Whether the server has the configuration of a command that began after this time. */
     public function hasNewerThan(float $began): bool

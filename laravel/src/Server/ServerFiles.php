@@ -39,7 +39,7 @@ final class ServerFiles
     }
 
     /**
-     * Waits until no other command restarts this server.
+     * Waits until no other command starts or restarts this server.
      *
      * @throws RuntimeException
      */
@@ -101,7 +101,7 @@ final class ServerFiles
                 continue;
             }
             if ($processes->identity($claim['pid']) !== $claim['identity']) {
-                @unlink($file);
+                $this->removeEnded($file, $claim);
 
                 continue;
             }
@@ -115,6 +115,19 @@ final class ServerFiles
         }
 
         return $servers;
+    }
+
+    /**
+     * A start may replace the claim of an ended process at this moment. It has the lock, and then its claim stays.
+     *
+     * @param array<string, mixed> $ended
+     */
+    private function removeEnded(string $file, array $ended): void
+    {
+        $lock = @fopen(preg_replace('/\.pid$/', '', $file) . '.lock', 'c+');
+        if ($lock !== false && flock($lock, LOCK_EX | LOCK_NB) && self::readClaim($file) === $ended) {
+            @unlink($file);
+        }
     }
 
     /** The servers that other hosts or containers with this folder have claimed. @return list<string> addresses */
@@ -160,18 +173,26 @@ final class ServerFiles
             if (!str_ends_with($name, '.pid')) {
                 continue;
             }
-            $claim = json_decode((string) @file_get_contents("{$folder}/{$name}"), true);
-            if (
-                is_array($claim) &&
-                is_int($claim['pid'] ?? null) &&
-                is_string($claim['identity'] ?? null) &&
-                is_string($claim['configuration'] ?? null)
-            ) {
+            $claim = self::readClaim("{$folder}/{$name}");
+            if ($claim !== null) {
                 $claims["{$folder}/{$name}"] = $claim;
             }
         }
 
         return $claims;
+    }
+
+    /** @return array<string, mixed>|null */
+    private static function readClaim(string $file): ?array
+    {
+        $claim = json_decode((string) @file_get_contents($file), true);
+        $isClaim =
+            is_array($claim) &&
+            is_int($claim['pid'] ?? null) &&
+            is_string($claim['identity'] ?? null) &&
+            is_string($claim['configuration'] ?? null);
+
+        return $isClaim ? $claim : null;
     }
 
     /** @param array<string, mixed> $claim */
