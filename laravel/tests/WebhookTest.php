@@ -181,12 +181,13 @@ final class WebhookTest extends TestCase
         self::assertSame(204, $this->post($body)[0]);
         // The server sends it again after 503. If it were 204, an event whose listener fails later would be lost.
         self::assertSame(503, $during[0]);
-        self::assertStringContainsString('is being handled', $during[1]);
+        self::assertStringContainsString('are being handled', $during[1]);
         self::assertSame(204, $this->post($body)[0]);
         self::assertCount(1, $this->received);
         // A process that ends within a listener neither answers nor throws.
         $lost = self::body([['name' => 'channel_occupied', 'channel' => 'b']]);
-        self::assertTrue($this->verifier->verify('app-key', hash_hmac('sha256', $lost, 'app-secret'), $lost)->isFirst);
+        $signature = hash_hmac('sha256', $lost, 'app-secret');
+        self::assertCount(1, $this->verifier->verify('app-key', $signature, $lost)->events);
         self::assertSame(503, $this->post($lost)[0]);
         Carbon::setTestNow(Carbon::now()->addSeconds(61));
         try {
@@ -197,6 +198,95 @@ final class WebhookTest extends TestCase
         } finally {
             Carbon::setTestNow();
         }
+    }
+
+    /** @return list<array<string, mixed>> client events "NAME@CHANNEL" */
+    private static function clientEvents(string ...$names): array
+    {
+        return array_map(static function (string $name): array {
+            [$event, $channel] = explode('@', $name);
+
+            return ['name' => 'client_event', 'channel' => $channel, 'event' => $event, 'data' => '', 'socket_id' => '1.2'];
+        }, $names);
+    }
+
+    /** @return list<string> what the listeners received since the last call */
+    private function received(): array
+    {
+        $names = array_map(
+            static fn(WebhookEvent $event): string => "{$event->event}@{$event->channel}",
+            $this->received,
+        );
+        $this->received = [];
+
+        return $names;
+    }
+
+    public function test_a_retry_in_parts_of_a_handled_request_is_not_dispatched_again(): void
+    {
+        // Channels are split, then the events of one channel. Equal events of one request are each dispatched.
+        $all = ['1@a', '1@b', '2@a', '1@c', '1@a', '1@d'];
+        self::assertSame(204, $this->post(self::body(self::clientEvents(...$all)))[0]);
+        self::assertSame($all, $this->received());
+        foreach ([['1@a', '1@b', '2@a', '1@a'], ['1@c', '1@d'], ['1@b'], ['1@a', '2@a'], ['1@a'], ['2@a']] as $part) {
+            self::assertSame(204, $this->post(self::body(self::clientEvents(...$part)))[0]);
+            self::assertSame([], $this->received());
+        }
+        self::assertSame(204, $this->post(self::body(self::clientEvents('1@b'), 1))[0]);
+        self::assertSame(['1@b'], $this->received(), 'the same event at another time');
+    }
+
+    public function test_later_events_that_join_a_retry_are_dispatched_and_handled_ones_are_not(): void
+    {
+        $this->post(self::body(self::clientEvents('1@a', '1@b')));
+        self::assertSame(['1@a', '1@b'], $this->received());
+        $this->post(self::body(self::clientEvents('1@a', '1@b', '2@a')));
+        self::assertSame(['2@a'], $this->received());
+        $this->post(self::body(self::clientEvents('1@a', '2@a', '1@a', '3@a')));
+        self::assertSame(['1@a', '3@a'], $this->received());
+    }
+
+    public function test_an_event_that_is_equal_to_a_handled_one_among_others_is_not_lost(): void
+    {
+        // The halves of 1, 2, 1, 3 after refusals.
+        $this->post(self::body(self::clientEvents('1@a', '2@a')));
+        $this->post(self::body(self::clientEvents('1@a', '3@a')));
+        self::assertSame(['1@a', '2@a', '1@a', '3@a'], $this->received());
+    }
+
+    public function test_a_part_waits_for_the_request_that_is_being_handled(): void
+    {
+        $all = self::body(self::clientEvents('1@a', '1@b'));
+        $part = self::body(self::clientEvents('1@b'));
+        $during = null;
+        $this->events->listen(ClientEventReceived::class, function () use (&$during, $part): void {
+            $during ??= $this->post($part);
+        });
+        self::assertSame(204, $this->post($all)[0]);
+        self::assertSame(503, $during[0]);
+        self::assertSame(204, $this->post($part)[0]);
+        self::assertSame(['1@a', '1@b'], $this->received());
+    }
+
+    public function test_the_parts_of_a_request_whose_listener_failed_are_handled(): void
+    {
+        $fails = true;
+        $this->events->listen(ClientEventReceived::class, static function () use (&$fails): void {
+            if ($fails) {
+                throw new RuntimeException('the listener failed');
+            }
+        });
+        try {
+            $this->post(self::body(self::clientEvents('1@a', '1@b')));
+            self::fail('the exception was swallowed');
+        } catch (RuntimeException) {
+            $this->received = [];
+        }
+        $fails = false;
+        foreach (['1@b', '1@a', '1@b'] as $part) {
+            self::assertSame(204, $this->post(self::body(self::clientEvents($part)))[0]);
+        }
+        self::assertSame(['1@b', '1@a'], $this->received());
     }
 
     public function test_requests_in_another_order_are_each_handled_once(): void

@@ -28,9 +28,6 @@ final class WebhookController
         } catch (WebhookException $exception) {
             return new Response($exception->getMessage() . "\n", $exception->status, ['Content-Type' => 'text/plain']);
         }
-        if (!$webhook->isFirst) {
-            return new Response('', 204);
-        }
         try {
             foreach ($webhook->events as $event) {
                 $events->dispatch($event);

@@ -14,28 +14,24 @@ use Ringverb\Laravel\Exceptions\WebhookException;
 
 /**
  * Checks a webhook: the key names an app, the signature covers the bytes of the body, the time is within the window,
- * and the same request was not handled within it. The cache remembers which requests were handled, and which are being
- * handled: a PHP process that ends within a listener must not make the retry of the server look like a repetition.
+ * and which of its events were not handled within it.
  */
 final class WebhookVerifier
 {
     /** Bytes of a request. The server sends far less. */
     private const BODY_MAX = 16 * 1024 * 1024;
 
-    /** Seconds. The server retries for 300 s, so a retry after this time is handled. */
-    private const HANDLING = 60;
-
-    private const BEGUN = 'begun';
-
-    private const HANDLED = 'handled';
+    private readonly HandledEvents $handled;
 
     /** @param Closure(): float $now seconds since 1970 */
     public function __construct(
         private readonly Configuration $configuration,
-        private readonly Repository $cache,
+        Repository $cache,
         private readonly int $windowSeconds,
         private readonly Closure $now,
-    ) {}
+    ) {
+        $this->handled = new HandledEvents($cache, $windowSeconds);
+    }
 
     /** @throws WebhookException */
     public function verify(string $key, string $signature, string $body): Webhook
@@ -74,34 +70,34 @@ final class WebhookVerifier
             'U.v',
             sprintf('%d.%03d', intdiv($decoded['time_ms'], 1000), $decoded['time_ms'] % 1000),
         );
+        $sent = array_map(static fn(mixed $event): array => (array) $event, array_values($decoded['events']));
         $events = [];
         try {
-            foreach ($decoded['events'] as $event) {
-                $events[] = WebhookEvent::parse((array) $event, $app['app_id'], $createdAt);
+            foreach ($sent as $event) {
+                $events[] = WebhookEvent::parse($event, $app['app_id'], $createdAt);
             }
         } catch (InvalidArgumentException $exception) {
             throw new WebhookException(400, "The body is no webhook: {$exception->getMessage()}.");
         }
-        $cacheKey = $this->cacheKey($signature);
-        $isFirst = (bool) $this->cache->add($cacheKey, self::BEGUN, self::HANDLING);
-        if (!$isFirst && $this->cache->get($cacheKey) !== self::HANDLED) {
-            throw new WebhookException(503, 'The same request is being handled: its outcome is not known yet.');
+        $positions = $this->handled->begin($signature, (string) $app['app_id'], $decoded['time_ms'], $sent);
+        if ($positions === null) {
+            throw new WebhookException(503, 'Events of this request are being handled: their outcome is not known yet.');
         }
+        $toHandle = array_map(static fn(int $position): WebhookEvent => $events[$position], $positions);
 
-        return new Webhook($events, $signature, $isFirst);
+        return new Webhook($toHandle, $signature);
     }
 
-    /** The listeners have run. A repetition of the request is answered without them. */
+    /** The listeners have run. A repetition of the events is answered without them. */
     public function complete(Webhook $webhook): void
     {
-        // Twice the window: a clock that is behind makes a request valid for that long.
-        $this->cache->put($this->cacheKey($webhook->signature), self::HANDLED, 2 * $this->windowSeconds);
+        $this->handled->complete($webhook->signature);
     }
 
-    /** Lets the server send the same request again. */
+    /** Lets the server send the same events again. */
     public function forget(Webhook $webhook): void
     {
-        $this->cache->forget($this->cacheKey($webhook->signature));
+        $this->handled->forget($webhook->signature);
     }
 
     /** @return array{app_id: string, key: string, secret: string, options: array<string, mixed>}|null */
@@ -115,10 +111,5 @@ final class WebhookVerifier
         }
 
         return null;
-    }
-
-    private function cacheKey(string $signature): string
-    {
-        return 'ringverb:webhook:' . $signature;
     }
 }
