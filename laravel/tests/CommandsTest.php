@@ -345,6 +345,40 @@ final class CommandsTest extends TestCase
         self::assertSame('', $restart(['--requested' => true]));
     }
 
+    public function test_a_start_of_another_program_fails_and_leaves_no_claim(): void
+    {
+        $this->configure(['ringverb' => ['binary' => '/bin/true']] + TestApplication::config());
+        [$code, $output] = Binary::run($this->command('reverb:start'), null, self::environment());
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString('/bin/true is not the program ringverb, or does not run here', $output);
+        self::assertSame([], glob($this->folder . '/storage/servers/*') ?: []);
+    }
+
+    public function test_a_restart_names_the_program_that_the_supervisor_starts_next(): void
+    {
+        $this->configure(TestApplication::config());
+        $this->start();
+        mkdir($this->folder . '/storage/bin');
+        $program = TestApplication::program();
+        foreach ([$this->folder . '/storage/bin/ringverb', $this->folder . '/configured'] as $copy) {
+            copy($program, $copy);
+            chmod($copy, 0755);
+        }
+        $restart = function (?string $binary): string {
+            $this->configure(['ringverb' => ['binary' => $binary]] + TestApplication::config());
+            [$code, $output] = $this->restart();
+            self::assertSame(0, $code, $output);
+
+            return preg_replace('/\s+/', ' ', $output);
+        };
+        // The one below storage is not it while RINGVERB_BINARY is set.
+        self::assertStringNotContainsString('It runs', $restart($program));
+        $next = "{$this->folder}/configured takes effect when the supervisor starts it again";
+        self::assertStringContainsString($next, $restart($this->folder . '/configured'));
+        $none = 'but the supervisor cannot start it again. RINGVERB_BINARY is /nowhere, which is no program';
+        self::assertStringContainsString($none, $restart('/nowhere'));
+    }
+
     public function test_a_restart_without_a_server_succeeds_and_says_so(): void
     {
         $this->configure(TestApplication::config());

@@ -204,6 +204,14 @@ final class ReleaseTest extends TestCase
         self::assertNotSame($state . '/bin/ringverb', $binary->find());
         copy(TestApplication::program(), $state . '/bin/ringverb');
         self::assertSame($state . '/bin/ringverb', $binary->path());
+        // The configured program is the one that reverb:start runs, and no other takes its place.
+        self::assertSame(TestApplication::program(), (new Binary(TestApplication::program(), $state))->find());
+        $script = $this->folder . '/script';
+        file_put_contents($script, "#!/bin/sh\n");
+        chmod($script, 0755);
+        foreach ([$script, $this->folder, '/nowhere/ringverb'] as $other) {
+            self::assertNull((new Binary($other, $state))->find(), $other);
+        }
         $this->expectExceptionMessage('RINGVERB_BINARY is /nowhere/ringverb');
         (new Binary('/nowhere/ringverb', $state))->path();
     }

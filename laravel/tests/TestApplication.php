@@ -45,7 +45,8 @@ final class TestApplication extends Container
         $this->instance(BroadcastFactory::class, new BroadcastManager($this));
         $state = $folder . '/storage';
         $this->instance(Configuration::class, new Configuration($this, $repository));
-        $this->instance(Binary::class, new Binary(self::program(), $state));
+        $binary = $config['ringverb']['binary'] ?? self::program();
+        $this->instance(Binary::class, new Binary($binary, $state));
         $this->instance(ServerFiles::class, new ServerFiles($state));
         $this->instance(ProcessTable::class, $processes = new ProcessTable());
         $this->instance(Replacement::class, new Replacement($processes));

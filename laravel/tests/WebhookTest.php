@@ -206,7 +206,7 @@ final class WebhookTest extends TestCase
         return array_map(static function (string $name): array {
             [$event, $channel] = explode('@', $name);
 
-            return ['name' => 'client_event', 'channel' => $channel, 'event' => $event, 'data' => '', 'socket_id' => '1.2'];
+            return compact('channel', 'event') + ['name' => 'client_event', 'data' => '', 'socket_id' => '1.2'];
         }, $names);
     }
 

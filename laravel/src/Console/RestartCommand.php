@@ -7,6 +7,7 @@ namespace Ringverb\Laravel\Console;
 use Illuminate\Console\Command;
 use Illuminate\Contracts\Cache\Factory as CacheFactory;
 use Ringverb\Laravel\Configuration;
+use Ringverb\Laravel\Exceptions\BinaryException;
 use Ringverb\Laravel\Exceptions\ConfigurationException;
 use Ringverb\Laravel\Server\Binary;
 use Ringverb\Laravel\Server\ProcessTable;
@@ -137,9 +138,13 @@ final class RestartCommand extends Command
             return false;
         }
         $this->info("Process {$server->pid} runs the new program and configuration. Its connections were kept.");
-        $found = $binary->find();
-        if ($found !== null && realpath($found) !== realpath($program)) {
-            $this->warn("It runs {$program}; {$found} takes effect when the supervisor starts it again.");
+        try {
+            $next = $binary->path();
+            if (realpath($next) !== realpath($program)) {
+                $this->warn("It runs {$program}; {$next} takes effect when the supervisor starts it again.");
+            }
+        } catch (BinaryException $exception) {
+            $this->warn("It runs {$program}, but the supervisor cannot start it again. {$exception->getMessage()}");
         }
 
         return true;

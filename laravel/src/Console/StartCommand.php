@@ -37,6 +37,7 @@ final class StartCommand extends Command
         $isClaimed = false;
         try {
             $program = $binary->path();
+            $binary->refuseOther($program);
             $text = $configuration->json();
             $port = $this->option('port') ?? (string) $configuration->port();
             $file = $files->configuration($this->option('host') ?? $configuration->host(), (int) $port);

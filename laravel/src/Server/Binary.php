@@ -21,33 +21,28 @@ final class Binary
     /** @throws BinaryException */
     public function path(): string
     {
-        if ($this->configured !== null && $this->configured !== '') {
-            if (!is_file($this->configured) || !is_executable($this->configured)) {
-                throw new BinaryException(
-                    "RINGVERB_BINARY is {$this->configured}, which is no program: correct it, or leave it empty.",
-                );
-            }
-
-            return $this->configured;
-        }
-
         return $this->find() ??
             throw new BinaryException(
-                "The program ringverb is neither at {$this->installed()} nor in the PATH: " .
-                    'run php artisan ringverb:install, or set RINGVERB_BINARY.',
+                $this->isConfigured()
+                    ? "RINGVERB_BINARY is {$this->configured}, which is no program: correct it, or leave it empty."
+                    : "The program ringverb is neither at {$this->installed()} nor in the PATH: " .
+                        'run php artisan ringverb:install, or set RINGVERB_BINARY.',
             );
     }
 
+    /** The program that reverb:start runs. */
     public function find(): ?string
     {
+        if ($this->isConfigured()) {
+            return self::isProgram((string) $this->configured) ? $this->configured : null;
+        }
         $folders = array_filter(explode(PATH_SEPARATOR, (string) getenv('PATH')));
         $candidates = [
             $this->installed(),
             ...array_map(static fn(string $folder): string => $folder . '/ringverb', $folders),
         ];
         foreach ($candidates as $path) {
-            // vendor/bin/ringverb is this package's own script, which would find itself.
-            if (is_file($path) && is_executable($path) && $this->isProgram($path)) {
+            if (self::isProgram($path)) {
                 return $path;
             }
         }
@@ -61,6 +56,18 @@ final class Binary
         [$code, $output] = self::run([$path, '--version']);
 
         return $code === 0 && preg_match('/^ringverb (\S+)/', $output, $match) === 1 ? $match[1] : null;
+    }
+
+    /** @throws BinaryException if this is another program, or one for another machine */
+    public function refuseOther(string $path): void
+    {
+        // Without proc_open only the start itself shows it.
+        if (function_exists('proc_open') && $this->version($path) === null) {
+            throw new BinaryException(
+                "{$path} is not the program ringverb, or does not run here: {$path} --version shows which. Correct " .
+                    'RINGVERB_BINARY, or run php artisan ringverb:install.',
+            );
+        }
     }
 
     /**
@@ -90,8 +97,16 @@ final class Binary
         return [proc_close($process), $output];
     }
 
-    private function isProgram(string $path): bool
+    private function isConfigured(): bool
     {
-        return file_get_contents($path, false, null, 0, 4) === "\x7fELF";
+        return $this->configured !== null && $this->configured !== '';
+    }
+
+    /** vendor/bin/ringverb is this package's own script, which would find itself. */
+    private static function isProgram(string $path): bool
+    {
+        return is_file($path) &&
+            is_executable($path) &&
+            @file_get_contents($path, false, null, 0, 4) === "\x7fELF";
     }
 }

@@ -79,7 +79,7 @@ final class WebhookVerifier
         } catch (InvalidArgumentException $exception) {
             throw new WebhookException(400, "The body is no webhook: {$exception->getMessage()}.");
         }
-        $positions = $this->handled->begin($signature, (string) $app['app_id'], $decoded['time_ms'], $sent);
+        $positions = $this->handled->begin($signature, $app['app_id'], $decoded['time_ms'], $sent);
         if ($positions === null) {
             throw new WebhookException(503, 'Events of this request are being handled: their outcome is not known yet.');
         }
