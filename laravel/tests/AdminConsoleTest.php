@@ -54,7 +54,7 @@ final class AdminConsoleTest extends TestCase
         self::assertStringContainsString('href="/ringverb/console.css"', (string) $page->getContent());
         self::assertStringContainsString('src="/ringverb/console.js"', (string) $page->getContent());
         self::assertStringContainsString("default-src 'none'", (string) $page->headers->get('Content-Security-Policy'));
-        $files = ['console.css' => 'text/css', 'console.js' => 'javascript', 'views.js' => 'javascript'];
+        $files = ['console.css' => 'text/css', 'console.js' => 'javascript', 'overview.js' => 'javascript'];
         foreach ($files as $file => $type) {
             $answer = $this->ask('GET', $file);
             self::assertSame(200, $answer->getStatusCode());

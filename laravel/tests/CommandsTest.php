@@ -339,6 +339,12 @@ final class CommandsTest extends TestCase
         $cache->forever('laravel:reverb:restart', 2_000);
         self::assertSame($done, $restart(['--requested' => true]));
         self::assertSame('', $restart(['--requested' => true]));
+        // cache:clear is no request, and the next one is followed.
+        $cache->forget('laravel:reverb:restart');
+        self::assertSame('', $restart(['--requested' => true]));
+        self::assertSame('', $restart(['--requested' => true]));
+        $cache->forever('laravel:reverb:restart', 3_000);
+        self::assertSame($done, $restart(['--requested' => true]));
         // A host does not follow its own request.
         self::assertStringStartsWith($done, $restart([]));
         self::assertGreaterThan(2_000, $cache->get('laravel:reverb:restart'));
@@ -385,6 +391,42 @@ final class CommandsTest extends TestCase
         [$code, $output] = $this->restart();
         self::assertSame(0, $code, $output);
         self::assertStringContainsString('No server of this application runs on this host.', $output);
+    }
+
+    public function test_the_first_request_after_a_host_has_looked_is_followed(): void
+    {
+        $application = new TestApplication(TestApplication::config(), $this->folder);
+        $restart = static function () use ($application): string {
+            $command = new RestartCommand();
+            $command->setLaravel($application);
+            $output = new BufferedOutput();
+            self::assertSame(0, $command->run(new ArrayInput(['--requested' => true]), $output));
+
+            return trim($output->fetch());
+        };
+        self::assertSame('', $restart());
+        $application->make(CacheFactory::class)->store()->forever('laravel:reverb:restart', 1_000);
+        self::assertSame('No server of this application runs on this host.', $restart());
+    }
+
+    public function test_fifos_in_the_state_folder_do_not_stop_a_command(): void
+    {
+        $this->configure(TestApplication::config());
+        $folder = $this->folder . '/storage/servers';
+        mkdir($folder, 0700, true);
+        foreach (['x.pid', 'restart-request'] as $name) {
+            posix_mkfifo("{$folder}/{$name}", 0600);
+        }
+        foreach ([[], ['--requested']] as $options) {
+            $command = ['timeout', '20', ...$this->command('reverb:restart', ...$options)];
+            [$code, $output] = Binary::run($command, null, self::environment());
+            self::assertSame(0, $code, $output);
+        }
+        posix_mkfifo("{$folder}/127.0.0.1-{$this->port}.lock", 0600);
+        $start = $this->command('reverb:start', '--host=127.0.0.1', "--port={$this->port}");
+        [$code, $output] = Binary::run(['timeout', '20', ...$start], null, self::environment());
+        self::assertSame(1, $code, $output);
+        self::assertStringContainsString('Cannot lock', $output);
     }
 
     public function test_a_start_without_an_app_fails_and_leaves_no_claim(): void

@@ -205,11 +205,14 @@ final class RestartCommand extends Command
         return true;
     }
 
-    /** The first call on a host only remembers what there is. */
+    /** The first call on a host only remembers what there is. A cache that was cleared requests nothing. */
     private function isRequested(ServerFiles $files): bool
     {
         $request = (string) $this->laravel->make(CacheFactory::class)->store()->get(self::SIGNAL_OF_REVERB, '');
         $last = $files->lastRequest();
+        if ($request === '' && $last !== null) {
+            return false;
+        }
         if ($request !== $last) {
             $files->rememberRequest($request);
         }

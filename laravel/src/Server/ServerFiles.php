@@ -46,8 +46,10 @@ final class ServerFiles
     public function lock(string $configuration): RestartLock
     {
         $path = preg_replace('/\.json$/', '', $configuration) . '.lock';
+        // A FIFO would wait for a writer.
+        $isOther = file_exists($path) && !is_file($path);
         // A command of another user may have left the file; who can read it can lock it.
-        $file = @fopen($path, 'c+') ?: @fopen($path, 'r');
+        $file = $isOther ? false : (@fopen($path, 'c+') ?: @fopen($path, 'r'));
         if ($file === false || !flock($file, LOCK_EX)) {
             throw new RuntimeException(
                 "Cannot lock {$path}: run this command as the user of the server, or delete the file if another user " .
@@ -124,7 +126,8 @@ final class ServerFiles
      */
     private function removeEnded(string $file, array $ended): void
     {
-        $lock = @fopen(preg_replace('/\.pid$/', '', $file) . '.lock', 'c+');
+        $path = preg_replace('/\.pid$/', '', $file) . '.lock';
+        $lock = file_exists($path) && !is_file($path) ? false : @fopen($path, 'c+');
         if ($lock !== false && flock($lock, LOCK_EX | LOCK_NB) && self::readClaim($file) === $ended) {
             @unlink($file);
         }
@@ -146,9 +149,7 @@ final class ServerFiles
     /** The request of `reverb:restart` that this host has followed last; null if it has not looked yet. */
     public function lastRequest(): ?string
     {
-        $text = @file_get_contents($this->state . '/servers/restart-request');
-
-        return $text === false ? null : $text;
+        return self::read($this->state . '/servers/restart-request');
     }
 
     public function rememberRequest(string $request): void
@@ -185,7 +186,7 @@ final class ServerFiles
     /** @return array<string, mixed>|null */
     private static function readClaim(string $file): ?array
     {
-        $claim = json_decode((string) @file_get_contents($file), true);
+        $claim = json_decode((string) self::read($file), true);
         $isClaim =
             is_array($claim) &&
             is_int($claim['pid'] ?? null) &&
@@ -193,6 +194,14 @@ final class ServerFiles
             is_string($claim['configuration'] ?? null);
 
         return $isClaim ? $claim : null;
+    }
+
+    /** A FIFO would wait for a writer. */
+    private static function read(string $file): ?string
+    {
+        $text = is_file($file) ? @file_get_contents($file) : false;
+
+        return $text === false ? null : $text;
     }
 
     /** @param array<string, mixed> $claim */

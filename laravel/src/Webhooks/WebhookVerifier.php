@@ -81,7 +81,10 @@ final class WebhookVerifier
         }
         $positions = $this->handled->begin($signature, $app['app_id'], $decoded['time_ms'], $sent);
         if ($positions === null) {
-            throw new WebhookException(503, 'Events of this request are being handled: their outcome is not known yet.');
+            throw new WebhookException(
+                503,
+                'Events of this request are being handled: their outcome is not known yet.',
+            );
         }
         $toHandle = array_map(static fn(int $position): WebhookEvent => $events[$position], $positions);
 
