@@ -59,14 +59,15 @@ fn read(mut paths: Vec<PathBuf>) -> Vec<Source> {
     paths.into_iter().map(source).collect()
 }
 
-/// Calls `see` for each file below a folder but those that packages and interpreters put there.
+/// Calls `see` for each file below a folder but those that packages and interpreters put there, and hidden ones.
 pub(crate) fn visit(folder: &Path, see: &mut dyn FnMut(&Path)) {
-    const MADE: &[&str] = &["node_modules", "vendor", "target", "__pycache__", ".phpunit.cache"];
+    const MADE: &[&str] = &["node_modules", "vendor", "target", "__pycache__"];
     for entry in
         fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
     {
         let path = entry.expect("a folder entry").path();
-        if MADE.iter().any(|name| path.ends_with(name)) || path.is_symlink() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if MADE.contains(&&*name) || name.starts_with('.') || path.is_symlink() {
             continue;
         }
         if path.is_dir() {
