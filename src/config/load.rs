@@ -14,7 +14,7 @@ use super::laravel::LaravelConfig;
 use super::merge::apps_file_path;
 use super::options::OptionId as Id;
 use super::reverb_php::ReverbPhp;
-use super::sources::{FileReader, Files, Sources, Unreadable};
+use super::sources::{ConfigurationFiles, FileReader, Files, Sources, Unreadable};
 use super::values::is_null;
 use super::{dotenv, toml_file};
 
@@ -28,21 +28,14 @@ pub struct FileMistake {
 
 impl Sources {
     /// Reads the files and the process environment. A file that was named must be there; a default one need not.
-    /// `laravel_env` is artisan's `--env`. `of_host` is the file of the host's service (`SERVICE_FILE`), which counts
-    /// where nothing else names a configuration.
     ///
     /// # Errors
     /// One sentence per mistake in a file.
     pub fn read_sources(
         flags: HashMap<Id, String>,
-        toml_file: Option<&Path>,
-        env_file: Option<&Path>,
-        laravel_env: Option<&str>,
-        of_host: Option<&Path>,
-        reader: FileReader,
+        files: ConfigurationFiles<'_>,
     ) -> Result<Self, Vec<String>> {
-        let (sources, mistakes) =
-            Self::read_readable(flags, toml_file, env_file, laravel_env, of_host, reader);
+        let (sources, mistakes) = Self::read_readable(flags, files);
         match mistakes.is_empty() {
             true => Ok(sources),
             false => Err(mistakes.into_iter().map(|mistake| mistake.sentence).collect()),
@@ -53,11 +46,7 @@ impl Sources {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn read_readable(
         flags: HashMap<Id, String>,
-        toml_file: Option<&Path>,
-        env_file: Option<&Path>,
-        laravel_env: Option<&str>,
-        of_host: Option<&Path>,
-        reader: FileReader,
+        ConfigurationFiles { toml_file, env_file, laravel_env, of_host, reader }: ConfigurationFiles<'_>,
     ) -> (Self, Vec<FileMistake>) {
         // Text that is no UTF-8 belongs to another program, or is a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
@@ -406,8 +395,12 @@ mod tests {
         std::fs::write(&other, "").unwrap();
         let gathered = |flags: &[(Id, &str)], named: Option<&Path>, of_host: &Path| {
             let flags = flags.iter().map(|(id, value)| (*id, (*value).to_owned())).collect();
-            Sources::read_sources(flags, named, None, None, Some(of_host), FileReader::Server)
-                .unwrap()
+            {
+                let of_host = Some(of_host);
+                let files = ConfigurationFiles { toml_file: named, of_host, ..Default::default() };
+                Sources::read_sources(flags, files)
+            }
+            .unwrap()
         };
         let found = gathered(&[], None, &service);
         let name = service.display().to_string();

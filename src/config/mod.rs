@@ -39,7 +39,7 @@ use std::net::IpAddr;
 pub use laravel::LaravelConfig;
 pub use load::{FileMistake, SERVICE_FILE, is_read_once, read_apps_file};
 pub use merge::{Merged, merge};
-pub use sources::{FileReader, Files, Sources, Unreadable};
+pub use sources::{ConfigurationFiles, FileReader, Files, Sources, Unreadable};
 pub use values::{Sourced, Values};
 
 use crate::app::{App, Secret};

@@ -6,6 +6,7 @@
 //! Limit: none of its own; `load.rs` bounds what it reads.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::laravel::{LaravelConfig, is_read_by_php};
 use super::names;
@@ -37,6 +38,19 @@ pub struct Sources {
     /// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and where they are.
     pub local_certificate: Option<([String; 2], String)>,
     pub files: Files,
+}
+
+/// Which files are read, and for whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConfigurationFiles<'a> {
+    /// Those that the command line names.
+    pub toml_file: Option<&'a Path>,
+    pub env_file: Option<&'a Path>,
+    /// artisan's `--env`.
+    pub laravel_env: Option<&'a str>,
+    /// The file of the host's service (`SERVICE_FILE`), which counts where nothing else names a configuration.
+    pub of_host: Option<&'a Path>,
+    pub reader: FileReader,
 }
 
 /// Who reads the files, for the remedy of an error.

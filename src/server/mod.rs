@@ -48,7 +48,8 @@ use crate::config::validate::{
     CONNECTION_OPTIONS, DevelopmentApp, ReachableConfig, build_config, build_reachable_config,
 };
 use crate::config::{
-    Config, FileMistake, FileReader, LogFormat, Merged, SERVICE_FILE, Sources, merge,
+    Config, ConfigurationFiles, FileMistake, FileReader, LogFormat, Merged, SERVICE_FILE, Sources,
+    merge,
 };
 use crate::output;
 use crate::output::NoticeKind;
@@ -57,7 +58,10 @@ use crate::worker::kernel::Choice;
 use certificates::Certificates;
 use change::Origin;
 use check::Style;
-use cli::{Arguments, CheckArguments, ClientCommand, Command, DescribeCommand, DoctorArguments};
+use cli::{
+    Arguments, CheckArguments, ClientCommand, Command, DescribeCommand, DoctorArguments,
+    FileArguments,
+};
 use development::DevelopmentAccess;
 use doctor::Verdict;
 use ending::ServerEnd;
@@ -157,22 +161,22 @@ fn run(arguments: &Arguments) -> ExitCode {
 /// All values, from the command line, the environment and the files.
 fn read_configuration(arguments: &Arguments) -> Result<(Sources, Merged), Vec<String>> {
     let files = arguments.files();
-    let sources = Sources::read_sources(
-        arguments.flags(),
-        files.config.as_deref(),
-        files.env_file.as_deref(),
-        files.env.as_deref(),
-        Some(Path::new(SERVICE_FILE)),
-        file_reader(arguments),
-    );
+    let reader = if arguments.is_start() { FileReader::Server } else { FileReader::Command };
+    let sources = Sources::read_sources(arguments.flags(), configuration_files(&files, reader));
     sources.map(|sources| {
         let merged = merge(&sources);
         (sources, merged)
     })
 }
 
-fn file_reader(arguments: &Arguments) -> FileReader {
-    if arguments.is_start() { FileReader::Server } else { FileReader::Command }
+fn configuration_files(files: &FileArguments, reader: FileReader) -> ConfigurationFiles<'_> {
+    ConfigurationFiles {
+        toml_file: files.config.as_deref(),
+        env_file: files.env_file.as_deref(),
+        laravel_env: files.env.as_deref(),
+        of_host: Some(Path::new(SERVICE_FILE)),
+        reader,
+    }
 }
 
 /// What follows from a wrong configuration.
@@ -218,14 +222,8 @@ fn run_client(command: &ClientCommand, merged: &Merged) -> ExitCode {
 /// mistake in a file that the server has not read. What says how to connect must be right, unless there is a URL.
 fn run_health(command: &ClientCommand, has_url: bool, arguments: &Arguments) -> ExitCode {
     let files = arguments.files();
-    let (sources, mistakes) = Sources::read_readable(
-        arguments.flags(),
-        files.config.as_deref(),
-        files.env_file.as_deref(),
-        files.env.as_deref(),
-        Some(Path::new(SERVICE_FILE)),
-        FileReader::Command,
-    );
+    let files = configuration_files(&files, FileReader::Command);
+    let (sources, mistakes) = Sources::read_readable(arguments.flags(), files);
     let merged = merge(&sources);
     output::allow_color(merged.color);
     warn(&merged);

@@ -11,7 +11,8 @@ use super::apps_file;
 use crate::app::Apps;
 use crate::config::validate::{DevelopmentApp, build_config};
 use crate::config::{
-    Config, FileReader, SERVICE_FILE, Sources, is_read_once, merge, read_apps_file,
+    Config, ConfigurationFiles, FileReader, SERVICE_FILE, Sources, is_read_once, merge,
+    read_apps_file,
 };
 
 /// Where the configuration comes from, to read it again.
@@ -41,14 +42,14 @@ impl Origin {
         // The file of the service counts only if it did at the start: a file that vanishes for a moment must not put
         // another one in its place.
         let of_host = Some(Path::new(SERVICE_FILE)).filter(|_| self.sources.is_of_host);
-        let sources = Sources::read_sources(
-            self.sources.flags.clone(),
-            self.config.as_deref(),
-            self.env_file.as_deref(),
-            self.env.as_deref(),
+        let files = ConfigurationFiles {
+            toml_file: self.config.as_deref(),
+            env_file: self.env_file.as_deref(),
+            laravel_env: self.env.as_deref(),
             of_host,
-            FileReader::Server,
-        )?;
+            reader: FileReader::Server,
+        };
+        let sources = Sources::read_sources(self.sources.flags.clone(), files)?;
         apps_file::check_presence(self.sources.apps_file.as_ref(), &sources)?;
         Ok(sources)
     }
