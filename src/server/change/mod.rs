@@ -185,8 +185,12 @@ impl Changer {
     }
 
     fn reload(&mut self) -> ChangeOutcome {
-        let checked = self.origin.read_again();
-        let checked = checked.and_then(|sources| self.check_new_configuration(sources, None));
+        let read = self.origin.read_again();
+        self.reload_from(read)
+    }
+
+    fn reload_from(&mut self, read: Result<Sources, Vec<String>>) -> ChangeOutcome {
+        let checked = read.and_then(|sources| self.check_new_configuration(sources, None));
         match checked.and_then(|checked| self.apply(checked)) {
             Ok(mut applied) => {
                 applied.certificate_problems = self.unusable_certificates();
@@ -202,14 +206,15 @@ impl Changer {
         if self.origin.file_read_once().is_some() {
             return;
         }
-        let is_same = self.origin.read_again().is_ok_and(|sources| {
-            let Merged { server, apps, .. } = merge(&sources);
+        let read = self.origin.read_again();
+        let is_same = read.as_ref().is_ok_and(|sources| {
+            let Merged { server, apps, .. } = merge(sources);
             let same_apps = self.apps.iter().zip(&apps).all(|(before, now)| before.is_same(now));
             let is_same_server = self.server.differing_options(&server).is_empty();
             is_same_server && self.apps.len() == apps.len() && same_apps
         });
         if !is_same {
-            self.reload().log();
+            self.reload_from(read).log();
         }
     }
 
