@@ -111,14 +111,17 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        restore(&self.input, &self.modes_before);
+        restore(&self.input, &self.modes_before, None);
     }
 }
 
-fn restore(terminal: &File, modes: &Termios) {
-    // A terminal that is gone needs nothing. One whose reader has stopped takes no text, but its modes at once.
+/// Waits so long for room for the text; `None`: until the terminal takes it. A terminal that is gone needs nothing.
+fn restore(terminal: &File, modes: &Termios, patience: Option<&Timespec>) {
     tcsetattr(terminal, OptionalActions::Flush, modes).ok();
-    write(LEAVE).ok();
+    // Without the lock of standard output, which a write that waits for the terminal's reader may hold.
+    if poll(&mut [PollFd::new(&io::stdout(), PollFlags::OUT)], patience) == Ok(1) {
+        rustix::io::write(io::stdout(), LEAVE.as_bytes()).ok();
+    }
 }
 
 /// A signal ends the process, with the terminal as it was.
@@ -126,11 +129,7 @@ fn restore_at_signals(terminal: File, modes: Termios) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            tcsetattr(&terminal, OptionalActions::Flush, &modes).ok();
-            // Without the lock of standard output, which a write that waits for the terminal's reader may hold.
-            if poll(&mut [PollFd::new(&io::stdout(), PollFlags::OUT)], Some(&NO_WAIT)) == Ok(1) {
-                rustix::io::write(io::stdout(), LEAVE.as_bytes()).ok();
-            }
+            restore(&terminal, &modes, Some(&NO_WAIT));
             std::process::exit(if signal == SIGINT { 0 } else { 128 + signal });
         }
     })?;
