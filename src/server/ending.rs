@@ -70,19 +70,13 @@ impl Life {
         orders: Receiver<Order>,
         mut program: Program,
     ) -> Result<ServerEnd, StartError> {
-        let Self {
-            shared,
-            doorbells,
-            webhooks,
-            take_over_offer: offering,
-            admin,
-            shutdown_grace: grace,
-        } = self;
+        let Self { shared, doorbells, webhooks, take_over_offer, admin, shutdown_grace } = self;
         let asked_at = shared.clock.now();
         let is_taken_over = !matches!(end, End::Drain);
         admin.iter().for_each(|admin| admin.end_changes(is_taken_over));
         let given = matches!(end, End::Transferred(_));
-        let drained = given || drain(&shared, &doorbells, &orders, grace, end, &mut program);
+        let drained =
+            given || drain(&shared, &doorbells, &orders, shutdown_grace, end, &mut program);
         let apps = shared.current_configuration.get().apps.clone();
         let has_webhooks = apps.iter().any(|app| !app.webhooks.is_empty());
         if !given && (has_webhooks || shared.redis.is_some()) {
@@ -99,7 +93,7 @@ impl Life {
             }
         };
         let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
-        webhooks.finish(grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
+        webhooks.finish(shutdown_grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
         if !given {
             shared.phase.set_stopped();
             wake_all(&doorbells);
@@ -110,9 +104,9 @@ impl Life {
         if let Some(admin) = admin.filter(|_| matches!(end, End::Drain)) {
             admin.remove_file();
         }
-        match offering {
-            Some(offering) if matches!(end, End::Drain) => offering.withdraw(),
-            Some(offering) => offering.wait(),
+        match take_over_offer {
+            Some(offer) if matches!(end, End::Drain) => offer.withdraw(),
+            Some(offer) => offer.wait(),
             None => {}
         }
         if let Some(replacement) = replacement {

@@ -94,7 +94,7 @@ pub(super) fn serve(
     let copies = listeners.iter().map(|listener| listener.try_clone().map(OwnedFd::from));
     let copies = copies.collect::<io::Result<Vec<OwnedFd>>>().map_err(StartError::Start)?;
     let workers = config.workers;
-    let grace = Duration::from_secs(config.shutdown_grace_seconds.into());
+    let shutdown_grace = Duration::from_secs(config.shutdown_grace_seconds.into());
     let shared = Arc::new(share(config, io, clock, rendezvous)?);
     let (order_sender, orders) = mpsc::channel();
     let first = first_link(&shared);
@@ -127,7 +127,7 @@ pub(super) fn serve(
         transfers: shared.redis.is_none(),
         admin: admin.copy().map_err(StartError::Start)?,
     };
-    let offering =
+    let take_over_offer =
         offer_to_others(&control, offer, &shared.config, role, &places, order_sender.clone());
     let described = admin.describe(&shared.config.admin);
     let sources = ScrapeSources {
@@ -143,14 +143,7 @@ pub(super) fn serve(
     let smaller_rings = shared.smaller_rings();
     on_start(Started { address, admin: described, smaller_rings });
     let end = OrderLoop::new(&mut changer, &control, &orders, &mut program).run();
-    let life = Life {
-        shared,
-        doorbells,
-        webhooks,
-        take_over_offer: offering,
-        admin,
-        shutdown_grace: grace,
-    };
+    let life = Life { shared, doorbells, webhooks, take_over_offer, admin, shutdown_grace };
     life.end(&end, orders, program)
 }
 

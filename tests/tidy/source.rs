@@ -15,7 +15,7 @@ pub(crate) fn sources(folder: &str) -> &'static [Source] {
     let once = if folder == "src" { &SRC } else { &BENCH };
     once.get_or_init(|| {
         let mut paths = Vec::new();
-        collect(&root().join(folder), true, &mut paths);
+        collect(&root().join(folder), &mut paths);
         read(paths)
     })
 }
@@ -27,8 +27,9 @@ pub(crate) fn tests() -> &'static [Source] {
 }
 
 fn read_tests() -> Vec<Source> {
-    let mut paths = Vec::new();
-    collect(&root().join("tests"), false, &mut paths);
+    let files = fs::read_dir(root().join("tests")).expect("a folder").flatten();
+    let mut paths: Vec<PathBuf> =
+        files.map(|file| file.path()).filter(|path| is_rust(path)).collect();
     for folder in [
         "tests/autobahn",
         "tests/kernels",
@@ -42,7 +43,7 @@ fn read_tests() -> Vec<Source> {
     ] {
         let folder = root().join(folder);
         if folder.is_dir() {
-            collect(&folder, true, &mut paths);
+            collect(&folder, &mut paths);
         }
     }
     read(paths)
@@ -78,19 +79,12 @@ pub(crate) fn visit(folder: &Path, see: &mut dyn FnMut(&Path)) {
     }
 }
 
-fn collect(folder: &Path, deep: bool, paths: &mut Vec<PathBuf>) {
-    for entry in
-        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-    {
-        let path = entry.expect("a folder entry").path();
-        if path.is_dir() {
-            if deep {
-                collect(&path, deep, paths);
-            }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            paths.push(path);
-        }
-    }
+fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
+    visit(folder, &mut |path| paths.extend(is_rust(path).then(|| path.to_owned())));
+}
+
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs")
 }
 
 /// What a character of a literal or comment is replaced with; lines stay where they were.

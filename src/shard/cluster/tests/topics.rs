@@ -95,7 +95,7 @@ fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
     }
 }
 
-/// The cluster side drops it and subscribes to it anew. It has one place among the idle topics nevertheless.
+/// The cluster side drops the topic and subscribes to it anew. The list of idle topics then has one entry for it.
 #[test]
 fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
     let mut node = Node::with_app(App { subscription_count: true, ..sample() }, IDLE_SECONDS);
