@@ -22,7 +22,8 @@ const BACKLOG: i32 = 4096;
 /// How long a start waits for a port that is in use. The kernel closes the connections of a process that was killed
 /// before it frees the port: 36 µs each were measured, 0.5 s for 15,000.
 const PORT_WAIT_MS: u64 = 10_000;
-const PORT_WAIT_STEP: Duration = Duration::from_millis(20);
+/// Between two looks at a port.
+pub(super) const PORT_WAIT_STEP: Duration = Duration::from_millis(20);
 /// How long a start waits for a process that listens: it may be about to end.
 const HOLDER_WAIT_MS: u64 = 500;
 

@@ -2,22 +2,28 @@
 //! the workers meet, and takes over once its own workers run.
 //!
 //! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`). Does not
-//! move a connection: the workers of both processes do. Limits: those of `takeover/`.
+//! move a connection: the workers of both processes do. Limits: `OFFER_WAIT_MS` for the offer of a process that listens,
+//! and those of `takeover/`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::doctor::port::Holder;
-use super::listeners::{bind, share_port, wait_for_holder};
+use super::listeners::{PORT_WAIT_STEP, bind, share_port, wait_for_holder};
 use super::port::is_in_use;
 use super::probe::StartError;
 use super::takeover::rendezvous::Places;
 use super::takeover::replacement::Role;
 use super::takeover::{self, OldProcess, Running, ServesAppsError, transfer};
+use super::wait::sleep;
 use crate::mailbox::Doorbell;
 use crate::worker::Shared;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{FORMAT, Rendezvous};
+
+/// How long a take-over waits for the offer of a process that listens. A server listens before it offers, so a
+/// deployment that follows a start at once finds a port in use and no offer.
+const OFFER_WAIT_MS: u64 = 2_000;
 
 /// The listeners of the old process, if this one takes over, or new ones. `has_apps`: this process has a configured
 /// app.
@@ -31,7 +37,8 @@ pub(super) fn obtain_listeners(
 ) -> Result<(Option<OldProcess>, Vec<TcpListener>), StartError> {
     let addresses: Vec<SocketAddr> = [address].into_iter().chain(tls_address).collect();
     let found = if takes_over {
-        takeover::ask(&addresses, places, has_apps).map_err(start_error)?
+        wait_for_offer(address, || takeover::ask(&addresses, places, has_apps))
+            .map_err(start_error)?
     } else if is_in_use(address) {
         match takeover::ask_orphan(&addresses, places, has_apps).map_err(start_error)? {
             Running::Unknown => None,
@@ -69,6 +76,21 @@ pub(super) fn obtain_listeners(
         listeners.extend(bind(address, workers)?);
     }
     Ok((None, listeners))
+}
+
+/// Asks for the old process until it offers a take-over, for up to `OFFER_WAIT_MS` while a process listens there.
+fn wait_for_offer<T>(
+    address: SocketAddr,
+    mut ask: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<Option<T>> {
+    let clock = Clock::start();
+    loop {
+        let found = ask()?;
+        if found.is_some() || !is_in_use(address) || clock.now().0 >= OFFER_WAIT_MS {
+            return Ok(found);
+        }
+        sleep(PORT_WAIT_STEP);
+    }
 }
 
 fn start_error(error: io::Error) -> StartError {
@@ -123,4 +145,46 @@ pub(super) fn take_over(
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// A server offers its take-over a moment after it listens. A deployment in between was refused with "in use".
+    #[test]
+    fn a_process_that_listens_is_asked_until_it_offers_a_take_over() {
+        let (_listener, address) = listening();
+        let mut asked = 0;
+        let found = wait_for_offer(address, || {
+            asked += 1;
+            Ok((asked == 3).then_some("an offer"))
+        });
+        assert_eq!((found.unwrap(), asked), (Some("an offer"), 3));
+    }
+
+    #[test]
+    fn a_free_port_is_no_reason_to_wait_for_an_offer() {
+        let (listener, address) = listening();
+        drop(listener);
+        let mut asked = 0;
+        let found = wait_for_offer(address, || {
+            asked += 1;
+            Ok(None::<()>)
+        });
+        assert_eq!((found.unwrap(), asked), (None, 1));
+    }
+
+    #[test]
+    fn an_error_of_the_old_process_ends_the_wait() {
+        let (_listener, address) = listening();
+        let found = wait_for_offer(address, || Err::<Option<()>, _>(io::Error::other("refused")));
+        assert_eq!(found.unwrap_err().to_string(), "refused");
+    }
 }

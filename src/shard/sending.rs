@@ -34,17 +34,13 @@ impl Home {
         except: Option<SocketId>,
     ) -> bool {
         out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
-        let mut is_interested = false;
-        for core in self.interested_cores(channel).iter() {
-            if core == context.core() {
-                is_interested = true;
-            } else {
-                debug_assert!(core < context.settings.cores, "a core of this process");
-                let (channel, frame) = (channel.clone(), frame.clone());
-                out.mails.push((core, Mail::Deliver { channel, frame, except }));
-            }
+        let interested = self.interested_cores(channel);
+        for core in interested.iter().filter(|core| *core != context.core()) {
+            debug_assert!(core < context.settings.cores, "a core of this process");
+            let (channel, frame) = (channel.clone(), frame.clone());
+            out.mails.push((core, Mail::Deliver { channel, frame, except }));
         }
-        is_interested
+        interested.contains(context.core())
     }
 
     pub(super) fn interested_cores(&self, channel: &ChannelKey) -> CoreSet {
@@ -80,16 +76,9 @@ impl Shard {
     ) {
         debug_assert_eq!(self.context.keys.home(channel), self.context.core(), "the home");
         let Self { context, local, home, cluster, outbox } = self;
-        let cache_ttl_seconds = (cache && channel.kind.cached)
-            .then(|| context.app(channel.app()))
-            // What was under way when the app was removed is not remembered for it.
-            .filter(|app| !app.is_removed)
-            .map(|app| app.cache_ttl_seconds);
-        if let Some(seconds) = cache_ttl_seconds {
-            home.cache_event(context, channel, frame, seconds);
-        }
+        let cached_seconds = cache.then(|| home.cache_published(context, channel, frame)).flatten();
         if let Some(cluster) = cluster {
-            cluster.publish(outbox, channel, frame, except, cache_ttl_seconds);
+            cluster.publish(outbox, channel, frame, except, cached_seconds);
         }
         if home.distribute(context, outbox, channel, frame, except) {
             outbox.has_events = true;
@@ -115,7 +104,6 @@ impl Shard {
     pub fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
-        debug_assert!(!connection.dirty, "it is marked again with its next frame");
         (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 

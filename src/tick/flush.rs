@@ -69,6 +69,26 @@ struct AnswerItem {
     bytes: usize,
 }
 
+impl Item {
+    /// The bytes to send, from where they are.
+    fn bytes<'a>(&self, shard: &'a Shard, arena: &'a [u8]) -> Option<&'a [u8]> {
+        match self.source {
+            Source::Queue => shard.send_queue(self.key.slot)?.single_frame(),
+            Source::Arena(start) | Source::Sealed(start, _) => arena.get(start..start + self.bytes),
+        }
+    }
+}
+
+impl AnswerItem {
+    /// The bytes to send. `unsent`: what the session has that is not sealed.
+    fn bytes<'a>(&self, unsent: &'a [u8], arena: &'a [u8]) -> Option<&'a [u8]> {
+        match self.arena_start {
+            Some(start) => arena.get(start..start + self.bytes),
+            None => unsent.get(..self.bytes),
+        }
+    }
+}
+
 impl Sealed {
     /// Keeps what the kernel did not take, and reports to the shard what was sealed.
     fn settle<K: Kernel>(
@@ -94,43 +114,59 @@ impl Flush {
     /// Sends queued frames, for `FLUSHES_PER_TICK_MAX` connections at most. The remaining connections are first in the
     /// next tick, after the core has read and accepted. Answers of sessions fill the last batch.
     pub(super) fn flush_tick<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
-        self.dirty.append(&mut site.shard.outbox.dirty);
-        let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
-        let mut slice = std::mem::take(&mut self.batch_slots);
-        slice.extend(self.dirty.drain(..count));
-        // Sessions with more to send are added there again.
-        let keys = std::mem::take(&mut self.keys);
-        let mut answers = std::mem::replace(&mut reactor.sessions.answers, keys);
-        let mut batches = slice.chunks(limits::SENDS_PER_SUBMIT).peekable();
+        let slots = self.begin_batches(site.shard);
+        let answers = self.begin_answers(reactor);
+        let mut batches = slots.chunks(limits::SENDS_PER_SUBMIT).peekable();
         let mut left = answers.as_slice();
         while batches.peek().is_some() || !left.is_empty() {
             self.gather(batches.next().unwrap_or_default(), site.shard, reactor);
             if batches.peek().is_none() {
-                let room = limits::SENDS_PER_SUBMIT.saturating_sub(self.items.len());
-                let (now, later) = left.split_at(left.len().min(room));
-                self.gather_answers(now, reactor);
-                left = later;
+                left = self.gather_answers(left, reactor);
             }
             self.send(site.shard, reactor);
             self.settle(site.shard, reactor);
             self.settle_answers(site, reactor);
-            for key in self.unsealable.drain(..) {
-                reactor.drop_socket(site.shard, key);
-            }
-            for key in self.unsealable_sessions.drain(..) {
-                reactor.drop_unsealable(site, key);
-            }
+            self.drop_unsealable(site, reactor);
         }
-        debug_assert!(
-            self.unsealable.is_empty() && self.unsealable_sessions.is_empty(),
-            "all were dropped"
-        );
-        slice.clear();
-        self.batch_slots = slice;
+        self.keep_storage(slots, answers);
+    }
+
+    /// The slots of this tick, oldest first, in storage that `keep_storage` takes back.
+    fn begin_batches(&mut self, shard: &mut Shard) -> Vec<Slot> {
+        self.dirty.append(&mut shard.outbox.dirty);
+        let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
+        let mut slots = std::mem::take(&mut self.batch_slots);
+        slots.extend(self.dirty.drain(..count));
+        slots
+    }
+
+    /// The sessions with answers. A session that has more to send than one tick takes is added to the list of the next
+    /// tick.
+    fn begin_answers<K: Kernel>(&mut self, reactor: &mut Reactor<K>) -> Vec<SessionKey> {
+        let empty = std::mem::take(&mut self.keys);
+        debug_assert!(empty.is_empty(), "`keep_storage` has cleared it");
+        std::mem::replace(&mut reactor.sessions.answers, empty)
+    }
+
+    /// Takes back the storage of a tick, but no arena that one large tick has grown.
+    fn keep_storage(&mut self, mut slots: Vec<Slot>, mut answers: Vec<SessionKey>) {
+        slots.clear();
+        self.batch_slots = slots;
         answers.clear();
         self.keys = answers;
         if self.arena.capacity() > 4 * limits::SEND_BYTES_PER_TICK_MAX {
             self.arena = Vec::new();
+        }
+    }
+
+    /// Drops what waits for a TLS channel that seals no longer. After the batch, because an end can enqueue frames for
+    /// connections of this batch.
+    fn drop_unsealable<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
+        for key in self.unsealable.drain(..) {
+            reactor.drop_socket(site.shard, key);
+        }
+        for key in self.unsealable_sessions.drain(..) {
+            reactor.drop_unsealable(site, key);
         }
     }
 
@@ -154,20 +190,14 @@ impl Flush {
             let key = ConnectionKey { slot, generation };
             if reactor.secure.get(slot).is_some() {
                 self.gather_secure(key, shard, reactor);
-                continue;
+            } else if let Some(frame) = queue.single_frame() {
+                self.items.push(Item { key, source: Source::Queue, bytes: frame.len() });
+            } else if !queue.is_empty() {
+                let start = self.arena.len();
+                queue.copy_to(&mut self.arena, limits::SEND_BYTES_PER_TICK_MAX);
+                let bytes = self.arena.len() - start;
+                self.items.push(Item { key, source: Source::Arena(start), bytes });
             }
-            if queue.is_empty() {
-                continue;
-            }
-            let (source, bytes) = match queue.single_frame() {
-                Some(frame) => (Source::Queue, frame.len()),
-                None => {
-                    let start = self.arena.len();
-                    queue.copy_to(&mut self.arena, limits::SEND_BYTES_PER_TICK_MAX);
-                    (Source::Arena(start), self.arena.len() - start)
-                }
-            };
-            self.items.push(Item { key, source, bytes });
         }
     }
 
@@ -201,8 +231,15 @@ impl Flush {
         }
     }
 
-    fn gather_answers<K: Kernel>(&mut self, keys: &[SessionKey], reactor: &mut Reactor<K>) {
+    /// Adds answers while the batch has room. Returns those of the next batch.
+    fn gather_answers<'a, K: Kernel>(
+        &mut self,
+        keys: &'a [SessionKey],
+        reactor: &mut Reactor<K>,
+    ) -> &'a [SessionKey] {
         self.answers.clear();
+        let room = limits::SENDS_PER_SUBMIT.saturating_sub(self.items.len());
+        let (keys, left) = keys.split_at(keys.len().min(room));
         for key in keys.iter().copied() {
             let start = self.arena.len();
             if reactor.sessions.seal(key, &mut self.arena) {
@@ -218,6 +255,7 @@ impl Flush {
                 self.answers.push(AnswerItem { key, arena_start: None, bytes });
             }
         }
+        left
     }
 
     fn send<K: Kernel>(&mut self, shard: &Shard, reactor: &mut Reactor<K>) {
@@ -226,21 +264,11 @@ impl Flush {
         self.items.retain(|item| sockets.descriptor(item.key.slot).is_some());
         let sends = self.items.iter().filter_map(|item| {
             let socket = sockets.descriptor(item.key.slot)?;
-            let bytes = match item.source {
-                Source::Queue => shard.send_queue(item.key.slot)?.single_frame()?,
-                Source::Arena(start) | Source::Sealed(start, _) => {
-                    &self.arena[start..start + item.bytes]
-                }
-            };
-            Some(Send { socket, bytes })
+            Some(Send { socket, bytes: item.bytes(shard, &self.arena)? })
         });
         let answers = self.answers.iter().filter_map(|item| {
-            let (socket, bytes) = sessions.unsent(item.key)?;
-            let bytes = match item.arena_start {
-                Some(start) => &self.arena[start..start + item.bytes],
-                None => bytes.get(..item.bytes)?,
-            };
-            Some(Send { socket, bytes })
+            let (socket, unsent) = sessions.unsent(item.key)?;
+            Some(Send { socket, bytes: item.bytes(unsent, &self.arena)? })
         });
         kernel.send_all(sends.chain(answers), &mut self.results);
     }

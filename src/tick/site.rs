@@ -35,6 +35,15 @@ impl Post {
     fn note_event(&mut self, stamp: u64) {
         self.oldest_event = Some(self.oldest_event.map_or(stamp, |oldest| oldest.min(stamp)));
     }
+
+    /// The stamp of a mail that is sent at `now`. An event keeps the time of its publish, because its age is measured
+    /// by it. Its lane is not ordered by stamps.
+    fn stamp_of(&self, mail: &Mail, now: u64) -> u64 {
+        match mail {
+            Mail::Deliver { .. } => self.oldest_event.map_or(now, |oldest| oldest.min(now)),
+            _ => now,
+        }
+    }
 }
 
 /// A core without its sockets.
@@ -64,13 +73,7 @@ impl Site<'_> {
                 if to == own_core {
                     self.post.own_mail.push(mail);
                 } else {
-                    let stamp = match &mail {
-                        // An event keeps the time of its publish. This lane is not ordered by stamps.
-                        Mail::Deliver { .. } => {
-                            self.post.oldest_event.map_or(self.stamp, |old| old.min(self.stamp))
-                        }
-                        _ => self.stamp,
-                    };
+                    let stamp = self.post.stamp_of(&mail, self.stamp);
                     self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
                 }
             }

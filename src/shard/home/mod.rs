@@ -191,6 +191,23 @@ impl Home {
         self.channels.cache_event(index, frame, context.now.seconds().saturating_add(seconds));
     }
 
+    /// `cache_event` for an event that is published now. Returns for how many seconds, which its app says; `None` if
+    /// the channel is no cache channel, or the app was removed while the event was under way.
+    pub(super) fn cache_published(
+        &mut self,
+        context: &Context,
+        channel: &ChannelKey,
+        frame: &FrameBytes,
+    ) -> Option<u32> {
+        if !channel.kind.cached {
+            return None;
+        }
+        let app = context.app(channel.app());
+        let seconds = (!app.is_removed).then_some(app.cache_ttl_seconds)?;
+        self.cache_event(context, channel, frame, seconds);
+        Some(seconds)
+    }
+
     /// Sends an event to each interested core, this one included.
     pub(super) fn deliver(
         &self,

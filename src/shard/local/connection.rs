@@ -4,7 +4,7 @@
 //! only some connections have is boxed in `Extras`. A subscription names its channel's slot. The channel's list of
 //! subscribers names the position of the subscription in the connection's list, and the subscription its position
 //! there; `subscribe.rs` changes both together. Limits: 96 bytes (asserted); `MemoryLimits` for send queue and charges,
-//! checked by `try_reserve_queue`. Cost: a look-up of a subscription is a search of a few entries, or one hash above
+//! checked by `has_queue_room`. Cost: a look-up of a subscription is a search of a few entries, or one hash above
 //! `SUBSCRIPTIONS_SEARCHED_MAX`; no allocation for the first one.
 
 use crate::shard::slots::ChannelSlot;

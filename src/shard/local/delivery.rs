@@ -28,43 +28,27 @@ pub enum AfterSend {
     Fail,
 }
 
-/// Whether a frame may be enqueued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum QueueRoom {
-    Free,
-    /// It is the first one that is refused: `settle` has to close the connection.
-    Exceeded,
-    /// One was refused before.
-    Closing,
-}
-
 impl Connection {
-    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound
-    /// must not lock its channel. After a refusal no other frame may: `Shard::settle` closes the connection.
+    /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound must not
+    /// lock its channel. After a refusal no other frame may, because `Local::settle` closes the connection.
     #[inline]
-    fn try_reserve_queue(&mut self, len: usize, limits: MemoryLimits) -> QueueRoom {
-        if self.overflowed {
-            QueueRoom::Closing
-        } else if self.send_queue.is_empty() || self.has_queue_room(len, limits) {
-            QueueRoom::Free
-        } else {
-            self.overflow()
-        }
-    }
-
-    #[cold]
-    fn overflow(&mut self) -> QueueRoom {
-        if std::mem::replace(&mut self.overflowed, true) {
-            QueueRoom::Closing
-        } else {
-            QueueRoom::Exceeded
-        }
-    }
-
     fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
+        !self.overflowed && (self.send_queue.is_empty() || self.is_within_limits(len, limits))
+    }
+
+    fn is_within_limits(&self, len: usize, limits: MemoryLimits) -> bool {
         let waiting = self.send_queue.memory_bytes() + len + FRAME_BYTES;
         waiting <= limits.send_queue_bytes_max
             && waiting + self.charged_bytes as usize <= limits.connection_bytes_max
+    }
+
+    /// A frame was refused. The first refusal makes the connection a slow consumer; further ones must not list it
+    /// again.
+    #[cold]
+    fn overflow(&mut self, slot: Slot, slow_consumers: &mut Vec<Slot>) {
+        if !std::mem::replace(&mut self.overflowed, true) {
+            slow_consumers.push(slot);
+        }
     }
 }
 
@@ -93,11 +77,8 @@ impl Local {
                 continue;
             }
             debug_assert!(!connection.closing, "a close ends the subscriptions");
-            let room = connection.try_reserve_queue(len, limits);
-            if room != QueueRoom::Free {
-                if room == QueueRoom::Exceeded {
-                    self.slow_consumers.push(subscriber.slot);
-                }
+            if !connection.has_queue_room(len, limits) {
+                connection.overflow(subscriber.slot, &mut self.slow_consumers);
                 left_out += 1;
                 continue;
             }
@@ -144,17 +125,9 @@ impl Local {
         }
         // A blocked connection may queue answers only while the core has headroom, because its client causes them and
         // does not read them.
-        let has_room = !connection.blocked || self.account.take_for_answer(frame.len());
-        let room = if has_room {
-            connection.try_reserve_queue(frame.len(), limits)
-        } else {
-            connection.overflow()
-        };
-        if room != QueueRoom::Free {
-            debug_assert!(connection.overflowed, "`settle` closes it");
-            if room == QueueRoom::Exceeded {
-                self.slow_consumers.push(slot);
-            }
+        let has_headroom = !connection.blocked || self.account.take_for_answer(frame.len());
+        if !has_headroom || !connection.has_queue_room(frame.len(), limits) {
+            connection.overflow(slot, &mut self.slow_consumers);
             return false;
         }
         connection.send_queue.push(frame);

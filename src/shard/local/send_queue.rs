@@ -3,7 +3,7 @@
 //! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go to a
 //! boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
 //!
-//! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::try_reserve_queue` before each push. A
+//! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::has_queue_room` before each push. A
 //! connection over it is closed and counted (`slow_consumer`). Cost: a push of the first frame is a store of it and no
 //! allocation; the second one of a tick allocates a list. To send one frame copies nothing, several frames are copied
 //! once to the arena.
@@ -18,7 +18,7 @@ pub(super) const FRAME_BYTES: usize = 72;
 /// First in, first out. `first_frame_sent` bytes of the first frame are already with the kernel.
 ///
 /// Invariants: `first_frame_sent` is below the length of `first_frame`, and zero without it. `bytes` is the length of
-/// all frames less `first_frame_sent`. It fits 32 bits, because `try_reserve_queue` admits 2^31 bytes at most, or one
+/// all frames less `first_frame_sent`. It fits 32 bits, because `has_queue_room` admits 2^31 bytes at most, or one
 /// frame.
 #[derive(Debug, Default)]
 pub struct SendQueue {
@@ -67,11 +67,7 @@ impl SendQueue {
             return self.push_further(frame, bytes);
         }
         debug_assert!(self.more_frames.is_none(), "a queue without a first frame is empty");
-        debug_assert_eq!(
-            (self.first_frame_sent, self.bytes),
-            (0, 0),
-            "an empty queue has nothing to send"
-        );
+        debug_assert_eq!((self.first_frame_sent, self.bytes), (0, 0), "nothing waits");
         self.bytes = bytes;
         self.first_frame = Some(frame.clone());
     }

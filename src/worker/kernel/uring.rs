@@ -375,16 +375,12 @@ impl Kernel for Uring {
         };
         for send in first.into_iter().chain(second).chain([third]).chain(sends) {
             let index = u32::try_from(results.len()).unwrap_or(u32::MAX);
-            if !self.push_send(&send, index) {
+            let is_pushed = self.push_send(&send, index) || {
                 self.send_by_ring(results);
-                if !self.push_send(&send, index) {
-                    // `send_by_ring` returns with an empty queue.
-                    debug_assert!(false, "an empty queue has room");
-                    results.push(Sent::Part(0));
-                    continue;
-                }
-            }
-            results.push(Sent::Whole);
+                self.push_send(&send, index)
+            };
+            debug_assert!(is_pushed, "`send_by_ring` returns with an empty queue");
+            results.push(if is_pushed { Sent::Whole } else { Sent::Part(0) });
         }
         self.send_by_ring(results);
         if self.lost_completions {

@@ -3,11 +3,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, Finished, Http, PING, PONG, Server, Setup, eventually, now, pass,
-    raise_descriptor_limit, small_window, within,
+    Client, Finished, Http, PING, PONG, Server, Setup, eventually, now, raise_descriptor_limit,
+    small_window, within,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
@@ -61,23 +61,23 @@ fn thousands_of_clients_are_closed_before_the_first_one_comes_back() {
 fn a_second_signal_ends_the_delay_and_no_connection_is_accepted() {
     let mut server = Setup::new().workers(1).env("RINGVERB_SHUTDOWN_DELAY", "60").start();
     let mut client = server.connect();
+    let first = now();
     server.signal(Signal::TERM);
     server.line_with("/up answers 503 for 60 s (RINGVERB_SHUTDOWN_DELAY), then 1 connections");
-    second_signal(&mut server);
+    second_signal(&mut server, first, "second signal: the delay is over");
     assert_eq!(client.closed(), (4100, STOPPING.to_owned()));
     eventually("nobody listens", || TcpStream::connect(server.address).err());
     assert_eq!(server.finish().code, Some(0));
 }
 
-/// Signals within a second are one wish. This one comes later, and ends the delay.
-fn second_signal(server: &mut Server) {
-    pass_a_second();
-    server.signal(Signal::TERM);
-    server.line_with("second signal: the delay is over");
-}
-
-fn pass_a_second() {
-    pass(Duration::from_millis(1_200));
+/// Sends SIGTERM until the server takes one for a second signal. All signals within a second after the first, which the
+/// caller sent at `first`, are one wish.
+fn second_signal(server: &mut Server, first: Instant, line: &str) {
+    eventually(line, || {
+        server.signal(Signal::TERM);
+        server.try_line_with(line).then_some(())
+    });
+    assert!(first.elapsed() >= Duration::from_secs(1), "a signal within a second counted");
 }
 
 #[test]
@@ -119,19 +119,17 @@ fn during_the_delay_up_answers_503_and_everything_else_is_served() {
 fn a_second_signal_does_not_wait_for_a_backend_that_hangs() {
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = deaf.local_addr().expect("an address");
-    let server = Setup::new()
+    let mut server = Setup::new()
         .workers(1)
         .env("RINGVERB_WEBHOOK_URL", &format!("http://{address}/"))
         .env("RINGVERB_WEBHOOK_DEBOUNCE", "0")
         .start();
     let mut client = server.connect();
     client.subscribe("news");
+    let first = now();
     server.signal(Signal::TERM);
     assert_eq!(client.closed(), (4100, STOPPING.to_owned()));
-    // Signals within a second are one wish.
-    server.signal(Signal::INT);
-    pass_a_second();
-    server.signal(Signal::TERM);
+    second_signal(&mut server, first, "second signal: ending at once");
     let Finished { code, stdout, .. } = within(END_MAX, "the end", || server.finish());
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("second signal: ending at once"), "{stdout}");

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::support::{
-    Client, Handshake, Http, PING, PONG, Server, Setup, Wire, eventually, frame, now, pass,
+    Client, Handshake, Http, PING, PONG, Server, Setup, Wire, eventually, frame, now, schedule,
 };
 
 #[test]
@@ -386,9 +386,8 @@ fn a_handshake_that_arrives_as_its_deadline_expires_does_not_end_the_server() {
             }
         };
         let mut sent = Vec::new();
-        for (number, wire) in (0..).zip(&mut wires) {
-            pass((start + pause * number).saturating_duration_since(now()));
-            sent.push(now());
+        for (due, wire) in schedule(start, pause).zip(&mut wires) {
+            sent.push(due);
             wire.send_to_closing(&handshake);
         }
         let answers: Vec<bool> = wires.iter_mut().map(Wire::is_answered).collect();

@@ -37,7 +37,7 @@ pub(crate) use system::{
     Content, drain, free_port, make_program, processor_time, raise_descriptor_limit,
     resident_bytes, rust_text_below,
 };
-pub(crate) use time::{DEADLINE, eventually, now, pass, poll_pause, unix_seconds, within};
+pub(crate) use time::{DEADLINE, eventually, now, poll_pause, schedule, unix_seconds, within};
 pub(crate) use wire::{Frame, Head, Reply, Wire, frame};
 
 /// A connection whose kernel takes little before its reader does.

@@ -29,16 +29,20 @@ pub(crate) fn poll_pause() {
     std::thread::sleep(POLL_INTERVAL);
 }
 
-/// Waits until this much time is over. Only where nothing can be observed that a test could wait for:
-/// - `protocol/handshake.rs` sends around a deadline of the server's clock, which no message shows before it is over;
-/// - `metrics.rs` delays a pong, because the metric is the time that passed;
-/// - `life/restart.rs` lets the second pass in which the server counts two signals as one;
-/// - `life/supervision.rs` gives a process time for an end that must not happen.
-///
-/// A busy machine makes the wait longer, which fails none of them.
+/// An open-loop schedule: when each of many messages is sent, however long the server takes for those before it.
+/// Blocks until each is due. For messages that have to arrive around a deadline of the server's clock; a test that waits
+/// for a result uses `eventually`.
+pub(crate) fn schedule(start: Instant, interval: Duration) -> impl Iterator<Item = Instant> {
+    (0..).map(move |number| {
+        let due = start + interval * number;
+        sleep_until(due);
+        now()
+    })
+}
+
 #[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
-pub(crate) fn pass(time: Duration) {
-    std::thread::sleep(time);
+fn sleep_until(due: Instant) {
+    std::thread::sleep(due.saturating_duration_since(now()));
 }
 
 /// Asks again and again, until the answer is what the test waits for.
