@@ -5,11 +5,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../target}
 failed=0
 
-# begin NAME TITLE: builds both programs, unless BUILT is set, and begins FOLDER/NAME.md, which is then $table.
+# begin NAME TITLE: builds both programs, unless BUILT is set, and begins FOLDER/NAME.md, which is then $table. The
+# server has its commit inside, so that each JSON file names it.
 begin() {
     mkdir -p "$folder"
     table=$folder/$1.md
-    [ -n "${BUILT:-}" ] || (cd "$here/.." && cargo build --profile dist --quiet -p ringverb -p ringverb-bench)
+    [ -n "${BUILT:-}" ] || (
+        cd "$here/.."
+        RINGVERB_COMMIT=$(git describe --always --dirty --abbrev=12)
+        export RINGVERB_COMMIT
+        cargo build --profile dist --quiet -p ringverb -p ringverb-bench
+    )
     {
         echo "# $2"
         echo

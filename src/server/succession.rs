@@ -1,9 +1,9 @@
 //! The start of a process that takes the place of another one: it finds the old process and its listeners, agrees where
 //! the workers meet, and takes over once its own workers run.
 //!
-//! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`). Does not
-//! move a connection: the workers of both processes do. Limits: `OFFER_WAIT_MS` for the offer of a process that listens,
-//! and those of `takeover/`.
+//! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`). Owns no
+//! state. Does not move a connection: the workers of both processes do. Limits: `OFFER_WAIT_MS` for the offer of a
+//! process that listens, and those of `takeover/`. Cost: once at the start.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

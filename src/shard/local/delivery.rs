@@ -30,10 +30,11 @@ pub enum AfterSend {
 
 impl Connection {
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound must not
-    /// lock its channel. After a refusal no other frame may, because `Local::settle` closes the connection.
+    /// lock its channel. After a refusal `Local::settle` closes the connection before anything is sent, so what is
+    /// enqueued until then is dropped.
     #[inline]
     fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
-        !self.overflowed && (self.send_queue.is_empty() || self.is_within_limits(len, limits))
+        self.send_queue.is_empty() || (!self.overflowed && self.is_within_limits(len, limits))
     }
 
     fn is_within_limits(&self, len: usize, limits: MemoryLimits) -> bool {

@@ -29,9 +29,9 @@ pub(crate) fn poll_pause() {
     std::thread::sleep(POLL_INTERVAL);
 }
 
-/// An open-loop schedule: when each of many messages is sent, however long the server takes for those before it.
-/// Blocks until each is due. For messages that have to arrive around a deadline of the server's clock; a test that waits
-/// for a result uses `eventually`.
+/// An open-loop schedule: when each of many messages is sent, however long the server takes for those before it. Blocks
+/// until each is due. For messages that have to arrive around a deadline of the server's clock; a test that waits for a
+/// result uses `eventually`.
 pub(crate) fn schedule(start: Instant, interval: Duration) -> impl Iterator<Item = Instant> {
     (0..).map(move |number| {
         let due = start + interval * number;
