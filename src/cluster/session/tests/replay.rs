@@ -126,7 +126,10 @@ fn no_more_events_than_the_limit_wait_for_a_replay() {
     assert_eq!(session.session.senders[&PEER].number, number - 1, "all was taken, in order");
     let metrics = session.shard.metrics().clone();
     session.session.note_gauges(&metrics.cluster);
-    assert_eq!((metrics.cluster.catch_up_bytes.get(), metrics.cluster.catch_ups_given_up.get()), (0, 1));
+    assert_eq!(
+        (metrics.cluster.catch_up_bytes.get(), metrics.cluster.catch_ups_given_up.get()),
+        (0, 1)
+    );
     assert!(session.session.notes.iter().any(|note| note.contains("without Redis")));
 }
 

@@ -74,13 +74,9 @@ fn names_and_labels_are_well_formed_and_unique() {
     assert_eq!(names.len(), METRICS.len());
     for spec in METRICS {
         let is_name = |text: &str| {
-            !text.is_empty()
-                && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         };
-        assert!(
-            is_name(spec.name) && spec.labels.iter().all(|label| is_name(label)),
-            "{spec:?}"
-        );
+        assert!(is_name(spec.name) && spec.labels.iter().all(|label| is_name(label)), "{spec:?}");
         let is_counter = spec.kind == MetricKind::Counter;
         assert_eq!(spec.name.ends_with("_total"), is_counter, "{}", spec.name);
         assert!(spec.help.ends_with('.') && !spec.help.contains(['"', '\\', '\n']), "{spec:?}");

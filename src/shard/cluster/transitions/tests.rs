@@ -283,7 +283,7 @@ fn a_leave_over_the_limit_of_pending_ones_is_final_at_once() {
         fixture.apply(event);
     }
     assert_eq!(fixture.effects(), ("+-".to_owned(), "JLF".to_owned()), "no join cancels it");
-    assert_eq!(fixture.cluster.transitions.counts().unordered, 1);
+    assert_eq!(fixture.cluster.transitions.unordered, 1);
     assert!(!fixture.cluster.transitions.has_pending_leaves(&fixture.channel));
 }
 
@@ -303,7 +303,7 @@ fn transitions_over_the_limit_are_decided_at_once_and_the_session_begins_again()
     assert_eq!(fixture.effects().0, "+-", "the join before it, too");
     assert!(fixture.out.cluster.take_restart_request());
     let transitions = &fixture.cluster.transitions;
-    assert_eq!((transitions.counts().unordered, transitions.unconfirmed.len()), (1, 0));
+    assert_eq!((transitions.unordered, transitions.unconfirmed.len()), (1, 0));
 }
 
 #[test]
