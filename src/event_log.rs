@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::app::AppIndex;
-use crate::counters::Counter;
+use crate::counters::{Counter, DepthGauge};
 use crate::pusher::socket_id::SocketId;
 
 /// Events that wait in one feed.
@@ -77,20 +77,32 @@ type FeedQueue = std::sync::Mutex<Vec<EventLogEntry>>;
 #[derive(Debug, Default)]
 struct EventLogFeed {
     events: FeedQueue,
+    /// Changed by the thread that has locked `events`.
+    depth: DepthGauge,
     lost_count: Counter,
+}
+
+/// What waits for viewers, and what they were not sent. The reader writes it.
+#[derive(Debug, Default)]
+pub(crate) struct ViewerCounters {
+    /// Events that wait for the viewer who has most.
+    pub waiting: DepthGauge,
+    pub lost_count: Counter,
 }
 
 #[derive(Debug)]
 pub(crate) struct EventLog {
     is_watched: AtomicBool,
+    /// One for each worker, then that of the senders of webhooks.
     feeds: Box<[EventLogFeed]>,
+    pub viewers: ViewerCounters,
 }
 
 impl EventLog {
     #[must_use]
     pub(crate) fn new(workers: usize) -> Self {
         let feeds = (0..=workers).map(|_| EventLogFeed::default()).collect();
-        Self { is_watched: AtomicBool::new(false), feeds }
+        Self { is_watched: AtomicBool::new(false), feeds, viewers: ViewerCounters::default() }
     }
 
     /// Whether there is a viewer.
@@ -113,6 +125,8 @@ impl EventLog {
             let room = FEED_EVENTS_MAX.saturating_sub(waiting.len()).min(events.len());
             feed.lost_count.add((events.len() - room) as u64);
             waiting.extend(events.drain(..room));
+            debug_assert!(waiting.len() <= FEED_EVENTS_MAX, "what has no room is lost");
+            feed.depth.set(waiting.len() as u64);
             events.clear();
         } else if events.len() > FEED_EVENTS_MAX {
             feed.lost_count.add((events.len() - FEED_EVENTS_MAX) as u64);
@@ -133,6 +147,7 @@ impl EventLog {
         let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if waiting.len() < FEED_EVENTS_MAX {
             waiting.push(event);
+            feed.depth.set(waiting.len() as u64);
         } else {
             feed.lost_count.add(1);
         }
@@ -144,11 +159,17 @@ impl EventLog {
         self.feeds.iter().map(|feed| feed.lost_count.get()).sum()
     }
 
+    /// How many events wait in the feed of each worker, and last in that of the senders of webhooks.
+    pub(crate) fn depths(&self) -> impl ExactSizeIterator<Item = &DepthGauge> {
+        self.feeds.iter().map(|feed| &feed.depth)
+    }
+
     /// Takes all events that wait, by time, and returns how many were lost since the start.
     pub(crate) fn take_all(&self, out: &mut Vec<EventLogEntry>) -> u64 {
         for feed in &self.feeds {
             let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             out.append(&mut waiting);
+            feed.depth.set(0);
         }
         out.sort_by_key(|event| event.unix_ms);
         self.lost_count()
@@ -177,10 +198,14 @@ mod tests {
         let mut many: Vec<_> = (0..FEED_EVENTS_MAX as u64 + 7).map(event).collect();
         log.push(0, &mut many);
         assert!(many.is_empty());
+        let depths = || log.depths().map(|feed| (feed.depth(), feed.peak())).collect::<Vec<_>>();
+        let max = FEED_EVENTS_MAX as u64;
+        assert_eq!(depths(), [(max, max), (0, 2), (0, 1)]);
         log.add_lost(0, 3);
         out.clear();
         assert_eq!(log.take_all(&mut out), 10);
         assert_eq!(out.len(), FEED_EVENTS_MAX);
+        assert_eq!(depths()[0], (0, max), "none waits, and the peak stays");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A limit that concerns one file only is in that file. Configurable limits are in `config`, and SECURITY.md lists all
 //! that a peer can reach, with the answer when it is reached. Assertions below check what must hold between limits.
-//! Owns constants only, and knows no option. The file that enforces a limit counts what is over it. Limits: the
+//! Owns constants only (one is a function of a number), and knows no option. The file that enforces a limit counts what is over it. Limits: the
 //! constants of this file.
 
 /// Longest request head in bytes; `request_size_max` covers head and body together and may be smaller.
@@ -95,6 +95,18 @@ pub const MAIL_PER_TICK_MAX: usize = 1024;
 pub const GATHER_TIMEOUT_MS: u64 = 5_000;
 /// Seconds of the liveness wheel; longer deadlines go round again.
 pub const WHEEL_SECONDS: u32 = 256;
+/// Nanoseconds of a tick above which it counts as slow (`ringverb_slow_ticks_total`). A tick that is full of work takes
+/// about 10 ms: three budgets of `READ_TIME_PER_TICK_NS`, and 4 ms for `FLUSHES_PER_TICK_MAX`. One of 25 ms has broken a
+/// budget, or the host has stopped the worker, and all clients of the core have waited for it.
+pub const SLOW_TICK_NS: u64 = 25_000_000;
+
+/// Entries that a queue may have whose entries outlive what they name, if so many of the named things live. Over it,
+/// the entries of ended things are removed. Twice as many, so that a removal costs constant time for each new entry;
+/// 64 more, so that a core with few connections does not remove at each end.
+#[must_use]
+pub const fn stale_entries_max(living: usize) -> usize {
+    64 + 2 * living
+}
 
 const _: () = assert!(
     2 * SENDS_PER_SUBMIT <= RING_ENTRIES as usize,
@@ -105,3 +117,7 @@ const _: () = assert!(
     "each submission may fail, and each failure has a place"
 );
 const _: () = assert!(WHEEL_SECONDS.is_power_of_two());
+const _: () = assert!(
+    SLOW_TICK_NS > 3 * READ_TIME_PER_TICK_NS + FLUSHES_PER_TICK_MAX as u64 * 4_000,
+    "a tick within its budgets is not slow"
+);

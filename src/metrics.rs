@@ -12,6 +12,7 @@ mod values;
 
 use crate::app::AppIndex;
 use crate::counters::Refused;
+use crate::limits::SLOW_TICK_NS;
 pub use values::{Histogram, Observed, PeakGauge, Tally};
 
 /// Apps with rows of their own.
@@ -102,7 +103,9 @@ pub struct CoreMetrics {
     apps: Box<[AppMetrics]>,
     ends: [Tally; ConnectionEnd::COUNT],
     /// Nanoseconds of one tick, the wait after it left out.
-    pub tick_ns: Histogram,
+    tick_ns: Histogram,
+    /// Ticks of more than `limits::SLOW_TICK_NS`.
+    slow_ticks: Tally,
     /// Sends of frames: one for each connection with frames to send in a tick.
     pub sends: Tally,
     /// Bytes that wait in send queues after the flush.
@@ -125,6 +128,19 @@ pub struct CoreMetrics {
     pub ready_sockets: PeakGauge,
     /// Connections with frames to send that the flush left for the next tick.
     pub flush_waiting: PeakGauge,
+    /// Connections that the server closes, until the peer has answered or its time is over. Those that end before stay
+    /// counted until then.
+    pub closing_connections: PeakGauge,
+    /// Connections that must sign in or join a private channel in time. Those that did, or ended, stay counted until
+    /// that time is over.
+    pub authorizations_awaited: PeakGauge,
+    /// Deadlines of connections and of HTTP sessions. Those of ended ones stay counted until they are due, or swept.
+    pub deadlines: PeakGauge,
+    /// Bytes of cached events, and events that were dropped before their time for want of room.
+    pub cached_bytes: PeakGauge,
+    pub cached_events_evicted: Tally,
+    /// Numbers of subscribers that changed, and that their home sends when its pause is over.
+    pub subscription_counts_waiting: PeakGauge,
     /// Questions of other nodes' operators that wait for this core, and those that it did not answer: too many waited,
     /// or their time was over.
     pub operator_orders: PeakGauge,
@@ -162,10 +178,25 @@ pub struct ClusterMetrics {
     /// Messages that wait for Redis now, and those that found no room while it was away.
     pub waiting: PeakGauge,
     pub dropped: Tally,
-    /// Effects of a tick for the session, and transitions: the most so far, and what was over `CLUSTER_EFFECTS_MAX`.
+    /// Bytes of commands that the socket to Redis has not taken.
+    pub output_bytes: PeakGauge,
+    /// Commands that Redis has not answered.
+    pub replies_awaited: PeakGauge,
+    /// Bytes of new messages that wait until their senders have replayed what this session missed, and how often that
+    /// wait ended early because they were too many.
+    pub catch_up_bytes: PeakGauge,
+    pub catch_ups_given_up: Tally,
+    /// Bytes of published messages that are kept to be replayed for a session that was down, and messages that were
+    /// discarded before their time was over.
+    pub replay_bytes: PeakGauge,
+    pub replay_discarded: Tally,
+    /// Effects of a tick for the session, and transitions: now, the most so far, and what was over
+    /// `CLUSTER_EFFECTS_MAX`. After a tick no effect is left.
     pub effects_peak: Tally,
     pub effects_discarded: Tally,
+    pub transitions_unconfirmed: Tally,
     pub transitions_unconfirmed_peak: Tally,
+    pub pending_leaves: Tally,
     pub pending_leaves_peak: Tally,
     pub transitions_unordered: Tally,
     /// Mail to homes that waits for what other nodes or Redis have of its channel: now, and the most so far.
@@ -173,6 +204,8 @@ pub struct ClusterMetrics {
     pub mail_held_peak: Tally,
     /// Topics that are needed, and wait until the session has room for their subscription.
     pub topics_waiting: PeakGauge,
+    /// Bytes of what is kept of other nodes.
+    pub remote_bytes: PeakGauge,
     /// What other nodes sent over a limit.
     pub refused: Tally,
     pub questions: QuestionMetrics,
@@ -219,6 +252,7 @@ impl CoreMetrics {
             apps: (0..rows).map(|_| AppMetrics::default()).collect(),
             ends: std::array::from_fn(|_| Tally::default()),
             tick_ns: Histogram::new(TICK_BOUNDS_NS),
+            slow_ticks: Tally::default(),
             sends: Tally::default(),
             send_queue_bytes: PeakGauge::default(),
             http_connections: Tally::default(),
@@ -231,6 +265,12 @@ impl CoreMetrics {
             publishers_waiting: PeakGauge::default(),
             ready_sockets: PeakGauge::default(),
             flush_waiting: PeakGauge::default(),
+            closing_connections: PeakGauge::default(),
+            authorizations_awaited: PeakGauge::default(),
+            deadlines: PeakGauge::default(),
+            cached_bytes: PeakGauge::default(),
+            cached_events_evicted: Tally::default(),
+            subscription_counts_waiting: PeakGauge::default(),
             operator_orders: PeakGauge::default(),
             operator_orders_refused: Tally::default(),
             gathers: PeakGauge::default(),
@@ -250,14 +290,23 @@ impl CoreMetrics {
                 retransmissions: Tally::default(),
                 waiting: PeakGauge::default(),
                 dropped: Tally::default(),
+                output_bytes: PeakGauge::default(),
+                replies_awaited: PeakGauge::default(),
+                catch_up_bytes: PeakGauge::default(),
+                catch_ups_given_up: Tally::default(),
+                replay_bytes: PeakGauge::default(),
+                replay_discarded: Tally::default(),
                 effects_peak: Tally::default(),
                 effects_discarded: Tally::default(),
+                transitions_unconfirmed: Tally::default(),
                 transitions_unconfirmed_peak: Tally::default(),
+                pending_leaves: Tally::default(),
                 pending_leaves_peak: Tally::default(),
                 transitions_unordered: Tally::default(),
                 mail_held: Tally::default(),
                 mail_held_peak: Tally::default(),
                 topics_waiting: PeakGauge::default(),
+                remote_bytes: PeakGauge::default(),
                 refused: Tally::default(),
                 questions: QuestionMetrics {
                     sent: Tally::default(),
@@ -295,6 +344,22 @@ impl CoreMetrics {
         &self.apps
     }
 
+    /// A tick took so long, the wait after it left out.
+    pub fn observe_tick(&self, ns: u64) {
+        self.tick_ns.observe(ns);
+        self.slow_ticks.add(u64::from(ns > SLOW_TICK_NS));
+    }
+
+    #[must_use]
+    pub fn tick_ns(&self) -> &Histogram {
+        &self.tick_ns
+    }
+
+    #[must_use]
+    pub fn slow_ticks(&self) -> u64 {
+        self.slow_ticks.get()
+    }
+
     /// A limit that is set was checked. It is named by the reason of its refusals.
     #[inline]
     pub fn count_check(&self, limit: Refused) {
@@ -327,11 +392,21 @@ impl CoreMetrics {
             self.publishers_waiting.begin_window();
             self.ready_sockets.begin_window();
             self.flush_waiting.begin_window();
+            self.closing_connections.begin_window();
+            self.authorizations_awaited.begin_window();
+            self.deadlines.begin_window();
+            self.cached_bytes.begin_window();
+            self.subscription_counts_waiting.begin_window();
             self.operator_orders.begin_window();
             self.gathers.begin_window();
             self.gathered_bytes.begin_window();
             self.cluster.waiting.begin_window();
             self.cluster.topics_waiting.begin_window();
+            self.cluster.remote_bytes.begin_window();
+            self.cluster.output_bytes.begin_window();
+            self.cluster.replies_awaited.begin_window();
+            self.cluster.catch_up_bytes.begin_window();
+            self.cluster.replay_bytes.begin_window();
         }
     }
 }
@@ -351,6 +426,19 @@ mod tests {
         assert_eq!(calls.len(), APPS_COUNTED_MAX + 2);
         assert_eq!((calls[0], calls[999], calls[1_000], calls[1_001]), (1, 1, 2, 5));
         assert_eq!(calls.iter().sum::<u64>(), 9);
+    }
+
+    #[test]
+    fn a_tick_over_its_budget_counts_as_slow() {
+        let metrics = CoreMetrics::new(1);
+        for ns in [0, SLOW_TICK_NS, SLOW_TICK_NS + 1, u64::MAX / 2] {
+            metrics.observe_tick(ns);
+        }
+        assert_eq!(metrics.slow_ticks(), 2);
+        let observed = metrics.tick_ns().read();
+        assert_eq!(observed.counts.iter().sum::<u64>(), 4, "each tick is in the histogram");
+        let bounds = metrics.tick_ns().bounds();
+        assert!(bounds.contains(&SLOW_TICK_NS), "the histogram shows how slow the others were");
     }
 
     #[test]

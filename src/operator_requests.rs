@@ -1,15 +1,18 @@
 //! Requests of the admin thread to one worker: questions of an operator, and a few actions (`worker/inspect.rs`).
 //!
-//! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. A
+//! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The one
+//! `Submitter` fills it, so a request goes to all workers or to none. A
 //! reply has a lock of its own, which the worker takes to store one value. The admin thread keeps a `ReplyReceiver` and
 //! polls it. If it gives up, it drops the receiver, and the worker drops the request. It knows nothing of how a request
 //! is carried out. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost for a
 //! tick without requests: one load of the flag. ARCHITECTURE.md ("Questions of an operator") lists all files on the
 //! way.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
@@ -183,9 +186,9 @@ pub(crate) struct OperatorQueue {
 }
 
 impl OperatorQueue {
-    /// Queues a request. The caller rings the worker's doorbell afterwards. `None`: the queue is full.
+    /// `None`: the queue is full.
     #[must_use]
-    pub(crate) fn submit(&self, request: OperatorRequest) -> Option<ReplyReceiver> {
+    fn submit(&self, request: OperatorRequest) -> Option<ReplyReceiver> {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         if requests.len() >= OPERATOR_REQUESTS_MAX {
             self.refused.add(1);
@@ -196,6 +199,7 @@ impl OperatorQueue {
         let waiting = requests.len() as u64;
         self.waiting.set(waiting);
         self.waiting_peak.set(self.waiting_peak.get().max(waiting));
+        debug_assert!(requests.len() <= OPERATOR_REQUESTS_MAX, "there was room");
         self.has_requests.store(true, Ordering::Release);
         Some(ReplyReceiver(reply))
     }
@@ -228,25 +232,68 @@ impl OperatorQueue {
     }
 }
 
-/// Queues a request for each of these workers, or for none: workers that got it would carry out an action that the
-/// operator is refused. One thread submits requests, and workers only take them, so room that was found stays.
-///
-/// # Errors
-/// The first worker whose queue is full.
-pub(crate) fn submit_to_all(
-    queues: &[OperatorQueue],
-    workers: Range<usize>,
-    request: impl Fn() -> OperatorRequest,
-) -> Result<Vec<(usize, ReplyReceiver)>, usize> {
-    let has_room = |worker: &usize| queues.get(*worker).is_some_and(OperatorQueue::has_room);
-    if let Some(full) = workers.clone().find(|worker| !has_room(worker)) {
-        return Err(full);
+/// The queues of all workers, in their order.
+#[derive(Debug)]
+pub(crate) struct OperatorQueues {
+    queues: Box<[OperatorQueue]>,
+    has_submitter: AtomicBool,
+}
+
+impl OperatorQueues {
+    #[must_use]
+    pub(crate) fn new(workers: usize) -> Self {
+        let queues = (0..workers).map(|_| OperatorQueue::default()).collect();
+        Self { queues, has_submitter: AtomicBool::new(false) }
     }
-    let submit = |worker: usize| {
-        let receiver = queues.get(worker).and_then(|queue| queue.submit(request()));
-        receiver.map(|receiver| (worker, receiver)).ok_or(worker)
-    };
-    workers.map(submit).collect()
+
+    /// The right to submit requests. `None`: somebody has it.
+    #[must_use]
+    pub(crate) fn take_submitter(&self) -> Option<Submitter> {
+        let was_taken = self.has_submitter.swap(true, Ordering::Relaxed);
+        (!was_taken).then_some(Submitter { not_sync: PhantomData })
+    }
+}
+
+impl Deref for OperatorQueues {
+    type Target = [OperatorQueue];
+
+    fn deref(&self) -> &[OperatorQueue] {
+        &self.queues
+    }
+}
+
+/// The right to submit requests to the queues of this process. There is one, it cannot be copied, and two threads
+/// cannot use it at a time (it is not `Sync`). Workers only take requests out. So room that the submitter has found in a
+/// queue stays until it uses it.
+#[derive(Debug)]
+pub(crate) struct Submitter {
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl Submitter {
+    /// Queues a request for each of these workers, or for none: workers that got it would carry out an action that the
+    /// operator is refused. The caller rings the doorbells afterwards.
+    ///
+    /// # Errors
+    /// The first worker whose queue is full.
+    pub(crate) fn submit_to_all(
+        &self,
+        queues: &[OperatorQueue],
+        workers: Range<usize>,
+        request: impl Fn() -> OperatorRequest,
+    ) -> Result<Vec<(usize, ReplyReceiver)>, usize> {
+        let Self { not_sync: PhantomData } = self;
+        let has_room = |worker: &usize| queues.get(*worker).is_some_and(OperatorQueue::has_room);
+        if let Some(full) = workers.clone().find(|worker| !has_room(worker)) {
+            return Err(full);
+        }
+        let submit = |worker: usize| {
+            let receiver = queues.get(worker).and_then(|queue| queue.submit(request()));
+            debug_assert!(receiver.is_some(), "room that was found stays");
+            receiver.map(|receiver| (worker, receiver)).ok_or(worker)
+        };
+        workers.map(submit).collect()
+    }
 }
 
 #[cfg(test)]
@@ -255,15 +302,26 @@ mod tests {
 
     #[test]
     fn a_request_to_all_workers_is_queued_for_none_if_one_has_no_room() {
-        let queues: [OperatorQueue; 3] = Default::default();
+        let queues = OperatorQueues::new(3);
+        let submitter = queues.take_submitter().expect("the first");
         let waiting: Vec<_> = std::iter::from_fn(|| queues[2].submit(question())).collect();
-        assert_eq!(submit_to_all(&queues, 0..3, question).err(), Some(2));
+        assert_eq!(submitter.submit_to_all(&queues, 0..3, question).err(), Some(2));
         assert!(!queues[0].has_requests() && !queues[1].has_requests(), "nothing is carried out");
         drop(waiting);
         assert!(queues[2].pop().is_none());
-        let receivers = submit_to_all(&queues, 0..3, question).expect("room");
+        let receivers = submitter.submit_to_all(&queues, 0..3, question).expect("room");
         assert_eq!(receivers.len(), 3);
         assert!(queues.iter().all(OperatorQueue::has_requests));
+    }
+
+    /// Two submitters could find the same room, and an action would be queued for some workers only.
+    #[test]
+    fn the_right_to_submit_is_given_once() {
+        let queues = OperatorQueues::new(1);
+        let submitter = queues.take_submitter();
+        assert!(submitter.is_some() && queues.take_submitter().is_none());
+        drop(submitter);
+        assert!(queues.take_submitter().is_none(), "one that was dropped does not come back");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! every question has its empty answer, and nothing happens. No limits: it hands on to `Cluster`, which has them. Cost:
 //! a step for each call, no allocation.
 
-use super::cluster::FromCluster;
+use super::cluster::{FromCluster, TransitionCounts};
 use super::node_message::{NodeId, SessionId};
 use super::{ChannelKey, Shard};
 
@@ -79,6 +79,12 @@ impl Shard {
         self.cluster.as_ref().map_or(0, |cluster| cluster.topics_waiting())
     }
 
+    /// See `Cluster::remote_bytes_counted`.
+    #[must_use]
+    pub fn remote_bytes_counted(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.remote_bytes_counted())
+    }
+
     /// Some core's session has more to send than Redis takes, or none has any longer.
     pub fn set_cluster_congested(&mut self, is_congested: bool) {
         debug_assert!(!is_congested || self.has_cluster(), "a session is congested");
@@ -91,23 +97,10 @@ impl Shard {
         self.cluster.as_ref().map_or((0, 0), |cluster| cluster.len())
     }
 
-    /// The most transitions that Redis had not confirmed at a time.
+    /// Transitions that Redis has not confirmed, and pending leaves: none without a cluster.
     #[must_use]
-    pub fn unconfirmed_high_water(&self) -> usize {
-        self.cluster.as_ref().map_or(0, |cluster| cluster.transitions().unconfirmed_high_water())
-    }
-
-    /// The most pending leaves at a time.
-    #[must_use]
-    pub fn pending_leaves_high_water(&self) -> usize {
-        self.cluster.as_ref().map_or(0, |cluster| cluster.transitions().pending_high_water())
-    }
-
-    /// Transitions that found no room: their webhooks were decided without the order of Redis, or without a time in
-    /// which a rejoin cancels a leave.
-    #[must_use]
-    pub fn transitions_unordered(&self) -> u64 {
-        self.cluster.as_ref().map_or(0, |cluster| cluster.transitions().unordered())
+    pub fn transition_counts(&self) -> TransitionCounts {
+        self.cluster.as_ref().map(|cluster| cluster.transitions().counts()).unwrap_or_default()
     }
 
     /// How often something of other nodes was over a limit and was dropped.

@@ -45,7 +45,9 @@ mod webhooks;
 
 pub use access::{AccessAction, AccessCommand, AccessEnd, AccessTarget};
 pub use channel_key::{ChannelKey, ChannelKeys};
-pub use cluster::{ANSWER_SECONDS, ClusterOutbox, FromCluster, LEASE_SECONDS, Stored, ToCluster};
+pub use cluster::{
+    ANSWER_SECONDS, ClusterOutbox, FromCluster, LEASE_SECONDS, Stored, ToCluster, TransitionCounts,
+};
 pub use configuration::ShardConfiguration;
 pub use context::{MemoryLimits, Pace, Settings};
 pub use inspect::{ChannelRow, ConnectionDetails, ConnectionRow, Findings, Inspection, Inspector};
@@ -197,6 +199,24 @@ impl Shard {
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.local.connection_count()
+    }
+
+    /// See `Local::deadline_counts`.
+    #[must_use]
+    pub fn deadline_counts(&self) -> (usize, usize) {
+        self.local.deadline_counts()
+    }
+
+    /// See `HomeTable::cached`.
+    #[must_use]
+    pub fn cached(&self) -> (usize, u64) {
+        self.home.channels.cached()
+    }
+
+    /// Numbers of subscribers that this home sends when their pause is over.
+    #[must_use]
+    pub fn counts_waiting(&self) -> usize {
+        self.home.channels.counts.due_len()
     }
 
     /// See `Local::message_size_max`.

@@ -71,9 +71,13 @@ impl OperatorQuestion {
         }
     }
 
-    /// Its deadline is over. Without a deadline it never is.
-    fn is_overdue(&self, unix_ms: u64) -> bool {
-        matches!(self, Self::EndAccessUntil { deadline_unix_ms, .. } if *deadline_unix_ms < unix_ms)
+    /// Its deadline is over: how old the request is in milliseconds, by the clock of the host that asks and by
+    /// `unix_ms` of this one. Without a deadline it is never over.
+    #[must_use]
+    pub(super) fn overdue_age_ms(&self, unix_ms: u64) -> Option<u64> {
+        let Self::EndAccessUntil { deadline_unix_ms, .. } = self else { return None };
+        let late_ms = unix_ms.checked_sub(*deadline_unix_ms).filter(|late_ms| *late_ms > 0)?;
+        Some(late_ms.saturating_add(ORDER_TIME_MS))
     }
 }
 
@@ -104,21 +108,28 @@ impl OperatorAnswer {
     }
 
     /// Makes the answer short, because there is no room for it: leaves out and counts all rows, or discards the details
-    /// of a connection, as if the core had been busy. `false`: it is short already.
+    /// of a connection. `false`: it is short already.
     pub fn shorten(&mut self) -> bool {
         match &mut self.outcome {
             OperatorOutcome::Rows(rows) => rows.leave_out(),
             OperatorOutcome::Inside(Some(_)) => {
-                self.outcome = OperatorOutcome::Busy;
+                self.outcome = OperatorOutcome::NoMemory;
                 true
             }
             _ => false,
         }
     }
 
+    /// The node did not do what it was asked.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.outcome == OperatorOutcome::Busy
+    }
+
+    /// The node answered, and the answer had no room here.
+    #[must_use]
+    pub fn had_no_memory(&self) -> bool {
+        self.outcome == OperatorOutcome::NoMemory
     }
 }
 
@@ -131,8 +142,11 @@ pub enum OperatorOutcome {
     /// The connection is open, but not in the channel.
     NotSubscribed,
     NotOpen,
-    /// Too many questions wait for this core.
+    /// Too many questions wait for this core, or the question was late.
     Busy,
+    /// The node that asks has no memory for the details that it was sent. No node sends it.
+    #[serde(skip)]
+    NoMemory,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,7 +247,7 @@ impl OperatorOrder {
     #[must_use]
     pub fn is_late(&self, now: Moment, unix_ms: u64) -> bool {
         now.0.saturating_sub(self.received_at.0) > ORDER_TIME_MS
-            || self.question.is_overdue(unix_ms)
+            || self.question.overdue_age_ms(unix_ms).is_some()
     }
 }
 

@@ -141,7 +141,7 @@ impl<K: Kernel> Core<K> {
                 code,
                 "connection closing"
             );
-            self.reactor.await_close(key, now);
+            self.reactor.await_close(&self.shard, key, now);
         }
     }
 
@@ -248,18 +248,29 @@ impl<K: Kernel> Core<K> {
         metrics.flush_waiting.set(self.flush.waiting_slots().len() as u64);
         metrics.send_queue_bytes.note_peak();
         metrics.http_connections.set(self.http_sessions() as u64);
+        metrics.closing_connections.set(self.reactor.closing_connections() as u64);
+        let (deadlines, unauthorized) = self.shard.deadline_counts();
+        metrics.deadlines.set((deadlines + self.reactor.sessions.deadlines()) as u64);
+        metrics.authorizations_awaited.set(unauthorized as u64);
+        let (cached_bytes, evicted) = self.shard.cached();
+        metrics.cached_bytes.set(cached_bytes as u64);
+        metrics.cached_events_evicted.set(evicted);
+        metrics.subscription_counts_waiting.set(self.shard.counts_waiting() as u64);
         if self.shard.has_cluster() {
             let (cluster, outbox) = (&metrics.cluster, &self.shard.outbox.cluster);
             cluster.effects_peak.set(outbox.high_water() as u64);
             cluster.effects_discarded.set(outbox.discarded());
-            let unconfirmed = self.shard.unconfirmed_high_water();
-            cluster.transitions_unconfirmed_peak.set(unconfirmed as u64);
-            cluster.pending_leaves_peak.set(self.shard.pending_leaves_high_water() as u64);
-            cluster.transitions_unordered.set(self.shard.transitions_unordered());
+            let transitions = self.shard.transition_counts();
+            cluster.transitions_unconfirmed.set(transitions.unconfirmed as u64);
+            cluster.transitions_unconfirmed_peak.set(transitions.unconfirmed_high_water as u64);
+            cluster.pending_leaves.set(transitions.pending_leaves as u64);
+            cluster.pending_leaves_peak.set(transitions.pending_leaves_high_water as u64);
+            cluster.transitions_unordered.set(transitions.unordered);
             let held = self.shard.mail_held() as u64;
             cluster.mail_held.set(held);
             cluster.mail_held_peak.set(cluster.mail_held_peak.get().max(held));
             cluster.topics_waiting.set(self.shard.topics_waiting() as u64);
+            cluster.remote_bytes.set(self.shard.remote_bytes_counted() as u64);
             cluster.refused.set(self.shard.cluster_refused());
         }
     }

@@ -151,7 +151,7 @@ impl<K: Kernel> Core<K> {
         self.reactor.note_peer_closed(key, peer_closed);
         self.reactor.resume_secure(&mut self.shard, key);
         if is_closing {
-            self.reactor.await_close(key, self.shard.now());
+            self.reactor.await_close(&self.shard, key, self.shard.now());
         }
         key
     }

@@ -157,13 +157,16 @@ impl<K: HostKernel> Worker<K> {
         let work = self.operator_work.take()?;
         match &work.reply_to {
             ReplyTarget::AdminThread(reply) if reply.has_no_receiver() => None,
-            ReplyTarget::GatheringCore(order)
-                if order.is_late(self.core.shard.now(), unix_ms()) =>
-            {
-                self.core.shard.refuse_late_operator_order(order);
+            ReplyTarget::GatheringCore(order) => {
+                // One look at the clock: a second one might say that it is late when the first did not.
+                let unix_ms = unix_ms();
+                if !order.is_late(self.core.shard.now(), unix_ms) {
+                    return Some(work);
+                }
+                self.core.shard.refuse_late_operator_order(order, unix_ms);
                 None
             }
-            _ => Some(work),
+            ReplyTarget::AdminThread(_) => Some(work),
         }
     }
 

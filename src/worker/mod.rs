@@ -316,7 +316,7 @@ impl<K: HostKernel> Worker<K> {
                 .fetch_add(1, Ordering::AcqRel);
         }
         let ns = self.core.reactor.kernel.stamp().saturating_sub(began_ns);
-        self.core.shard.metrics().tick_ns.observe(ns);
+        self.core.shard.metrics().observe_tick(ns);
         // A thread that changed the phase during this tick found the core awake and did not ring. The core sets
         // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
         // The same holds for a question of an operator and for a configuration.

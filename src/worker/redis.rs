@@ -355,8 +355,7 @@ impl<K: HostKernel> Worker<K> {
         connection.note_congestion(connections, &core.shard);
         core.shard.set_cluster_congested(connections.congested_workers.load(Ordering::Relaxed) > 0);
         let metrics = core.shard.metrics();
-        metrics.cluster.waiting.set(connection.session.waiting() as u64);
-        metrics.cluster.dropped.set(connection.session.dropped);
+        connection.session.note_gauges(&metrics.cluster);
         for note in connection.session.notes.drain(..) {
             self.notes.write(&note, metrics);
         }

@@ -17,7 +17,7 @@ use crate::admission::overload::Overload;
 use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::metrics::CoreMetrics;
-use crate::operator_requests::OperatorQueue;
+use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
 use crate::running_configuration::CurrentConfiguration;
 
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     /// By worker. Each is written by its worker only.
     pub metrics: Box<[Arc<CoreMetrics>]>,
     /// By worker: where the admin listener asks it.
-    pub operator_queues: Box<[OperatorQueue]>,
+    pub operator_queues: OperatorQueues,
     /// The event log of the console.
     pub event_log: Arc<EventLog>,
     /// Which kernel interface all workers use.

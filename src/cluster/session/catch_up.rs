@@ -24,10 +24,16 @@ use crate::shard::{ANSWER_SECONDS, LEASE_SECONDS, SessionId};
 const HELD_BYTES_MAX: usize = 16 << 20;
 /// What a sender that is waited for costs, without a message.
 const SENDER_BYTES: usize = 64;
+/// What a held message costs beside its bytes: an entry of a list and two allocations.
+const MESSAGE_BYTES: usize = size_of::<HeldMessage>() + 32;
 
 /// A message as it was received: its topic and its payload. An empty payload: the event that is stored for the topic is
 /// to be read.
 pub(super) type HeldMessage = (Box<[u8]>, Box<[u8]>);
+
+fn bytes_of((topic, payload): &HeldMessage) -> usize {
+    MESSAGE_BYTES + topic.len() + payload.len()
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -190,9 +196,15 @@ impl CatchUp {
     /// Keeps a message of a sender that is waited for. `false`: there is no room for it.
     pub(super) fn try_hold(&mut self, sender: SessionId, topic: &[u8], payload: &[u8]) -> bool {
         debug_assert!(self.waits_for(sender), "what nobody waits for is delivered at once");
-        self.held_bytes += topic.len() + payload.len();
-        self.held_messages.entry(sender).or_default().push((topic.into(), payload.into()));
+        let message = (topic.into(), payload.into());
+        self.held_bytes += bytes_of(&message);
+        self.held_messages.entry(sender).or_default().push(message);
         self.held_bytes <= HELD_BYTES_MAX
+    }
+
+    /// Bytes of the messages that are held.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// A sender has replayed all, or is no longer waited for. Returns what it has sent since.
@@ -200,9 +212,8 @@ impl CatchUp {
         self.absent_senders.remove(&sender);
         self.finished_senders.insert(sender);
         let held = self.held_messages.remove(&sender).unwrap_or_default();
-        let bytes = held.iter().map(|(topic, payload)| topic.len() + payload.len());
-        let bytes = bytes.sum::<usize>();
-        debug_assert!(bytes <= self.held_bytes, "`hold` has counted them");
+        let bytes = held.iter().map(bytes_of).sum::<usize>();
+        debug_assert!(bytes <= self.held_bytes, "`try_hold` has counted them");
         self.held_bytes -= bytes;
         debug_assert!(
             !self.held_messages.is_empty() || self.held_bytes == 0,

@@ -6,8 +6,9 @@
 //! reaches no node. Four counts of seconds: `clock` since the start, `up_seconds` of this connection, `silent_seconds`
 //! since Redis sent something, `unix_seconds` of the host.
 //!
-//! Limits: `OUTPUT_BYTES_MAX` of commands that Redis has not taken, over which the session begins again;
-//! `KEPT_BYTES_MAX` of events while there is no connection, over which each is a counted loss; `awaited::SENDERS_MAX`
+//! Limits: `OUTPUT_BYTES_MAX` of commands that Redis has not taken, as much of events that it has not confirmed, and
+//! `AWAITED_MAX` commands that it has not answered, over which the session begins again; `KEPT_BYTES_MAX` of events
+//! while there is no connection, over which each is a counted loss; `awaited::SENDERS_MAX`
 //! senders; `NOTES_MAX` notes for the log.
 
 mod awaited;
@@ -31,6 +32,7 @@ use recent::Recent;
 
 use super::names::TopicNames;
 use crate::app::{Apps, Secret};
+use crate::metrics::ClusterMetrics;
 use crate::resp::{self, Reader};
 use crate::shard::{ChannelKey, FromCluster, NodeQuestion, SessionId, SessionMessage, Shard};
 pub use awaited::Lost;
@@ -40,6 +42,10 @@ use awaited::{AwaitedReply, Kept, SILENT_SECONDS, SessionState};
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Unsent bytes over which the session ends.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Commands that Redis has not answered, over which the session ends: 64 MiB of the shortest ones are as many. A Redis
+/// that reads and does not answer would otherwise make the list grow for `awaited::SILENT_SECONDS`.
+const AWAITED_MAX: usize = 524_288;
+const _: () = assert!(size_of::<AwaitedReply>() <= 96, "a session may await 524,288: 50 MB");
 /// Unsent bytes up to which topics are subscribed and announced.
 const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
 /// Unsent bytes over which clients that cause more traffic have to wait.
@@ -133,6 +139,8 @@ pub struct ClusterSession {
     pub dropped: u64,
     /// Messages that were sent again for sessions that had missed them.
     retransmitted: u64,
+    /// How often waiting for replays ended for want of room.
+    catch_ups_given_up: u64,
     pub notes: Vec<String>,
 }
 
@@ -178,6 +186,7 @@ impl ClusterSession {
             questions: Vec::new(),
             dropped: 0,
             retransmitted: 0,
+            catch_ups_given_up: 0,
             notes: Vec::new(),
         }
     }
@@ -200,10 +209,16 @@ impl ClusterSession {
         self.state == SessionState::Up
     }
 
-    /// Messages that wait for Redis.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.backlog.len()
+    /// Publishes how much waits here. Call it at the end of a tick.
+    pub fn note_gauges(&self, metrics: &ClusterMetrics) {
+        metrics.waiting.set(self.backlog.len() as u64);
+        metrics.dropped.set(self.dropped);
+        metrics.output_bytes.set(self.output().len() as u64);
+        metrics.replies_awaited.set(self.awaited.len() as u64);
+        metrics.catch_up_bytes.set(self.catch_up.held_bytes() as u64);
+        metrics.catch_ups_given_up.set(self.catch_ups_given_up);
+        metrics.replay_bytes.set(self.recent.bytes() as u64);
+        metrics.replay_discarded.set(self.recent.discarded_count());
     }
 
     /// What is to be sent.
@@ -346,7 +361,10 @@ impl ClusterSession {
         if self.is_up() && !shard.has_unannounced() {
             self.request_replay();
         }
-        if self.output().len() > OUTPUT_BYTES_MAX {
+        let is_too_slow = self.output().len() > OUTPUT_BYTES_MAX
+            || self.awaited.len() > AWAITED_MAX
+            || self.is_up() && self.kept_bytes > OUTPUT_BYTES_MAX;
+        if is_too_slow {
             return Err(Lost::TooSlow);
         }
         Ok(())

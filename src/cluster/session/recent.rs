@@ -38,15 +38,32 @@ pub(super) struct Recent {
     /// By number, with the second in which it was published.
     published: VecDeque<(u64, u32, RecentMessage)>,
     bytes: usize,
+    /// Messages that were discarded before `SECONDS_MAX` was over, because newer ones needed their room.
+    discarded: u64,
 }
 
 impl Recent {
     pub(super) fn note(&mut self, number: u64, second: u32, published: RecentMessage) {
+        debug_assert!(
+            self.published.back().is_none_or(|(of, at, _)| *of < number && *at <= second),
+            "in the order of their numbers"
+        );
         self.bytes += published.bytes();
         self.published.push_back((number, second, published));
         while self.bytes > BYTES_MAX {
             self.drop_oldest();
+            self.discarded += 1;
         }
+        debug_assert!(self.bytes <= BYTES_MAX, "the oldest were discarded");
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        debug_assert!(!self.published.is_empty() || self.bytes == 0, "no message, no bytes");
+        self.bytes
+    }
+
+    pub(super) fn discarded_count(&self) -> u64 {
+        self.discarded
     }
 
     /// Drops what is too old to be asked for.
@@ -57,7 +74,9 @@ impl Recent {
     }
 
     fn drop_oldest(&mut self) {
+        debug_assert!(!self.published.is_empty(), "only messages have bytes");
         if let Some((_, _, published)) = self.published.pop_front() {
+            debug_assert!(self.bytes >= published.bytes(), "`note` has counted them");
             self.bytes -= published.bytes();
         }
     }
@@ -96,9 +115,11 @@ mod tests {
         assert_eq!(numbers(&recent, 0, 8), [8, 9]);
         recent.expire(SECONDS_MAX + 5);
         assert_eq!(numbers(&recent, 0, 0), [5, 6, 7, 8, 9]);
+        assert_eq!((recent.bytes(), recent.discarded_count()), (5 * (ENTRY_BYTES + 10), 0));
         recent.note(10, 10, published(BYTES_MAX - 2 * ENTRY_BYTES - 10));
         assert_eq!(numbers(&recent, 0, 0), [9, 10]);
         recent.note(11, 11, published(BYTES_MAX));
-        assert_eq!((numbers(&recent, 0, 0), recent.bytes), (vec![], 0));
+        assert_eq!((numbers(&recent, 0, 0), recent.bytes()), (vec![], 0));
+        assert_eq!(recent.discarded_count(), 7, "5 to 8, then 9, 10 and 11");
     }
 }

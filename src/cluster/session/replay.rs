@@ -73,7 +73,14 @@ impl ClusterSession {
         }
     }
 
+    /// More is held than there is room for. Earlier events of these senders that come later are not delivered.
     pub(super) fn give_up_catch_up(&mut self, shard: &mut Shard) {
+        self.catch_ups_given_up += 1;
+        self.note(
+            "too many events of other nodes arrived before those that this node had missed while it was without Redis: \
+             missed events that come later are discarded"
+                .to_owned(),
+        );
         let senders = self.catch_up.give_up();
         self.release_held(senders, shard);
     }
@@ -121,7 +128,6 @@ impl ClusterSession {
     /// A sender has replayed all.
     pub(super) fn on_replay_done(&mut self, from: SessionId, shard: &mut Shard) {
         if !self.catch_up.is_closed() && self.catch_up.has_too_many() {
-            self.note("too many senders to wait for after the connection came back".to_owned());
             self.give_up_catch_up(shard);
         }
         if !self.catch_up.is_closed() {

@@ -25,6 +25,7 @@ use crate::admission::overload::OverloadLevel;
 use crate::clock::Moment;
 use crate::http1::request::Request;
 use crate::http1::response::{ContentType, Response};
+use crate::operator_requests::Submitter;
 use crate::server::change::PendingReload;
 use crate::server::memory::Resident;
 use crate::server::takeover::Order;
@@ -72,6 +73,7 @@ impl AdminState {
         is_tcp: bool,
         orders: Sender<Order>,
         owed: Arc<OwedAnswers>,
+        submitter: Submitter,
     ) -> Self {
         let now = sources.shared.clock.now();
         let beats = sources.shared.heartbeats.iter();
@@ -80,7 +82,7 @@ impl AdminState {
         let shared = sources.shared.clone();
         let viewers =
             Rc::new(Viewers::new(log, move || shared.current_configuration.get().apps.clone()));
-        let questions = Questions::default();
+        let questions = Questions::new(submitter);
         let resident = Resident::open_statm().ok();
         Self {
             sources,

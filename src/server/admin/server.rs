@@ -45,10 +45,14 @@ impl AdminServer {
         let listener = Arc::new(listener);
         let owed = Arc::new(OwedAnswers::default());
         let (of_task, owed_by) = (listener.clone(), owed.clone());
+        let submitter = sources.shared.operator_queues.take_submitter();
+        let submitter =
+            submitter.ok_or_else(|| io::Error::other("an admin listener runs already"))?;
         thread.run(move || {
             let readable = Readable::of(&of_task.socket)?;
             let is_tcp = matches!(of_task.place, AdminPlace::Tcp(_));
-            let state = Rc::new(AdminState::new(sources, is_tcp, orders, owed_by.clone()));
+            let state = AdminState::new(sources, is_tcp, orders, owed_by.clone(), submitter);
+            let state = Rc::new(state);
             Ok(async move { accept_all(&of_task.socket, &readable, &owed_by, &state).await })
         })?;
         Ok(Self { listener, owed, _thread: thread })

@@ -77,15 +77,18 @@ struct ViewQueue {
 }
 
 impl ViewQueue {
-    fn push(&self, event: &Rc<EventLogEntry>) {
+    /// `false`: there is no room, so the event is lost for this viewer.
+    fn try_push(&self, event: &Rc<EventLogEntry>) -> bool {
         let mut waiting = self.waiting.borrow_mut();
         let bytes = self.waiting_bytes.get() + bytes_of(event);
-        if waiting.len() < WAITING_MAX && bytes <= WAITING_BYTES_MAX {
+        let has_room = waiting.len() < WAITING_MAX && bytes <= WAITING_BYTES_MAX;
+        if has_room {
             waiting.push_back(event.clone());
             self.waiting_bytes.set(bytes);
         } else {
             self.lost_events.set(self.lost_events.get() + 1);
         }
+        has_room
     }
 
     fn pop(&self) -> Option<Rc<EventLogEntry>> {
@@ -154,9 +157,20 @@ impl Viewers {
         for event in events {
             let event = Rc::new(event);
             for queue in queues.iter().filter(|queue| queue.filter.passes(&event, &apps)) {
-                queue.push(&event);
+                if !queue.try_push(&event) {
+                    self.event_log.viewers.lost_count.add(1);
+                }
             }
         }
+        drop(queues);
+        self.note_waiting();
+    }
+
+    /// Publishes how much waits for the viewer who has most.
+    fn note_waiting(&self) {
+        let queues = self.queues.borrow();
+        let waiting = queues.iter().map(|queue| queue.waiting.borrow().len()).max();
+        self.event_log.viewers.waiting.set(waiting.unwrap_or(0) as u64);
     }
 }
 
@@ -180,6 +194,7 @@ impl Viewer {
             out.extend_from_slice(event_json(&event, &apps).to_string().as_bytes());
             out.extend_from_slice(b"\n\n");
         }
+        self.viewers.note_waiting();
         let lost = self.queue.lost_events.take();
         if lost > 0 {
             out.extend_from_slice(
@@ -197,6 +212,8 @@ impl Drop for Viewer {
         if queues.is_empty() {
             self.viewers.event_log.set_watched(false);
         }
+        drop(queues);
+        self.viewers.note_waiting();
     }
 }
 
@@ -296,6 +313,9 @@ mod tests {
         assert!(read.ends_with("data: {\"count\":1005,\"kind\":\"lost\"}\n\n"), "1,000 and 5");
         assert_eq!(text(&quick), "data: {\"count\":5,\"kind\":\"lost\"}\n\n");
         assert_eq!(viewers.lost_events(), 5);
+        let counters = &event_log.viewers;
+        assert_eq!(counters.lost_count.get(), 1_000, "of the slow one alone");
+        assert_eq!((counters.waiting.depth(), counters.waiting.peak()), (0, WAITING_MAX as u64));
     }
 
     #[test]
@@ -312,6 +332,7 @@ mod tests {
             while !quick.next_events().is_empty() {}
         }
         let kept = slow.queue.waiting.borrow().len();
+        assert_eq!(event_log.viewers.waiting.depth(), kept as u64, "what the slowest has");
         assert_eq!((kept, slow.queue.lost_events.get()), (7, 5), "eight would be over the limit");
         let first = text(&slow);
         assert!(first.len() < 2 * WAITING_BYTES_MAX && first.contains("\"count\":5"));

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::event_log::EventLog;
 use crate::mailbox::{self, Doorbell};
 use crate::metrics::CoreMetrics;
-use crate::operator_requests::OperatorQueue;
+use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
 use crate::running_configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
 use crate::server::certificates::Certificates;
@@ -118,7 +118,7 @@ pub(super) fn share(
         kernel_interface: io,
         smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::new(&config, channel_hash_seed.rotate_left(32))),
-        operator_queues: (0..workers).map(|_| OperatorQueue::default()).collect(),
+        operator_queues: OperatorQueues::new(workers),
         event_log: Arc::new(EventLog::new(workers)),
         metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
         config,

@@ -33,6 +33,7 @@ use std::collections::VecDeque;
 pub use effect::{ClusterOutbox, FromCluster, Stored, ToCluster};
 use remote_memory::RemoteMemory;
 use topic_state::{Details, Fetch, PeerSnapshot, ReceivedAt, TopicState};
+pub use transitions::TransitionCounts;
 use transitions::{Transition, Transitions};
 
 use super::channel_key::ChannelKey;
@@ -193,6 +194,11 @@ impl Cluster {
     fn count_elsewhere(&self, channel: &ChannelKey) -> u64 {
         let peers = self.topics.get(channel).into_iter().flat_map(|topic| &topic.peers);
         peers.map(|peer| u64::from(peer.count)).sum()
+    }
+
+    /// Bytes of what other nodes have, as they were counted last: never less than is kept.
+    pub(super) fn remote_bytes_counted(&self) -> usize {
+        self.remote_memory.bytes()
     }
 
     /// Topics and transitions under way, and nodes known.

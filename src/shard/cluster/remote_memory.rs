@@ -32,6 +32,11 @@ impl RemoteMemory {
     pub(super) fn is_full(&self) -> bool {
         self.bytes > REMOTE_BYTES_MAX
     }
+
+    /// Never less than what is kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Cluster {

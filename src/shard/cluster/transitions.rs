@@ -74,6 +74,19 @@ pub(in crate::shard) struct Transitions {
     unordered: u64,
 }
 
+/// How many wait in `Transitions`, for `/metrics`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransitionCounts {
+    pub unconfirmed: usize,
+    pub unconfirmed_high_water: usize,
+    /// With those that were canceled and whose deadline is to come.
+    pub pending_leaves: usize,
+    pub pending_leaves_high_water: usize,
+    /// Transitions that found no room: their webhooks were decided without the order of Redis, or without a time in
+    /// which a rejoin cancels a leave.
+    pub unordered: u64,
+}
+
 impl Transitions {
     pub(super) fn has_pending_leaves(&self, channel: &ChannelKey) -> bool {
         debug_assert!(
@@ -103,21 +116,16 @@ impl Transitions {
         self.unconfirmed.iter().filter(|(of, ..)| of == channel).count()
     }
 
-    /// The most transitions that were unconfirmed at a time.
-    pub(in crate::shard) fn unconfirmed_high_water(&self) -> usize {
+    pub(in crate::shard) fn counts(&self) -> TransitionCounts {
         debug_assert!(self.unconfirmed_high_water >= self.unconfirmed.len(), "a maximum");
-        self.unconfirmed_high_water
-    }
-
-    /// The most pending leaves at a time, with those that were canceled and whose deadline is to come.
-    pub(in crate::shard) fn pending_high_water(&self) -> usize {
         debug_assert!(self.pending_high_water >= self.due.len(), "a maximum");
-        self.pending_high_water
-    }
-
-    /// Transitions that found no room.
-    pub(in crate::shard) fn unordered(&self) -> u64 {
-        self.unordered
+        TransitionCounts {
+            unconfirmed: self.unconfirmed.len(),
+            unconfirmed_high_water: self.unconfirmed_high_water,
+            pending_leaves: self.due.len(),
+            pending_leaves_high_water: self.pending_high_water,
+            unordered: self.unordered,
+        }
     }
 
     fn push_unconfirmed(&mut self, channel: ChannelKey, who: Transitioner, transition: Transition) {

@@ -100,6 +100,12 @@ impl CountTable {
         Some(index)
     }
 
+    /// Channels whose number waits for the end of its pause.
+    pub(in crate::shard) fn due_len(&self) -> usize {
+        debug_assert!(self.due.len() <= self.counts.len(), "a channel is in the queue once");
+        self.due.len()
+    }
+
     fn forget_if_zero(&mut self, index: ChannelSlot) {
         let nobody = |counts: &ChannelCounts| {
             counts.count_on_all_nodes() == 0

@@ -13,6 +13,7 @@ use super::roster::{Member, Roster};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
+use crate::limits::stale_entries_max;
 use crate::pusher::inbound::UserId;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::core_set::CoreSet;
@@ -89,6 +90,8 @@ pub(in crate::shard) struct HomeTable {
     cache_bytes: usize,
     cache_count: usize,
     cache_bytes_max: usize,
+    /// Cached events that were dropped before their time for want of room.
+    evicted: u64,
     pub(in crate::shard) counts: CountTable,
 }
 
@@ -102,6 +105,7 @@ impl HomeTable {
             cache_bytes: 0,
             cache_count: 0,
             cache_bytes_max,
+            evicted: 0,
             counts: CountTable::default(),
         }
     }
@@ -208,14 +212,21 @@ impl HomeTable {
         self.cache_ages.push_back((stamp, index, expires_seconds));
         while self.cache_bytes > self.cache_bytes_max {
             let Some((stamp, oldest, _)) = self.cache_ages.pop_front() else { break };
+            self.evicted += u64::from(is_cached(&self.channels, oldest, stamp));
             self.forget_if(oldest, stamp);
         }
-        if self.cache_ages.len() > 64 + 2 * self.cache_count {
+        if self.cache_ages.len() > stale_entries_max(self.cache_count) {
             let channels = &self.channels;
             self.cache_ages.retain(|(stamp, index, _)| is_cached(channels, *index, *stamp));
         }
         debug_assert!(self.cache_bytes <= self.cache_bytes_max, "the oldest were evicted");
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
+    }
+
+    /// Bytes of cached events, as they are charged, and how many were dropped for want of room.
+    pub(in crate::shard) fn cached(&self) -> (usize, u64) {
+        debug_assert!(self.cache_bytes <= self.cache_bytes_max, "the oldest were evicted");
+        (self.cache_bytes, self.evicted)
     }
 
     fn forget(&mut self, index: ChannelSlot) {

@@ -16,7 +16,8 @@ use crate::shard::Shard;
 use crate::shard::mail::Mail;
 use crate::shard::operator::{
     ANSWER_BYTES_MAX, NodeChannelRow, NodeConnectionDetails, NodeConnectionRow, NodeRows,
-    OPERATOR_ORDERS_MAX, OperatorAnswer, OperatorOrder, OperatorOutcome, OperatorQuestion,
+    OPERATOR_ORDERS_MAX, ORDER_TIME_MS, OperatorAnswer, OperatorOrder, OperatorOutcome,
+    OperatorQuestion,
 };
 use crate::shard::outbox::GatherAnswer;
 use crate::shard::query::Answer;
@@ -187,14 +188,26 @@ impl Shard {
             if !order.is_late(now, unix_ms) {
                 return Some(order);
             }
-            self.refuse_late_operator_order(&order);
+            self.refuse_late_operator_order(&order, unix_ms);
         }
         None
     }
 
-    /// Answers an order whose time is over before it is carried out.
-    pub fn refuse_late_operator_order(&mut self, order: &OperatorOrder) {
+    /// Answers an order whose time is over before it is carried out. An action that came late by the clocks of the two
+    /// hosts has a line, of one core for all: if their clocks differ, every action of that node ends here.
+    pub fn refuse_late_operator_order(&mut self, order: &OperatorOrder, unix_ms: u64) {
+        debug_assert!(order.is_late(self.now(), unix_ms), "only a late one is refused");
         self.context.metrics().operator_orders_refused.add(1);
+        let age_ms = order.question.overdue_age_ms(unix_ms);
+        if let Some(age_ms) = age_ms.filter(|_| order.gathering_core == self.context.core()) {
+            let (seconds, tenths) = (age_ms / 1_000, age_ms % 1_000 / 100);
+            self.outbox.log_line(format!(
+                "an operator of another node wanted to end a connection or a subscription, and this was not done: by the \
+                 clocks of both hosts the request is {seconds}.{tenths} s old, and the limit is {} s. If this happens to \
+                 every such request, the clocks differ by about that time: run NTP on both hosts",
+                ORDER_TIME_MS / 1_000
+            ));
+        }
         self.answer_operator_order(order, "", OperatorOutcome::Busy);
     }
 

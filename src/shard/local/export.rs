@@ -35,8 +35,8 @@ impl Local {
         &self,
         context: &Context,
     ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), TransferFault>> {
-        let lines = self.unauthorized.values().flatten();
-        let deadlines: HashMap<ConnectionKey, u32> = lines.map(|(at, key)| (*key, *at)).collect();
+        let deadlines: HashMap<ConnectionKey, u32> =
+            self.unauthorized.iter().map(|(at, key)| (key, at)).collect();
         self.connections.iter().map(move |(slot, found)| {
             let key = ConnectionKey { slot, generation: found.generation };
             let deadline = deadlines.get(&key).copied().filter(|_| !found.authorized);
@@ -244,13 +244,7 @@ impl Local {
                 watching,
             });
         }
-        for line in self.unauthorized.values_mut() {
-            line.make_contiguous().sort_by_key(|(at, _)| *at);
-        }
-        debug_assert!(
-            self.unauthorized.values().all(|line| line.iter().is_sorted_by_key(|(at, _)| *at)),
-            "`close_unauthorized` takes them from the front"
-        );
+        self.unauthorized.sort();
     }
 
     fn restore(

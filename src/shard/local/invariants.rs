@@ -11,7 +11,7 @@ use crate::slot::Slot;
 use hashbrown::{HashMap, HashSet};
 
 use super::Local;
-use super::connection::{Connection, SubscriptionState};
+use super::connection::{Connection, ConnectionKey, SubscriptionState};
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::invariants::{ensure, is_forgotten};
@@ -29,7 +29,12 @@ impl Local {
         let dirty: HashSet<Slot> = out.dirty.iter().chain(flushing).copied().collect();
         let overflowed: HashSet<Slot> = self.slow_consumers.iter().copied().collect();
         let mut active = 0;
+        let mut looks: HashMap<ConnectionKey, u32> = HashMap::new();
+        self.wheel.iter().for_each(|entry| *looks.entry(entry.key).or_default() += 1);
         for (slot, found) in self.connections.iter() {
+            let key = ConnectionKey { slot, generation: found.generation };
+            let count = looks.get(&key).copied().unwrap_or_default();
+            ensure!(found.closing || count == 1, "slot {slot} is to be looked at {count} times");
             ensure!(
                 !found.dirty || dirty.contains(&slot),
                 "slot {slot} is dirty and in no list: nobody flushes it"

@@ -3,7 +3,7 @@
 //! Input moves no entry, because a move for each message would cost more than the wheel. When an entry is due and the
 //! connection has sent something since, the entry moves to the second in which the connection will have been silent for
 //! long enough. A connection that is silent is pinged, and closed if no answer comes. Limit: one entry of 12 B for each
-//! connection; each is looked at once in its interval. Cost: nothing for a message. Each connection is one entry that
+//! connection, looked at once in its interval; those of connections that have ended are swept away when they are many. Cost: nothing for a message. Each connection is one entry that
 //! is moved once in its ping interval, a few steps each.
 
 use super::Local;
@@ -72,12 +72,25 @@ impl Local {
         let (interval, authorize_within) =
             (app.ping_interval_seconds, app.authorize_within_seconds);
         let now = context.now.seconds();
+        self.sweep_deadlines();
         self.wheel.add(key, now.saturating_add(interval));
         if let Some(time) = authorize_within {
             let app = self.connections[key.slot].app;
-            let line = self.unauthorized.entry(app).or_default();
-            line.push_back((now.saturating_add(time), key));
+            self.unauthorized.add(app, now.saturating_add(time), key);
         }
+    }
+
+    /// Removes deadlines of connections that have ended, if there are many.
+    fn sweep_deadlines(&mut self) {
+        let connections = &self.connections;
+        let open = |key: ConnectionKey| {
+            let found = connections.get(key.slot);
+            found.filter(|found| found.generation == key.generation && !found.closing)
+        };
+        self.wheel.sweep_if_stale(connections.len(), |entry| open(entry.key).is_some());
+        self.unauthorized.sweep_if_stale(connections.len(), |key| {
+            open(key).is_some_and(|connection| !connection.authorized)
+        });
     }
 
     /// Watches a connection that another process watched before. Its pong gets its whole time again.
@@ -100,20 +113,13 @@ impl Local {
         };
         self.wheel.add(key, due);
         if let Some(at) = authorize_by {
-            self.unauthorized.entry(index).or_default().push_back((at, key));
+            self.unauthorized.add(index, at, key);
         }
     }
 
     /// Closes those whose time to sign in or join a private channel is up (docs/PROTOCOL.md rule 44).
     pub(super) fn close_unauthorized(&mut self, context: &Context, out: &mut Outbox) {
-        let now = context.now.seconds();
-        let mut late = Vec::new();
-        for line in self.unauthorized.values_mut() {
-            while line.front().is_some_and(|(at, _)| *at <= now) {
-                late.extend(line.pop_front().map(|(_, key)| key));
-            }
-        }
-        for key in late {
+        for key in self.unauthorized.take_due(context.now.seconds()) {
             if self.get_open(key).is_some_and(|connection| !connection.authorized) {
                 let time =
                     self.app_of(context, key.slot).authorize_within_seconds.unwrap_or_default();
@@ -123,10 +129,6 @@ impl Local {
                 self.deny_and_close(context, out, key.slot, &denial);
             }
         }
-        debug_assert!(
-            self.unauthorized.values().all(|line| line.front().is_none_or(|(at, _)| *at > now)),
-            "the time of the others is not over"
-        );
     }
 
     /// Looks at all that came due since `before`.

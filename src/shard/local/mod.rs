@@ -40,21 +40,19 @@ pub(super) mod send_queue;
 mod shed;
 mod subscribe;
 mod subscription;
+mod unauthorized;
 mod unserved;
 mod unsubscribe;
 mod users;
 
 use crate::shard::slots::ChannelSlot;
 use crate::slot::Slot;
-use std::collections::VecDeque;
 use std::sync::Arc;
-
-use hashbrown::HashMap;
 
 use super::context::{Context, MemoryLimits};
 use super::outbox::{Outbox, Trace};
 use super::slots::Slots;
-use crate::app::{App, AppIndex};
+use crate::app::App;
 use crate::buffer::Frame;
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
@@ -72,6 +70,7 @@ use memory::MemoryAccount;
 use openings::Openings;
 use pace::PaceTable;
 use refuse::Denial;
+use unauthorized::UnauthorizedTable;
 use users::UserTable;
 
 /// Connections of one core, and what is kept for them.
@@ -83,14 +82,14 @@ pub(super) struct Local {
     pub(super) openings: Openings,
     pub(super) users: UserTable,
     pace: PaceTable,
-    wheel: Wheel<ConnectionKey>,
+    /// When to look at each connection for its silence.
+    pub(super) wheel: Wheel<ConnectionKey>,
     account: MemoryAccount,
     /// Those of `Settings`.
     limits: MemoryLimits,
     /// Connections with a ping to be answered when the second is over, each once.
     pongs_due: Vec<ConnectionKey>,
-    /// New connections of apps that want them authorized in time, by age.
-    unauthorized: HashMap<AppIndex, VecDeque<(u32, ConnectionKey)>, foldhash::fast::FixedState>,
+    unauthorized: UnauthorizedTable,
     /// Taken out while a message is read, so that what it finds may borrow from it.
     validator: Option<Validator>,
     /// Space to build a JSON text in.
@@ -132,7 +131,7 @@ impl Local {
             account: MemoryAccount::default(),
             limits: context.settings.memory,
             pongs_due: Vec::new(),
-            unauthorized: HashMap::default(),
+            unauthorized: UnauthorizedTable::default(),
             validator: Some(Validator::default()),
             text: Vec::new(),
             frames: SharedFrames {
@@ -272,5 +271,11 @@ impl Local {
     #[must_use]
     pub(in crate::shard) fn connection_count(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Deadlines of connections: to be looked at for silence, and to be authorized.
+    #[must_use]
+    pub(in crate::shard) fn deadline_counts(&self) -> (usize, usize) {
+        (self.wheel.len(), self.unauthorized.len())
     }
 }

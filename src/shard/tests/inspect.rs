@@ -398,11 +398,14 @@ fn an_action_that_arrives_after_its_deadline_is_not_carried_out() {
         |id, received_at| Mail::Inspect { id, from: 0, received_at, question: question.clone() };
     let now = shard.now();
     shard.on_mail(inspect(1, now));
-    assert!(shard.next_operator_order(1_001).is_none(), "Redis delivered it late");
+    assert!(shard.next_operator_order(6_200).is_none(), "late by the clocks");
     assert_eq!(busy(shard), [1]);
+    let notes = std::mem::take(&mut shard.outbox.notes);
+    assert!(notes.len() == 1 && notes[0].contains("is 6.2 s old"), "{notes:?}");
     shard.on_mail(inspect(2, Moment(0)));
     assert!(shard.next_operator_order(1_000).is_none(), "it waited for this core");
     assert_eq!(busy(shard), [2]);
+    assert!(shard.outbox.notes.is_empty(), "its clock is not the reason");
     shard.on_mail(inspect(3, now));
     assert_eq!(shard.next_operator_order(1_000).map(|order| order.question_number), Some(3));
 }

@@ -75,6 +75,10 @@ fn violations_at_a_connection_are_named() {
         ("slot 0 is closing and still in a channel", |shard| {
             shard.local.connections[Slot::new(0)].closing = true;
         }),
+        ("slot 0 is to be looked at 2 times", |shard| {
+            let client = shard.keys().next().unwrap();
+            shard.local.wheel.add(client, 60);
+        }),
         ("slot 0 is charged", |shard| shard.local.connections[Slot::new(0)].charged_bytes += 1),
         ("the account says", |shard| {
             shard.local.connections[Slot::new(0)].charged_bytes += 1;

@@ -150,7 +150,7 @@ fn the_details_of_a_connection_without_room_are_discarded_and_the_core_counts_as
     assert_eq!(gathers.metrics.gathered_discarded.get(), 1);
     gathers.caller_bytes = more;
     let answers = gathers.take_answers(id).expect("complete");
-    assert!(matches!(&answers[..], [Answer::Operator(answer)] if answer.is_busy()));
+    assert!(matches!(&answers[..], [Answer::Operator(answer)] if answer.had_no_memory()));
 }
 
 #[test]

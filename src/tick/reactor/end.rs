@@ -1,12 +1,14 @@
 //! The ends of established connections: the wait for the peer's close frame, its deadline, and the end of a socket.
 //!
 //! Owns nothing: it changes the reactor's list of sockets and the shard's connections together, so that neither has an
-//! entry without the other. Limit: `CLOSE_ANSWER_MS` for the peer's answer. Cost: a look-up and one system call for the
+//! entry without the other. Limits: `CLOSE_ANSWER_MS` for the peer's answer; `limits::stale_entries_max` of the
+//! connections for the deadlines. Cost: a look-up and one system call for the
 //! end of a socket, and one entry in a queue while the peer's answer is awaited.
 
 use super::{AddressChange, Reactor};
 use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
+use crate::limits;
 use crate::shard::{ConnectionKey, Shard};
 use crate::tick::kernel::{Kernel, Watched};
 use crate::tick::site::Site;
@@ -16,8 +18,25 @@ const CLOSE_ANSWER_MS: u64 = 3_000;
 
 impl<K: Kernel> Reactor<K> {
     /// A connection is closing: its socket is closed once its close frame is sent and answered, or at its deadline.
-    pub(in crate::tick) fn await_close(&mut self, key: ConnectionKey, now: Moment) {
-        self.closing_deadlines.push_back((Moment(now.0 + CLOSE_ANSWER_MS), key));
+    pub(in crate::tick) fn await_close(&mut self, shard: &Shard, key: ConnectionKey, now: Moment) {
+        let deadline = Moment(now.0 + CLOSE_ANSWER_MS);
+        debug_assert!(
+            self.closing_deadlines.back().is_none_or(|(last, _)| *last <= deadline),
+            "in the order of their deadlines, because all wait as long"
+        );
+        // The entry of a connection whose peer has answered stays until its deadline. A flood of connections that are
+        // refused would leave many.
+        let connections = shard.connection_count();
+        if self.closing_deadlines.len() > limits::stale_entries_max(connections) {
+            self.closing_deadlines.retain(|(_, key)| shard.get(*key).is_some());
+            debug_assert!(self.closing_deadlines.len() <= connections, "each is closed once");
+        }
+        self.closing_deadlines.push_back((deadline, key));
+    }
+
+    /// Connections that are closing, and those that ended within the time that a close has.
+    pub(in crate::tick) fn closing_connections(&self) -> usize {
+        self.closing_deadlines.len()
     }
 
     /// The kernel has the last frame of a closing connection.

@@ -2,8 +2,8 @@
 //! PURE.
 //!
 //! Owns no socket operations. Stale entries of queues are skipped and dropped in bulk, so each operation is constant on
-//! average. Limit: one entry for each descriptor. Cost: an index for a look-up and a few steps for each change of a
-//! queue; a new session is one entry, reused after its end.
+//! average. Limits: one entry for each descriptor, and `limits::stale_entries_max` of these in a queue. Cost: an index
+//! for a look-up and a few steps for each change of a queue; a new session is one entry, reused after its end.
 
 use std::collections::VecDeque;
 
@@ -15,6 +15,7 @@ use super::super::kernel::SessionKey;
 use super::super::reactor::Queued;
 use super::super::{SessionPeer, TransferredSession};
 use crate::clock::Moment;
+use crate::limits::stale_entries_max;
 use crate::proxy_header::ProxyHeaderReader;
 use crate::slot::Slot;
 use crate::tls::socket::{SecureChannel, SecureSocket};
@@ -175,6 +176,11 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         self.ready.len()
     }
 
+    /// Entries of the wheel, those of ended sessions included.
+    pub(in crate::tick) fn deadlines(&self) -> usize {
+        self.wheel.len()
+    }
+
     /// Sessions that another process could not continue, except those that only wait for their client to close.
     pub(in crate::tick) fn untransferable_count(&self) -> usize {
         let is_busy =
@@ -260,6 +266,14 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         entry.deadline_seconds = at;
         if at < entry.wheel_entry_seconds {
             entry.wheel_entry_seconds = at;
+            let entries = &self.entries;
+            self.wheel.sweep_if_stale(entries.len(), |due| {
+                let found = entries.get(due.key.slot.index());
+                found.is_some_and(|entry| {
+                    entry.generation == due.key.generation
+                        && entry.wheel_entry_seconds == due.at_seconds
+                })
+            });
             self.wheel.add(key, at);
         }
     }
@@ -291,7 +305,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         let Self { entries, ages, .. } = self;
         let queue = if is_silent { &mut ages.silent_by_age } else { &mut ages.by_age };
         // Sessions begin to wait often and end seldom, so stale entries are dropped here.
-        if queue.len() > 64 + 2 * entries.len() {
+        if queue.len() > stale_entries_max(entries.len()) {
             queue.retain(|(key, number)| {
                 let found = entries.get(key.slot.index());
                 found.is_some_and(|entry| entry.wait_number == *number)
@@ -407,5 +421,14 @@ mod tests {
         }
         assert!(sessions.ages.silent_by_age.len() < 100);
         assert_eq!(sessions.longest_waiting(), Some(there));
+        for second in 0..10_000 {
+            sessions.set_deadline(there, Moment(second * 10), Some(60));
+            let key = waiting(&mut sessions, [192, 0, 2, 1]);
+            sessions.set_deadline(key, Moment(second * 10), Some(60));
+            sessions.remove(key);
+        }
+        assert!(sessions.wheel.len() < 100, "{} deadlines", sessions.wheel.len());
+        let of_living = sessions.wheel.iter().filter(|due| due.key == there).count();
+        assert_eq!(of_living, 1, "the deadline of the one that is there stays");
     }
 }

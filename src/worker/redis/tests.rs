@@ -15,7 +15,7 @@ use crate::config::{Sources, merge};
 use crate::event_log::EventLog;
 use crate::mailbox::mesh;
 use crate::metrics::CoreMetrics;
-use crate::operator_requests::OperatorQueue;
+use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
 use crate::running_configuration::{
     ConfigurationLink, CurrentConfiguration, RunningConfiguration, SentConfiguration,
@@ -62,7 +62,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         kernel_interface: Choice::Epoll(None),
         smaller_rings: AtomicUsize::new(0),
         overload: Arc::new(Overload::default()),
-        operator_queues: [OperatorQueue::default()].into(),
+        operator_queues: OperatorQueues::new(1),
         event_log: Arc::new(EventLog::new(1)),
         metrics: [Arc::new(CoreMetrics::new(1))].into(),
         current_configuration,

@@ -206,3 +206,35 @@ fn a_session_ends_when_redis_leaves_too_much_output_unread() {
     session.session.output.push(b'x');
     assert_eq!(session.session.carry_out(&mut session.shard), Err(Lost::TooSlow));
 }
+
+/// A Redis that reads all and answers nothing: its replies would wait in a list without an end.
+#[test]
+fn a_session_ends_when_redis_leaves_too_many_commands_or_events_unanswered() {
+    let mut session = TestSession::up();
+    let cluster = session.shard.metrics().clone();
+    session.session.awaited = (0..AWAITED_MAX).map(|_| AwaitedReply::Ignored).collect();
+    session.session.carry_out(&mut session.shard).unwrap();
+    session.session.note_gauges(&cluster.cluster);
+    assert_eq!(cluster.cluster.replies_awaited.get(), AWAITED_MAX as u64);
+    session.session.awaited.push_back(AwaitedReply::Ignored);
+    assert_eq!(session.session.carry_out(&mut session.shard), Err(Lost::TooSlow));
+
+    let mut session = TestSession::up();
+    let text = "x".repeat(1 << 20);
+    let mut published = 0;
+    let end = loop {
+        let key = session.shard.channel_key(AppIndex(0), "news").unwrap();
+        session.shard.publish(key, frame::encode_text(text.as_bytes()).into(), None, true);
+        published += 1;
+        assert!(published < 100, "all is kept");
+        let end = session.session.carry_out(&mut session.shard);
+        // Redis reads what it is sent.
+        session.session.note_sent(session.session.output().len());
+        if end.is_err() {
+            break end;
+        }
+    };
+    assert_eq!((end, published), (Err(Lost::TooSlow), OUTPUT_BYTES_MAX >> 20));
+    session.session.close(&mut session.shard);
+    assert!(session.session.kept_bytes <= KEPT_BYTES_MAX && session.session.dropped > 40);
+}

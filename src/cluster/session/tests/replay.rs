@@ -124,6 +124,32 @@ fn no_more_events_than_the_limit_wait_for_a_replay() {
     }
     assert!((20..=22).contains(&number), "16 MiB: {number}");
     assert_eq!(session.session.senders[&PEER].number, number - 1, "all was taken, in order");
+    let metrics = session.shard.metrics().clone();
+    session.session.note_gauges(&metrics.cluster);
+    assert_eq!(
+        (metrics.cluster.catch_up_bytes.get(), metrics.cluster.catch_ups_given_up.get()),
+        (0, 1)
+    );
+    assert!(session.session.notes.iter().any(|note| note.contains("without Redis")));
+}
+
+#[test]
+fn bytes_that_wait_for_a_replay_and_bytes_that_are_kept_for_one_are_gauges_with_peaks() {
+    let mut session = came_back();
+    answer(&mut session, 2);
+    session.receive_event(PEER, 5, "five");
+    session.publish("news", "ours");
+    let metrics = session.shard.metrics().clone();
+    let cluster = &metrics.cluster;
+    session.session.note_gauges(cluster);
+    assert!(cluster.catch_up_bytes.get() > 4 && cluster.replay_bytes.get() > 4);
+    session.receive_replay_done(PEER);
+    session.session.clock += super::super::recent::SECONDS_MAX + 1;
+    session.session.expire(&mut session.shard);
+    session.session.note_gauges(cluster);
+    assert_eq!((cluster.catch_up_bytes.get(), cluster.replay_bytes.get()), (0, 0));
+    assert!(cluster.catch_up_bytes.peak() > 4 && cluster.replay_bytes.peak() > 4, "peaks stay");
+    assert_eq!((cluster.catch_ups_given_up.get(), cluster.replay_discarded.get()), (0, 0));
 }
 
 #[test]

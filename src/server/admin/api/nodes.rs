@@ -87,23 +87,30 @@ impl NodeAnswers {
 
     /// Whether all nodes that are seen have answered.
     pub(super) fn is_complete(&self) -> bool {
-        let is_busy = self.answers.iter().any(OperatorAnswer::is_busy);
-        !self.is_session_down && self.silent_nodes.is_empty() && !is_busy
+        let is_answered = |answer: &OperatorAnswer| !answer.is_busy() && !answer.had_no_memory();
+        !self.is_session_down
+            && self.silent_nodes.is_empty()
+            && self.answers.iter().all(is_answered)
     }
 
     /// The nodes that have answered, this one first, and those that have not.
     pub(super) fn add_nodes_to(&self, answer: &mut Value) {
         let mut nodes = BTreeMap::new();
         for answer in &self.answers {
-            let is_busy = nodes.entry(answer.node).or_insert((&answer.host, false));
-            is_busy.1 |= answer.is_busy();
+            let (_, is_busy, had_no_memory) =
+                nodes.entry(answer.node).or_insert((&answer.host, false, false));
+            *is_busy |= answer.is_busy();
+            *had_no_memory |= answer.had_no_memory();
         }
         let own =
             json!({ "node": node_name(self.own_node), "host": overview::host(), "own": true });
-        let others = nodes.iter().map(|(node, (host, is_busy))| {
+        let others = nodes.iter().map(|(node, (host, is_busy, had_no_memory))| {
             let mut row = json!({ "node": node_name(*node), "host": host });
             if *is_busy {
                 row["busy"] = json!(true);
+            }
+            if *had_no_memory {
+                row["no_memory"] = json!(true);
             }
             row
         });
@@ -118,7 +125,7 @@ impl NodeAnswers {
         }
     }
 
-    /// Which nodes have not answered, as a sentence without its stop.
+    /// Which nodes have not answered and why, as a sentence without its stop.
     pub(super) fn missing_nodes_text(&self) -> String {
         if self.is_session_down {
             return "The connection of this node to Redis is down, so no other node was asked"
@@ -127,11 +134,19 @@ impl NodeAnswers {
         let silent_nodes = self.silent_nodes.iter().map(|(node, seconds)| {
             format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
         });
-        let busy = self.answers.iter().filter(|answer| answer.is_busy()).map(|answer| {
-            format!("{} on {} (too many questions there, this one was late, so compare the clocks of the hosts, or this node has no memory for the answer)", node_name(answer.node), answer.host)
+        let refused = self.answers.iter().filter_map(|answer| {
+            let why = if answer.is_busy() {
+                "too many questions wait there, or this one was late there: if that goes on, compare the clocks of the \
+                 hosts"
+            } else if answer.had_no_memory() {
+                "it answered, and this node has no memory for the answer: see RINGVERB_MEMORY_MAX here"
+            } else {
+                return None;
+            };
+            Some(format!("{} on {} ({why})", node_name(answer.node), answer.host))
         });
-        let names: Vec<String> = silent_nodes.chain(busy).collect();
-        format!("No answer came in time from node {}", names.join(", "))
+        let names: Vec<String> = silent_nodes.chain(refused).collect();
+        format!("No answer is there from node {}", names.join(", "))
     }
 }
 
@@ -169,6 +184,17 @@ mod tests {
         );
         let text = part.missing_nodes_text();
         assert!(text.contains("3 (last heartbeat 7 s ago)") && text.contains("on web-2"), "{text}");
+        // An operator who is sent to the clocks of a host that answered in time loses the time that an incident has.
+        let answers = vec![answer(4, OperatorOutcome::NoMemory)];
+        let short = NodeAnswers { own_node: 1, answers, ..Default::default() };
+        assert!(!short.is_complete());
+        short.add_nodes_to(&mut page);
+        assert_eq!(
+            (&page["nodes"][1]["no_memory"], &page["nodes"][1]["busy"]),
+            (&json!(true), &Value::Null)
+        );
+        let text = short.missing_nodes_text();
+        assert!(text.contains("RINGVERB_MEMORY_MAX") && !text.contains("clocks"), "{text}");
         let down = NodeAnswers { is_session_down: true, ..Default::default() };
         assert!(!down.is_complete() && down.missing_nodes_text().contains("Redis is down"));
     }

@@ -103,7 +103,7 @@ fn totals(total: &dyn Fn(fn(&AppMetrics) -> u64) -> u64) -> Value {
 }
 
 fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
-    let ticks = core.tick_ns.read();
+    let ticks = core.tick_ns().read();
     let beats = shared.heartbeats.get(index).map_or(0, |beats| beats.load(Ordering::Relaxed));
     let cluster = shared.redis.is_some().then(|| {
         json!({

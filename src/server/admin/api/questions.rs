@@ -12,16 +12,16 @@ use monoio::time::sleep;
 
 use crate::http1::response::Response;
 use crate::mailbox::Doorbell;
-use crate::operator_requests::{OperatorReply, OperatorRequest, submit_to_all};
+use crate::operator_requests::{OperatorReply, OperatorRequest, Submitter};
 use crate::server::admin::ScrapeSources;
 
 const QUESTIONS_MAX: usize = 8;
 const LOOKS_MAX: u32 = 250;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Counts the questions in progress.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::server::admin) struct Questions {
+    submitter: Submitter,
     open_count: Cell<usize>,
 }
 
@@ -34,6 +34,10 @@ impl Drop for QuestionSlot<'_> {
 }
 
 impl Questions {
+    pub(in crate::server::admin) fn new(submitter: Submitter) -> Self {
+        Self { submitter, open_count: Cell::new(0) }
+    }
+
     /// Asks these workers and waits for all of them.
     ///
     /// # Errors
@@ -54,7 +58,9 @@ impl Questions {
         let _slot = QuestionSlot(&self.open_count);
         let is_action = request().is_action();
         let queues = &sources.shared.operator_queues;
-        let mut receivers = submit_to_all(queues, workers, request)
+        let mut receivers = self
+            .submitter
+            .submit_to_all(queues, workers, request)
             .map_err(|full| busy(full, "has too many questions waiting"))?;
         let doorbells =
             || receivers.iter().filter_map(|(worker, _)| sources.doorbells.get(*worker));

@@ -78,12 +78,14 @@ export const nodeName = (host, node) => `${host ? `${host} ` : ""}${node.slice(0
 export function missingNodes() {
   const node = element("p", { class: "note warn", hidden: true, role: "status" });
   const show = ({ nodes: answered = [], silent_nodes: silent = [], session_down: isDown }) => {
-    const busy = answered.filter((one) => one.busy).map((one) => `${nodeName(one.host, one.node)} (busy: too many questions at a time, or no memory for its answer)`);
+    const whyOf = (one) => one.busy ? "too many questions, or this one was late" : "no memory here for its answer";
+    const busy = answered.filter((one) => one.busy || one.no_memory)
+      .map((one) => `${nodeName(one.host, one.node)} (${whyOf(one)})`);
     const names = [...silent.map((one) => `${nodeName("", one.node)} (last heartbeat ${one.seen_seconds_ago} s ago)`), ...busy];
     node.hidden = !names.length && !isDown;
     setText(node, isDown
       ? "This node has no connection to Redis now. The rows of other nodes are missing."
-      : `Not answered in time: node ${names.join(", ")}. Its rows are missing.`);
+      : `No answer: node ${names.join(", ")}. Its rows are missing.`);
   };
   return { node, show };
 }

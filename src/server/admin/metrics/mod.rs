@@ -120,7 +120,9 @@ metrics! {
     "broadcast_latency_ms" Histogram [] "ringverb_publish_to_flush_seconds of all cores, in milliseconds, as dashboards of sockudo know it.",
         |scrape, out| scrape.histogram(out, |core| &core.publish_to_flush_ns, NS / MS);
     "tick_seconds" Histogram ["core"] "Time of one tick of a core. The sum is the time that the core was busy.",
-        |scrape, out| scrape.histogram_by_core(out, |core| &core.tick_ns, NS);
+        |scrape, out| scrape.histogram_by_core(out, |core| core.tick_ns(), NS);
+    "slow_ticks_total" Counter ["core"] "Ticks of more than 25 ms, when a tick that is full of work takes about 10. All clients of the core have waited for it: the host has too few processors, or the server a fault.",
+        |scrape, out| scrape.by_core(out, |core| core.slow_ticks());
     "socket_sends_total" Counter ["core"] "Sends to WebSockets: at most one for each connection in a tick.",
         |scrape, out| scrape.by_core(out, |core| core.sends.get());
     "send_queue_bytes" Gauge ["core"] "Bytes that wait in send queues.",
@@ -159,6 +161,28 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.flush_waiting.get());
     "flush_waiting_connections_peak" Gauge ["core"] "Most connections that a tick left for the next one, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.flush_waiting.peak());
+    "closing_connections" Gauge ["core"] "Connections that the server closes and whose client has not closed its side yet, for 3 s at most. Those that ended before stay counted until then, at most 64 and two for each connection of the core.",
+        |scrape, out| scrape.by_core(out, |core| core.closing_connections.get());
+    "closing_connections_peak" Gauge ["core"] "Most connections that were counted as closing after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.closing_connections.peak());
+    "authorizations_awaited" Gauge ["core"] "Connections of apps with RINGVERB_AUTHORIZE_WITHIN that have not signed in or joined a private channel. Those that did, or ended, stay counted until their time is over, at most 64 and two for each connection of the core.",
+        |scrape, out| scrape.by_core(out, |core| core.authorizations_awaited.get());
+    "authorizations_awaited_peak" Gauge ["core"] "Most connections that were counted so after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.authorizations_awaited.peak());
+    "deadlines" Gauge ["core"] "Deadlines of WebSocket connections, to be looked at for silence, and of HTTP connections. Those of ended connections stay counted until they are due, at most 64 and two for each connection of a kind.",
+        |scrape, out| scrape.by_core(out, |core| core.deadlines.get());
+    "deadlines_peak" Gauge ["core"] "Most deadlines after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.deadlines.peak());
+    "subscription_counts_waiting" Gauge ["core"] "Channels whose number of subscribers has changed and is sent later, because it was sent in the last 5 s. At most the channels of apps that want the number.",
+        |scrape, out| scrape.by_core(out, |core| core.subscription_counts_waiting.get());
+    "subscription_counts_waiting_peak" Gauge ["core"] "Most channels whose number waited after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.subscription_counts_waiting.peak());
+    "cached_bytes" Gauge ["core"] "Bytes of the cached events of cache channels, 320 for the entry of each included. At most RINGVERB_CACHE_BYTES_MAX for all cores together.",
+        |scrape, out| scrape.by_core(out, |core| core.cached_bytes.get());
+    "cached_bytes_peak" Gauge ["core"] "Most bytes of cached events after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_core(out, |core| core.cached_bytes.peak());
+    "cached_events_evicted_total" Counter ["core"] "Cached events that were dropped before their time was over, because newer ones needed their room. The next subscriber gets cache_miss.",
+        |scrape, out| scrape.by_core(out, |core| core.cached_events_evicted.get());
     "gathers" Gauge ["core"] "Questions of the HTTP API, of operators and of other nodes whose answers this core gathers from all cores or nodes. At most the HTTP connections of the core, 16 of operators and 1,024 of other nodes.",
         |scrape, out| scrape.by_core(out, |core| core.gathers.get());
     "gathers_peak" Gauge ["core"] "Most questions whose answers the core gathered at a time, in the last 30 to 60 s.",
@@ -199,8 +223,12 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.effects_peak.get());
     "cluster_effects_discarded_total" Counter ["core"] "Effects over that limit. The session begins again, and events of that tick are lost.",
         |scrape, out| scrape.by_session(out, |session| session.effects_discarded.get());
+    "cluster_transitions_unconfirmed" Gauge ["core"] "First joins and last leaves that Redis has not confirmed.",
+        |scrape, out| scrape.by_session(out, |session| session.transitions_unconfirmed.get());
     "cluster_transitions_unconfirmed_peak" Gauge ["core"] "Most first joins and last leaves that Redis had not confirmed. The limit is 262,144.",
         |scrape, out| scrape.by_session(out, |session| session.transitions_unconfirmed_peak.get());
+    "cluster_pending_leaves" Gauge ["core"] "Leaves that wait for the debounce, canceled ones included until their time is over.",
+        |scrape, out| scrape.by_session(out, |session| session.pending_leaves.get());
     "cluster_pending_leaves_peak" Gauge ["core"] "Most leaves that waited for the debounce. The limit is 262,144.",
         |scrape, out| scrape.by_session(out, |session| session.pending_leaves_peak.get());
     "cluster_transitions_unordered_total" Counter ["core"] "Joins and leaves over these limits. Their webhooks may be sent by two nodes.",
@@ -211,10 +239,40 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.waiting.peak());
     "horizontal_transport_messages_dropped_total" Counter ["core"] "Messages to other nodes that found no room while Redis was away. Each is a loss.",
         |scrape, out| scrape.by_session(out, |session| session.dropped.get());
+    "cluster_output_bytes" Gauge ["core"] "Bytes of commands that the connection to Redis has not taken. Over 64 MiB it is opened again.",
+        |scrape, out| scrape.by_session(out, |session| session.output_bytes.get());
+    "cluster_output_bytes_peak" Gauge ["core"] "Most bytes that the connection to Redis had not taken after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_session(out, |session| session.output_bytes.peak());
+    "cluster_replies_awaited" Gauge ["core"] "Commands that Redis has not answered. Over 524,288, and over 64 MiB of events, the connection is opened again.",
+        |scrape, out| scrape.by_session(out, |session| session.replies_awaited.get());
+    "cluster_replies_awaited_peak" Gauge ["core"] "Most commands that Redis had not answered after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_session(out, |session| session.replies_awaited.peak());
+    "cluster_catch_up_bytes" Gauge ["core"] "Bytes of new events that wait, after a time without Redis, until the other nodes have sent the earlier ones again. At most 16 MiB.",
+        |scrape, out| scrape.by_session(out, |session| session.catch_up_bytes.get());
+    "cluster_catch_up_bytes_peak" Gauge ["core"] "Most bytes of new events that waited so after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_session(out, |session| session.catch_up_bytes.peak());
+    "cluster_catch_ups_given_up_total" Counter ["core"] "How often this wait ended early, because more than 16 MiB waited. Earlier events that had not come yet are lost.",
+        |scrape, out| scrape.by_session(out, |session| session.catch_ups_given_up.get());
+    "cluster_replay_bytes" Gauge ["core"] "Bytes of published events that are kept for 60 s, to send them again to nodes that were without Redis. At most 16 MiB.",
+        |scrape, out| scrape.by_session(out, |session| session.replay_bytes.get());
+    "cluster_replay_bytes_peak" Gauge ["core"] "Most bytes of published events that were kept after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_session(out, |session| session.replay_bytes.peak());
+    "cluster_replay_discarded_total" Counter ["core"] "Published events that were kept for less than 60 s, because more than 16 MiB were published. A node that was without Redis for so long has missed them.",
+        |scrape, out| scrape.by_session(out, |session| session.replay_discarded.get());
     "horizontal_transport_reconnections_total" Counter ["core"] "Connections to Redis that were established after the first.",
         |scrape, out| scrape.by_session(out, |session| session.sessions.get().saturating_sub(1));
     "console_events_lost_total" Counter [] "Events that the event log of the console did not show, because there were too many. Counts only while it is open.",
         |scrape, out| out.sample(&[], scrape.console_events_lost());
+    "console_feed_events" Gauge ["feed"] "Events that a worker, by number, or the senders of webhooks have left for the event log of the console. At most 2,048 each.",
+        |scrape, out| scrape.by_console_feed(out, DepthGauge::depth);
+    "console_feed_events_peak" Gauge ["feed"] "Most events that a feed has held at a time, since the start.",
+        |scrape, out| scrape.by_console_feed(out, DepthGauge::peak);
+    "console_viewer_events" Gauge [] "Events that wait for the viewer of the console who reads slowest. At most 2,000 and 1 MiB.",
+        |scrape, out| out.sample(&[], scrape.viewers().waiting.depth());
+    "console_viewer_events_peak" Gauge [] "Most events that have waited for one viewer at a time, since the start.",
+        |scrape, out| out.sample(&[], scrape.viewers().waiting.peak());
+    "console_viewer_events_lost_total" Counter [] "Events that a viewer of the console was not sent, because too many waited for it.",
+        |scrape, out| out.sample(&[], scrape.viewers().lost_count.get());
     "cluster_mail_held" Gauge ["core"] "Mail to homes on this core (subscriptions, watches) that waits for what other nodes or Redis have of its channel.",
         |scrape, out| scrape.by_session(out, |session| session.mail_held.get());
     "cluster_mail_held_peak" Gauge ["core"] "Most mail to homes that has waited for other nodes or Redis at a time, since the start.",
@@ -223,6 +281,10 @@ metrics! {
         |scrape, out| scrape.by_session(out, |session| session.topics_waiting.get());
     "cluster_topics_waiting_peak" Gauge ["core"] "Most topics that waited for their subscription after a tick, in the last 30 to 60 s.",
         |scrape, out| scrape.by_session(out, |session| session.topics_waiting.peak());
+    "cluster_remote_bytes" Gauge ["core"] "Bytes of what is kept of other nodes: members, users and pending leaves. It is counted again when it reaches 128 MiB, so it may be less. More is counted in cluster_refused_total.",
+        |scrape, out| scrape.by_session(out, |session| session.remote_bytes.get());
+    "cluster_remote_bytes_peak" Gauge ["core"] "Most bytes of what was kept of other nodes after a tick, in the last 30 to 60 s.",
+        |scrape, out| scrape.by_session(out, |session| session.remote_bytes.peak());
     "cluster_refused_total" Counter ["core"] "What other nodes sent over a limit of nodes, sessions, memory or questions, and was dropped.",
         |scrape, out| scrape.by_session(out, |session| session.refused.get());
     "horizontal_adapter_resolve_time" Histogram [] "Milliseconds from a question of the HTTP API or of an operator to other nodes to its last answer, or to the end of the wait.",
@@ -321,126 +383,5 @@ pub(super) fn render(scrape: &Scrape<'_>, format: Format) -> String {
     samples.finish()
 }
 
-/// docs/METRICS.md.
 #[cfg(test)]
-fn document() -> String {
-    let mut text = String::from(
-        "# Metrics
-
-`GET /metrics` of the [admin listener](OPERATIONS.md#probes-and-the-admin-listener) answers in the Prometheus text
-format, or in OpenMetrics if `Accept` asks for it. This file is generated from the table in
-`src/server/admin/metrics/mod.rs`; a test compares them. Names and meanings do not change.
-
-- Counters begin at zero with each process: a take-over and SIGUSR2 are a reset, as a restart is.
-- `app_id` is the id of an app. Apps after the first 1,000 of the configuration are counted together as `(other)`.
-- `channel_type` is `public`, `private` (encrypted ones included), `presence` or `user`. `core` is the number of a
-  worker.
-- Each value is exact when it is read. Two values of one scrape may be of different moments, some microseconds apart.
-- An untyped counter has a name that dashboards of soketi and sockudo know, without the suffix that a counter must
-  have. `rate()` works with it.
-
-| metric | type | labels | meaning |
-|---|---|---|---|
-",
-    );
-    for spec in METRICS {
-        let labels: Vec<String> = spec.labels.iter().map(|label| format!("`{label}`")).collect();
-        text.push_str(&format!(
-            "| `{}` | {} | {} | {} |\n",
-            spec.name,
-            spec.kind.name(),
-            labels.join(", "),
-            spec.help
-        ));
-    }
-    let reasons: Vec<String> = Refused::ALL.map(|why| format!("`{}`", why.name())).to_vec();
-    text.push_str(&format!(
-        "
-`reason` of `ringverb_disconnections_by_cause_total` is, with `by`: `client`/`closed` (the client sent a close frame),
-`network`/`lost` (the connection ended without one), `server`/`shutdown`, or `server` and a reason of
-`ringverb_refusals_total`:
-{}.
-",
-        wrap_words(&reasons)
-    ));
-    text
-}
-
-/// Words separated by commas, in lines of at most 120 columns.
-#[cfg(test)]
-fn wrap_words(words: &[String]) -> String {
-    let (mut text, mut column) = (String::new(), 0);
-    for (number, word) in words.iter().enumerate() {
-        let separator = if number == 0 { "" } else { ", " };
-        if column + separator.len() + word.len() > 117 {
-            text.push_str(",\n");
-            column = 0;
-        } else {
-            text.push_str(separator);
-            column += separator.len();
-        }
-        text.push_str(word);
-        column += word.len();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn names_and_labels_are_well_formed_and_unique() {
-        let names: BTreeSet<_> = METRICS.iter().map(|spec| spec.name).collect();
-        assert_eq!(names.len(), METRICS.len());
-        for spec in METRICS {
-            let is_name = |text: &str| {
-                !text.is_empty()
-                    && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-            };
-            assert!(
-                is_name(spec.name) && spec.labels.iter().all(|label| is_name(label)),
-                "{spec:?}"
-            );
-            let is_counter = spec.kind == MetricKind::Counter;
-            assert_eq!(spec.name.ends_with("_total"), is_counter, "{}", spec.name);
-            assert!(spec.help.ends_with('.') && !spec.help.contains(['"', '\\', '\n']), "{spec:?}");
-            assert!(!spec.labels.contains(&"le"), "{spec:?}");
-        }
-    }
-
-    /// The names of metrics in a text, without what a histogram adds.
-    fn names_in(text: &str) -> BTreeSet<&str> {
-        let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
-        let words = text.split(|char| !is_part(char));
-        let names = words.filter(|word| word.starts_with("ringverb_"));
-        let histogram = |name: &str| {
-            METRICS.iter().any(|spec| spec.name == name && spec.kind == MetricKind::Histogram)
-        };
-        names
-            .map(|name| {
-                let stems = ["_bucket", "_sum", "_count"].map(|suffix| name.strip_suffix(suffix));
-                stems.into_iter().flatten().find(|stem| histogram(stem)).unwrap_or(name)
-            })
-            .collect()
-    }
-
-    #[test]
-    fn dashboard_and_alerts_name_only_metrics_that_exist() {
-        let known: BTreeSet<_> = METRICS.iter().map(|spec| spec.name).collect();
-        for file in ["tuning/grafana.json", "tuning/alerts.yml", "tests/alerts.yml"] {
-            let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
-            let text = std::fs::read_to_string(path).unwrap();
-            let names = names_in(&text);
-            assert!(names.len() > 10, "{file}");
-            let unknown: Vec<_> = names.difference(&known).collect();
-            assert!(unknown.is_empty(), "{file}: {unknown:?}");
-        }
-    }
-
-    #[test]
-    fn the_document_of_metrics_is_the_table() {
-        crate::text::assert_document("docs/METRICS.md", &document());
-    }
-}
+mod tests;

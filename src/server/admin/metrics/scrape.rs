@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::exposition::Samples;
 use crate::app::{Apps, WebhookKind};
 use crate::counters::{DepthGauge, Refused, WEBHOOK_KINDS, WebhookCounters};
+use crate::event_log::ViewerCounters;
 use crate::mailbox::Doorbell;
 use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
@@ -137,6 +138,21 @@ impl Scrape<'_> {
 
     pub(super) fn console_events_lost(&self) -> u64 {
         self.sources.shared.event_log.lost_count()
+    }
+
+    /// Events that wait for the console, in the feed of each worker and of the senders of webhooks.
+    pub(super) fn by_console_feed(&self, out: &mut Samples, read: impl Fn(&DepthGauge) -> u64) {
+        let mut number = itoa::Buffer::new();
+        let depths = self.sources.shared.event_log.depths();
+        let workers = depths.len().saturating_sub(1);
+        for (index, depth) in depths.enumerate() {
+            let feed = if index < workers { number.format(index) } else { "webhooks" };
+            out.sample(&[feed], read(depth));
+        }
+    }
+
+    pub(super) fn viewers(&self) -> &ViewerCounters {
+        &self.sources.shared.event_log.viewers
     }
 
     pub(super) fn has_cluster(&self) -> bool {

@@ -283,7 +283,7 @@ fn a_leave_over_the_limit_of_pending_ones_is_final_at_once() {
         fixture.apply(event);
     }
     assert_eq!(fixture.effects(), ("+-".to_owned(), "JLF".to_owned()), "no join cancels it");
-    assert_eq!(fixture.cluster.transitions.unordered(), 1);
+    assert_eq!(fixture.cluster.transitions.unordered, 1);
     assert!(!fixture.cluster.transitions.has_pending_leaves(&fixture.channel));
 }
 
@@ -303,7 +303,7 @@ fn transitions_over_the_limit_are_decided_at_once_and_the_session_begins_again()
     assert_eq!(fixture.effects().0, "+-", "the join before it, too");
     assert!(fixture.out.cluster.take_restart_request());
     let transitions = &fixture.cluster.transitions;
-    assert_eq!((transitions.unordered(), transitions.unconfirmed.len()), (1, 0));
+    assert_eq!((transitions.unordered, transitions.unconfirmed.len()), (1, 0));
 }
 
 #[test]
@@ -312,8 +312,9 @@ fn the_most_unconfirmed_and_pending_ones_are_noted() {
     for event in [Join, Leave, Ordered, Ordered, Join, Ordered] {
         fixture.apply(event);
     }
-    let transitions = &fixture.cluster.transitions;
-    assert_eq!((transitions.unconfirmed_high_water(), transitions.pending_high_water()), (2, 1));
+    let counts = fixture.cluster.transitions.counts();
+    assert_eq!((counts.unconfirmed, counts.unconfirmed_high_water), (0, 2));
+    assert_eq!((counts.pending_leaves, counts.pending_leaves_high_water), (1, 1));
 }
 
 /// A pending leave keeps its topic subscribed. Other nodes have noted the leave as pending here.
