@@ -1,21 +1,21 @@
 //! Deadlines by the second: a wheel of buckets, with entries that name the owner of a deadline.
 //!
-//! Owns only entries, never a timer of the system. When an entry is due, the caller checks its owner. An owner that no
-//! longer needs its deadline leaves its entry in the wheel. Limit: callers add at most one entry for each thing that
-//! waits. An entry costs about 2 ns; a timer task cost 470 ns and 1.3 KB.
+//! Owns only entries, never a timer of the system, and does not know what a deadline means. When an entry is due, the
+//! caller checks its owner. An owner that no longer needs its deadline leaves its entry in the wheel. Limit: callers
+//! add at most one entry for each thing that waits. Cost: about 2 ns for an entry; a timer task cost 470 ns and 1.3 KB.
 
 use crate::limits::WHEEL_SECONDS;
 
-/// Buckets by second, modulo the wheel's size; entries of a later round are put back.
+/// One bucket for each second, modulo `WHEEL_SECONDS`. The caller puts back entries of a later round.
 #[derive(Debug)]
 pub(crate) struct Wheel<K> {
     buckets: Vec<Vec<WheelEntry<K>>>,
 }
 
-/// A deadline of one owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WheelEntry<K> {
     pub key: K,
+    /// By the clock of the shard. It may be a whole round after the second of the bucket.
     pub at_seconds: u32,
 }
 
