@@ -22,7 +22,7 @@ use super::state::HomeState;
 pub struct Join {
     pub user: UserId,
     /// `user_info` as JSON.
-    pub info: Box<str>,
+    pub user_info: Box<str>,
     /// `channel_data` as it was signed.
     pub channel_data: Box<str>,
     /// The connection is in the channel already and only wants its acknowledgement again.

@@ -136,7 +136,7 @@ FAULTS = [
     # The fake Redis stands in for the script.
     ("nodes: a stored event is stored twice", "tests/simulator/redis/mod.rs", "if before >= digits(turn) {", "if false && before >= digits(turn) {"),
     ("nodes: nobody restores what Redis has forgotten", "src/shard/cluster/session_events.rs",
-     "(Some(Fetch::Again), None) => self.restore_stored(here, channel),", "(Some(Fetch::Again), None) => {}"),
+     "(Some(FetchReason::Again), None) => self.restore_stored(here, channel),", "(Some(FetchReason::Again), None) => {}"),
     ("nodes: a session that was down at the same time is not asked", "src/cluster/session/replay.rs",
      "if self.catch_up.must_ask_sender(from, is_new) {", "if false && self.catch_up.must_ask_sender(from, is_new) {"),
     ("nodes: an event that a subscriber was greeted with comes again", "src/shard/cluster/topic_state.rs",

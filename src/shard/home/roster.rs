@@ -194,8 +194,8 @@ impl Home {
                 member.connections == 1
             }
             None => {
-                let (id_json, info) = (join.user.json.clone(), join.info.clone());
-                let member = Member { id_json, user_info: info, connections: 1, nodes: 0 };
+                let (id_json, user_info) = (join.user.json.clone(), join.user_info.clone());
+                let member = Member { id_json, user_info, connections: 1, nodes: 0 };
                 roster.insert(join.user.text.clone(), member);
                 self.announce_added(context, out, channel, &join.channel_data);
                 true
@@ -210,7 +210,10 @@ impl Home {
         }
         if context.is_clustered() {
             out.change(context, channel, || Change::Joined {
-                member: MemberSnapshot { user: join.user.clone(), info: join.info.clone() },
+                member: MemberSnapshot {
+                    user: join.user.clone(),
+                    user_info: join.user_info.clone(),
+                },
                 channel_data: join.channel_data.clone(),
             });
         } else {
@@ -264,7 +267,7 @@ impl Home {
         channel_data: Option<&str>,
     ) {
         debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
-        let MemberSnapshot { user, info } = member;
+        let MemberSnapshot { user, user_info } = member;
         let index = self.channels.find_or_insert(channel);
         let roster = self.channels.get_mut(index).roster.get_or_insert_default();
         if let Some(member) = roster.get_mut(&user.text) {
@@ -276,11 +279,11 @@ impl Home {
         let channel_data = match channel_data {
             Some(given) => given,
             None => {
-                made = format!("{{\"user_id\":{json},\"user_info\":{info}}}");
+                made = format!("{{\"user_id\":{json},\"user_info\":{user_info}}}");
                 &made
             }
         };
-        roster.insert(text, Member { id_json: json, user_info: info, connections: 0, nodes: 1 });
+        roster.insert(text, Member { id_json: json, user_info, connections: 0, nodes: 1 });
         self.announce_added(context, out, channel, channel_data);
     }
 
@@ -328,7 +331,7 @@ impl Home {
         let here = all.filter(|(_, member)| member.connections > 0);
         here.map(|(text, member)| MemberSnapshot {
             user: UserId { json: member.id_json.clone(), text: text.clone() },
-            info: member.user_info.clone(),
+            user_info: member.user_info.clone(),
         })
         .collect()
     }

@@ -265,7 +265,7 @@ impl HomeTable {
                     .filter(|(_, member)| member.connections > 0)
                     .map(|(text, member)| MemberState {
                         user: UserId { json: member.id_json.clone(), text: text.clone() },
-                        info: member.user_info.clone(),
+                        user_info: member.user_info.clone(),
                         connections: member.connections,
                     })
                     .collect(),
@@ -284,11 +284,8 @@ impl HomeTable {
         debug_assert!(self.contains(index), "it was found, or inserted");
         if !state.members.is_empty() {
             let roster =
-                state.members.into_iter().map(|MemberState { user, info, connections }| {
-                    (
-                        user.text,
-                        Member { id_json: user.json, user_info: info, connections, nodes: 0 },
-                    )
+                state.members.into_iter().map(|MemberState { user, user_info, connections }| {
+                    (user.text, Member { id_json: user.json, user_info, connections, nodes: 0 })
                 });
             self.channels[index].roster = Some(Box::new(roster.collect()));
         }

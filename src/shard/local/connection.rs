@@ -33,7 +33,7 @@ pub struct ConnectionKey {
 pub(in crate::shard) struct SignedIn {
     pub(in crate::shard) user: UserId,
     /// `user_info` as JSON; `null` when there is none.
-    pub(in crate::shard) info: Box<str>,
+    pub(in crate::shard) user_info: Box<str>,
     /// The user's own channel, which also names the user in mail.
     pub(in crate::shard) key: ChannelKey,
 }

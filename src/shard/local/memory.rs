@@ -38,9 +38,9 @@ const _: () = assert!(
 const _: () = assert!(size_of::<Extras>() <= USER_BYTES, "a sign-in pays for its entry");
 
 pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) -> u32 {
-    let member = member.map_or(0, |(user, info)| {
+    let member = member.map_or(0, |(user, user_info_bytes)| {
         // The roster has each text, and so has its encoded form.
-        MEMBER_BYTES + 3 * (user.json.len() + user.text.len()) + 2 * info
+        MEMBER_BYTES + 3 * (user.json.len() + user.text.len()) + 2 * user_info_bytes
     });
     u32::try_from(SUBSCRIPTION_BYTES + name.len() + member).unwrap_or(u32::MAX)
 }
@@ -48,10 +48,10 @@ pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) 
 /// The charge for a connection that is signed in and watches users.
 pub(super) fn user_charge<'a>(
     user: &UserId,
-    info: &str,
+    user_info: &str,
     watched: impl Iterator<Item = &'a str>,
 ) -> u32 {
-    let own = USER_BYTES + 2 * (user.json.len() + user.text.len()) + info.len();
+    let own = USER_BYTES + 2 * (user.json.len() + user.text.len()) + user_info.len();
     let watched: usize = watched.map(|id| USER_BYTES + id.len()).sum();
     u32::try_from(own + watched).unwrap_or(u32::MAX)
 }

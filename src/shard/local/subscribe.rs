@@ -113,14 +113,14 @@ impl Local {
             Some(data) => Some((data.user_id.clone(), data.user_info.as_str(), data.text.clone())),
             // A connection that is signed in is in the channel as that user (rule 27).
             None => connection.signed_in().map(|signed_in| {
-                let (id, info) = (&signed_in.user.json, &*signed_in.info);
-                let text = format!("{{\"user_id\":{id},\"user_info\":{info}}}");
-                (Some(signed_in.user.clone()), info, text)
+                let (id, user_info) = (&signed_in.user.json, &*signed_in.user_info);
+                let text = format!("{{\"user_id\":{id},\"user_info\":{user_info}}}");
+                (Some(signed_in.user.clone()), user_info, text)
             }),
         };
         // Signed, but by a backend that names no user: Reverb shows an empty roster then, which is of no use
         // (rule 27).
-        let Some((Some(user), info, channel_data)) = join else {
+        let Some((Some(user), user_info, channel_data)) = join else {
             let cause = if data.is_some() { Cause::NoUser } else { Cause::NoChannelData };
             return Err(Box::new(Denial::new(error_code::INVALID_MESSAGE, cause, [what])));
         };
@@ -130,8 +130,8 @@ impl Local {
             let denial = Denial::new(error_code::MEMBER_TOO_LARGE, Cause::MemberTooLarge, values);
             return Err(Box::new(denial));
         }
-        let (info, channel_data) = (info.into(), channel_data.into());
-        Ok(Some(Box::new(Join { user, info, channel_data, again: false })))
+        let (user_info, channel_data) = (user_info.into(), channel_data.into());
+        Ok(Some(Box::new(Join { user, user_info, channel_data, again: false })))
     }
 
     fn subscribe_first(
@@ -159,7 +159,7 @@ impl Local {
             let denial = Denial::new(error_code::TOO_MANY_CHANNELS, Cause::TooManyChannels, values);
             return self.deny_subscription(context, out, key.slot, &name, &denial);
         }
-        let joins = join.as_ref().map(|join| (&join.user, join.info.len()));
+        let joins = join.as_ref().map(|join| (&join.user, join.user_info.len()));
         let charge = subscription_charge(self.channels[index].key.name(), joins);
         if let Err(error) = self.check_charge(context, key.slot, charge) {
             let name = self.channels[index].key.name().to_owned();

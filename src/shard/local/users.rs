@@ -152,7 +152,7 @@ impl Local {
         };
         let most = user.watchlist.len().min(WATCHLIST_MAX);
         let watched = user.watchlist[..most].iter().map(|id| &**id);
-        let charge = user_charge(&user.id, user.info.as_str(), watched);
+        let charge = user_charge(&user.id, user.user_info.as_str(), watched);
         let charged_bytes = connection.extras.as_ref().map_or(0, |extras| extras.charge);
         self.check_charge(context, slot, charge.saturating_sub(charged_bytes))
             .map_err(|error| Box::new(self.memory_denial(context, error, SIGN_IN)))?;
@@ -190,8 +190,8 @@ impl Local {
         out.observe(|| Observation::SignedIn { app, socket_id, user: user.id.text.clone() });
         let extras = connection.extras.get_or_insert_default();
         extras.charge = charge;
-        let info = user.info.as_str().into();
-        extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
+        let user_info = user.user_info.as_str().into();
+        extras.signed_in = Some(SignedIn { user: user.id.clone(), user_info, key: channel });
         let bytes = frame::write_text_frame(&mut self.text, |text| {
             outbound::signin_success(sign_in.user_data.as_str(), text)
         })

@@ -223,6 +223,6 @@ fn gauges_that_are_wrong_are_named() {
 /// The home believes that user 1 has so many connections in the presence channel.
 fn restore_member(shard: &mut Shard, connections: u32) {
     let user = crate::pusher::inbound::UserId { json: "\"1\"".into(), text: "1".into() };
-    let members = vec![MemberState { user, info: "{}".into(), connections }];
+    let members = vec![MemberState { user, user_info: "{}".into(), connections }];
     shard.home.channels.restore(&key(shard, ROOM), HomeState { members, ..HomeState::default() });
 }

@@ -379,7 +379,7 @@ fn connection() -> ConnectionKey {
 
 pub(super) fn member(id: &str) -> MemberSnapshot {
     let user = UserId { json: format!("\"{id}\"").into(), text: id.into() };
-    MemberSnapshot { user, info: "{}".into() }
+    MemberSnapshot { user, user_info: "{}".into() }
 }
 
 fn snapshot(ids: &[&str]) -> NodeSnapshot {
