@@ -31,7 +31,7 @@ impl Shard {
         if self.cluster.is_some() {
             self.outbox.cluster.push(ToCluster::EndAccess(Box::new(command)));
         }
-        self.take_own_mail();
+        self.process_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
@@ -44,7 +44,7 @@ impl Shard {
             None => self.local.disconnect(context, out, key),
             Some(channel) => self.local.end_subscription(context, out, key, channel),
         };
-        self.take_own_mail();
+        self.process_own_mail();
         end
     }
 }

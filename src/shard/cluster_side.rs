@@ -17,7 +17,7 @@ impl Shard {
         } else if let Some((cluster, mut here)) = self.clustered() {
             cluster.on_event(&mut here, event);
         }
-        self.take_own_mail();
+        self.process_own_mail();
     }
 
     #[must_use]

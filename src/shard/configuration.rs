@@ -32,7 +32,7 @@ impl Shard {
         settings.verbose_errors = verbose_errors;
         if std::mem::replace(&mut settings.debug, debug) != debug {
             self.outbox.lines = LineBudget::new(debug);
-            self.outbox.set_debug(debug);
+            self.outbox.set_traced(debug);
         }
         for (index, (old, new)) in (0..).map(AppIndex).zip(before.iter().zip(apps.iter())) {
             if old.is_served() && !new.is_served() {
@@ -54,7 +54,7 @@ impl Shard {
     pub fn close_unserved(&mut self) {
         if self.local.has_unserved() {
             self.local.close_unserved(&self.context, &mut self.outbox);
-            self.take_own_mail();
+            self.process_own_mail();
         }
     }
 

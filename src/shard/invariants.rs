@@ -62,7 +62,7 @@ impl Shard {
         if self.context.settings.cores > 1 {
             return Ok(());
         }
-        for local in self.local.channels.iter().filter(|local| local.active) {
+        for local in self.local.channels.iter().filter(|local| local.is_active) {
             let name = local.key.name();
             ensure!(
                 !self.home.interested_cores(&local.key).is_empty(),

@@ -259,7 +259,7 @@ impl Cluster {
         self.change_peer(here, channel, from, |peer| peer.count = count);
         if here.context.app(channel.app()).counts_subscriptions() {
             let count = self.count_elsewhere(channel);
-            here.home.count_elsewhere(here.context, here.out, channel, count);
+            here.home.on_count_elsewhere(here.context, here.out, channel, count);
         }
     }
 

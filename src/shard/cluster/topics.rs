@@ -206,8 +206,8 @@ impl Cluster {
         debug_assert!(self.mail_held > 0, "`hold_back` has counted it");
         self.mail_held -= 1;
         let (channel_key, error) = (channel.clone(), error_code::TOO_MANY_MEMBERS);
-        here.out
-            .send_from_home(core, Mail::Full { channel: channel_key, connection, ticket, error });
+        let answer = Mail::SubscribeRefused { channel: channel_key, connection, ticket, error };
+        here.out.send_from_home(core, answer);
         self.release_if_unneeded(here, channel);
     }
 }

@@ -91,7 +91,7 @@ impl CountTable {
     }
 
     /// Takes a channel whose pause is over out of the queue.
-    fn take_due(&mut self, now: u32) -> Option<ChannelSlot> {
+    fn pop_due(&mut self, now: u32) -> Option<ChannelSlot> {
         let (_, index) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
         self.due.pop_first();
         if let Some(counts) = self.counts.get_mut(&index) {
@@ -111,7 +111,7 @@ impl CountTable {
         }
     }
 
-    pub(super) fn waits(&self, index: ChannelSlot) -> bool {
+    pub(super) fn has_delayed_send(&self, index: ChannelSlot) -> bool {
         self.counts.get(&index).is_some_and(|counts| counts.due_seconds.is_some())
     }
 
@@ -126,7 +126,7 @@ impl CountTable {
         (counts.last_sent_count, counts.sent_seconds) = (sent, seconds);
         counts.sent_to_nodes = sent;
         self.send_at(index, seconds.saturating_add(PAUSE_SECONDS));
-        debug_assert!(self.waits(index), "it is sent when its time has come");
+        debug_assert!(self.has_delayed_send(index), "it is sent when its time has come");
     }
 
     pub(super) fn restore(&mut self, index: ChannelSlot, core: u16, count: u32) {
@@ -177,7 +177,7 @@ impl CountTable {
 
 impl Home {
     /// The number of one core.
-    pub(in crate::shard) fn count(
+    pub(in crate::shard) fn on_core_count(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -193,7 +193,7 @@ impl Home {
         }
         let Some(index) = self.channels.find_index(channel) else { return };
         self.channels.counts.counts.entry(index).or_default().set(core, count);
-        self.send_count_in_time(context, out, channel, index);
+        self.send_or_delay_count(context, out, channel, index);
     }
 
     /// The app wants no numbers any longer. Those of other nodes stay, because they are sent when they change only.
@@ -214,7 +214,7 @@ impl Home {
     }
 
     /// The number of all other nodes.
-    pub(in crate::shard) fn count_elsewhere(
+    pub(in crate::shard) fn on_count_elsewhere(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -223,7 +223,7 @@ impl Home {
     ) {
         let Some(index) = self.channels.find_index(channel) else { return };
         self.channels.counts.counts.entry(index).or_default().count_on_other_nodes = count;
-        self.send_count_in_time(context, out, channel, index);
+        self.send_or_delay_count(context, out, channel, index);
     }
 
     /// Sets the number of all other nodes, and sends nothing: the channel has no subscribers here yet.
@@ -240,7 +240,7 @@ impl Home {
             .map_or(0, |index| self.channels.counts.count_on_this_node(index))
     }
 
-    fn send_count_in_time(
+    fn send_or_delay_count(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -259,7 +259,7 @@ impl Home {
 
     /// Sends the numbers whose pause is over.
     pub(super) fn send_due_counts(&mut self, context: &Context, out: &mut Outbox) {
-        while let Some(index) = self.channels.counts.take_due(context.now_seconds) {
+        while let Some(index) = self.channels.counts.pop_due(context.now_seconds) {
             debug_assert!(self.channels.contains(index), "a dropped channel has no number");
             let Some(home) = self.channels.get_if_used(index) else { continue };
             let channel = home.key().clone();
@@ -294,7 +294,7 @@ impl Home {
             return;
         }
         if context.app(channel.app()).subscription_count {
-            let bytes = frame::write_text_frame(&mut self.text, |text| {
+            let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::subscription_count(channel.name(), total, text)
             })
             .into();

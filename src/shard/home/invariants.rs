@@ -12,7 +12,7 @@ impl Home {
         for (index, home) in self.channels.entries() {
             let name = home.key().name();
             // A transferred number comes before the subscribers, which other cores send.
-            let is_kept = !home.is_unused() || self.channels.counts.waits(index);
+            let is_kept = !home.is_unused() || self.channels.counts.has_delayed_send(index);
             ensure!(is_kept, "{name} is kept for nobody");
             ensure!(
                 self.channels.find_index(home.key()) == Some(index),

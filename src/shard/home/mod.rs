@@ -55,7 +55,7 @@ pub(super) struct Home {
     pub(super) channels: HomeTable,
     pub(super) users: HomeUsers,
     /// Space to build a JSON text in.
-    text: Vec<u8>,
+    text_buffer: Vec<u8>,
 }
 
 /// `Mail::Subscribe`.
@@ -74,7 +74,7 @@ impl Home {
         Self {
             channels: HomeTable::new(settings.connections_reserved, settings.cache_bytes_max),
             users: HomeUsers::default(),
-            text: Vec::new(),
+            text_buffer: Vec::new(),
         }
     }
 
@@ -96,7 +96,10 @@ impl Home {
         if let Some(error) = error {
             self.channels.drop_if_unused(index);
             out.change(context, &channel, || Change::Unneeded);
-            return out.send_from_home(core, Mail::Full { channel, connection, ticket, error });
+            return out.send_from_home(
+                core,
+                Mail::SubscribeRefused { channel, connection, ticket, error },
+            );
         }
         if self.channels.get(index).interested.is_empty() {
             note_occupied(context, out, &channel, true);
@@ -108,7 +111,7 @@ impl Home {
         self.channels.get_mut(index).interested.insert(core);
         let greeting = self.greeting(context, out, index, &channel);
         debug_assert!(!self.channels.get(index).is_unused(), "the subscriber keeps the channel");
-        let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
+        let joined = join.filter(|join| !join.is_repeated).map(|join| Box::new(join.user.clone()));
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
         out.send_from_home(core, answer);
     }
@@ -137,7 +140,7 @@ impl Home {
             occupied_gauge(context, channel).sub(1);
         }
         if context.app(channel.app()).counts_subscriptions() {
-            self.count(context, out, channel, core, 0);
+            self.on_core_count(context, out, channel, core, 0);
         }
         self.channels.drop_if_unused(index);
         if is_empty {
@@ -169,7 +172,7 @@ impl Home {
         let cached = home.cached(context.now).map(|cached| cached.frame.clone());
         let cached = cached.unwrap_or_else(|| {
             out.send_webhook(context, channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
-            frame::write_text_frame(&mut self.text, |text| {
+            frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::cache_miss(channel.name(), text)
             })
             .into()

@@ -153,7 +153,7 @@ impl Home {
         let is_new = roster.is_some_and(|roster| !roster.contains(&join.user.text));
         // The frame, the two copies that it is made from, and room that the allocator cannot use again at once.
         let bytes = roster.filter(|_| is_new).map_or(0, |roster| 4 * roster.encoded_bytes);
-        let has_room = memory.take_headroom(bytes);
+        let has_room = memory.reserve_headroom(bytes);
         (!has_room).then_some(error_code::SHORT_OF_MEMORY)
     }
 
@@ -184,7 +184,7 @@ impl Home {
         join: &Join,
     ) {
         debug_assert_eq!(channel.kind.access, Access::Presence, "only these have members");
-        if join.again {
+        if join.is_repeated {
             return;
         }
         let roster = self.channels.get_mut(index).roster.get_or_insert_default();
@@ -352,7 +352,7 @@ impl Home {
         channel_data: &str,
     ) {
         debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::member_added(channel.name(), channel_data, text)
         })
         .into();
@@ -376,7 +376,7 @@ impl Home {
         if roster.is_empty() {
             home.roster = None;
         }
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::member_removed(channel.name(), &member.id_json, text)
         })
         .into();

@@ -26,7 +26,7 @@ use crate::shard::state::{HomeState, MemberState};
 const CACHED_EVENT_BYTES: usize = 320;
 
 #[derive(Debug)]
-pub(in crate::shard) struct Cached {
+pub(in crate::shard) struct CachedEvent {
     pub(in crate::shard) frame: FrameBytes,
     expires_seconds: u32,
     /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
@@ -40,15 +40,15 @@ pub(in crate::shard) struct HomeChannel {
     key: ChannelKey,
     pub(in crate::shard) interested: CoreSet,
     pub(in crate::shard) roster: Option<Box<Roster>>,
-    cached: Option<Box<Cached>>,
+    cached: Option<Box<CachedEvent>>,
 }
 
 const _: () = assert!(size_of::<HomeChannel>() <= 64);
-const _: () = assert!(size_of::<HomeChannel>() + size_of::<Cached>() <= CACHED_EVENT_BYTES);
+const _: () = assert!(size_of::<HomeChannel>() + size_of::<CachedEvent>() <= CACHED_EVENT_BYTES);
 
 impl HomeChannel {
     /// The cached event, unless it is too old.
-    pub(in crate::shard) fn cached(&self, now: Moment) -> Option<&Cached> {
+    pub(in crate::shard) fn cached(&self, now: Moment) -> Option<&CachedEvent> {
         self.cached.as_deref().filter(|cached| cached.expires_seconds > now.seconds())
     }
 
@@ -82,7 +82,7 @@ impl Keyed for HomeChannel {
 /// The channels whose home this core is.
 pub(in crate::shard) struct HomeTable {
     channels: KeyedSlots<HomeChannel>,
-    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
+    /// CachedEvent events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
     /// more is stale.
     cache_ages: VecDeque<(u64, ChannelSlot, u32)>,
     cache_stamp: u64,
@@ -198,17 +198,18 @@ impl HomeTable {
         frame: &FrameBytes,
         expires_seconds: u32,
     ) {
-        self.forget(index);
+        self.forget_cached_at(index);
         self.cache_stamp += 1;
         let stamp = self.cache_stamp;
-        let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched_from: None };
+        let cached =
+            CachedEvent { frame: frame.clone(), expires_seconds, stamp, fetched_from: None };
         self.channels[index].cached = Some(Box::new(cached));
         self.cache_bytes += cached_bytes(frame);
         self.cache_count += 1;
         self.cache_ages.push_back((stamp, index, expires_seconds));
         while self.cache_bytes > self.cache_bytes_max {
             let Some((stamp, oldest, _)) = self.cache_ages.pop_front() else { break };
-            self.forget_if(oldest, stamp);
+            self.forget_cached_if(oldest, stamp);
         }
         if self.cache_ages.len() > 64 + 2 * self.cache_count {
             let channels = &self.channels;
@@ -218,7 +219,7 @@ impl HomeTable {
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
     }
 
-    fn forget(&mut self, index: ChannelSlot) {
+    fn forget_cached_at(&mut self, index: ChannelSlot) {
         if let Some(cached) = self.channels[index].cached.take() {
             debug_assert!(self.cache_count > 0, "it is counted");
             debug_assert!(self.cache_bytes >= cached_bytes(&cached.frame), "its bytes are counted");
@@ -228,9 +229,9 @@ impl HomeTable {
         debug_assert!(self.cache_count > 0 || self.cache_bytes == 0, "no event, no bytes");
     }
 
-    fn forget_if(&mut self, index: ChannelSlot, stamp: u64) {
+    fn forget_cached_if(&mut self, index: ChannelSlot, stamp: u64) {
         if is_cached(&self.channels, index, stamp) {
-            self.forget(index);
+            self.forget_cached_at(index);
             self.drop_if_unused(index);
         }
         debug_assert!(!is_cached(&self.channels, index, stamp), "no event of this age is left");
@@ -244,7 +245,7 @@ impl HomeTable {
                 break;
             }
             self.cache_ages.pop_front();
-            self.forget_if(index, stamp);
+            self.forget_cached_if(index, stamp);
         }
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
         debug_assert!(
@@ -351,7 +352,7 @@ impl HomeTable {
         let cached = cached.filter(|(_, home)| home.key.app() == app && home.cached.is_some());
         let indexes: Vec<ChannelSlot> = cached.map(|(index, _)| index).collect();
         for index in indexes {
-            self.forget(index);
+            self.forget_cached_at(index);
             self.drop_if_unused(index);
         }
         debug_assert!(
@@ -362,7 +363,7 @@ impl HomeTable {
 
     pub(in crate::shard) fn forget_cached(&mut self, key: &ChannelKey) {
         if let Some(index) = self.find_index(key) {
-            self.forget(index);
+            self.forget_cached_at(index);
             self.drop_if_unused(index);
         }
         debug_assert!(self.find(key).is_none_or(|home| home.cached.is_none()), "it is forgotten");

@@ -114,7 +114,7 @@ impl Local {
         let values = [Detail::Subscription(channel)];
         let line = self.note_refusal(context, out, slot, cause, &values);
         let error = error_code::ACCESS_WITHDRAWN;
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::subscription_error(channel, error, line.as_deref(), text)
         })
         .into();

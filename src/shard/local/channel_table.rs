@@ -30,9 +30,9 @@ pub(in crate::shard) struct LocalChannel {
     /// Two find room in here: many channels belong to one user.
     pub(in crate::shard) subscribers: SmallVec<[Subscriber; 2]>,
     /// `Subscribe` mails whose `Subscribed` has not come back.
-    pub(in crate::shard) pending: u32,
+    pub(in crate::shard) pending_requests: u32,
     /// Home knows of this core's interest, and its events reach this core from here on.
-    pub(in crate::shard) active: bool,
+    pub(in crate::shard) is_active: bool,
     /// The number of subscribers has changed, and the home is to be sent it.
     pub(in crate::shard) count_changed: bool,
 }
@@ -42,7 +42,13 @@ const _: () = assert!(size_of::<LocalChannel>() <= 64);
 impl LocalChannel {
     /// A channel without subscribers.
     pub(in crate::shard) fn new(key: ChannelKey) -> Self {
-        Self { key, subscribers: SmallVec::new(), pending: 0, active: false, count_changed: false }
+        Self {
+            key,
+            subscribers: SmallVec::new(),
+            pending_requests: 0,
+            is_active: false,
+            count_changed: false,
+        }
     }
 
     /// Adds a subscriber by its slot and the place in its list of subscriptions; its position here.

@@ -109,7 +109,7 @@ impl Local {
         let user = subscription.and_then(|found| found.member.as_ref());
         let (name, data) = (event.event, event.data);
         let user_json = user.map(|user| &*user.json);
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::client_event(name, channel.name(), data, user_json, text);
         });
         let frame: FrameBytes = frame.into();

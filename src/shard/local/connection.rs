@@ -58,7 +58,7 @@ pub(in crate::shard) struct Extras {
     /// many in this second.
     pub(in crate::shard) ping_waiting: Option<Box<[u8]>>,
     /// Bytes that being signed in is charged.
-    pub(in crate::shard) charge: u32,
+    pub(in crate::shard) sign_in_charge: u32,
 }
 
 /// Up to so many subscriptions a list is searched, which is as fast as a table and needs none.
@@ -68,37 +68,37 @@ pub(in crate::shard) const SUBSCRIPTIONS_SEARCHED_MAX: usize = 32;
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::shard) struct ControlFrames(u16);
 
-const UNSENT_BITS: u32 = 5;
-const _: () = assert!(limits::PONGS_PER_FLUSH_MAX < 1 << UNSENT_BITS);
-const _: () = assert!(limits::CONTROL_FRAMES_PER_SECOND_MAX < u16::MAX >> UNSENT_BITS);
+const UNSENT_PONGS_BITS: u32 = 5;
+const _: () = assert!(limits::PONGS_PER_FLUSH_MAX < 1 << UNSENT_PONGS_BITS);
+const _: () = assert!(limits::CONTROL_FRAMES_PER_SECOND_MAX < u16::MAX >> UNSENT_PONGS_BITS);
 
 impl ControlFrames {
     /// Counts a frame of this second; `false` over the limit.
     pub(in crate::shard) fn count(&mut self) -> bool {
-        self.0 = self.0.checked_add(1 << UNSENT_BITS).unwrap_or(self.0);
-        self.0 >> UNSENT_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
+        self.0 = self.0.checked_add(1 << UNSENT_PONGS_BITS).unwrap_or(self.0);
+        self.0 >> UNSENT_PONGS_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
     }
 
     pub(in crate::shard) fn begin_second(&mut self) {
-        self.0 = self.unsent();
-        debug_assert_eq!(self.0 >> UNSENT_BITS, 0, "none of this second");
+        self.0 = self.unsent_pongs();
+        debug_assert_eq!(self.0 >> UNSENT_PONGS_BITS, 0, "none of this second");
     }
 
-    pub(in crate::shard) fn unsent(self) -> u16 {
-        self.0 & ((1 << UNSENT_BITS) - 1)
+    pub(in crate::shard) fn unsent_pongs(self) -> u16 {
+        self.0 & ((1 << UNSENT_PONGS_BITS) - 1)
     }
 
     /// One more pong waits. There are never more than `PONGS_PER_FLUSH_MAX`.
-    pub(in crate::shard) fn add_unsent(&mut self) {
-        if self.unsent() < limits::PONGS_PER_FLUSH_MAX {
+    pub(in crate::shard) fn add_unsent_pong(&mut self) {
+        if self.unsent_pongs() < limits::PONGS_PER_FLUSH_MAX {
             self.0 += 1;
         }
-        debug_assert!((1..=limits::PONGS_PER_FLUSH_MAX).contains(&self.unsent()));
+        debug_assert!((1..=limits::PONGS_PER_FLUSH_MAX).contains(&self.unsent_pongs()));
     }
 
-    pub(in crate::shard) fn clear_unsent(&mut self) {
-        self.0 -= self.unsent();
-        debug_assert_eq!(self.unsent(), 0);
+    pub(in crate::shard) fn clear_unsent_pongs(&mut self) {
+        self.0 -= self.unsent_pongs();
+        debug_assert_eq!(self.unsent_pongs(), 0);
     }
 }
 

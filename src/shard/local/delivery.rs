@@ -82,7 +82,7 @@ impl Local {
     ) {
         let Some(index) = self.channels.find_key(channel) else { return };
         let frame = Frame::new(frame.clone());
-        let (limits, len) = (self.limits, frame.len());
+        let (limits, len) = (self.memory_limits, frame.len());
         let bytes = u32::try_from(len).unwrap_or(u32::MAX);
         let subscribers = &self.channels[index].subscribers;
         let mut left_out = 0;
@@ -144,7 +144,7 @@ impl Local {
         }
         // A blocked connection may queue answers only while the core has headroom, because its client causes them and
         // does not read them.
-        let has_room = !connection.blocked || self.account.take_for_answer(frame.len());
+        let has_room = !connection.blocked || self.account.reserve_for_answer(frame.len());
         let room = if has_room {
             connection.try_reserve_queue(frame.len(), limits)
         } else {
@@ -209,7 +209,7 @@ impl Local {
             return self.on_sent_in_part(context, out, slot, count, blocked);
         }
         connection.blocked = blocked;
-        if connection.closing || connection.control_frames.unsent() > 0 {
+        if connection.closing || connection.control_frames.unsent_pongs() > 0 {
             return self.on_all_sent(context, out, slot);
         }
         AfterSend::Nothing
@@ -247,7 +247,7 @@ impl Local {
         if connection.closing {
             return AfterSend::Finish;
         }
-        if connection.control_frames.unsent() > 0 {
+        if connection.control_frames.unsent_pongs() > 0 {
             self.answer_waiting_ping(context, out, slot);
         }
         AfterSend::Nothing

@@ -188,7 +188,7 @@ impl Local {
         self.charge(slot, charge);
         let connection = &mut self.connections[slot];
         let local = &mut self.channels[index];
-        local.active = true;
+        local.is_active = true;
         let place = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
         let position = local.add(slot, place);
         let (state, member) =
@@ -209,7 +209,7 @@ impl Local {
         let extras = self.connections[slot].extras.get_or_insert_default();
         let UserState { user, user_info, watched } = state;
         extras.signed_in = Some(SignedIn { user, user_info, key });
-        extras.charge = charge;
+        extras.sign_in_charge = charge;
         for (id, online) in watched {
             let Ok(key) = context.keys.make(app, &name(&id)) else { continue };
             self.users.import_watch(&key, slot, online);

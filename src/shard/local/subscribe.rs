@@ -131,7 +131,7 @@ impl Local {
             return Err(Box::new(denial));
         }
         let (user_info, channel_data) = (user_info.into(), channel_data.into());
-        Ok(Some(Box::new(Join { user, user_info, channel_data, again: false })))
+        Ok(Some(Box::new(Join { user, user_info, channel_data, is_repeated: false })))
     }
 
     fn subscribe_first(
@@ -205,7 +205,7 @@ impl Local {
         if std::mem::replace(asks_again, true) {
             return;
         }
-        let join = join.map(|join| Box::new(Join { again: true, ..*join }));
+        let join = join.map(|join| Box::new(Join { is_repeated: true, ..*join }));
         let ticket = self.next_ticket();
         self.send_subscribe(context, out, key, index, ticket, join);
     }
@@ -226,7 +226,7 @@ impl Local {
             "members join"
         );
         let local = &mut self.channels[index];
-        local.pending += 1;
+        local.pending_requests += 1;
         let channel = local.key.clone();
         let core = context.core();
         let home = context.keys.home(&channel);
@@ -270,8 +270,8 @@ impl Local {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");
         let local = self.channels.get_mut(index?)?;
-        debug_assert!(local.pending > 0, "an answer belongs to a question");
-        local.pending = local.pending.checked_sub(1)?;
+        debug_assert!(local.pending_requests > 0, "an answer belongs to a question");
+        local.pending_requests = local.pending_requests.checked_sub(1)?;
         index
     }
 
@@ -285,7 +285,7 @@ impl Local {
         joined: Option<Box<UserId>>,
     ) {
         let Some(index) = self.on_home_answer(channel) else { return };
-        self.channels[index].active = true;
+        self.channels[index].is_active = true;
         debug_assert_eq!(&self.channels[index].key, channel, "the channel of the answer");
         let is_in = self.on_greeting(context, out, key, index, ticket, greeting);
         if let Some(user) = joined.filter(|_| !is_in) {
@@ -334,7 +334,7 @@ impl Local {
         at: usize,
         greeting: Option<Box<Greeting>>,
     ) {
-        debug_assert!(self.channels[index].active, "the home knows of this core's interest");
+        debug_assert!(self.channels[index].is_active, "the home knows of this core's interest");
         self.enqueue_greeting(context, out, slot, index, greeting);
         let connection = &mut self.connections[slot];
         debug_assert_eq!(connection.subscriptions[at].channel, index, "its own subscription");
@@ -388,7 +388,7 @@ impl Local {
         index: ChannelSlot,
     ) {
         debug_assert!(self.subscription_index(slot, index).is_some(), "it is in the channel");
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::subscription_succeeded(self.channels[index].key.name(), text)
         })
         .into();

@@ -112,7 +112,7 @@ fn violations_between_a_connection_and_its_channels_are_named() {
             shard.local.connections[Slot::new(0)].subscriptions[0].state = state;
         }),
         ("a: subscribers, and the home does not know", |shard| {
-            shard.local.channels[ChannelSlot::new(0)].active = false;
+            shard.local.channels[ChannelSlot::new(0)].is_active = false;
         }),
         ("2 active subscriptions, 3 subscribers", |shard| {
             shard.local.channels[ChannelSlot::new(0)].add(Slot::new(0), 0);
