@@ -1,8 +1,9 @@
 //! What holds at the homes between two calls: see `shard/invariants.rs`. PURE.
 //!
-//! Walks over all channels of this home and their rosters, so its cost is that of the whole state. Only tests, the
-//! simulator and debug builds call it. Checks that nothing is kept without a reason, and that each channel is found by
-//! its key. Limits: the state that it walks over. Cost: a step for each channel and each member, and no change.
+//! Owns nothing and changes nothing. Walks over all channels of this home and their rosters, so its cost is that of the
+//! whole state. Only tests, the simulator and debug builds call it. Checks that nothing is kept without a reason, and
+//! that each channel is found by its key. Limits: the state that it walks over. Cost: a step for each channel and each
+//! member.
 
 use super::Home;
 use crate::shard::invariants::ensure;

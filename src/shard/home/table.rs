@@ -1,10 +1,13 @@
 //! The table of the channels whose home this core is. PURE.
 //!
-//! A channel is in the table while a core is interested in it, a user is in its roster, or an event is cached.
-//! Invariant: an index is valid until the next `drop_if_unused`, `cache_event` or `expire`, which may free it. Code
-//! that keeps one longer keeps the channel's key instead and looks it up. Limits: a cached event lives as long as its
-//! app says, and all of a core's cached events take at most `Settings::cache_bytes_max`; the oldest goes first. Cost:
-//! one hash look-up for a channel by key, an index into a slab afterwards; a new channel is one entry of 64 bytes.
+//! Owns the channels, from the first core that is interested, the first user in a roster or the first cached event to
+//! the last of them. Does not send anything. Invariant: an index is valid until the next `drop_if_unused`,
+//! `cache_event` or `expire`, which may free it. Code that keeps one longer keeps the channel's key instead and looks
+//! it up.
+//!
+//! Limits: a cached event lives as long as its app says, and all of a core's cached events take at most
+//! `Settings::cache_bytes_max`; the oldest goes first. Cost: one hash look-up for a channel by key, an index into a
+//! slab afterwards; a new channel is one entry of 64 bytes.
 
 use std::collections::VecDeque;
 
@@ -29,9 +32,9 @@ const CACHED_EVENT_BYTES: usize = 320;
 pub(in crate::shard) struct CachedEvent {
     pub(in crate::shard) frame: FrameBytes,
     expires_seconds: u32,
-    /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
+    /// Finds out whether an entry of `HomeTable::cache_ages` is this event's or that of an earlier one of the channel.
     stamp: u64,
-    /// If it was fetched: the session that published it, and its number there.
+    /// The session that published it, and its number there. `None`: it was received, not fetched from Redis.
     fetched_from: Option<(SessionId, u64)>,
 }
 
@@ -47,7 +50,7 @@ const _: () = assert!(size_of::<HomeChannel>() <= 64);
 const _: () = assert!(size_of::<HomeChannel>() + size_of::<CachedEvent>() <= CACHED_EVENT_BYTES);
 
 impl HomeChannel {
-    /// The cached event, unless it is too old.
+    /// `None` also for an event that is too old and waits for `expire`.
     pub(in crate::shard) fn cached(&self, now: Moment) -> Option<&CachedEvent> {
         self.cached.as_deref().filter(|cached| cached.expires_seconds > now.seconds())
     }
@@ -79,11 +82,9 @@ impl Keyed for HomeChannel {
     }
 }
 
-/// The channels whose home this core is.
 pub(in crate::shard) struct HomeTable {
     channels: KeyedSlots<HomeChannel>,
-    /// CachedEvent events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
-    /// more is stale.
+    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is no longer the channel's is stale.
     cache_ages: VecDeque<(u64, ChannelSlot, u32)>,
     cache_stamp: u64,
     cache_bytes: usize,
@@ -114,7 +115,7 @@ impl HomeTable {
         self.find_index(key).map(|index| &self.channels[index])
     }
 
-    /// All channels are below this index.
+    /// For a walk in slices. See `Slots::slots_end`.
     pub(in crate::shard) fn slots_end(&self) -> ChannelSlot {
         self.channels.slots_end()
     }
@@ -139,12 +140,11 @@ impl HomeTable {
         &mut self.channels[index]
     }
 
-    /// The channels of one app, in no order.
+    /// In no order. Costs a step for each channel of this app, not of all.
     pub(in crate::shard) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &HomeChannel> {
         self.channels.of_app(app)
     }
 
-    /// All channels with their indexes.
     pub(in crate::shard) fn entries(&self) -> impl Iterator<Item = (ChannelSlot, &HomeChannel)> {
         self.channels.entries()
     }
@@ -279,7 +279,7 @@ impl HomeTable {
         })
     }
 
-    /// The other way of `export`.
+    /// The inverse of `export`, into a table that may have the channel already: interests come before or after.
     pub(in crate::shard) fn restore(&mut self, channel: &ChannelKey, state: HomeState) {
         let index = self.find_or_insert(channel);
         debug_assert!(self.contains(index), "it was found, or inserted");
@@ -300,7 +300,7 @@ impl HomeTable {
         }
     }
 
-    /// A core has subscribers, as it had in another process.
+    /// `count`: the core's number of subscribers, `None` if the app does not count.
     pub(in crate::shard) fn restore_interest(
         &mut self,
         channel: &ChannelKey,
@@ -329,7 +329,7 @@ impl HomeTable {
         Some((cached.frame.clone(), cached.expires_seconds - now.seconds()))
     }
 
-    /// The cached event was not received but fetched.
+    /// Later subscribers are greeted with this event, so a late delivery of it must not reach them (`is_in_greeting`).
     pub(in crate::shard) fn note_fetched(&mut self, key: &ChannelKey, by: (SessionId, u64)) {
         debug_assert!(key.kind.cached, "only cache channels have a stored event");
         let index = self.find_index(key);
@@ -346,7 +346,6 @@ impl HomeTable {
         self.find(key)?.cached.as_ref()?.fetched_from
     }
 
-    /// Forgets all cached events of an app.
     pub(in crate::shard) fn forget_cached_of(&mut self, app: AppIndex) {
         let cached = self.channels.entries();
         let cached = cached.filter(|(_, home)| home.key.app() == app && home.cached.is_some());
@@ -375,7 +374,7 @@ impl HomeTable {
     }
 }
 
-/// What a remembered event costs, its channel included.
+/// With the channel, because a cached event may be all that keeps it.
 fn cached_bytes(frame: &FrameBytes) -> usize {
     frame.len() + CACHED_EVENT_BYTES
 }

@@ -9,7 +9,7 @@ use crate::limits;
 
 fn refused(net: &mut Net, why: Refused) -> u64 {
     let counters = RefusalCounters::default();
-    counters.take(&mut net.shards[0].outbox.refused);
+    counters.drain_from(&mut net.shards[0].outbox.refused);
     counters.get()[why as usize]
 }
 
