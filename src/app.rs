@@ -1,9 +1,9 @@
-//! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
-//!
-//! Owns the description of an app and the lookup by id and by key. `config` fills it. A list of apps never changes, but
-//! for its counters. A change of the configuration makes another list (`Apps::change_steps`), in which each app keeps
-//! its index and its counters. Limits: `Apps::MAX` apps; `config` bounds the other lists (`validate::WEBHOOKS_MAX`,
-//! files).
+//! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A). Owns the
+//! description of an app and the look-up by id and by key. `config` fills it; does not read or check an option. A list
+//! of apps never changes, but for its counters. A change of the configuration makes another list
+//! (`Apps::change_steps`), in which each app keeps its index and its counters. Limits: `Apps::MAX` apps; `config`
+//! bounds the other lists (`validate::WEBHOOKS_MAX`, files). Cost: one hash for a look-up by id or key, none by index;
+//! a counted connection is one atomic read-modify-write. A change copies all apps twice.
 
 mod per_second;
 mod secret;
@@ -24,9 +24,8 @@ pub use webhook::{Webhook, WebhookKind};
 pub enum ClientEventsFrom {
     /// Any connection of the app, even one that is not subscribed to the channel.
     All,
-    /// Connections subscribed to the channel (Reverb's default).
+    /// Connections subscribed to the channel: Reverb's default.
     Members,
-    /// No connection.
     None,
 }
 
@@ -34,11 +33,10 @@ pub enum ClientEventsFrom {
 /// the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Messages accepted per window.
     pub attempts_max: u32,
-    /// Length of the window in seconds.
+    /// The length of the window. The name is that of Reverb's configuration.
     pub decay_seconds: u32,
-    /// Close the connection when it exceeds the limit, instead of only dropping the message.
+    /// Close the connection when it exceeds the limit, instead of dropping the message with an error.
     pub terminate_on_limit: bool,
 }
 
@@ -47,9 +45,9 @@ pub struct RateLimit {
 pub struct App {
     pub id: String,
     pub key: String,
-    /// Signs webhooks, and verifies signatures.
+    /// Signs webhooks, too. `second_secret` only verifies.
     pub secret: Secret,
-    /// Verifies signatures like `secret`, so that a secret can be exchanged without an outage.
+    /// So that a secret can be exchanged without an outage: while backends change over, either verifies.
     pub second_secret: Option<Secret>,
     /// A disabled app exists, but refuses its clients and its backend.
     pub enabled: bool,
@@ -78,13 +76,13 @@ pub struct App {
     pub auth_window_seconds: Option<u32>,
     /// Let the HTTP API publish events named `pusher:…` and `pusher_internal:…` (docs/PROTOCOL.md rule 129).
     pub allow_reserved_events: bool,
-    /// Channels one connection may be subscribed to.
+    /// One more is answered with `TOO_MANY_CHANNELS`; subscriptions not yet acknowledged count, too.
     pub channels_per_connection_max: u32,
-    /// Users in one presence channel; `None` is unlimited.
+    /// Users, not connections, in one presence channel; `None` is unlimited.
     pub presence_members_max: Option<u32>,
-    /// Bytes of `channel_data` of one member.
+    /// Bytes of `channel_data`, as it was signed. Each new subscriber is sent that of all members.
     pub member_size_max: u32,
-    /// Bytes of `user_data` of one sign-in.
+    /// Bytes of `user_data`, as it was signed, with the watchlist in it.
     pub user_data_size_max: u32,
     /// Bytes of a channel name; at most `limits::CHANNEL_NAME_BYTES_MAX`.
     pub channel_name_length_max: u32,
@@ -119,18 +117,17 @@ pub struct App {
     /// Open connections of this app over all cores; changed by `try_count_connection`,
     /// `count_transferred_connection` and `release_connection` alone.
     pub connections_open: Arc<AtomicU32>,
-    /// Published events times their channels.
+    /// Published events times their channels, for `publishes_per_second_max`.
     pub published: Arc<PerSecond>,
 }
 
 impl App {
-    /// Whether clients may be connected.
+    /// Whether its clients may connect and stay connected.
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.enabled && !self.is_removed
     }
 
-    /// The secrets that verify a signature.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         std::iter::once(&self.secret).chain(&self.second_secret)
     }
@@ -152,7 +149,7 @@ impl App {
         self.connections_open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether a webhook wants such events or their opposite: the gate cancels a leave by a join only if it receives
+    /// True also if a webhook wants only the opposite kind: the gate cancels a leave by a join only if it receives
     /// both.
     #[must_use]
     pub fn wants_webhook(&self, kind: WebhookKind, channel: &str) -> bool {
@@ -163,16 +160,15 @@ impl App {
         })
     }
 
-    /// Whether subscribers or a webhook receive the number of subscribers of a channel.
+    /// If not, no core keeps or sends numbers of subscribers for this app.
     #[must_use]
     pub fn counts_subscriptions(&self) -> bool {
         let kind = WebhookKind::SubscriptionCount;
         self.subscription_count || self.webhooks.iter().any(|webhook| webhook.kinds.contains(&kind))
     }
 
-    /// Counts one open connection less, once for each successful `try_count_connection` and each
-    /// `count_transferred_connection`. Stops at zero, because
-    /// a count that is wrong by one must not end the process.
+    /// Call it once for each successful `try_count_connection` and each `count_transferred_connection`. Stops at zero,
+    /// because a count that is wrong by one must not end the process.
     pub fn release_connection(&self) {
         let less = |open: u32| open.checked_sub(1);
         let released =
@@ -191,6 +187,8 @@ pub struct Apps {
     by_key: HashMap<String, AppIndex, RandomState>,
 }
 
+/// The place of an app in `Apps`, on all cores of this process. Other nodes and processes have other indexes, so what
+/// is sent to them has the app's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppIndex(pub u16);
 
@@ -200,16 +198,16 @@ pub struct AppListSteps {
     /// The apps as they are, and new ones that no look-up finds yet. A core must have it before another core sends it
     /// mail of a new app.
     pub with_new_apps: Apps,
-    /// The apps as they are wanted.
+    /// What the configuration wants. A core has it only after all cores have `with_new_apps`.
     pub without_removed_apps: Apps,
 }
 
-/// A process has had more apps than an index can name.
+/// The process has had more apps than an index can name, removed ones included. Only a restart frees their indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyApps;
 
 impl Apps {
-    /// Apps of one process, removed ones included.
+    /// Removed apps count, because they keep their indexes.
     pub const MAX: usize = u16::MAX as usize;
 
     /// # Panics
@@ -274,7 +272,7 @@ impl Apps {
         self.list.get(index.0 as usize)
     }
 
-    /// The id of an app; empty where `find` has none.
+    /// For rows and log lines of other threads: empty where `find` has none.
     #[must_use]
     pub fn id_of(&self, index: AppIndex) -> &str {
         self.find(index).map_or("", |app| &app.id)
@@ -290,7 +288,7 @@ impl Apps {
         self.by_id.get(id).copied()
     }
 
-    /// By index, removed ones included.
+    /// In the order of indexes, removed apps included.
     pub fn iter(&self) -> std::slice::Iter<'_, App> {
         self.list.iter()
     }
@@ -349,17 +347,17 @@ mod tests {
     #[test]
     fn a_second_accepts_up_to_its_limit() {
         let per_second = PerSecond::default();
-        assert_eq!(per_second.try_take(2, 3, 100), Some(1));
-        assert_eq!(per_second.try_take(2, 3, 100), None);
-        assert_eq!(per_second.try_take(1, 3, 100), Some(0));
-        assert_eq!(per_second.try_take(1, 3, 100), None);
+        assert_eq!(per_second.try_reserve(2, 3, 100), Some(1));
+        assert_eq!(per_second.try_reserve(2, 3, 100), None);
+        assert_eq!(per_second.try_reserve(1, 3, 100), Some(0));
+        assert_eq!(per_second.try_reserve(1, 3, 100), None);
         assert_eq!(
-            per_second.try_take(9, 3, 101),
+            per_second.try_reserve(9, 3, 101),
             Some(0),
             "too large for any second, but alone in it"
         );
-        assert_eq!(per_second.try_take(1, 3, 101), None);
-        assert_eq!(per_second.try_take(1, 3, 90), Some(2), "the clock was set back");
+        assert_eq!(per_second.try_reserve(1, 3, 101), None);
+        assert_eq!(per_second.try_reserve(1, 3, 90), Some(2), "the clock was set back");
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! Counters that some threads change and others read: for the log, for tests, and for `/metrics`.
-//!
-//! Owns numbers only; the callers decide what counts. Relaxed atomics, because no counter depends on another one.
-//! Numbers only grow, except for times (`failing_since`, `oldest_queued`), which go back to 0. Names do not change. No
-//! limits: a fixed number of words for each worker, endpoint and reason.
+//! Counters that some threads change and others read: for the log, for tests, and for `/metrics`. Owns numbers only;
+//! the callers decide what counts. Does not lock or wait: relaxed atomics, because no counter depends on another one.
+//! Numbers only grow, except depths of queues and times (`failing_since`, `oldest_queued`), which go back to 0. Names
+//! do not change. No limit: a fixed number of words for each worker, endpoint and reason. Cost: one atomic addition for
+//! a count; a `RefusalTally` is a plain addition, and one atomic addition for each reason that it has, once a tick.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -39,7 +38,8 @@ impl DepthGauge {
         self.raise_peak(depth);
     }
 
-    /// Another thread may call it than the one that adds. Call `add` before others can see what it counts.
+    /// Another thread may call it than the one that adds. Call `add` before that thread can see what it counts, or the
+    /// depth falls below 0.
     pub(crate) fn sub(&self, less: u64) {
         let before = self.depth.fetch_sub(less, Ordering::Relaxed);
         debug_assert!(before >= less, "it was added");
@@ -63,10 +63,11 @@ impl DepthGauge {
     }
 }
 
-/// Kinds of webhook events: `WebhookKind` has the names.
+/// As many as `WebhookKind::ALL`, which this file may not import because it has the same rank. `webhook/mod.rs` asserts
+/// it.
 pub(crate) const WEBHOOK_KINDS: usize = 7;
 
-/// One number for each kind of webhook event, by its index.
+/// By the index of a kind in `WebhookKind::ALL`.
 #[derive(Debug, Default)]
 pub(crate) struct ByKind([Counter; WEBHOOK_KINDS]);
 
@@ -89,9 +90,9 @@ pub(crate) struct WebhookCounters {
     /// Events that a worker had no room for in its ring. These count once, whatever the number of endpoints.
     pub dropped_by_workers: Counter,
     pub dropped_by_workers_of: ByKind,
-    /// By worker: events in its ring.
+    /// Events on their way to the dispatcher, by worker.
     rings: Box<[DepthGauge]>,
-    /// Leaves whose debounce time is not over.
+    /// Leaves that the gate holds back until their debounce time is over.
     pub leaves_delayed: DepthGauge,
     /// Events that found the endpoint's queue full, or no thread to send them.
     pub dropped_at_queues: Counter,
@@ -105,9 +106,9 @@ pub(crate) struct WebhookCounters {
     pub leaves_released_early: Counter,
     /// Events of batches that were answered with 2xx.
     pub delivered: Counter,
-    /// Requests, attempts that were repeated included.
+    /// Each attempt counts.
     pub requests: Counter,
-    /// Requests that were answered with anything else, or not at all.
+    /// Attempts that were not answered with 2xx, or not at all.
     pub requests_failed: Counter,
     /// Events that were queued for an endpoint, and those of them that wait no longer.
     pub queued: Counter,
@@ -121,7 +122,6 @@ pub(crate) struct WebhookCounters {
 }
 
 impl WebhookCounters {
-    /// For so many endpoints and workers.
     #[must_use]
     pub(crate) fn new(endpoints: usize, workers: usize) -> Self {
         let zeros = || (0..endpoints).map(|_| AtomicU64::new(0)).collect();
@@ -129,13 +129,12 @@ impl WebhookCounters {
         Self { failing_since: zeros(), oldest_queued: zeros(), rings, ..Self::default() }
     }
 
-    /// The rings of events, one of each worker.
     #[must_use]
     pub(crate) fn rings(&self) -> &[DepthGauge] {
         &self.rings
     }
 
-    /// An event was queued for an endpoint.
+    /// Call it before the event can be settled, so that `waiting` never counts less than 0.
     pub(crate) fn note_queued(&self) {
         self.queued.add(1);
         self.queued_peak.fetch_max(self.waiting(), Ordering::Relaxed);
@@ -184,16 +183,17 @@ impl WebhookCounters {
     }
 }
 
-/// Why the server refused a request or closed a connection. The log uses these names; they do not change.
+/// Why the server refused a request or closed a connection. Names do not change, because operators have alerts on them:
+/// they are labels of `/metrics`. `cause.rs` has the texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// `RINGVERB_CONNECTIONS_PER_IP_MAX`.
+    /// A handshake over `RINGVERB_CONNECTIONS_PER_IP_MAX`.
     ConnectionsPerIp,
     /// Connections of one address that speak HTTP, over `RINGVERB_CONNECTIONS_PER_IP_MAX`.
     SocketsPerIp,
     /// An HTTP connection that was idle while another one needed its descriptor, or that found none free.
     HttpConnections,
-    /// `RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX`.
+    /// A handshake over `RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX`.
     HandshakesPerIp,
     /// A connection, while the process is short of memory.
     Memory,
@@ -201,13 +201,13 @@ pub enum Refused {
     MemorySubscription,
     /// A subscription or sign-in over half of `RINGVERB_CONNECTION_BYTES_MAX`.
     ConnectionMemory,
-    /// A publish, 12.5 % over `RINGVERB_MEMORY_MAX`.
+    /// A publish while memory is 12.5 % over `RINGVERB_MEMORY_MAX`.
     MemoryPublish,
     /// A request that is not whole yet, while the process is short of memory.
     HttpMemory,
     /// A connection with much to send, closed because the process is short of memory.
     Shed,
-    /// `max_connections` of the app.
+    /// A connection over `max_connections` of its app.
     Quota,
     NoSuchApp,
     AppDisabled,
@@ -216,15 +216,15 @@ pub enum Refused {
     Origin,
     RequestTooLarge,
     HeadTooLarge,
-    /// No HTTP, or no handshake.
+    /// Bytes that are no HTTP, or a request for a WebSocket that is no valid handshake.
     BadRequest,
     /// An API request that did not authenticate: an unknown app id, a wrong key, signature or timestamp.
     Unauthenticated,
-    /// `RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX`.
+    /// An API request that was not looked at, over `RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX`.
     AuthFailuresPerIp,
-    /// `publishes_per_second_max` of the app.
+    /// A publish over `publishes_per_second_max` of its app.
     PublishRate,
-    /// A connection that sent nothing in time.
+    /// A socket whose first byte did not come within `limits::FIRST_BYTE_TIMEOUT_SECONDS`.
     NothingSent,
     /// A peer that did not finish its request in time.
     RequestTimeout,
@@ -235,13 +235,13 @@ pub enum Refused {
     /// A ping or pong frame over `CONTROL_FRAMES_PER_SECOND_MAX`.
     ControlFrameRate,
     MessageTooLarge,
-    /// A message that is no Pusher message.
+    /// A message that is not one of docs/PROTOCOL.md; the connection stays.
     Malformed,
     /// A subscription or sign-in without a good signature.
     Unauthorized,
     /// Another error of the protocol: a channel name, a member too many, ...
     Other,
-    /// Bytes that RFC 6455 forbids.
+    /// Bytes that RFC 6455 forbids; the connection is closed.
     Violation,
     /// A connection that the kernel had no memory to watch, or no descriptor for.
     Kernel,
@@ -255,9 +255,9 @@ pub enum Refused {
     CoreSilent,
     /// A connection that did not answer a ping.
     NoPong,
-    /// A connection that the app's backend ended.
+    /// A connection that the app's backend or an operator ended.
     Terminated,
-    /// A subscription that the app's backend ended.
+    /// A subscription that the app's backend or an operator ended.
     AccessWithdrawn,
     /// A TLS handshake that failed, or a TLS connection that broke a rule.
     Tls,
@@ -356,10 +356,9 @@ impl Refused {
     }
 }
 
-/// One number for each reason.
 type ByReason<T> = [T; Refused::ALL.len()];
 
-/// Refusals since the start, of all workers.
+/// Since the start of the process, of all workers and other threads.
 #[derive(Debug)]
 pub struct RefusalCounters(ByReason<Counter>);
 
@@ -376,9 +375,9 @@ impl RefusalCounters {
         }
     }
 
-    /// Adds the counts of one core.
-    pub fn take(&self, tally: &mut RefusalTally) {
-        if std::mem::take(&mut tally.any) {
+    /// Moves the counts of one core here, which leaves its tally at 0.
+    pub fn drain_from(&self, tally: &mut RefusalTally) {
+        if std::mem::take(&mut tally.has_counts) {
             for (counter, count) in self.0.iter().zip(&mut tally.counts) {
                 match std::mem::take(count) {
                     0 => {}
@@ -399,12 +398,12 @@ impl RefusalCounters {
 #[derive(Debug)]
 pub struct RefusalTally {
     counts: ByReason<u32>,
-    any: bool,
+    has_counts: bool,
 }
 
 impl Default for RefusalTally {
     fn default() -> Self {
-        Self { counts: [0; Refused::ALL.len()], any: false }
+        Self { counts: [0; Refused::ALL.len()], has_counts: false }
     }
 }
 
@@ -412,7 +411,7 @@ impl RefusalTally {
     pub fn count(&mut self, why: Refused) {
         if let Some(count) = self.counts.get_mut(why as usize) {
             *count = count.saturating_add(1);
-            self.any = true;
+            self.has_counts = true;
         }
     }
 }
@@ -429,8 +428,8 @@ mod tests {
             (0..times).for_each(|_| tally.count(why));
             counters.count(why);
         }
-        counters.take(&mut tally);
-        counters.take(&mut tally);
+        counters.drain_from(&mut tally);
+        counters.drain_from(&mut tally);
         let expected: Vec<u64> = (1..).take(Refused::ALL.len()).collect();
         assert_eq!(counters.get().to_vec(), expected, "taken over once, each under its own reason");
     }

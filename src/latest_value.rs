@@ -1,14 +1,13 @@
-//! How a value that changes reaches other threads.
-//!
-//! Values form a list: each has a pointer to the next one. A worker keeps its current value and looks at that pointer,
-//! so that nothing is locked on a core. A value is freed when no thread has it. Threads that are no workers read
-//! `LatestValue`, which has a lock. Both know nothing of the values. No limits: values that no thread has are freed.
-//! Owns the values until no thread has them, and knows nothing of what they are.
+//! How a value that changes reaches other threads. Values form a list: each has a pointer to the next one. A worker
+//! keeps its current value and looks at that pointer, so that nothing is locked on a core. Threads that are no workers
+//! read `LatestValue`, which has a lock. Owns the values until no thread has them, and does not know what they are. No
+//! limit: a value is freed when no thread has it, so a worker that falls behind keeps the values since its own. Cost: a
+//! worker's look is one atomic load; `LatestValue` takes one lock and makes one copy, of an `Arc` where it is used.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, PoisonError};
 
-/// One value, and the next one if there is one.
+/// A value that workers have. The next one, once set, stays the next one.
 #[derive(Debug)]
 pub(crate) struct ValueLink<T> {
     value: T,
@@ -21,7 +20,7 @@ impl<T> ValueLink<T> {
         Arc::new(Self { value, next: OnceLock::new() })
     }
 
-    /// Appends the next value. Only the owner of the last link calls it, once for each.
+    /// Makes `next` the latest value. Only the owner of the last link calls it, once for each.
     pub(crate) fn append(&self, next: Arc<Self>) {
         // The owner follows the link it has set, so it is empty here.
         self.next.set(next).ok();
@@ -31,7 +30,7 @@ impl<T> ValueLink<T> {
         self.next.get()
     }
 
-    /// The last value, if it is another one.
+    /// The newest value, or `None` if this is it. A caller that must apply each value in between follows `next`.
     pub(crate) fn latest(&self) -> Option<Arc<Self>> {
         let mut last = self.next.get()?;
         while let Some(next) = last.next.get() {

@@ -1,9 +1,8 @@
-//! Constants that bound what a peer or a core may cost, each with its reason.
-//!
-//! A limit that concerns one file only is in that file. Configurable limits are in `config`, and SECURITY.md lists all
-//! that a peer can reach, with the answer when it is reached. Assertions below check what must hold between limits.
-//! Owns constants only (one is a function of a number), and knows no option. The file that enforces a limit counts what is over it. Limits: the
-//! constants of this file.
+//! Constants that bound what a peer or a core may cost, each with its reason. A limit that concerns one file only is in
+//! that file. Configurable limits are in `config`, and SECURITY.md lists all that a peer can reach, with the answer
+//! when it is reached. Assertions below check what must hold between limits. Owns constants and one function of a number, and knows no option.
+//! Does not enforce them: the file that enforces a limit counts what is over it. Limits: the constants of this file.
+//! Cost: none at run time, no bytes and no instructions: they are compiled into the comparisons.
 
 /// Longest request head in bytes; `request_size_max` covers head and body together and may be smaller.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -14,7 +13,7 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const DESCRIPTORS_MAX: u64 = 1 << 27;
 /// Memory of a connection that speaks HTTP beside its buffers: its entries in tables and queues.
 pub const HTTP_CONNECTION_BYTES: usize = 256;
-/// Connections accepted in one tick.
+/// Connections accepted in one tick. A worker with a flood of new connections then serves those that it has.
 pub const ACCEPTS_PER_TICK_MAX: usize = 64;
 /// Bytes of answers to pipelined requests after which the session sends them before it reads the next request.
 pub const ANSWERS_BYTES_MAX: usize = 16 * 1024;
@@ -54,7 +53,7 @@ pub const READ_COST_BYTES_MIN: usize = 256;
 /// and the other side waits 5 s for it (`worker/transfer/stream.rs`). On two busy cores a take-over with a queue of
 /// 300 MiB took 3.1 s, and one with a queue of 900 MiB failed.
 pub const SEND_QUEUE_BYTES_OPTION_MAX: usize = 128 << 20;
-/// Largest value of REVERB_APP_MAX_MESSAGE_SIZE.
+/// Largest value of REVERB_APP_MAX_MESSAGE_SIZE. A connection may keep one incomplete message of that size.
 pub const MESSAGE_SIZE_OPTION_MAX: usize = 16 << 20;
 /// Bytes handed to the kernel for one connection in one send; the rest waits for the next tick.
 pub const SEND_BYTES_PER_TICK_MAX: usize = 256 * 1024;

@@ -1,12 +1,12 @@
 //! The phase of the process: one atomic word, set by the main thread and read by each worker once a tick.
 //!
 //! States: waiting for an old process, running, waiting for HTTP sessions, paused, leaving, draining, retiring,
-//! stopped. ARCHITECTURE.md (glossary, "phase") and `worker/transfer` describe the order. No limits: one atomic word
-//! for the process. Owns the word. Does not act on a phase: the worker and `server` do.
+//! stopped. ARCHITECTURE.md (glossary, "phase") and `worker/transfer` describe the order. Owns the word. Does not act
+//! on a phase: the worker and `server` do. No limit: one word for the process. Cost: one atomic load a tick and worker.
+//! A release store and an acquire load, so that a worker that sees a phase sees what the main thread prepared for it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// The state of the process.
 #[derive(Debug, Default)]
 pub(crate) struct Phase(AtomicU8);
 
@@ -19,7 +19,6 @@ impl Phase {
     const WAITING: u8 = 4;
     /// Nothing is read, sent or timed; mail is processed.
     const PAUSED: u8 = 5;
-    /// Workers send their connections to another process.
     const LEAVING: u8 = 6;
 
     /// Paused from the start: the connections come from another process.
@@ -28,12 +27,12 @@ impl Phase {
         Self(AtomicU8::new(Self::PAUSED))
     }
 
-    /// The word itself, to detect a change.
+    /// For a worker that compares it with that of its last tick.
     pub(crate) fn as_u8(&self) -> u8 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Serve, or resume after a pause.
+    /// Serve: after the import in a new process, or again in an old one if the take-over fails.
     pub(crate) fn set_running(&self) {
         self.0.store(Self::RUNNING, Ordering::Release);
     }
@@ -53,7 +52,7 @@ impl Phase {
         self.0.store(Self::LEAVING, Ordering::Release);
     }
 
-    /// Stop accepting, close every connection.
+    /// Stop accepting, and close every connection in steps, so that no tick is long.
     pub(crate) fn set_draining(&self) {
         self.0.store(Self::DRAINING, Ordering::Release);
     }
@@ -72,7 +71,7 @@ impl Phase {
         matches!(self.as_u8(), Self::WAITING | Self::PAUSED | Self::LEAVING)
     }
 
-    /// Only mail may change the state.
+    /// Nothing but mail between cores may change a shard: the counts of mail show when none is under way.
     pub(crate) fn is_paused(&self) -> bool {
         matches!(self.as_u8(), Self::PAUSED | Self::LEAVING)
     }
@@ -81,12 +80,12 @@ impl Phase {
         self.as_u8() == Self::LEAVING
     }
 
-    /// Connections are being closed, or have been.
+    /// Connections are closed for good: readiness fails, and no worker serves again.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.as_u8(), Self::DRAINING | Self::STOPPED | Self::RETIRING)
     }
 
-    /// Leave the thread.
+    /// Workers leave their threads, whatever is still open.
     pub(crate) fn set_stopped(&self) {
         self.0.store(Self::STOPPED, Ordering::Release);
     }

@@ -5,11 +5,13 @@
 //! the reactor, clients that a proxy has named, TLS. The type keeps slots apart from the other numbers of 32 bits that
 //! stand beside them: generations, tickets, positions in a list, numbers of listeners.
 //!
-//! Limit: 2^28 slots, because a report of io_uring carries 28 bits of one (`limits::DESCRIPTORS_MAX` is below it).
+//! Plain values: a slot owns no entry and does not know which table has it. Limit: 2^28 slots, because a report of
+//! io_uring carries 28 bits of one (`limits::DESCRIPTORS_MAX` is below it). Cost: 4 bytes; a look-up is an index into a
+//! table.
 
 use core::fmt;
 
-/// The place of a connection in the tables of its core.
+/// Says nothing about whether the entry is still that of the same connection: compare the generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(u32);
 
@@ -22,10 +24,10 @@ impl Slot {
         Self(number)
     }
 
-    /// The slot of a table's entry. No table has an entry whose index has more than 32 bits.
+    /// For an entry that a table has just made: a process has fewer than 2^32 descriptors, and so fewer entries.
     ///
     /// # Panics
-    /// When the index has more.
+    /// When the index has more than 32 bits.
     #[must_use]
     #[inline]
     pub fn of(index: usize) -> Self {

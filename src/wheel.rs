@@ -7,7 +7,7 @@
 
 use crate::limits::{WHEEL_SECONDS, stale_entries_max};
 
-/// Buckets by second, modulo the wheel's size; entries of a later round are put back.
+/// One bucket for each second, modulo `WHEEL_SECONDS`. The caller puts back entries of a later round.
 #[derive(Debug)]
 pub(crate) struct Wheel<K> {
     buckets: Vec<Vec<WheelEntry<K>>>,
@@ -15,10 +15,10 @@ pub(crate) struct Wheel<K> {
     len: usize,
 }
 
-/// A deadline of one owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WheelEntry<K> {
     pub key: K,
+    /// By the clock of the shard. It may be a whole round after the second of the bucket.
     pub at_seconds: u32,
 }
 

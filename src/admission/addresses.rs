@@ -2,13 +2,15 @@
 //!
 //! The tables are changed at an accept, a handshake, the end of a connection and, if failed authentications are
 //! limited, an API request; never for a frame. Each exists only if its option is set, and has a fixed size: 4.2 MB for
-//! connections, 6.3 MB for a rate. There are no locks: an entry is one or two atomic words. A client is in one bucket
-//! only, so a look-up reads one or two cache lines. If a bucket is full, the client is admitted without being counted:
-//! a limit for each address is no defense against so many addresses, and to refuse others would help the attacker.
-//! Which clients share a bucket is secret, because it follows from a seed that is generated at the start.
+//! connections, 6.3 MB for a rate. There are no locks: an entry is one or two atomic words. If a bucket is full, the
+//! client is admitted without being counted: a limit for each address is no defense against so many addresses, and to
+//! refuse others would help the attacker. Which clients share a bucket is secret, because it follows from a seed that
+//! is generated at the start.
 //!
-//! Limits: `BUCKETS` buckets in a table, made at the start; one word in `AddressSlots` for each slot of a connection. A
-//! full bucket admits without counting. Owns the counts only; `admission/mod.rs` decides what follows from them.
+//! Owns the counts only; `admission/mod.rs` decides what follows from them. Knows no clock. Limits: `BUCKETS` buckets
+//! in a table, made at the start; one word in `AddressSlots` for each slot of a connection. Cost: a client is in one
+//! bucket only, so a call reads one or two cache lines; 16 atomic loads and one exchange count a connection, at most 16
+//! atomic steps an event.
 
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -25,7 +27,7 @@ impl ClientAddress {
     /// No client has an address in 0000::/8, so IPv4 addresses are mapped into it, and 0 means an empty entry.
     pub fn of(address: IpAddr) -> Self {
         const IPV4: u64 = 1 << 48;
-        /// `::1` and the rest of ::/64.
+        /// ::/64 with `::1` in it has the number 0, which means an empty entry, so it gets another one.
         const NEAR: u64 = 2 << 48;
         match address.to_canonical() {
             IpAddr::V4(address) => Self(IPV4 | u64::from(address.to_bits())),
@@ -51,7 +53,7 @@ fn locate(client: ClientAddress, seed: u64) -> (usize, u64) {
     (mixed as usize % BUCKETS, mixed >> BUCKET_BITS)
 }
 
-/// The inverse of `locate`.
+/// Finds the client of an entry again, for a take-over: another process has another seed.
 fn client_at(bucket: usize, tag: u64, seed: u64) -> ClientAddress {
     let mut mixed = tag << BUCKET_BITS | bucket as u64;
     mixed ^= mixed >> 32;
@@ -66,6 +68,7 @@ fn inverse(odd: u64) -> u64 {
     (0..5).fold(odd, |found, _| found.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(found))))
 }
 
+/// Open connections by client. An entry stays while its client has one.
 #[derive(Debug)]
 pub struct ConnectionTable {
     seed: u64,
@@ -130,15 +133,15 @@ impl ConnectionTable {
         }
     }
 
-    /// The client that an address slot counts.
+    /// `None` for `AddressSlot::NONE`. The entry cannot be another client's, because the slot keeps it in use.
     pub fn client(&self, address_slot: &AddressSlot) -> Option<ClientAddress> {
         let index = address_slot.0 as usize;
         let word = self.entries.get(index)?.load(Ordering::SeqCst);
         Some(client_at(index / CONNECTION_WAYS, word >> COUNT_BITS, self.seed))
     }
 
-    /// The connection has ended. An entry whose count is 0 stays as it is.
-    #[expect(clippy::needless_pass_by_value, reason = "a place is given back once")]
+    /// Frees the entry with the last connection. Takes the slot by value, because it may be released once only.
+    #[expect(clippy::needless_pass_by_value, reason = "a slot is released once")]
     pub fn release(&self, address_slot: AddressSlot) {
         if address_slot == AddressSlot::NONE {
             return;
@@ -165,8 +168,8 @@ fn sum_of_counts(words: [u64; CONNECTION_WAYS], tag: u64) -> u64 {
 pub struct AddressSlots(Vec<u32>);
 
 impl AddressSlots {
-    #[expect(clippy::needless_pass_by_value, reason = "from here on the slot has the place")]
-    pub fn put(&mut self, slot: Slot, address_slot: AddressSlot) {
+    #[expect(clippy::needless_pass_by_value, reason = "from here on the table has it")]
+    pub fn insert(&mut self, slot: Slot, address_slot: AddressSlot) {
         if address_slot == AddressSlot::NONE {
             return;
         }
@@ -186,7 +189,7 @@ impl AddressSlots {
         AddressSlot(self.0.get(slot.index()).copied().unwrap_or(AddressSlot::NONE.0))
     }
 
-    pub fn take(&mut self, slot: Slot) -> AddressSlot {
+    pub fn remove(&mut self, slot: Slot) -> AddressSlot {
         self.0.get_mut(slot.index()).map_or(AddressSlot::NONE, |address_slot| {
             AddressSlot(std::mem::replace(address_slot, AddressSlot::NONE.0))
         })
@@ -206,11 +209,11 @@ pub struct RateTable {
 
 #[derive(Debug, Default)]
 struct RateEntry {
-    /// The client; 0 is none.
+    /// 0 until a client gets the entry.
     client: AtomicU64,
     /// The second of the client's last event. Entries of an earlier second are free.
     second: AtomicU32,
-    handshakes: PerSecond,
+    events: PerSecond,
 }
 
 const RATE_WAYS: usize = 4;
@@ -222,13 +225,13 @@ impl RateTable {
     }
 
     /// Counts one more event, unless the client had `most` in this second.
-    pub fn take(&self, client: ClientAddress, most: u32, unix_seconds: u64) -> bool {
+    pub fn try_count(&self, client: ClientAddress, most: u32, unix_seconds: u64) -> bool {
         let (bucket, _) = locate(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let second = u32::try_from(unix_seconds & u64::from(u32::MAX)).unwrap_or_default();
         let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
         if let Some(entry) = bucket.iter().find(its_own) {
-            return entry.take(most, second, unix_seconds);
+            return entry.try_count(most, second, unix_seconds);
         }
         for entry in bucket {
             let before = entry.client.load(Ordering::Acquire);
@@ -243,7 +246,7 @@ impl RateTable {
             );
             // Another worker may have seen the same client first.
             if exchanged.is_ok() || exchanged == Err(client.0) {
-                return entry.take(most, second, unix_seconds);
+                return entry.try_count(most, second, unix_seconds);
             }
         }
         true
@@ -251,18 +254,19 @@ impl RateTable {
 }
 
 impl RateTable {
+    /// 0 for a client without an entry: it had no event, or its bucket was full.
     pub fn count_in(&self, client: ClientAddress, unix_seconds: u64) -> u32 {
         let (bucket, _) = locate(client, self.seed);
         let bucket = &self.entries[bucket * RATE_WAYS..(bucket + 1) * RATE_WAYS];
         let its_own = |entry: &&RateEntry| entry.client.load(Ordering::Acquire) == client.0;
-        bucket.iter().find(its_own).map_or(0, |entry| entry.handshakes.count_in(unix_seconds))
+        bucket.iter().find(its_own).map_or(0, |entry| entry.events.count_in(unix_seconds))
     }
 }
 
 impl RateEntry {
-    fn take(&self, most: u32, second: u32, unix_seconds: u64) -> bool {
+    fn try_count(&self, most: u32, second: u32, unix_seconds: u64) -> bool {
         self.second.store(second, Ordering::Release);
-        self.handshakes.try_take(1, most, unix_seconds).is_some()
+        self.events.try_reserve(1, most, unix_seconds).is_some()
     }
 }
 
@@ -423,14 +427,14 @@ mod tests {
         let crowd = crowd(5, RATE_WAYS + 1);
         for second in [100, 101, 1 << 31] {
             for client in &crowd[..RATE_WAYS] {
-                let taken = (0..5).filter(|_| table.take(*client, 3, second)).count();
+                let taken = (0..5).filter(|_| table.try_count(*client, 3, second)).count();
                 assert_eq!(taken, 3, "each has its own");
             }
             let last = crowd[RATE_WAYS];
-            assert!((0..5).all(|_| table.take(last, 3, second)), "a full bucket lets pass");
+            assert!((0..5).all(|_| table.try_count(last, 3, second)), "a full bucket lets pass");
         }
         let later = crowd[RATE_WAYS];
-        let taken = (0..5).filter(|_| table.take(later, 3, 200)).count();
+        let taken = (0..5).filter(|_| table.try_count(later, 3, 200)).count();
         assert_eq!(taken, 3, "what is over makes room");
         assert_eq!(table.count_in(later, 200), 3);
         assert_eq!(table.count_in(later, 201), 0, "the second is over");
@@ -440,12 +444,12 @@ mod tests {
     #[test]
     fn address_slots_are_kept_by_connection_slot() {
         let mut address_slots = AddressSlots::default();
-        assert_eq!(address_slots.take(Slot::new(9)), AddressSlot::NONE);
-        address_slots.put(Slot::new(4), AddressSlot::NONE);
+        assert_eq!(address_slots.remove(Slot::new(9)), AddressSlot::NONE);
+        address_slots.insert(Slot::new(4), AddressSlot::NONE);
         assert!(address_slots.0.is_empty(), "nothing is kept while the option is off");
-        address_slots.put(Slot::new(4), AddressSlot(17));
-        assert_eq!(address_slots.take(Slot::new(3)), AddressSlot::NONE);
-        assert_eq!(address_slots.take(Slot::new(4)), AddressSlot(17));
-        assert_eq!(address_slots.take(Slot::new(4)), AddressSlot::NONE);
+        address_slots.insert(Slot::new(4), AddressSlot(17));
+        assert_eq!(address_slots.remove(Slot::new(3)), AddressSlot::NONE);
+        assert_eq!(address_slots.remove(Slot::new(4)), AddressSlot(17));
+        assert_eq!(address_slots.remove(Slot::new(4)), AddressSlot::NONE);
     }
 }

@@ -1,9 +1,10 @@
-//! Limits of each client address, and which address a client has.
-//!
-//! WebSockets are limited by their number and by the rate of handshakes, other connections by a number of their own.
-//! API requests are limited only when they fail to authenticate: an app's backend has one address for all its requests,
-//! and those are signed. Owns the tables, which all workers share by atomic operations. Knows no socket and no clock.
-//! Limits: those of `addresses.rs`; the options decide how much one address may have.
+//! Limits of each client address, and which address a client has. WebSockets are limited by their number and by the
+//! rate of handshakes, other connections by a number of their own. API requests are limited only when they fail to
+//! authenticate: an app's backend has one address for all its requests, and those are signed. Owns the tables, which
+//! all workers share by atomic operations. Knows no socket and no clock. Limits: those of `addresses.rs`; the options
+//! decide how much one address may have. Cost: nothing for a limit that is off; otherwise one table for each call
+//! (`addresses.rs`), with no allocation. `client_address` is linear in the entries of the header, and in the trusted
+//! proxies for each.
 
 pub mod addresses;
 pub mod overload;
@@ -20,11 +21,11 @@ use addresses::{ConnectionTable, RateTable};
 /// be one.
 const SOCKETS_PER_IP_MIN: u16 = 64;
 
-/// Shared by all workers. Everything is off, and costs nothing, until its option is set.
+/// Shared by all workers. A limit whose option is not set is `None`.
 #[derive(Debug, Default)]
 pub struct Admission {
     proxies: Box<[Network]>,
-    /// See `Config::proxy_protocol`.
+    /// Which versions of the header a trusted proxy may send: see `Config::proxy_protocol`.
     proxy_protocol: Option<[bool; 2]>,
     connections: Option<(u16, ConnectionTable)>,
     /// Sockets that speak HTTP, or nothing yet.
@@ -53,7 +54,7 @@ impl Admission {
         }
     }
 
-    /// Whether handshakes or connections are counted by client.
+    /// If not, no handshake needs the client's address.
     pub fn limits_clients(&self) -> bool {
         self.connections.is_some() || self.handshakes.is_some()
     }
@@ -81,10 +82,12 @@ impl Admission {
         known.to_canonical()
     }
 
-    /// Counts a handshake. `Err` is the limit that is reached.
+    /// `Err` is the limit that is reached: the handshake is to be refused, and is not counted.
     pub fn try_count_handshake(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.handshakes {
-            Some((most, table)) if !table.take(ClientAddress::of(client), *most, unix_seconds) => {
+            Some((most, table))
+                if !table.try_count(ClientAddress::of(client), *most, unix_seconds) =>
+            {
                 Err(*most)
             }
             _ => Ok(()),
@@ -103,7 +106,8 @@ impl Admission {
         self.auth_failures.is_some()
     }
 
-    /// Whether an API request of the client may be authenticated. `Err` is the limit that is reached.
+    /// Called before the signature is computed, so that guesses over the limit cost no hash. `Err` is the limit that is
+    /// reached.
     pub fn may_authenticate(&self, client: IpAddr, unix_seconds: u64) -> Result<(), u32> {
         match &self.auth_failures {
             Some((most, table))
@@ -115,11 +119,11 @@ impl Admission {
         }
     }
 
-    /// Counts an API request of the client that failed to authenticate.
+    /// `None`: no limit is set, so the client was not looked up.
     pub fn count_auth_failure(&self, client: Option<IpAddr>, unix_seconds: u64) {
         if let (Some((most, table)), Some(client)) = (&self.auth_failures, client) {
             // Requests of other connections may have reached the limit since this one was let through.
-            let _is_within_limit = table.take(ClientAddress::of(client), *most, unix_seconds);
+            let _is_within_limit = table.try_count(ClientAddress::of(client), *most, unix_seconds);
         }
     }
 
@@ -158,7 +162,7 @@ impl Admission {
         }
     }
 
-    /// Whether sockets are counted and this peer is a trusted proxy.
+    /// Whether this socket is counted later, when its proxy has named the client.
     pub fn counts_sockets_of_proxy(&self, peer: IpAddr) -> bool {
         self.sockets.is_some() && self.is_proxy(peer)
     }

@@ -1,8 +1,7 @@
-//! The overload level of the process, the memory that is left, and the counts of refusals, shared by all workers.
-//!
-//! The measuring thread sets the level. Workers read it at handshakes, subscriptions and once a tick, never for a
-//! frame. Limits: `RINGVERB_MEMORY_MAX`; how it is measured: `server/memory.rs`. Does not measure memory and does not
-//! refuse anything.
+//! The overload level of the process, the memory that is left, and the counts of refusals, shared by all workers. Owns
+//! these words. The measuring thread sets the level. Workers read it at handshakes, subscriptions and once a tick,
+//! never for a frame. Does not measure memory and does not refuse anything. Limits: `RINGVERB_MEMORY_MAX`; how it is
+//! measured: `server/memory.rs`. Cost: one atomic load for each look.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,7 +9,7 @@ use super::Admission;
 use crate::config::Config;
 use crate::counters::RefusalCounters;
 
-/// How short of memory the process is.
+/// In ascending order, so that callers compare: `> None` means short of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OverloadLevel {
     #[default]
@@ -25,14 +24,15 @@ pub enum OverloadLevel {
 /// The overload level and the number of its measurement: a worker closes connections once for each measurement.
 #[derive(Debug, Default)]
 pub struct Pressure {
-    /// The number of the measurement, and the overload level in the two lowest bits.
+    /// The number of the measurement, and the overload level in the two lowest bits. It wraps after 2^30 measurements.
     measurement_word: AtomicU32,
     /// Bytes that were left at this measurement, below the level at which memory is short.
     headroom: AtomicU64,
 }
 
 impl Pressure {
-    /// For the thread that measures.
+    /// For the measuring thread alone: a second writer could publish the number of one measurement with the headroom of
+    /// another.
     pub fn set(&self, level: OverloadLevel, headroom: u64) {
         self.headroom.store(headroom, Ordering::Relaxed);
         let measured = (self.measurement_word.load(Ordering::Relaxed) >> 2).wrapping_add(1);
@@ -40,13 +40,13 @@ impl Pressure {
         self.measurement_word.store(measured << 2 | level as u32, Ordering::Release);
     }
 
-    /// The number of the measurement and the overload level, as one word that changes with each measurement.
+    /// Changes with each measurement, also if the level stays: a worker acts once for each value.
     #[must_use]
     pub fn measurement_word(&self) -> u32 {
         self.measurement_word.load(Ordering::Acquire)
     }
 
-    /// Bytes below the budget at the latest measurement.
+    /// Of the whole process, at the latest measurement. The caller divides it among workers.
     #[must_use]
     pub fn headroom(&self) -> u64 {
         self.headroom.load(Ordering::Relaxed)
@@ -62,7 +62,6 @@ impl Pressure {
     }
 }
 
-/// The overload state that all workers share.
 #[derive(Debug, Default)]
 pub struct Overload {
     pub admission: Admission,
@@ -71,7 +70,7 @@ pub struct Overload {
 }
 
 impl Overload {
-    /// `seed` must be secret and differ in each process.
+    /// `seed` must be secret and differ in each process, so that no client can choose addresses of one bucket.
     #[must_use]
     pub fn new(config: &Config, seed: u64) -> Self {
         Self {

@@ -23,7 +23,7 @@ pub(super) fn take_publishes(
     let Some(limit) = found.publishes_per_second_max else { return Ok(None) };
     let events = u32::try_from(events).unwrap_or(u32::MAX);
     context.metrics.count_check(Refused::PublishRate);
-    if let Some(remaining) = found.published.try_take(events, limit, context.unix_seconds) {
+    if let Some(remaining) = found.published.try_reserve(events, limit, context.unix_seconds) {
         return Ok(Some(Quota { limit, remaining }));
     }
     let text = format!(

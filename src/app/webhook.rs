@@ -1,7 +1,8 @@
-//! An endpoint of an app's backend: its URL, and which events it wants (docs/PROTOCOL.md C10).
-//!
-//! A value of the configuration. `pusher/webhook_event.rs` has the events, `webhook/` sends them. Limits: `config`
-//! bounds the endpoints of all apps (`validate::WEBHOOKS_MAX`) and the text of an option. Does not send anything.
+//! An endpoint of an app's backend: its URL, and which events it wants (docs/PROTOCOL.md C10). Plain values of the
+//! configuration. `pusher/webhook_event.rs` has the events, `webhook/` sends them. Does not send anything, and does not
+//! check the URL: `config` has. Limits: `config` bounds the endpoints of all apps (`validate::WEBHOOKS_MAX`) and the
+//! text of an option. Cost: `wants` is one comparison for each kind and each prefix of the endpoint, without an
+//! allocation.
 
 listed! {
     /// The kinds of events that a webhook can send (docs/PROTOCOL.md rule 75). A name is that in the configuration and
@@ -19,7 +20,7 @@ listed! {
 }
 
 impl WebhookKind {
-    /// The kind that cancels this one. The gate that delays leaves needs both kinds.
+    /// The kind that cancels this one in the gate that delays leaves.
     #[must_use]
     pub fn opposite(self) -> Option<Self> {
         match self {
@@ -37,12 +38,11 @@ impl WebhookKind {
     }
 }
 
-/// An endpoint of an app's backend, and the events it receives (docs/PROTOCOL.md C10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// `http://` or `https://`.
+    /// Begins with `http://` or `https://`.
     pub url: String,
-    /// At least one.
+    /// Each once. `config` puts all kinds here if the option is not set.
     pub kinds: Vec<WebhookKind>,
     /// Only channels whose name starts with one of these; empty means all.
     pub channel_prefixes: Vec<String>,

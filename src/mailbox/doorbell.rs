@@ -4,9 +4,10 @@
 //! flag. Each side has a SeqCst fence between its two steps. Without the fences a store and the following load can be
 //! reordered, and neither side sees the other. The flag's own ordering is not enough, because the indexes of the rings
 //! are not SeqCst. tests/loom runs this file over a model of the ring, in every order with at most five preemptions.
-//! Owns the flag and the eventfd; does not know rings or mail. No limits: many rings of one sleep are one write. Cost:
-//! a ring to a core that is awake is a fence and one load of an atomic word; one that wakes it is a compare-and-swap
-//! and one system call more.
+//!
+//! Owns the flag and the eventfd; does not know rings or mail. No limit: many rings of one sleep are one write. Cost: a
+//! ring to a core that is awake is a fence and one load of an atomic word; one that wakes it is a compare-and-swap and
+//! one system call more.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -46,12 +47,12 @@ impl Doorbell {
         fence(Ordering::SeqCst);
     }
 
-    /// The core runs again: no need to ring.
+    /// Saves the senders the system call from now on. Needs no fence: a ring too many is harmless.
     pub fn set_awake(&self) {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// Readable once rung.
+    /// For the kernel's poll of the worker: readable from a ring until `was_rung`.
     #[must_use]
     pub fn as_event_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
@@ -63,7 +64,7 @@ impl Doorbell {
         rustix::io::read(&self.event, &mut [0_u8; 8]).is_ok()
     }
 
-    /// Blocks until rung and resets. For threads without a ring of their own.
+    /// Blocks until rung and resets. For threads without a kernel interface of their own.
     pub fn wait(&self) {
         let mut descriptors = [PollFd::new(&self.event, PollFlags::IN)];
         while !self.was_rung() {

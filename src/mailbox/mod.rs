@@ -1,17 +1,13 @@
 //! Core-to-core transport: one SPSC ring per ordered pair of cores and lane, and a doorbell per core.
 //!
-//! Generic over the mail; knows nothing of its content. If a ring is full, mail waits in order in the sender's overflow
-//! queue, and `is_congested` makes the worker stop reading from publishers (sockets and HTTP). A core always reads lane
-//! 1 (`FromHome` in `shard::Lane`). It reads lane 0 unless its own lane 1 backlog is over the limit, because mail of
-//! lane 0 causes mail in lane 1. A lane 0 backlog does not count, because two busy cores could then deadlock.
+//! Owns mail between `send` and `receive`: rings, overflow queues, mail that is not yet due. Does not know its content.
+//! A full ring makes mail wait in the sender's overflow queue; `is_congested` then makes the worker stop reading from
+//! publishers. A core always reads lane 1 (`FromHome`). It reads lane 0 unless its own lane 1 backlog is over the
+//! limit, because mail of lane 0 causes mail in lane 1.
 //!
-//! Limits: `ring_capacity` for each ring. `limits::MAIL_OVERFLOW_SOFT_MAX` for the sum of the overflow queues: over it
-//! the worker reads no more input, and mail of input that it has read already may exceed it.
-//! `limits::MAIL_OVERFLOW_MAX` for each overflow queue: over it, mail that `discard_when_full` names is discarded and
-//! counted. Other mail is accepted, because its number is bounded: at most three mails for each subscription of the
-//! core (request, withdrawal, leave) and for each user (sign-in, sign-out, watch), whose own limits are in SECURITY.md.
-//! Cost: a mail is moved into its ring and out of it, with one atomic store of an index on each side. It allocates only
-//! where it waits for room.
+//! Limits: `ring_capacity` for a ring; `limits::MAIL_OVERFLOW_MAX` for an overflow queue, over which mail that
+//! `discard_when_full` names is discarded and counted (the others are bounded: see `overflow_or_discard`). Cost: a mail
+//! is moved into its ring and out of it, with one atomic store on each side; it allocates only in an overflow queue.
 
 mod doorbell;
 
@@ -31,13 +27,13 @@ pub const LANES: usize = 2;
 /// `Mailbox::receive_ordered`.
 pub type StampedMail<M> = (u64, M);
 
-/// One lane from this core to another.
 struct OutgoingLane<M> {
     ring: Producer<StampedMail<M>>,
+    /// In the order of `send`. While it is not empty, nothing goes to the ring past it.
     overflow: VecDeque<StampedMail<M>>,
 }
 
-/// One core's end of the mesh.
+/// One core's end of the mesh. Only its thread uses it; other cores see the rings and the doorbell.
 pub struct Mailbox<M> {
     core: u16,
     /// By lane, then by receiving core; `None` for this core.
@@ -49,33 +45,30 @@ pub struct Mailbox<M> {
     doorbells: Arc<[Doorbell]>,
     /// Cores that got mail since the last `ring_doorbells`.
     doorbells_due: Vec<bool>,
-    /// By lane: mail that waits for room.
+    /// The sum of the lengths of a lane's overflow queues, so that `is_congested` walks over none.
     overflow_by_lane: [usize; LANES],
-    /// The most mails that have waited for room at a time.
+    /// Of both lanes together, since the start.
     overflow_high_water: usize,
-    /// Mails sent and received since the start.
     mail_totals: MailTotals,
     is_discardable: fn(&M) -> bool,
-    /// Mails that found their overflow queue full.
     discarded_count: u64,
 }
 
-/// Mails sent and received. When the sums over all cores are the same twice in a row, and equal, none is under way.
+/// Since the start, mail that waits for room included. When the sums over all cores are the same twice in a row, and
+/// equal, none is under way: a take-over waits for that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MailTotals {
     pub sent: u64,
     pub received: u64,
 }
 
-/// Makes the mesh: one mailbox per core.
-///
 /// # Errors
 /// When a doorbell's eventfd cannot be made (descriptors exhausted).
 pub fn mesh<M>(cores: u16) -> std::io::Result<Vec<Mailbox<M>>> {
     mesh_of(cores, ring_capacity(cores))
 }
 
-/// `mesh` with rings of that many mails.
+/// For tests and the simulator, whose rings are small so that they are often full.
 ///
 /// # Errors
 /// As `mesh`.
@@ -137,7 +130,10 @@ impl<M> Mailbox<M> {
         }
     }
 
-    /// Keeps mail until its ring has room, or discards it.
+    /// Only events are discarded. Other mail is accepted over the limit, because its number is bounded: at most three
+    /// mails for each subscription of the core (request, withdrawal, leave) and for each user (sign-in, sign-out,
+    /// watch), whose own limits are in SECURITY.md. Mail of input that was read before `is_congested` was seen may
+    /// exceed `limits::MAIL_OVERFLOW_SOFT_MAX`.
     #[cold]
     fn overflow_or_discard(&mut self, to: u16, lane: usize, stamped: StampedMail<M>) {
         let Some(outgoing) = &mut self.outgoing[lane][usize::from(to)] else { return };
@@ -161,25 +157,24 @@ impl<M> Mailbox<M> {
         );
     }
 
-    /// Which mail is discarded when its overflow queue is full. None is without this.
+    /// Names the mail that may be lost when its overflow queue is full. Without this call none is.
     pub fn discard_when_full(&mut self, which: fn(&M) -> bool) {
         debug_assert_eq!(self.mail_totals, MailTotals::default(), "chosen before any mail is sent");
         self.is_discardable = which;
     }
 
-    /// Mails that were discarded since the start.
+    /// Since the start. Discarded mail is not in `MailTotals::sent`.
     #[must_use]
     pub fn discarded_count(&self) -> u64 {
         self.discarded_count
     }
 
-    /// Mail that waits for room.
+    /// Mail that waits for room in rings, of both lanes.
     #[must_use]
     pub fn overflow_len(&self) -> usize {
         self.overflow_by_lane.iter().sum()
     }
 
-    /// The most mails that have waited for room at a time.
     #[must_use]
     pub fn overflow_high_water(&self) -> usize {
         self.overflow_high_water
@@ -210,7 +205,7 @@ impl<M> Mailbox<M> {
         Ok(())
     }
 
-    /// Moves waiting mail into rings that have room again.
+    /// Called once a tick: the receivers do not report that they have made room.
     pub fn flush_overflow(&mut self) {
         if !self.has_overflow() {
             return;
@@ -237,7 +232,7 @@ impl<M> Mailbox<M> {
         );
     }
 
-    /// Wakes the cores that got mail and sleep.
+    /// Once a tick and not for each mail, so that many mails to a core are one fence and one look at its flag.
     pub fn ring_doorbells(&mut self) {
         debug_assert!(!self.doorbells_due[usize::from(self.core)], "a core does not wake itself");
         for (core, rung) in self.doorbells_due.iter_mut().enumerate() {
@@ -248,25 +243,25 @@ impl<M> Mailbox<M> {
         debug_assert!(!self.doorbells_due.contains(&true), "all were rung");
     }
 
-    /// Too much mail waits: publishers must be slowed.
+    /// The worker then reads no sockets and no HTTP, so that TCP slows the publishers.
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.overflow_by_lane.iter().sum::<usize>() > limits::MAIL_OVERFLOW_SOFT_MAX
     }
 
-    /// Too much mail of lane 1 waits: lane 0, which causes it, must be left unread.
+    /// Lane 0, which causes mail of lane 1, must then be left unread. A lane 0 backlog does not count, because two busy
+    /// cores could then deadlock.
     #[must_use]
     pub fn is_from_home_congested(&self) -> bool {
         self.overflow_by_lane[1] > limits::MAIL_OVERFLOW_SOFT_MAX
     }
 
-    /// Whether some mail waits for room.
     #[must_use]
     pub fn has_overflow(&self) -> bool {
         self.overflow_by_lane != [0; LANES]
     }
 
-    /// Takes the next mail of a lane from one core.
+    /// In the order of `send`. For lane 1, whose mail needs no order between cores.
     pub fn receive(&mut self, from: u16, lane: usize) -> Option<M> {
         self.receive_stamped(from, lane).map(|(_, mail)| mail)
     }
@@ -311,19 +306,19 @@ impl<M> Mailbox<M> {
         self.mail_totals
     }
 
-    /// Mail that waits for a later horizon.
+    /// Mail that `receive_ordered` has out of the rings, whose stamp is after its last horizon.
     #[must_use]
-    pub fn held_until_due(&self) -> usize {
+    pub fn held_len(&self) -> usize {
         self.held_until_due.len()
     }
 
-    /// Mail waits for a later horizon.
+    /// The worker must not sleep then: no doorbell rings for mail that has left its ring.
     #[must_use]
     pub fn has_held_mail(&self) -> bool {
         !self.held_until_due.is_empty()
     }
 
-    /// Whether a lane holds mail for this core.
+    /// Looks at the rings only, not at what `receive_ordered` holds.
     #[must_use]
     pub fn has_mail(&self, lane: usize) -> bool {
         debug_assert!(lane < LANES, "a lane of this process");
@@ -348,7 +343,7 @@ impl<M> Mailbox<M> {
         &self.doorbells[usize::from(self.core)]
     }
 
-    /// All doorbells, for the main thread.
+    /// For the main thread, which wakes workers when the phase changes.
     #[must_use]
     pub fn doorbells(&self) -> Arc<[Doorbell]> {
         self.doorbells.clone()

@@ -108,7 +108,7 @@ pub struct User {
     /// A text that is not empty (docs/PROTOCOL.md rule 40).
     pub id: UserId,
     /// The `user_info` as it was written; `null` when there is none.
-    pub info: String,
+    pub user_info: String,
     /// Ids of other users, each once, and at most one more than may be watched.
     pub watchlist: Vec<String>,
 }
@@ -327,19 +327,19 @@ fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, Malf
 /// `None`: no JSON object. `Some(None)`: it names no user.
 fn read_user(text: &str, validator: &mut Validator) -> Option<Option<User>> {
     let mut id = None;
-    let mut info = "null";
+    let mut user_info = "null";
     let mut watchlist = Vec::new();
     for (name, value) in validator.check_object(text.as_bytes())? {
         if json::is_name(name, "id") {
             // pusher-js accepts no number here, so no client could have signed in with one (rule 40).
             id = read_user_id(value).filter(|id| id.json.starts_with('"'));
         } else if json::is_name(name, "user_info") {
-            info = value;
+            user_info = value;
         } else if json::is_name(name, "watchlist") {
             watchlist = read_watchlist(value);
         }
     }
-    Some(id.map(|id| User { id, info: info.to_owned(), watchlist }))
+    Some(id.map(|id| User { id, user_info: user_info.to_owned(), watchlist }))
 }
 
 /// The first ids of the list; elements that are neither text nor number are ignored.

@@ -1,10 +1,9 @@
-//! Access that an app's backend takes back: from a user or from one connection, on all cores and nodes. PURE.
-//!
-//! A backend ends connections, makes clients connect again, or ends one subscription (docs/PROTOCOL.md C25). The core
-//! with the request carries it out on its own connections at once, and sends it to all other cores and nodes. It is not
-//! remembered: what a client does afterwards is checked like any other request. `local/access.rs` carries it out.
-//! Limits: the size of a command is that of its request; a core carries out one at a time. Cost: one walk over the
-//! slots of the core, a step for each, and one mail to each other core.
+//! Access that an app's backend takes back: from a user or from one connection, on all cores and nodes. PURE. A backend
+//! ends connections, makes clients connect again, or ends one subscription (docs/PROTOCOL.md C25). The core with the
+//! request carries it out on its own connections at once, and sends it to all other cores and nodes. Owns nothing: a
+//! command is not remembered, so what a client does afterwards is checked like any other request. `local/access.rs`
+//! carries it out. Limits: the size of a command is that of its request; a core carries out one at a time. Cost: one
+//! walk over the slots of the core, a step for each, and one mail to each other core.
 
 mod command;
 
@@ -12,7 +11,7 @@ use super::cluster::ToCluster;
 use super::{ConnectionKey, Mail, Shard};
 pub use command::{AccessAction, AccessCommand, AccessTarget};
 
-/// What came of an operator's order about one connection.
+/// The outcome of an operator's order about one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessEnd {
     Done,
@@ -32,18 +31,20 @@ impl Shard {
         if self.cluster.is_some() {
             self.outbox.cluster.push(ToCluster::EndAccess(Box::new(command)));
         }
-        self.take_own_mail();
+        self.process_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
-    /// An operator ends a connection of this core, or its subscription to `channel`.
+    /// For this core alone, unlike `end_access`: the operator has named one connection. `channel`: only its
+    /// subscription
+    /// to that ends.
     pub fn end_for_operator(&mut self, key: ConnectionKey, channel: Option<&str>) -> AccessEnd {
         let (context, out) = (&self.context, &mut self.outbox);
         let end = match channel {
             None => self.local.disconnect(context, out, key),
             Some(channel) => self.local.end_subscription(context, out, key, channel),
         };
-        self.take_own_mail();
+        self.process_own_mail();
         end
     }
 }

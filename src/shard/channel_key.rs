@@ -1,10 +1,9 @@
-//! A channel's identity: app, name and kind, hashed once. PURE.
-//!
-//! Keys are made where a name comes in, checked by `pusher/channel_name.rs`, and travel in mail and tables by reference
-//! count. The hash chooses the home core (`ChannelKeys::home`). Its seed is the same on all cores of a process, and
-//! unknown outside, so that no client can choose names that fall on one core or into one bucket. Limit: 32 bytes for a
-//! key (asserted); the name is shared. Cost: a key of a new name is one allocation and one hash of the name; a copy of
-//! a key is one atomic increment.
+//! A channel's identity: app, name and kind, hashed once. PURE. Plain values. Keys are made where a name comes in,
+//! checked by `pusher/channel_name.rs`, and travel in mail and tables by reference count. The hash chooses the home
+//! core (`ChannelKeys::home`). Its seed is the same on all cores of a process, and unknown outside, so that no client
+//! can choose names that fall on one core or into one bucket. Never sent to another process: that has another seed.
+//! Limit: 32 bytes for a key (asserted); the name is shared. Cost: a key of a new name is one allocation and one hash
+//! of the name; a copy of a key is one atomic increment.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use foldhash::fast::FixedState;
 use crate::app::AppIndex;
 use crate::pusher::channel_name::{ChannelKind, ChannelName, NameError};
 
-/// Names a channel in mail and tables. Cloning shares the name.
+/// A clone shares the name, so a key in each mail and table costs no copy of it.
 #[derive(Clone, Debug)]
 pub struct ChannelKey {
     name: Arc<str>,
@@ -60,7 +59,7 @@ impl Hash for ChannelKey {
     }
 }
 
-/// Makes keys: hashes are alike on all cores of a process, and unknown to the outside.
+/// Makes keys. Each core has a copy with the same seed, so that all choose the same home.
 #[derive(Clone, Debug)]
 pub struct ChannelKeys {
     state: FixedState,
@@ -74,7 +73,6 @@ impl ChannelKeys {
         Self { state: FixedState::with_seed(seed), cores }
     }
 
-    /// The key of a checked name. Shares the name's text.
     #[must_use]
     pub fn of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
         ChannelKey { name: name.shared(), hash: self.hash(app, name), app, kind: name.kind() }
@@ -93,7 +91,8 @@ impl ChannelKeys {
         hasher.finish()
     }
 
-    /// The core that holds the channel's global state. Uses the upper half of the hash: tables use the lower.
+    /// The channel's home. Uses the upper half of the hash: tables use the lower, and the channels of one core would
+    /// otherwise share few of their buckets.
     #[expect(clippy::cast_possible_truncation, reason = "a product's upper half is below cores")]
     #[must_use]
     pub fn home(&self, key: &ChannelKey) -> u16 {

@@ -1,16 +1,15 @@
-//! The shard's interface to its session with Redis. PURE.
-//!
-//! Reports come in as `FromCluster`, and effects leave through `Outbox::cluster`. What the session must know to take a
-//! message is asked here, and so are the high-water marks of the cluster side. Without a cluster there is no session:
-//! every question has its empty answer, and nothing happens. No limits: it hands on to `Cluster`, which has them. Cost:
-//! a step for each call, no allocation.
+//! The shard's interface to its session with Redis. PURE. Owns nothing: it hands on to `Cluster`. Reports come in as
+//! `FromCluster`, and effects leave through `Outbox::cluster`. What the session must know to accept a message is asked
+//! here, and so are the high-water marks of the cluster side. Without a cluster there is no session: every question has
+//! its empty answer, and nothing happens. No limit of its own: `Cluster` has them. Cost: a step for each call, no
+//! allocation.
 
 use super::cluster::{FromCluster, TransitionCounts};
 use super::node_message::{NodeId, SessionId};
 use super::{ChannelKey, Shard};
 
 impl Shard {
-    /// Handles what the session reports.
+    /// For each report, in the order in which Redis sent it.
     pub fn on_cluster(&mut self, event: FromCluster<'_>) {
         debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         if let FromCluster::EndAccess(command) = event {
@@ -18,16 +17,15 @@ impl Shard {
         } else if let Some((cluster, mut here)) = self.clustered() {
             cluster.on_event(&mut here, event);
         }
-        self.take_own_mail();
+        self.process_own_mail();
     }
 
-    /// Whether this node is one of a cluster.
     #[must_use]
     pub fn has_cluster(&self) -> bool {
         self.cluster.is_some()
     }
 
-    /// Whether there are other nodes to ask.
+    /// If not, a question to all nodes is answered by this one alone.
     #[must_use]
     pub fn is_cluster_up(&self) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_up)
@@ -46,9 +44,7 @@ impl Shard {
         cluster.is_some_and(|cluster| cluster.is_in_greeting(channel, from, number))
     }
 
-    /// Whether the stored event was requested for a topic whose subscribers may have missed events. It must not be
-    /// kept before its sender has replayed them, because a subscriber that gets it at its subscription is not sent it
-    /// again.
+    /// See `Cluster::is_refetch`.
     #[must_use]
     pub fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_refetch(channel, ticket))
@@ -60,7 +56,7 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.has_unannounced())
     }
 
-    /// Whether there is something to do for `FromCluster::TopicRoom`.
+    /// See `Cluster::has_topics_to_send`.
     #[must_use]
     pub fn has_topics_to_send(&self) -> bool {
         let cluster = self.cluster.as_ref();
@@ -85,13 +81,14 @@ impl Shard {
         self.cluster.as_ref().map_or(0, |cluster| cluster.remote_bytes_counted())
     }
 
-    /// Some core's session has more to send than Redis takes, or none has any longer.
+    /// True on each core while the session of any core has more to send than Redis takes, because clients of one core
+    /// cause traffic of others.
     pub fn set_cluster_congested(&mut self, is_congested: bool) {
         debug_assert!(!is_congested || self.has_cluster(), "a session is congested");
         self.local.set_cluster_congested(is_congested);
     }
 
-    /// Topics and transitions under way, and nodes known: both are 0 without a cluster.
+    /// See `Cluster::len`; both are 0 without a cluster.
     #[must_use]
     pub fn cluster_entries(&self) -> (usize, usize) {
         self.cluster.as_ref().map_or((0, 0), |cluster| cluster.len())

@@ -1,6 +1,5 @@
-//! A change of the configuration, applied to one core. PURE.
-//!
-//! Input: the whole list of apps and the settings that may change (`ShardConfiguration`). Connections stay, except
+//! A change of the configuration, applied to one core. PURE. Owns nothing: it replaces the list of apps and the
+//! settings that may change (its input, `ShardConfiguration`). Does not read or check options. Connections stay, except
 //! those of an app that is no longer served: they are closed in steps, so that no tick is long. New limits apply to
 //! what comes after. An app keeps its index, so mail under way stays valid. Every core must know a new app before any
 //! core serves it (`Apps::change_steps`). Limit: `local/unserved.rs` looks at a bounded number of slots in a tick.
@@ -12,13 +11,13 @@ use super::Shard;
 use crate::app::{AppIndex, Apps};
 use crate::cause::LineBudget;
 
-/// What can change while the shard runs.
+/// Other settings stay as they were at the start, until a take-over.
 #[derive(Clone, Debug)]
 pub struct ShardConfiguration {
     pub apps: Arc<Apps>,
     /// See `Config::verbose_errors`.
     pub verbose_errors: bool,
-    /// Fill `Outbox::traces`.
+    /// Traces of each message are wanted, and lines of the log are not limited (`--debug`).
     pub debug: bool,
 }
 
@@ -32,7 +31,7 @@ impl Shard {
         settings.verbose_errors = verbose_errors;
         if std::mem::replace(&mut settings.debug, debug) != debug {
             self.outbox.lines = LineBudget::new(debug);
-            self.outbox.set_debug(debug);
+            self.outbox.set_traced(debug);
         }
         for (index, (old, new)) in (0..).map(AppIndex).zip(before.iter().zip(apps.iter())) {
             if old.is_served() && !new.is_served() {
@@ -49,16 +48,16 @@ impl Shard {
         }
     }
 
-    /// Closes some of the connections whose app is no longer served.
+    /// A bounded part of the walk that `apply` began.
     #[inline]
     pub fn close_unserved(&mut self) {
         if self.local.has_unserved() {
             self.local.close_unserved(&self.context, &mut self.outbox);
-            self.take_own_mail();
+            self.process_own_mail();
         }
     }
 
-    /// Whether `close_unserved` has more to do.
+    /// The core must not sleep while it is true.
     #[must_use]
     pub fn has_unserved(&self) -> bool {
         self.local.has_unserved()

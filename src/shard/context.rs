@@ -1,7 +1,7 @@
-//! What a core is set to and what time it is: every rule of the shard may read it, none changes it. PURE.
-//!
-//! `Shard::advance` alone moves the clock. No limits: it is read only, but for the clock. Cost: one step to read a
-//! setting, without an allocation or an atomic operation.
+//! What a core is set to and what time it is: every rule of the shard may read it, none changes it. PURE. Owns the
+//! settings and the shard's time. `Shard::advance` alone moves the clock, and `Shard::apply` alone replaces settings.
+//! Does not read a clock or an option. No limit: values of a fixed number. Cost: one step to read a setting, without an
+//! allocation or an atomic operation.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::app::{App, AppIndex, Apps};
 use crate::clock::Moment;
 use crate::metrics::CoreMetrics;
 
-/// What a shard is given when it is made.
+/// What `config` and the worker decide for one core. `ShardConfiguration` has the part that may change later.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub core: u16,
@@ -22,19 +22,19 @@ pub struct Settings {
     pub memory: MemoryLimits,
     /// Connections to reserve room for: address space, not memory.
     pub connections_reserved: usize,
-    /// Bytes of cached events that this core may remember.
+    /// This core's share of the memory for cached events; the oldest is forgotten over it.
     pub cache_bytes_max: usize,
     /// See `Config::verbose_errors`.
     pub verbose_errors: bool,
-    /// Fill `Outbox::traces`.
+    /// See `ShardConfiguration::debug`.
     pub debug: bool,
     /// What this process is called among the nodes of a cluster; `None`: it is alone.
     pub node: Option<NodeId>,
     /// For how long webhooks of leaves are held back, rounded up; 0 if there are none.
     pub pending_leave_seconds: u32,
-    /// How fast one connection may change topics.
     pub pace: Pace,
-    /// For how long a topic without a subscriber stays subscribed, in beats.
+    /// For how long a topic without a subscriber stays subscribed, in lease seconds. With 0 it is unsubscribed from at
+    /// once.
     pub topic_idle_seconds: u32,
     pub metrics: Arc<CoreMetrics>,
 }
@@ -75,7 +75,8 @@ pub struct MemoryLimits {
     pub connection_bytes_max: usize,
 }
 
-/// The size of a connection's bucket and how fast it empties. The simulator has smaller ones.
+/// How fast one connection may change topics: the size of its bucket (`local/pace.rs`) and how fast it empties. The
+/// simulator has smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Changes at once. A page with as many channels as a connection may have by default is not delayed.
@@ -118,7 +119,6 @@ impl Context {
         self.settings.apps.get(index)
     }
 
-    /// Whether this process is a node of a cluster.
     pub(super) fn is_clustered(&self) -> bool {
         self.settings.node.is_some()
     }

@@ -1,12 +1,10 @@
-//! A set of cores as bits. PURE.
-//!
-//! Two words, because each channel at its home has one and each user has two (`HomeChannel` has a size budget) and a
-//! publish walks over it. Limit: `limits::WORKERS_MAX`, 128 cores. Cost: one bit for an insertion; a walk is one step
-//! for each core in the set, no allocation.
+//! A set of cores as bits. PURE. Plain values of two words, because each channel at its home has one and each user has
+//! two (`HomeChannel` has a size budget) and a publish walks over it. Does not know how many cores the process has.
+//! Limit: `limits::WORKERS_MAX`, 128 cores. Cost: one bit for an insertion; a walk is one step for each core in the
+//! set, no allocation.
 
 use crate::limits;
 
-/// Up to 128 workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CoreSet([u64; 2]);
 

@@ -1,12 +1,13 @@
 //! Questions of an operator to one core: its channels, subscribers, connections and nodes. PURE.
 //!
-//! A question is answered in slices, one a tick, so that a question about all channels of a large core delays no
-//! delivery. Entries that appear or go between two slices may be missed or counted twice; the answer is for people.
+//! Owns the state of one question (`Inspector`); changes nothing in the shard. A question is answered in slices, one a
+//! tick, so that a question about all channels of a large core delays no delivery. Entries that appear or go between
+//! two slices may be missed or counted twice; the answer is for people. `worker/inspect.rs` runs it.
+//!
 //! Limits: a slice looks at `SLICE_ENTRIES_MAX` entries, or moves as many rows to the answer; an answer has
-//! `CHANNEL_ROWS_MAX` channels, rosters included, or `ROWS_MAX` of each other kind. Over the limit, the channels with
-//! the most subscribers or users and the connections with the longest queues stay. What is left out is counted, and the
-//! asker is shown the number. Cost: a few steps for each entry, and one allocation for the user of a row.
-//! `worker/inspect.rs` runs it.
+//! `CHANNEL_ROWS_MAX` channels, rosters included, or `ROWS_MAX` of each other kind. The channels with the most
+//! subscribers or users and the connections with the longest queues stay; the others are counted. Cost: a few steps for
+//! each entry, and one allocation for the user of a row.
 
 mod answer;
 mod best_rows;
@@ -24,7 +25,7 @@ use best_rows::BestRows;
 /// Entries that a slice looks at, or rows that it moves. A connection also counts for each of its subscriptions, of
 /// which it is looked at as many.
 pub(super) const SLICE_ENTRIES_MAX: u32 = 1_024;
-/// Channels of an answer, with rosters of channels without subscribers on the core.
+/// Channels of an answer: those with subscribers on the core, and those of its home that only have users.
 pub(super) const CHANNEL_ROWS_MAX: usize = 20_000;
 /// Other rows of an answer, of each kind.
 pub(super) const ROWS_MAX: usize = 1_000;
@@ -54,7 +55,7 @@ pub enum Inspection {
     Nodes,
 }
 
-/// A channel on one core.
+/// One core's share of a channel: the asker adds up the rows of all cores.
 #[derive(Clone, Debug)]
 pub struct ChannelRow {
     pub name: Arc<str>,
@@ -65,7 +66,7 @@ pub struct ChannelRow {
 
 const _: () = assert!(size_of::<ChannelRow>() <= 24, "an answer has 20,000 of them");
 
-/// A connection as a list shows it.
+/// `key` finds the connection again for an operator's action or its details.
 #[derive(Clone, Debug)]
 pub struct ConnectionRow {
     pub key: ConnectionKey,
@@ -75,9 +76,9 @@ pub struct ConnectionRow {
     pub user: Option<Box<str>>,
     pub channels: u32,
     pub queue_bytes: u64,
-    /// For how long it is open, if that is known.
+    /// `None` in the second in which it was opened (`local/openings.rs`).
     pub age_seconds: Option<u32>,
-    /// Since its last message or frame.
+    /// Since its last message or control frame.
     pub silent_seconds: u32,
 }
 
@@ -85,19 +86,19 @@ pub struct ConnectionRow {
 #[derive(Clone, Debug)]
 pub struct ConnectionDetails {
     pub row: ConnectionRow,
-    /// Names of the channels, `ROWS_MAX` at most.
+    /// Names, `ROWS_MAX` at most. `ConnectionRow::channels` has their true number.
     pub channels: Vec<Arc<str>>,
-    /// Bytes that it makes the server keep.
+    /// See `Local::kept_bytes`.
     pub kept_bytes: u64,
     pub is_closing: bool,
-    /// The kernel has no room for what it is sent.
+    /// Its socket's send buffer is full: the client does not read, or its network is slow.
     pub is_blocked: bool,
-    /// A ping is unanswered.
+    /// It is closed if no pong comes.
     pub is_pinged: bool,
     pub has_signed_in: bool,
 }
 
-/// What a core has found.
+/// One core's answer, so far.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     pub channels: Vec<ChannelRow>,
@@ -107,9 +108,8 @@ pub struct Findings {
     pub members: Vec<(Box<str>, Box<str>)>,
     /// Other nodes, and the seconds since each was seen.
     pub nodes: Vec<(NodeId, u32)>,
-    /// The cluster session is up.
     pub is_session_up: bool,
-    /// Rows that are left out.
+    /// Channels or connections over the limit of rows.
     pub left_out: u64,
     /// Members of a presence channel that are left out.
     pub left_out_members: u64,
@@ -117,17 +117,17 @@ pub struct Findings {
     pub left_out_subscribers: u64,
 }
 
-/// What the next slice walks over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InspectorStage {
     /// Channels or connections of this core.
     Local,
     /// Channels whose home this core is.
     Home,
-    /// The rows that were found.
+    /// The rows that were found, on their way to `Findings`.
     Rows,
 }
 
+/// A question under way: which entries the next slice looks at, and what was found so far.
 #[derive(Debug)]
 pub struct Inspector {
     question: Inspection,
@@ -159,7 +159,7 @@ impl Inspector {
         }
     }
 
-    /// The next entries, if the table has any left.
+    /// `end`: of the table now, because it may have grown since the last slice. `None`: none is left.
     fn next_slice(&mut self, end: u32) -> Option<std::ops::Range<u32>> {
         let from = self.next_slot;
         debug_assert!(from <= end, "a table does not get shorter");
@@ -384,7 +384,6 @@ impl Shard {
         })
     }
 
-    /// In seconds.
     fn age_seconds_of(&self, found: &Connection) -> Option<u32> {
         let opened = self.local.openings.opened_second(found.generation)?;
         Some(self.context.now_seconds.saturating_sub(opened))

@@ -1,14 +1,14 @@
-//! What holds between two calls, checked over the whole state. PURE. For tests, the simulator
-//! and debug builds, whose workers call it once a second: the cost is that of the whole state.
+//! What holds between two calls, checked over the whole state. PURE. For tests, the simulator and debug builds, whose
+//! workers call it once a second.
 //!
-//! Each part checks its own in its `invariants.rs`. Here are those between the parts. Limits: the state that it walks
-//! over. Cost: a step for each entry of every table, and no change.
+//! Owns nothing and changes nothing. Each part checks its own in its `invariants.rs`. Here are those between the parts.
+//! Limits: the state that it walks over. Cost: a step for each entry of every table.
 
 use super::{SendQueue, Shard};
 use crate::metrics::Tally;
 use crate::slot::Slot;
 
-/// Ends the check with a text when a condition does not hold.
+/// Returns an error, and does not panic, so that the simulator can report its seed with the text.
 macro_rules! ensure {
     ($condition:expr, $($text:tt)+) => {
         if !$condition {
@@ -33,7 +33,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Checks that the gauges of `metrics` are what they count.
+    /// Checks that the gauges of `/metrics` agree with the tables: they are changed where the tables are.
     ///
     /// # Errors
     /// What does not hold.
@@ -62,7 +62,7 @@ impl Shard {
         if self.context.settings.cores > 1 {
             return Ok(());
         }
-        for local in self.local.channels.iter().filter(|local| local.active) {
+        for local in self.local.channels.iter().filter(|local| local.is_active) {
             let name = local.key.name();
             ensure!(
                 !self.home.interested_cores(&local.key).is_empty(),
@@ -72,7 +72,7 @@ impl Shard {
         for home in self.home.channels.iter() {
             let (name, is_interested) = (home.key().name(), !home.interested.is_empty());
             let index = self.local.channels.find_key(home.key());
-            let is_active = index.is_some_and(|index| self.local.channels[index].active);
+            let is_active = index.is_some_and(|index| self.local.channels[index].is_active);
             ensure!(
                 is_interested == is_active,
                 "{name}: interest {is_interested}, active {is_active}"

@@ -22,11 +22,11 @@ use super::state::HomeState;
 pub struct Join {
     pub user: UserId,
     /// `user_info` as JSON.
-    pub info: Box<str>,
+    pub user_info: Box<str>,
     /// `channel_data` as it was signed.
     pub channel_data: Box<str>,
     /// The connection is in the channel already and only wants its acknowledgement again.
-    pub again: bool,
+    pub is_repeated: bool,
 }
 
 /// A part of another process's state on its way to its home; see `shard/transfer.rs`. Answered by nothing.
@@ -49,7 +49,7 @@ pub enum Lane {
 
 #[derive(Debug)]
 pub enum Mail {
-    /// A connection wants into a channel. Answered by exactly one `Subscribed` or `Full`.
+    /// A connection wants into a channel. Answered by exactly one `Subscribed` or `SubscribeRefused`.
     Subscribe {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -58,7 +58,7 @@ pub enum Mail {
         join: Option<Box<Join>>,
     },
     /// The connection has left before its `Subscribe` was answered. A home that waits for other nodes answers it with
-    /// `Full` now; any other has answered it already.
+    /// `SubscribeRefused` now; any other has answered it already.
     Withdraw {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -135,7 +135,7 @@ pub enum Mail {
     },
     /// The other answer to `Subscribe`: the presence channel has as many members as it may have, there is no memory for
     /// one more, or no connection waits for an answer any longer.
-    Full {
+    SubscribeRefused {
         channel: ChannelKey,
         connection: ConnectionKey,
         ticket: u32,
@@ -195,7 +195,7 @@ impl Mail {
             | Self::Ask { .. }
             | Self::Inspect { .. } => Lane::ToHome,
             Self::Subscribed { .. }
-            | Self::Full { .. }
+            | Self::SubscribeRefused { .. }
             | Self::Deliver { .. }
             | Self::UserStatus { .. }
             | Self::Answer { .. } => Lane::FromHome,

@@ -124,12 +124,12 @@ impl Shard {
             return;
         }
         self.local.advance(&self.context, &mut self.outbox, before);
-        self.take_own_mail();
+        self.process_own_mail();
         self.home.advance(&self.context, &mut self.outbox);
-        self.take_own_mail();
+        self.process_own_mail();
         if let Some((cluster, mut here)) = self.clustered() {
             cluster.advance(&mut here);
-            self.take_own_mail();
+            self.process_own_mail();
         }
         self.outbox.lines.refill();
     }
@@ -229,7 +229,7 @@ impl Shard {
     pub fn on_message(&mut self, key: ConnectionKey, text: &[u8]) {
         debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         self.local.on_message(&self.context, &mut self.outbox, key, text);
-        self.take_own_mail();
+        self.process_own_mail();
     }
 
     /// See `Local::on_ping_frame`.
@@ -258,19 +258,19 @@ impl Shard {
     pub fn on_mail(&mut self, mail: Mail) {
         debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         self.route(mail);
-        self.take_own_mail();
+        self.process_own_mail();
     }
 
     /// Processes what the parts of this shard have for each other, in the order that `OwnMail` states.
     #[inline]
-    fn take_own_mail(&mut self) {
+    fn process_own_mail(&mut self) {
         if !self.outbox.own_mail.is_empty() {
-            self.take_all_own_mail();
+            self.process_all_own_mail();
         }
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
-    fn take_all_own_mail(&mut self) {
+    fn process_all_own_mail(&mut self) {
         loop {
             if let Some(mail) = self.outbox.own_mail.from_home.pop_front() {
                 self.route(mail);
@@ -329,7 +329,9 @@ impl Shard {
             Mail::Disinterest { channel, core } => {
                 home.remove_interest(context, out, &channel, core)
             }
-            Mail::Count { channel, core, count } => home.count(context, out, &channel, core, count),
+            Mail::Count { channel, core, count } => {
+                home.on_core_count(context, out, &channel, core, count)
+            }
             Mail::UserHere { user, core } => self.note_user(&user, core, true),
             Mail::UserGone { user, core } => self.note_user(&user, core, false),
             Mail::Watch { user, core } => {
@@ -354,7 +356,7 @@ impl Shard {
             Mail::Subscribed { channel, connection, ticket, greeting, joined } => {
                 local.on_subscribed(context, out, &channel, (connection, ticket), greeting, joined);
             }
-            Mail::Full { channel, connection, ticket, error } => {
+            Mail::SubscribeRefused { channel, connection, ticket, error } => {
                 local.on_subscribe_refused(context, out, &channel, connection, ticket, error);
             }
             Mail::UserStatus { user, online } => {
@@ -376,7 +378,7 @@ impl Shard {
     pub fn close_frame(&mut self, slot: Slot, code: u16, reason: &str) {
         let why = ConnectionEnd::ClientClose;
         self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
-        self.take_own_mail();
+        self.process_own_mail();
         debug_assert!(
             self.local.connections.get(slot).is_none_or(Connection::is_closing),
             "it is closing"
@@ -386,17 +388,17 @@ impl Shard {
     /// See `Local::close_violating`.
     pub fn close_violating(&mut self, slot: Slot, violation: Violation) {
         self.local.close_violating(&self.context, &mut self.outbox, slot, violation);
-        self.take_own_mail();
+        self.process_own_mail();
         debug_assert!(
             self.local.connections.get(slot).is_none_or(Connection::is_closing),
             "it is closing"
         );
     }
 
-    /// See `Local::close_next`.
+    /// See `Local::close_some`.
     pub fn close_some(&mut self, count: usize, error: ErrorCode) -> bool {
-        let are_left = self.local.close_next(&self.context, &mut self.outbox, count, error);
-        self.take_own_mail();
+        let are_left = self.local.close_some(&self.context, &mut self.outbox, count, error);
+        self.process_own_mail();
         are_left
     }
 
@@ -406,13 +408,13 @@ impl Shard {
     pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(Slot) -> usize) {
         debug_assert!(slots.start <= slots.end, "slots in order");
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
-        self.take_own_mail();
+        self.process_own_mail();
     }
 
     /// See `Local::remove`.
     pub fn remove(&mut self, key: ConnectionKey) {
         self.local.remove(&self.context, &mut self.outbox, key);
-        self.take_own_mail();
+        self.process_own_mail();
         debug_assert!(self.get(key).is_none(), "the slot is another connection's, or free");
     }
 

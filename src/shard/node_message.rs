@@ -32,7 +32,7 @@ pub struct SessionId {
 pub struct MemberSnapshot {
     pub user: UserId,
     /// `user_info` as JSON.
-    pub info: Box<str>,
+    pub user_info: Box<str>,
 }
 
 /// All that one node has of a channel.

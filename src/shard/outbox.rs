@@ -109,7 +109,7 @@ pub struct Outbox {
     core: u16,
     is_only_core: bool,
     /// Fill `traces`.
-    debug: bool,
+    is_traced: bool,
 }
 
 /// What the sides of one core send each other, in the order in which `Shard` takes it out: all `from_home` before the
@@ -157,7 +157,7 @@ impl Outbox {
             lines: LineBudget::new(settings.debug),
             core: settings.core,
             is_only_core: settings.cores == 1,
-            debug: settings.debug,
+            is_traced: settings.debug,
             ..Self::default()
         }
     }
@@ -264,19 +264,19 @@ impl Outbox {
     }
 
     /// Whether `traces` is filled.
-    pub(super) fn set_debug(&mut self, debug: bool) {
-        self.debug = debug;
+    pub(super) fn set_traced(&mut self, is_traced: bool) {
+        self.is_traced = is_traced;
     }
 
     #[inline]
     pub(super) fn is_traced(&self) -> bool {
-        self.debug
+        self.is_traced
     }
 
     /// Shows something in `--debug`.
     #[inline]
     pub(super) fn trace(&mut self, trace: impl FnOnce() -> Trace) {
-        if self.debug {
+        if self.is_traced {
             self.push_trace(trace);
         }
     }
@@ -284,7 +284,7 @@ impl Outbox {
     #[cold]
     #[inline(never)]
     fn push_trace(&mut self, trace: impl FnOnce() -> Trace) {
-        debug_assert!(self.debug, "the worker takes traces only then");
+        debug_assert!(self.is_traced, "the worker takes traces only then");
         self.traces.push(trace());
     }
 }

@@ -93,7 +93,7 @@ impl Shard {
     /// Call it once input is dealt with.
     pub fn settle(&mut self) {
         self.local.settle(&self.context, &mut self.outbox);
-        self.take_own_mail();
+        self.process_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
@@ -101,7 +101,7 @@ impl Shard {
     /// slot is in the list twice when it was given to another connection since: the second time there is no mark. Its
     /// send queue is empty if `wake` has marked it.
     #[inline]
-    pub fn take_dirty(&mut self, slot: Slot) -> Option<u32> {
+    pub fn unmark_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
         (was_dirty && !connection.blocked).then_some(connection.generation)
@@ -118,7 +118,7 @@ impl Shard {
     pub fn on_sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
         debug_assert!(
             self.local.connections.get(slot).is_none_or(|found| !found.dirty),
-            "`take_dirty` has cleared the mark"
+            "`unmark_dirty` has cleared the mark"
         );
         self.local.on_sent(&self.context, &mut self.outbox, slot, count, blocked)
     }
@@ -166,20 +166,20 @@ impl Shard {
         self.local.note_http(before, now)
     }
 
-    /// See `Local::take_for_answers`.
-    pub fn take_for_answers(&mut self, held: usize, more: usize) -> bool {
-        self.local.take_for_answers(held, more)
+    /// See `Local::reserve_for_answers`.
+    pub fn reserve_for_answers(&mut self, held: usize, more: usize) -> bool {
+        self.local.reserve_for_answers(held, more)
     }
 
-    /// See `Local::give_back_answers`.
-    pub fn give_back_answers(&mut self, bytes: usize) {
-        self.local.give_back_answers(bytes);
+    /// See `Local::release_answers`.
+    pub fn release_answers(&mut self, bytes: usize) {
+        self.local.release_answers(bytes);
     }
 
     /// See `Local::note_input`.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
         self.local.note_input(&self.context, &mut self.outbox, key, before, now);
-        self.take_own_mail();
+        self.process_own_mail();
     }
 
     /// See `Local::http_bytes`.

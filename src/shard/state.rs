@@ -40,7 +40,7 @@ pub struct ConnectionState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UserState {
     pub user: UserId,
-    pub info: Box<str>,
+    pub user_info: Box<str>,
     /// By user id, whether they are online.
     pub watched: Vec<(Box<str>, bool)>,
 }
@@ -72,6 +72,6 @@ pub struct HomeState {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberState {
     pub user: UserId,
-    pub info: Box<str>,
+    pub user_info: Box<str>,
     pub connections: u32,
 }

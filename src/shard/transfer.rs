@@ -29,7 +29,7 @@ impl Shard {
     /// any longer is closed with 4001, one of a disabled app with 4003.
     pub fn import_connection(&mut self, state: ConnectionState) -> ConnectionKey {
         let key = self.local.import_connection(&self.context, &mut self.outbox, state);
-        self.take_own_mail();
+        self.process_own_mail();
         key
     }
 
@@ -40,12 +40,12 @@ impl Shard {
         let home = self.context.keys.home(&channel);
         let restore = Restore::Home { channel, state: state.home };
         self.outbox.send_to_home(home, Mail::Restore(Box::new(restore)));
-        self.take_own_mail();
+        self.process_own_mail();
     }
 
     /// Sends the homes of channels and users what was taken over. Call it once, after the last connection.
     pub fn finish_import(&mut self) {
         self.local.finish_import(&self.context, &mut self.outbox);
-        self.take_own_mail();
+        self.process_own_mail();
     }
 }

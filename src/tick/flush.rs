@@ -185,7 +185,7 @@ impl Flush {
         self.sealed.clear();
         self.arena.clear();
         for slot in batch.iter().copied() {
-            let Some(generation) = shard.take_dirty(slot) else { continue };
+            let Some(generation) = shard.unmark_dirty(slot) else { continue };
             let Some(queue) = shard.send_queue(slot) else { continue };
             let key = ConnectionKey { slot, generation };
             if reactor.secure.get(slot).is_some() {

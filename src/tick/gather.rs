@@ -214,7 +214,7 @@ impl Gathers {
         let (mut after, mut taken, mut shortened, mut is_lost) = (*held, 0, 0, false);
         for answer in &mut answers {
             let bytes = answer.kept_bytes();
-            if after + bytes <= rows_max && shard.take_for_answers(after + others, bytes) {
+            if after + bytes <= rows_max && shard.reserve_for_answers(after + others, bytes) {
                 after += bytes;
                 taken += bytes;
                 continue;
@@ -227,7 +227,7 @@ impl Gathers {
             after += answer.kept_bytes();
         }
         if is_lost || after > most {
-            shard.give_back_answers(taken);
+            shard.release_answers(taken);
             self.metrics.gathered_discarded.add(1);
             // The result is that of the others, as after the time of a node.
             let is_counted = std::mem::take(&mut gather.is_to_nodes);

@@ -242,7 +242,7 @@ impl<K: Kernel> Core<K> {
         metrics.mail_received.set(carried.received);
         metrics.mail_discarded.set(self.mailbox.discarded_count());
         metrics.mail_waiting.set(self.mailbox.overflow_len() as u64);
-        metrics.mail_held.set(self.mailbox.held_until_due() as u64);
+        metrics.mail_held.set(self.mailbox.held_len() as u64);
         metrics.publishers_waiting.set(self.http.publishers_waiting() as u64);
         metrics.ready_sockets.set(self.reactor.queued_reads() as u64);
         metrics.flush_waiting.set(self.flush.waiting_slots().len() as u64);

@@ -127,7 +127,7 @@ fn a_connection_is_closed_and_counted_when_the_kernel_reports_more_than_it_was_g
     tick(&mut core);
     assert!(core.shard.get(key).is_none());
     let counters = RefusalCounters::default();
-    counters.take(&mut core.shard.outbox.refused);
+    counters.drain_from(&mut core.shard.outbox.refused);
     assert_eq!(counters.get()[Refused::Kernel as usize], 1);
 }
 

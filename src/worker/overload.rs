@@ -26,7 +26,7 @@ pub(super) struct MemoryGuard {
 
 impl MemoryGuard {
     pub(super) fn put(&mut self, slot: Slot, address_slot: AddressSlot) {
-        self.address_slots.put(slot, address_slot);
+        self.address_slots.insert(slot, address_slot);
     }
 
     pub(super) fn address_slot(&self, slot: Slot) -> AddressSlot {
@@ -69,9 +69,9 @@ impl<K: HostKernel> Worker<K> {
                 }
                 AddressChange::Ended(slot) => overload
                     .admission
-                    .release_connection(self.memory_guard.address_slots.take(slot)),
+                    .release_connection(self.memory_guard.address_slots.remove(slot)),
             }
         }
-        overload.refusals.take(&mut self.core.shard.outbox.refused);
+        overload.refusals.drain_from(&mut self.core.shard.outbox.refused);
     }
 }

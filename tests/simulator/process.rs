@@ -277,9 +277,9 @@ impl Process {
         }
         for account in core.reactor.accounts.drain(..) {
             match account {
-                AddressChange::Begun(slot, place) => self.places[index].put(slot, place),
+                AddressChange::Begun(slot, place) => self.places[index].insert(slot, place),
                 AddressChange::Ended(slot) => {
-                    self.overload.admission.release_connection(self.places[index].take(slot));
+                    self.overload.admission.release_connection(self.places[index].remove(slot));
                 }
             }
         }

@@ -59,7 +59,7 @@ impl Simulation {
             let key = new.cores[core].import_connection(moved, socket);
             if let Some(client) = client {
                 new.places[core]
-                    .put(key.slot, new.overload.admission.count_transferred_connection(client));
+                    .insert(key.slot, new.overload.admission.count_transferred_connection(client));
             }
         }
         for (place, session) in sessions.into_iter().enumerate() {

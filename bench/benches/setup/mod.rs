@@ -78,7 +78,7 @@ pub(crate) fn flush(shard: &mut Shard) {
     shard.settle();
     let mut dirty = std::mem::take(&mut shard.outbox.dirty);
     for &slot in &dirty {
-        if shard.take_dirty(slot).is_some() {
+        if shard.unmark_dirty(slot).is_some() {
             let bytes = shard.send_queue(slot).map_or(0, |queue| queue.bytes());
             shard.on_sent(slot, bytes, false);
         }

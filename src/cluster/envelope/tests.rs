@@ -31,7 +31,7 @@ type Row = (NodeMessage, &'static [u8], bool);
 fn snapshot() -> NodeSnapshot {
     let user = UserId { json: "\"u\"".into(), text: "u".into() };
     NodeSnapshot {
-        members: vec![MemberSnapshot { user, info: "{}".into() }],
+        members: vec![MemberSnapshot { user, user_info: "{}".into() }],
         pending_leaves: vec![None, Some("w".into())],
         online: true,
         occupied: false,

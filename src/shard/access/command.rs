@@ -1,9 +1,7 @@
-//! Commands that end access: of a connection, a user or a channel. PURE data.
-//!
-//! A backend sends one over the HTTP API, an operator over the admin API, and another node over Redis. Every core
-//! carries it out on its own connections (`local/access.rs`), so a command names users and socket ids, never slots.
-//! Limits: the request, or the message of another node, bounds its texts. Cost: a copy for another core copies its
-//! texts.
+//! Commands that end access: of a connection, a user or a channel. PURE data. Plain values. A backend sends one over
+//! the HTTP API, an operator over the admin API, and another node over Redis. Every core carries it out on its own
+//! connections (`local/access.rs`), so a command names users and socket ids, never slots. Limits: the request, or the
+//! message of another node, bounds its texts. Cost: a copy for another core copies its texts.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +10,7 @@ use crate::pusher::socket_id::SocketId;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessTarget {
-    /// All connections of a user.
+    /// All connections that are signed in as the user, or in a presence channel as that member.
     User(Box<str>),
     Socket(SocketId),
 }
@@ -23,11 +21,10 @@ pub enum AccessAction {
     Terminate,
     /// Close with 4200: clients come back at once, with another socket id, so that every signature is made again.
     Reconnect,
-    /// End the subscription to this channel.
+    /// The connection stays open. Its client is sent `pusher:subscription_error` on the channel.
     Unsubscribe { channel: Box<str> },
 }
 
-/// What a backend takes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessCommand {
     pub app: AppIndex,
@@ -36,16 +33,15 @@ pub struct AccessCommand {
 }
 
 impl AccessCommand {
-    /// `terminate_connections`.
     #[cfg(test)]
     pub(crate) fn terminate(app: AppIndex, user_id: &str) -> Self {
         Self { app, target: AccessTarget::User(user_id.into()), action: AccessAction::Terminate }
     }
 
-    /// The user, if this ends all connections of one.
+    /// Takes apart the command that has a message of its own between nodes (`SessionMessage::Terminate`).
     ///
     /// # Errors
-    /// Any other command, as it was.
+    /// Any other command, unchanged.
     pub(in crate::shard) fn terminated_user(self) -> Result<Box<str>, Self> {
         match self {
             Self {
@@ -55,6 +51,7 @@ impl AccessCommand {
         }
     }
 
+    /// For the budget of messages that a cluster session keeps to retransmit.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let target = match &self.target {

@@ -1,9 +1,9 @@
 //! The two closed lists between the shard and its session with Redis: what the shard wants (`ToCluster`), and what the
 //! session reports (`FromCluster`). PURE data; docs/CLUSTER.md has the order in which they follow each other.
 //!
-//! `ClusterOutbox` keeps the effects of a tick until the session takes them. Limit: `limits::CLUSTER_EFFECTS_MAX`
-//! effects of a tick. Cost: one push for each effect; the session takes the whole list, so the first effect of a tick
-//! allocates (one allocation).
+//! Owns `ClusterOutbox`, the effects of a tick until the session takes them. Does not encode or send anything. Limit:
+//! `limits::CLUSTER_EFFECTS_MAX` effects of a tick. Cost: one push for each effect; the session takes the whole list,
+//! so the first effect of a tick allocates (one allocation).
 
 use std::sync::Arc;
 
@@ -50,23 +50,23 @@ pub enum ToCluster {
         ticket: u32,
         snapshot: NodeSnapshot,
     },
-    /// Read the stored event. Answered by `FromCluster::Fetched`.
+    /// Read the event that Redis has stored for a cache channel. Answered by `FromCluster::Fetched`.
     Fetch {
         channel: ChannelKey,
         ticket: u32,
     },
-    /// Store the event, if Redis has none.
+    /// Redis has lost the channel's event. Of several nodes that remember one, the first one's is stored.
     StoreIfAbsent {
         channel: ChannelKey,
         frame: FrameBytes,
         seconds: u32,
     },
-    /// A message to one session.
+    /// To the session that has asked, by its own Redis channel.
     Reply {
         to: SessionId,
         message: NodeMessage,
     },
-    /// A message to all sessions.
+    /// To the sessions of all nodes and cores.
     SendToAll {
         message: SessionMessage,
     },
@@ -86,10 +86,10 @@ pub enum ToCluster {
 
 const _: () = assert!(size_of::<ToCluster>() <= 120, "a tick may have 262,144: 31 MB");
 
-/// Effects for the session, in order. The session takes them in each tick.
+/// Effects in the order in which the shard caused them.
 ///
-/// Limit: `limits::CLUSTER_EFFECTS_MAX`. Over it effects are discarded and counted, and the session begins again: a new
-/// session announces all state, so only events are lost.
+/// Over `limits::CLUSTER_EFFECTS_MAX` effects are discarded and counted, and the session begins again: a new session
+/// announces all state, so only events are lost.
 #[derive(Debug, Default)]
 pub struct ClusterOutbox {
     effects: Vec<ToCluster>,
@@ -114,29 +114,28 @@ impl ClusterOutbox {
         self.effects.len() >= limits::CLUSTER_EFFECTS_MAX
     }
 
-    /// The session must begin again, although no effect was discarded.
+    /// For transitions over their limit: the session must begin again, although no effect was discarded.
     pub(in crate::shard) fn request_restart(&mut self) {
         self.restart_requested = true;
     }
 
-    /// Whether the session has nothing to do.
     #[must_use]
     pub(in crate::shard) fn is_empty(&self) -> bool {
         self.effects.is_empty() && !self.restart_requested
     }
 
-    /// All effects since the last call.
+    /// For the session, in each tick.
     pub fn take_effects(&mut self) -> Vec<ToCluster> {
         self.high_water = self.high_water.max(self.effects.len());
         std::mem::take(&mut self.effects)
     }
 
-    /// Whether a limit was reached since the last call.
+    /// Whether the session must begin again, because a limit was reached since the last call.
     pub fn take_restart_request(&mut self) -> bool {
         std::mem::take(&mut self.restart_requested)
     }
 
-    /// The most effects of one tick.
+    /// Of one tick, since the start.
     #[must_use]
     pub fn high_water(&self) -> usize {
         self.high_water
@@ -157,7 +156,7 @@ pub enum FromCluster<'a> {
     Down,
     /// All events that were missed while the session was down have been replayed.
     CaughtUp,
-    /// Redis has confirmed the topic.
+    /// Redis has confirmed the topic: what is published from now on arrives here.
     Subscribed { channel: &'a ChannelKey, ticket: u32 },
     /// So many sessions received a `ToCluster::Synchronize`, this one among them.
     SnapshotSent { channel: &'a ChannelKey, ticket: u32, receivers: u32 },
@@ -172,13 +171,14 @@ pub enum FromCluster<'a> {
     TransitionOrdered,
     /// So many nodes received a question, this one among them.
     Asked { id: u32, receivers: u32 },
-    /// A node's answer to a question.
+    /// The answers of all cores of one node to a question.
     NodeAnswer { id: u32, answers: Vec<Answer> },
-    /// Another node has sent something. `Shard::accepts_node` says whether it is taken.
+    /// Before each other report of a message of that node. If `Shard::accepts_node` is false, the session drops the
+    /// message.
     NodeSeen(NodeId),
     /// Another node's message about a channel. `frame` is that of an event.
     Message { from: SessionId, channel: &'a ChannelKey, message: ChannelMessage, frame: &'a [u8] },
-    /// Another node's answer to a `ToCluster::Synchronize`.
+    /// Another node's answer to a `ToCluster::Synchronize`. `None`: that node has just released the topic.
     Snapshot {
         from: SessionId,
         channel: &'a ChannelKey,
@@ -187,21 +187,22 @@ pub enum FromCluster<'a> {
     },
     /// Another node's session is new: what it unsubscribed from while it was down it could not publish.
     PeerUp(SessionId),
-    /// A node ends in order.
+    /// A node ends in order: its snapshots are dropped now and not at the end of its lease, and it is not remembered as
+    /// dead.
     PeerEnds(NodeId),
     /// Another node has thought this node dead and asks for all it has.
     Revive(NodeId),
     /// A backend has taken access back by a request to another node.
     EndAccess(&'a AccessCommand),
-    /// There is room for so many SUBSCRIBE and UNSUBSCRIBE.
+    /// The session's output has room for so many SUBSCRIBE and UNSUBSCRIBE.
     TopicRoom(usize),
 }
 
-/// An event as Redis has it stored.
+/// An event that Redis has stored for a cache channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     pub frame: FrameBytes,
-    /// For how long it is to be remembered.
+    /// For how long it is still to be remembered.
     pub seconds: u32,
     /// The session that published it, and its number there.
     pub from: SessionId,

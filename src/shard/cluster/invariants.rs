@@ -1,8 +1,9 @@
 //! What holds of the cluster side between two calls: see `shard/invariants.rs`. PURE.
 //!
-//! Walks over all topics, nodes and leaves, so its cost is that of the whole state. Only tests, the simulator and debug
-//! builds call it. Checks that each queue names topics that are there, once, and that sums of bytes are the sums of
-//! their parts. Limits: the state that it walks over. Cost: a step for each topic, node and leave, and no change.
+//! Owns nothing and changes nothing. Walks over all topics, nodes and leaves, so its cost is that of the whole state.
+//! Only tests, the simulator and debug builds call it. Checks that each queue names topics that are there, once, and
+//! that sums of bytes are the sums of their parts. Limits: the state that it walks over. Cost: a step for each topic,
+//! node and leave.
 
 use hashbrown::HashSet;
 
@@ -86,7 +87,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether mail about the channel waits for other nodes.
+    /// While it does, the home may not agree yet with the connections of its core.
     pub(in crate::shard) fn holds_mail_back(&self, channel: &ChannelKey) -> bool {
         self.topics.get(channel).is_some_and(|topic| topic.waiting.is_some())
     }

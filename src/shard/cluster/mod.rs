@@ -3,18 +3,12 @@
 //!
 //! Owns: the topics that this node needs (`topic_state.rs`), what other nodes have (`remote.rs`), when topics are
 //! subscribed to (`topics.rs`), and the webhooks of transitions (`transitions.rs`). There is none without a cluster.
-//! Does not touch: connections, sockets, the format of messages. It changes the home through `Here`.
-//! Inputs: `Change`s of the home, `FromCluster` of the session, time. Outputs: `ToCluster`, and what the home sends.
+//! Does not touch connections, sockets, or the format of messages. It changes the home through `Here`. Inputs:
+//! `Change`s of the home, `FromCluster` of the session, time. Outputs: `ToCluster`, and what the home sends.
 //!
-//! A node needs the topic of each channel that it has subscribers of, and of each user who is signed in or watched on
-//! it. The first subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that
-//! no subscriber misses what is published after the acknowledgement, and rosters are whole. Later ones do not wait.
-//!
-//! Limits: a wait ends after `ANSWER_SECONDS`, and at once when the session is lost, because a node serves its own
-//! without it. A node that sends nothing for `LEASE_SECONDS` is dead. A lease second is a second of the core's clock
-//! during which the session is up. A process that was stopped counts one when it resumes. So neither a stopped process
-//! nor an absent Redis ends a lease. Cost: one look-up by key for each change of a channel; an event of another node is
-//! one more, and one reference count of its bytes.
+//! Limits: a wait for other nodes ends after `ANSWER_SECONDS`, or with the session; `NODES_MAX`, `SWEEPS_MAX`,
+//! `DEAD_MAX`, and those of the files above. Cost: one look-up by key for each change of a channel; an event of another
+//! node is one more, and one reference count of its bytes.
 
 mod effect;
 mod here;
@@ -32,7 +26,7 @@ use std::collections::VecDeque;
 
 pub use effect::{ClusterOutbox, FromCluster, Stored, ToCluster};
 use remote_memory::RemoteMemory;
-use topic_state::{Details, Fetch, PeerSnapshot, ReceivedAt, TopicState};
+use topic_state::{FetchReason, PeerSnapshot, ReceivedAt, TopicDetails, TopicState};
 pub use transitions::TransitionCounts;
 use transitions::{Transition, Transitions};
 
@@ -49,12 +43,20 @@ use here::FastMap;
 pub(super) use here::Here;
 
 /// Lease seconds without a message after which a node is dead.
+///
+/// A lease second is a second of the core's clock during which the session is up, and a process that was stopped counts
+/// one when it resumes. So neither a stopped process nor an absent Redis ends a lease.
 pub const LEASE_SECONDS: u32 = 10;
-/// Lease seconds that the first subscriber of a channel waits for the other nodes, at most.
+/// Lease seconds that the first subscriber of a channel waits for the other nodes, at most: a node serves its own
+/// clients without them.
+///
+/// That subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that it
+/// misses
+/// nothing that is published after the acknowledgement, and its roster is whole. Later subscribers do not wait.
 pub const ANSWER_SECONDS: u32 = 2;
-/// Topics subscribed to, announced and unsubscribed from before the output is looked at again.
-const TOPICS_PER_TURN: usize = 500;
-/// Nodes of a cluster. Messages of one more are ignored.
+/// Topics subscribed to, announced and unsubscribed from before the session's output is looked at again.
+const TOPICS_PER_CALL: usize = 500;
+/// Nodes of a cluster. Messages of one more are ignored and counted.
 const NODES_MAX: usize = 1_024;
 /// Sessions of other nodes that came up within a lease, and sessions of those that live.
 const SWEEPS_MAX: usize = 16_384;
@@ -64,14 +66,15 @@ const DEAD_MAX: usize = 256;
 const _: () = assert!(ANSWER_SECONDS < LEASE_SECONDS, "a wait ends before a silent node is dead");
 const _: () = assert!(DEAD_MAX <= NODES_MAX && NODES_MAX <= SWEEPS_MAX, "nodes have sessions");
 
-/// One core's view of the cluster.
+/// The cluster as this core knows it: of the channels and users whose home it is.
 #[derive(Debug)]
 pub(super) struct Cluster {
     own: NodeId,
     pub(super) is_up: bool,
+    /// See `LEASE_SECONDS`.
     lease_second: u32,
-    /// How often the session came up: a snapshot that was received before is in doubt.
-    sessions: u32,
+    /// How often the own session came up: a snapshot that was received before the last time is in doubt.
+    own_generation: u32,
     /// When what is in doubt is dropped: all that was received before our own session came up (`None`), or before a
     /// peer's did, with `renewals` then. Only the newest of each counts: an older one would end the lease too soon.
     sweeps: VecDeque<(u32, Option<(SessionId, u32)>)>,
@@ -86,16 +89,16 @@ pub(super) struct Cluster {
     unstored: FastMap<ChannelKey, u32>,
     dead: VecDeque<NodeId>,
     transitions: Transitions,
-    /// Topics whose SUBSCRIBE is not sent yet: with the ticket in `Details::unsent`, or canceled since.
+    /// Topics whose SUBSCRIBE is not sent yet: with the ticket in `TopicDetails::unsent`, or canceled since.
     unsent: VecDeque<(ChannelKey, u32)>,
     /// Of these, those that are not canceled.
     unsent_count: usize,
     /// Topics that this node ceased to need in that lease second, oldest first. Each is here once, see
-    /// `Details::idle_since`.
+    /// `TopicDetails::idle_since`.
     idle: VecDeque<(u32, ChannelKey)>,
-    /// Topics that were not subscribed to and announced since the session came up.
+    /// Topics that are still to be subscribed to and announced since the session came up.
     unannounced: VecDeque<ChannelKey>,
-    /// Those whose stored event was not read since.
+    /// Cache channels whose stored event is still to be read since then.
     unfetched: VecDeque<ChannelKey>,
     next_ticket: u32,
     remote_memory: RemoteMemory,
@@ -111,7 +114,7 @@ impl Cluster {
             own,
             is_up: false,
             lease_second: 0,
-            sessions: 0,
+            own_generation: 0,
             sweeps: VecDeque::new(),
             renewals: FastMap::default(),
             topics: FastMap::default(),
@@ -132,14 +135,13 @@ impl Cluster {
         }
     }
 
-    /// Over which sessions a message of `sender` is received now.
     fn received_now(&self, sender: SessionId) -> ReceivedAt {
         let sender_generation = self.renewals.get(&sender).copied().unwrap_or_default();
-        ReceivedAt { sessions: self.sessions, sender, sender_generation }
+        ReceivedAt { own_generation: self.own_generation, sender, sender_generation }
     }
 
-    /// The details of a topic, to be changed; `None` where there are none.
-    fn details(&mut self, channel: &ChannelKey) -> Option<&mut Details> {
+    /// `None` also for a topic that has none: a plain one, confirmed by Redis.
+    fn details(&mut self, channel: &ChannelKey) -> Option<&mut TopicDetails> {
         self.topics.get_mut(channel)?.details_if_any()
     }
 
@@ -147,7 +149,7 @@ impl Cluster {
         self.topics.get(channel)?.find(node)
     }
 
-    /// Drops two entries for each one that is added: there are never many more than wait.
+    /// Looks at two old entries for each one that is added, so that there are never many more than topics that wait.
     fn drop_finished_waits(&mut self) {
         for _ in 0..2 {
             let Some((_, channel, ticket)) = self.waiting.front() else { return };
@@ -159,13 +161,12 @@ impl Cluster {
         }
     }
 
-    /// Whether the user is signed in on another node.
     pub(super) fn is_online_elsewhere(&self, user: &ChannelKey) -> bool {
         let topic = self.topics.get(user);
         topic.is_some_and(|topic| topic.peers.iter().any(|peer| peer.online))
     }
 
-    /// Notes whether another node has a user in a channel. Returns whether that is new. It is not for a topic that this
+    /// Returns whether the roster must change: not if the node had reported it before, and not for a topic that this
     /// node does not need.
     fn note_member(
         &mut self,
@@ -190,7 +191,7 @@ impl Cluster {
         self.topics.contains_key(channel) && !self.unstored.contains_key(channel)
     }
 
-    /// Subscribers on other nodes, as far as that is published.
+    /// 0 for an app that does not count: its nodes publish no numbers.
     fn count_elsewhere(&self, channel: &ChannelKey) -> u64 {
         let peers = self.topics.get(channel).into_iter().flat_map(|topic| &topic.peers);
         peers.map(|peer| u64::from(peer.count)).sum()
@@ -198,10 +199,10 @@ impl Cluster {
 
     /// Bytes of what other nodes have, as they were counted last: never less than is kept.
     pub(super) fn remote_bytes_counted(&self) -> usize {
-        self.remote_memory.bytes()
+        self.remote_memory.bytes_upper_bound()
     }
 
-    /// Topics and transitions under way, and nodes known.
+    /// Topics and transitions under way; nodes known. Both are 0 in tests once all have left.
     pub(super) fn len(&self) -> (usize, usize) {
         (self.topics.len() + self.transitions.len(), self.nodes.len())
     }
@@ -210,12 +211,11 @@ impl Cluster {
         &self.transitions
     }
 
-    /// Whether topics are still to be announced since the session came up.
+    /// Until it is false, other nodes may not have all that this one has.
     pub(super) fn has_unannounced(&self) -> bool {
         !self.unannounced.is_empty() || !self.unfetched.is_empty()
     }
 
-    /// Something has changed at this node's home of a channel or user.
     pub(super) fn on_change(&mut self, here: &mut Here<'_>, channel: &ChannelKey, change: Change) {
         debug_assert_eq!(
             here.context.keys.home(channel),
@@ -252,7 +252,7 @@ impl Cluster {
         }
     }
 
-    /// Keeps mail to a home that must wait for other nodes; other mail is returned.
+    /// Keeps mail that must wait for other nodes until `release_held_mail`, and returns other mail to be processed now.
     pub(super) fn hold_back(&mut self, here: &mut Here<'_>, mail: Mail) -> Option<Mail> {
         let channel = match &mail {
             Mail::Subscribe { channel, .. } | Mail::Watch { user: channel, .. } => {
@@ -333,7 +333,7 @@ impl Cluster {
         ticket
     }
 
-    fn fetch(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32, why: Fetch) {
+    fn fetch(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32, why: FetchReason) {
         debug_assert_eq!(
             here.context.keys.home(channel),
             here.context.core(),
@@ -345,7 +345,7 @@ impl Cluster {
         }
     }
 
-    /// Whether this node has a topic that it no longer needs.
+    /// False for a topic that this node does not have, too: there is nothing to unsubscribe from.
     fn is_unneeded(&self, here: &Here<'_>, channel: &ChannelKey) -> bool {
         let Some(topic) = self.topics.get(channel) else { return false };
         let waits = topic.waiting.as_ref().is_some_and(|waiting| !waiting.mails.is_empty());
@@ -409,7 +409,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a message on the channel's topic. While the session is down none is sent: the snapshot is, once it is up.
+    /// While the session is down none is sent: the snapshot of the next session has what the message would say.
     fn send_to_nodes(
         &mut self,
         here: &mut Here<'_>,

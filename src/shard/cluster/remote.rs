@@ -1,10 +1,9 @@
-//! What other nodes have, by their messages, and failure detection. PURE.
-//!
-//! A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the node's messages from
-//! there on. If the node sends no heartbeat for `LEASE_SECONDS`, it is dead: its snapshots are dropped, and members
-//! leave. Limits: `NODES_MAX`, `SWEEPS_MAX`, `DEAD_MAX`, and the bytes of `remote_memory.rs`. Cost: one look-up for
-//! each message; a snapshot is one step for each member of it. A dead node costs one walk over the topics, in steps of
-//! a tick.
+//! What other nodes have, by their messages, and failure detection. PURE. Owns the rules that change `PeerSnapshot`s
+//! and the list of nodes. A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the
+//! node's messages from there on. If the node sends no heartbeat for `LEASE_SECONDS`, it is dead: its snapshots are
+//! dropped, and members leave. Does not read bytes: `cluster/envelope.rs` does. Limits: `NODES_MAX`, `SWEEPS_MAX`,
+//! `DEAD_MAX`, and the bytes of `remote_memory.rs`. Cost: one look-up for each message; a snapshot is one step for each
+//! member of it. All nodes that are dead in a second cost one walk over the topics.
 
 use hashbrown::HashSet;
 
@@ -18,18 +17,19 @@ use crate::shard::node_message::{
 };
 
 impl Cluster {
-    /// Whether messages of this node are taken. There may be so many nodes that they are not.
+    /// False for a node that is new while `NODES_MAX` are known: a program that can write to Redis can invent nodes.
     pub(in crate::shard) fn accepts_node(&self, node: NodeId) -> bool {
         self.nodes.len() < NODES_MAX || self.nodes.contains_key(&node)
     }
 
-    /// Other nodes, and the seconds since each was seen.
+    /// Other nodes, and the lease seconds since each was seen.
     pub(in crate::shard) fn seen_nodes(&self) -> Vec<(NodeId, u32)> {
         let nodes = self.nodes.iter();
         nodes.map(|(node, seen)| (*node, self.lease_second.saturating_sub(*seen))).collect()
     }
 
-    /// Another node has sent something.
+    /// Renews the node's lease. A node that was taken for dead is asked to announce all it has: its snapshots were
+    /// dropped.
     pub(super) fn on_node_seen(&mut self, here: &mut Here<'_>, node: NodeId) {
         if !self.accepts_node(node) {
             let why = format!("a message of one more node than {NODES_MAX} was ignored");
@@ -45,7 +45,6 @@ impl Cluster {
         }
     }
 
-    /// Something of other nodes was over a bound.
     pub(in crate::shard) fn note_refused(&mut self, here: &mut Here<'_>, why: &str) {
         self.refused += 1;
         here.out.log_for_channel("cluster", why);
@@ -139,7 +138,7 @@ impl Cluster {
         here: &mut Here<'_>,
         came_up: &[Option<SessionId>],
     ) {
-        let sessions = self.sessions;
+        let own_generation = self.own_generation;
         let own = came_up.contains(&None);
         let renewed: FastMap<SessionId, u32> = came_up
             .iter()
@@ -147,9 +146,9 @@ impl Cluster {
             .map(|session| (*session, self.received_now(*session).sender_generation))
             .collect();
         self.drop_peers(here, |peer| {
-            let ReceivedAt { sessions: then, sender: by, sender_generation: before } =
-                peer.received_at;
-            own && then != sessions || renewed.get(&by).is_some_and(|renewals| *renewals != before)
+            let ReceivedAt { own_generation: then, sender, sender_generation } = peer.received_at;
+            own && then != own_generation
+                || renewed.get(&sender).is_some_and(|renewals| *renewals != sender_generation)
         });
     }
 
@@ -178,7 +177,7 @@ impl Cluster {
         }
     }
 
-    /// A user has joined on another node.
+    /// `channel_data`: `None` for a member of a snapshot, whose event is made from the member's parts.
     fn add_remote_member(
         &mut self,
         here: &mut Here<'_>,
@@ -187,14 +186,13 @@ impl Cluster {
         member: MemberSnapshot,
         channel_data: Option<&str>,
     ) {
-        let MemberSnapshot { user, info } = &member;
-        let bytes = user.text.len() + user.json.len() + info.len();
+        let MemberSnapshot { user, user_info } = &member;
+        let bytes = user.text.len() + user.json.len() + user_info.len();
         if self.try_reserve(here, bytes) && self.note_member(channel, from, &user.text, true) {
             here.home.add_elsewhere(here.context, here.out, channel, member, channel_data);
         }
     }
 
-    /// A user has left another node.
     fn remove_remote_member(
         &mut self,
         here: &mut Here<'_>,
@@ -207,7 +205,7 @@ impl Cluster {
         }
     }
 
-    /// Changes what is known of the sender's node, if this node needs the topic.
+    /// Nothing changes if this node does not need the topic, or has no room for one more node there.
     fn change_peer(
         &mut self,
         here: &mut Here<'_>,
@@ -224,7 +222,7 @@ impl Cluster {
         }
     }
 
-    /// Whether there is room for the node's entry, if it has none yet.
+    /// True for a topic that this node does not need, where nothing is added.
     fn has_room_for_peer(
         &mut self,
         here: &mut Here<'_>,
@@ -261,11 +259,11 @@ impl Cluster {
         self.change_peer(here, channel, from, |peer| peer.count = count);
         if here.context.app(channel.app()).counts_subscriptions() {
             let count = self.count_elsewhere(channel);
-            here.home.count_elsewhere(here.context, here.out, channel, count);
+            here.home.on_count_elsewhere(here.context, here.out, channel, count);
         }
     }
 
-    /// A node's whole snapshot replaces what was known of it.
+    /// Members that are in both are neither removed nor announced again. An empty snapshot removes the node's members.
     fn replace_snapshot(
         &mut self,
         here: &mut Here<'_>,
@@ -298,7 +296,7 @@ impl Cluster {
         self.set_count(here, channel, from, count);
     }
 
-    /// Nodes have sent nothing for a lease.
+    /// Remembers them, so that one that was only slow is asked to announce itself again (`on_node_seen`).
     pub(super) fn on_nodes_dead(&mut self, here: &mut Here<'_>, nodes: &[NodeId]) {
         for node in nodes {
             self.dead.push_back(*node);

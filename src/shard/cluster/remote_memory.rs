@@ -1,60 +1,61 @@
-//! How much a core keeps of what other nodes have. PURE.
-//!
-//! A program that can write to Redis can invent nodes, members and leaves. What is kept of them is added to a count. A
-//! removal does not change the count. When the count is over the limit, all that is still there is counted again, once
-//! a lease second at most. Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are
-//! incomplete then, and the log says so. Cost: an addition for each entry; a count of everything is one step for each
-//! entry, once a lease second at most.
+//! How much a core keeps of what other nodes have. PURE. Owns an estimate of these bytes, never the entries. A program
+//! that can write to Redis can invent nodes, members and leaves. What is kept of them is added to a count. A removal
+//! does not change the count. When the count is over the limit, all that is still there is counted again, once a lease
+//! second at most. Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are incomplete
+//! then, and the log says so. Cost: an addition for each entry; a count of everything is one step for each entry, once
+//! a lease second at most.
 
 use super::Cluster;
 use super::here::Here;
 use super::topic_state::PeerSnapshot;
 use crate::shard::webhooks::Transitioner;
 
-/// For one core.
+/// For one core: about 800,000 entries with short texts.
 pub(super) const REMOTE_BYTES_MAX: usize = 128 << 20;
 
 const REMOTE_IS_FULL: &str = "what other nodes have takes more than 128 MiB of a worker: not all is kept, and rosters \
     are incomplete. More workers share it (RINGVERB_WORKERS)";
 
-/// What is kept of other nodes.
 #[derive(Debug, Default)]
 pub(super) struct RemoteMemory {
-    /// Never less than it is.
-    bytes: usize,
+    /// Entries that were removed are still in it until the next count.
+    bytes_upper_bound: usize,
+    /// The lease second of the last count.
     counted_in_second: u32,
 }
 
 impl RemoteMemory {
-    /// An entry of a set and a table, without its text.
+    /// Of an entry in a set and in the roster, without its texts.
     pub(super) const ENTRY_BYTES: usize = 160;
 
     pub(super) fn is_full(&self) -> bool {
-        self.bytes > REMOTE_BYTES_MAX
+        self.bytes_upper_bound > REMOTE_BYTES_MAX
     }
 
-    /// Never less than what is kept.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    pub(super) fn bytes_upper_bound(&self) -> usize {
+        self.bytes_upper_bound
     }
 }
 
 impl Cluster {
-    /// Takes room for one more entry with a text of so many bytes; whether there is any.
+    /// Reserves the bytes of one more entry with its texts. `false`: the entry must not be added.
     pub(in crate::shard) fn try_reserve(&mut self, here: &mut Here<'_>, text_bytes: usize) -> bool {
         let lease_second = self.lease_second;
         let remote = &mut self.remote_memory;
-        remote.bytes = remote.bytes.saturating_add(RemoteMemory::ENTRY_BYTES + text_bytes);
+        let entry_bytes = RemoteMemory::ENTRY_BYTES + text_bytes;
+        remote.bytes_upper_bound = remote.bytes_upper_bound.saturating_add(entry_bytes);
         if remote.is_full() && remote.counted_in_second != lease_second {
             remote.counted_in_second = lease_second;
-            self.remote_memory.bytes =
-                self.remote_bytes(here) + RemoteMemory::ENTRY_BYTES + text_bytes;
+            self.remote_memory.bytes_upper_bound = self.remote_bytes(here) + entry_bytes;
         }
         let is_full = self.remote_memory.is_full();
         if is_full {
             self.note_refused(here, REMOTE_IS_FULL);
         }
-        debug_assert!(is_full || self.remote_memory.bytes <= REMOTE_BYTES_MAX, "there was room");
+        debug_assert!(
+            is_full || self.remote_memory.bytes_upper_bound <= REMOTE_BYTES_MAX,
+            "there was room"
+        );
         !is_full
     }
 
@@ -81,9 +82,9 @@ mod tests {
         SessionId { node: NodeId(node), core: 0 }
     }
 
-    fn joined(id: &str, info: usize) -> ChannelMessage {
+    fn joined(id: &str, user_info: usize) -> ChannelMessage {
         let user = UserId { json: format!("\"{id}\"").into(), text: id.into() };
-        let member = MemberSnapshot { user, info: "x".repeat(info).into() };
+        let member = MemberSnapshot { user, user_info: "x".repeat(user_info).into() };
         ChannelMessage::Joined { member, channel_data: "{}".into() }
     }
 

@@ -1,21 +1,20 @@
-//! The session with Redis as the shard sees it: what it reports (`FromCluster`), and its time. PURE.
-//!
-//! Owns the waits of a topic's first subscribers for Redis and for the snapshots of other nodes, the announcement of
-//! all topics after the session came up, and the stored events of cache channels. Outputs: `ToCluster`, and the mail
-//! that was held back. Limits: a wait ends after `ANSWER_SECONDS` and with the session; `TOPICS_PER_TURN` topics at a
-//! time. Cost: one look-up for each report. After a reconnect, one step for each topic, `TOPICS_PER_TURN` in a tick.
+//! The session with Redis as the shard sees it: what it reports (`FromCluster`), and its time. PURE. Owns the waits of
+//! a topic's first subscribers for Redis and for the snapshots of other nodes, the announcement of all topics after the
+//! session came up, and the stored events of cache channels. Does not send or read bytes. Outputs: `ToCluster`, and the
+//! mail that was held back. Limits: a wait ends after `ANSWER_SECONDS` and with the session; `TOPICS_PER_CALL` topics
+//! at a time. Cost: one look-up for each report. After a reconnect, one step for each topic, `TOPICS_PER_CALL` for each
+//! `FromCluster::TopicRoom`.
 
 use super::here::Here;
-use super::topic_state::Fetch;
+use super::topic_state::FetchReason;
 use super::{
-    ANSWER_SECONDS, Cluster, FromCluster, LEASE_SECONDS, Stored, TOPICS_PER_TURN, ToCluster,
+    ANSWER_SECONDS, Cluster, FromCluster, LEASE_SECONDS, Stored, TOPICS_PER_CALL, ToCluster,
 };
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
 use crate::shard::outbox::GatherAnswer;
 
 impl Cluster {
-    /// Handles a report of the session.
     pub(in crate::shard) fn on_event(&mut self, here: &mut Here<'_>, event: FromCluster<'_>) {
         match event {
             FromCluster::Up => self.on_up(),
@@ -61,7 +60,7 @@ impl Cluster {
     fn on_up(&mut self) {
         debug_assert!(self.waiting.is_empty(), "without a session no topic waits for replies");
         self.is_up = true;
-        self.sessions = self.sessions.wrapping_add(1);
+        self.own_generation = self.own_generation.wrapping_add(1);
         self.sweeps.retain(|(_, session)| session.is_some());
         self.sweeps.push_back((self.lease_second + LEASE_SECONDS, None));
         self.unannounced = self.topics.keys().cloned().collect();
@@ -75,7 +74,7 @@ impl Cluster {
         );
     }
 
-    /// No topic waits any longer for what is beyond the session.
+    /// Answers subscribers with what this node knows: replies to what waits will not come.
     fn on_down(&mut self, here: &mut Here<'_>) {
         self.is_up = false;
         self.confirm_all_transitions(here);
@@ -94,7 +93,7 @@ impl Cluster {
     /// needs any longer; `room` SUBSCRIBE and UNSUBSCRIBE at most. Each kind has its share, so that none waits for the
     /// end of another.
     fn send_topics(&mut self, here: &mut Here<'_>, room: usize) {
-        let room = room.min(TOPICS_PER_TURN);
+        let room = room.min(TOPICS_PER_CALL);
         let share = room.div_ceil(3);
         let sent = self.subscribe_topics(here, share);
         let ended = self.unsubscribe_topics(here, (room - sent).min(share));
@@ -118,7 +117,7 @@ impl Cluster {
             if is_new {
                 self.announce(here, &channel, ticket);
             } else {
-                self.fetch(here, &channel, ticket, Fetch::Again);
+                self.fetch(here, &channel, ticket, FetchReason::Again);
             }
         }
     }
@@ -128,7 +127,7 @@ impl Cluster {
     /// it again.
     pub(in crate::shard) fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
         let fetching = self.topics.get(channel).and_then(|topic| topic.fetching);
-        matches!(fetching, Some((asked, Fetch::Again | Fetch::Restored)) if asked == ticket)
+        matches!(fetching, Some((asked, FetchReason::Again | FetchReason::Restored)) if asked == ticket)
     }
 
     fn on_fetched(
@@ -151,14 +150,16 @@ impl Cluster {
                     topic.details().note_greeted(by);
                 }
             }
-            (Some(Fetch::First), None) => here.home.channels.forget_cached(channel),
-            (Some(Fetch::Again), None) => self.restore_stored(here, channel),
-            (Some(Fetch::Restored), None) | (None, _) => {}
+            (Some(FetchReason::First), None) => here.home.channels.forget_cached(channel),
+            (Some(FetchReason::Again), None) => self.restore_stored(here, channel),
+            (Some(FetchReason::Restored), None) | (None, _) => {}
         }
         self.note_answers(here, channel, ticket, 0);
     }
 
-    /// Whether a late event is the cached event that the channel's subscribers were sent, or an older one.
+    /// Whether an event that a catch-up delivers late is the cached event that subscribers were greeted with, or an
+    /// older
+    /// one of its sender. They must not be sent it again.
     pub(in crate::shard) fn is_in_greeting(
         &self,
         channel: &ChannelKey,
@@ -180,15 +181,15 @@ impl Cluster {
         }
     }
 
-    /// Reads what is stored once more.
+    /// For an event that was stored again, or stored by another node: what this node remembers may be another one.
     pub(super) fn fetch_again(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
         if self.topics.contains_key(channel) {
             let ticket = self.next_ticket_number();
-            self.fetch(here, channel, ticket, Fetch::Restored);
+            self.fetch(here, channel, ticket, FetchReason::Restored);
         }
     }
 
-    /// An event of this node is stored, or will not be.
+    /// From the last such report on, events of other nodes are the newest again (`is_newest_elsewhere`).
     fn on_stored(&mut self, channel: &ChannelKey) {
         if let Some(unstored) = self.unstored.get_mut(channel) {
             debug_assert!(*unstored > 0, "an entry is of events that are not stored");
@@ -199,7 +200,8 @@ impl Cluster {
         }
     }
 
-    /// One answer has arrived, and `more` are missing.
+    /// One answer has arrived, and shows that `more` others will. `replies_missing` may be below 0 in between, because
+    /// snapshots may arrive before the report of how many there are.
     pub(super) fn note_answers(
         &mut self,
         here: &mut Here<'_>,
@@ -215,7 +217,8 @@ impl Cluster {
         }
     }
 
-    /// Gives the mail that was held back to the home, if the topic still waits by this ticket.
+    /// Idempotent: an answer and the end of the time may both call it. Nothing happens for the ticket of an earlier
+    /// wait.
     fn release_held_mail(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
         debug_assert_eq!(
             here.context.keys.home(channel),
@@ -236,7 +239,7 @@ impl Cluster {
         here.out.process_held_mail(waiting.mails);
     }
 
-    /// A second has passed.
+    /// Called once a second. Without a session only the time of pending leaves passes, not that of leases and waits.
     pub(in crate::shard) fn advance(&mut self, here: &mut Here<'_>) {
         self.end_due_pending_leaves(here);
         if !self.is_up {

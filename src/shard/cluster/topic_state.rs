@@ -1,9 +1,9 @@
 //! What a node knows of one topic: of a channel that it is subscribed to in Redis, or of a user by their own channel.
-//! PURE data; `mod.rs` and its neighbors have the rules.
-//!
-//! A plain channel has no `Details` once Redis has confirmed its topic, so that a million of them are cheap. Limits:
-//! `ORDERED_MAX` and `GREETED_MAX` here; `remote_memory.rs` bounds what is kept of other nodes. Cost: a plain topic has
-//! no allocation of its own beside its table; `Details` are one, made when the first of them is needed.
+//! PURE data; `mod.rs` and its neighbors have the rules. Owns the wait for replies, the snapshots of other nodes, and
+//! the transitions that Redis has ordered. Sends nothing. A plain channel has no `TopicDetails` once Redis has
+//! confirmed its topic, so that a million of them are cheap. Limits: `ORDERED_MAX` and `GREETED_MAX` here;
+//! `remote_memory.rs` bounds what is kept of other nodes. Cost: a plain topic has no allocation of its own beside its
+//! table; `TopicDetails` are one, made when the first of them is needed.
 
 use std::ops::Deref;
 
@@ -20,16 +20,16 @@ const ORDERED_MAX: usize = 4_096;
 /// delivered twice.
 const GREETED_MAX: usize = 32;
 
-/// A topic that this node needs, or keeps subscribed for a while.
+/// A topic that this node needs, or keeps subscribed for a while. Reads go through `Deref`, which allocates no details.
 #[derive(Debug, Default)]
-pub(super) struct TopicState(Option<Box<Details>>);
+pub(super) struct TopicState(Option<Box<TopicDetails>>);
 
 const _: () = assert!(size_of::<(ChannelKey, TopicState)>() <= 40, "a node may have a million");
 
 pub(super) type TransitionerSet = HashSet<Transitioner, foldhash::fast::FixedState>;
 
 #[derive(Debug)]
-pub(super) struct Details {
+pub(super) struct TopicDetails {
     pub(super) waiting: Option<TopicWait>,
     /// What other nodes have of the channel: one entry for each.
     pub(super) peers: Vec<PeerSnapshot>,
@@ -38,20 +38,20 @@ pub(super) struct Details {
     /// The lease second in which this node ceased to need it. It is in `Cluster::idle`.
     pub(super) idle_since: Option<u32>,
     /// The event stored for a cache channel was requested by this ticket, and none was published since.
-    pub(super) fetching: Option<(u32, Fetch)>,
+    pub(super) fetching: Option<(u32, FetchReason)>,
     /// The fetched events that later subscribers were greeted with: the newest of each sender.
     greeted: Vec<(SessionId, u64)>,
-    /// Transitions of this node that Redis has not confirmed: see `transitions.rs`.
+    /// How many transitions of this node Redis has not confirmed: the topic stays subscribed until it is 0.
     pub(super) unconfirmed: u32,
     /// The users on this node, by the transitions that Redis has ordered so far.
     pub(super) ordered_here: TransitionerSet,
 }
 
-static NO_DETAILS: Details = Details::NONE;
+static NO_DETAILS: TopicDetails = TopicDetails::NONE;
 
 /// Why the stored event was requested, which decides what it means if there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fetch {
+pub(super) enum FetchReason {
     /// The topic is new here: this node has received no events, so what it remembers may be old.
     First,
     /// The session was down: Redis may have lost what this node remembers.
@@ -64,7 +64,8 @@ pub(super) enum Fetch {
 #[derive(Debug)]
 pub(super) struct TopicWait {
     pub(super) ticket: u32,
-    /// Replies of Redis and snapshots of nodes that are still to come.
+    /// Replies of Redis and snapshots of nodes that are still to come. Below 0 while snapshots are here whose number is
+    /// not reported yet.
     pub(super) replies_missing: i64,
     pub(super) mails: Vec<Mail>,
     /// Whose transitions were received during the wait; with a node: of pending leaves there only. They are newer than
@@ -77,8 +78,11 @@ pub(super) struct TopicWait {
 pub(super) struct PeerSnapshot {
     pub(super) node: NodeId,
     pub(super) received_at: ReceivedAt,
+    /// The user whose own channel it is has signed in there.
     pub(super) online: bool,
+    /// The node has subscribers. Only kept up to date where a webhook depends on it.
     pub(super) occupied: bool,
+    /// How many. 0 where the app does not count.
     pub(super) count: u32,
     pub(super) members: HashSet<Box<str>, foldhash::fast::FixedState>,
     /// Users who have just left that node, while backends have not been sent the leave.
@@ -88,14 +92,13 @@ pub(super) struct PeerSnapshot {
 /// Over which sessions a snapshot was received. If one has been lost since, the snapshot is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReceivedAt {
-    pub(super) sessions: u32,
+    pub(super) own_generation: u32,
     pub(super) sender: SessionId,
     /// How often the sender's session had come up again.
     pub(super) sender_generation: u32,
 }
 
 impl PeerSnapshot {
-    /// Whether that user, or any subscriber at all, is on the node.
     pub(super) fn has(&self, who: &Transitioner) -> bool {
         match who {
             None => self.occupied,
@@ -104,7 +107,7 @@ impl PeerSnapshot {
     }
 }
 
-impl Details {
+impl TopicDetails {
     const NONE: Self = Self {
         waiting: None,
         peers: Vec::new(),
@@ -155,23 +158,22 @@ impl Details {
     }
 }
 
-/// Reading allocates no details.
 impl Deref for TopicState {
-    type Target = Details;
+    type Target = TopicDetails;
 
-    fn deref(&self) -> &Details {
+    fn deref(&self) -> &TopicDetails {
         self.0.as_deref().unwrap_or(&NO_DETAILS)
     }
 }
 
 impl TopicState {
-    pub(super) fn details_if_any(&mut self) -> Option<&mut Details> {
+    pub(super) fn details_if_any(&mut self) -> Option<&mut TopicDetails> {
         self.0.as_deref_mut()
     }
 
-    /// The details, made if there are none.
-    pub(super) fn details(&mut self) -> &mut Details {
-        self.0.get_or_insert_with(|| Box::new(Details::NONE))
+    /// Allocates the details if there are none. Call `shrink` when something is taken out of them.
+    pub(super) fn details(&mut self) -> &mut TopicDetails {
+        self.0.get_or_insert_with(|| Box::new(TopicDetails::NONE))
     }
 
     /// Frees the details when nothing is left in them.
@@ -181,7 +183,6 @@ impl TopicState {
         }
     }
 
-    /// Begins to wait for so many replies and snapshots.
     pub(super) fn begin_wait(&mut self, ticket: u32, replies_missing: i64) {
         let (mails, received_transitions) = (Vec::new(), HashSet::default());
         self.details().waiting =
@@ -197,7 +198,7 @@ impl TopicState {
         }
     }
 
-    /// The entry of the sender's node, made if there is none.
+    /// Adds the sender's node if it is not there: the caller has reserved the memory (`remote_memory.rs`).
     pub(super) fn peer(&mut self, received_at: ReceivedAt) -> &mut PeerSnapshot {
         let node = received_at.sender.node;
         let peers = &mut self.details().peers;
@@ -219,7 +220,7 @@ impl TopicState {
 }
 
 impl TopicState {
-    /// Whether a user is on this node, by Redis's order.
+    /// By Redis's order: a transition that Redis has not confirmed does not count yet.
     pub(super) fn is_on_this_node(&self, who: &Transitioner) -> bool {
         self.ordered_here.contains(who)
     }
@@ -245,7 +246,7 @@ mod tests {
     }
 
     fn received(node: u64) -> ReceivedAt {
-        ReceivedAt { sessions: 1, sender: session(node), sender_generation: 0 }
+        ReceivedAt { own_generation: 1, sender: session(node), sender_generation: 0 }
     }
 
     fn who(number: usize) -> Transitioner {
@@ -260,7 +261,7 @@ mod tests {
             |topic| _ = topic.peer(received(9)),
             |topic| topic.details().unsent = Some(0),
             |topic| topic.details().idle_since = Some(0),
-            |topic| topic.details().fetching = Some((0, Fetch::First)),
+            |topic| topic.details().fetching = Some((0, FetchReason::First)),
             |topic| topic.details().note_greeted((session(9), 1)),
             |topic| topic.details().unconfirmed = 1,
             |topic| _ = topic.details().ordered_here.insert(None),

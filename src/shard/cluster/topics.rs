@@ -1,22 +1,23 @@
-//! When topics are subscribed to and unsubscribed from in Redis. PURE.
-//!
-//! A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent at once: topics wait
-//! until the session has room for them, and a topic that is no longer needed before it was sent is never sent. A topic
-//! that was needed stays subscribed for `Settings::topic_idle_seconds`, so that a subscriber who returns within that
-//! time does not wait. Limits: each topic that waits has a subscriber that waits, and `ClusterSession::is_congested`
-//! makes the reactor read no further subscribe messages. At most `IDLE_MAX` idle topics stay subscribed; the oldest is
-//! dropped first. Cost: one entry in a queue and one look-up for each topic that is subscribed to or unsubscribed from.
+//! When topics are subscribed to and unsubscribed from in Redis. PURE. Owns the queues of topics to subscribe to and of
+//! idle ones. Does not send a command: `ToCluster` does. A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a
+//! hundred bytes. So neither is sent at once: topics wait until the session has room for them, and a topic that is no
+//! longer needed before it was sent is never sent. A topic that was needed stays subscribed for
+//! `Settings::topic_idle_seconds`, so that a subscriber who returns within that time does not wait. Limits: each topic
+//! that waits has a subscriber that waits, and `ClusterSession::is_congested` makes the reactor read no further
+//! subscribe messages. At most `IDLE_MAX` idle topics stay subscribed; the oldest is dropped first. Cost: one entry in
+//! a queue and one look-up for each topic that is subscribed to or unsubscribed from.
 
 use super::Cluster;
 use super::here::Here;
-use super::topic_state::{Fetch, PeerSnapshot};
+use super::topic_state::{FetchReason, PeerSnapshot};
 use crate::pusher::error_code;
 use crate::shard::ConnectionKey;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::mail::Mail;
 
-/// Topics of one core that stay subscribed although they are not needed.
+/// Topics of one core that stay subscribed although they are not needed. Events on them cost Redis and this node work
+/// for no client.
 pub(super) const IDLE_MAX: usize = 8_192;
 /// Entries of `Cluster::unsent` that may be canceled ones, beside as many as are not.
 pub(super) const CANCELED_MAX: usize = 64;
@@ -25,17 +26,16 @@ pub(super) const CANCELED_MAX: usize = 64;
 pub(super) const WITHDRAW_SEARCHED_MAX: usize = 64;
 
 impl Cluster {
-    /// Mail that waits for what other nodes or Redis have of its channel.
     pub(in crate::shard) fn mail_held(&self) -> usize {
         self.mail_held
     }
 
-    /// Topics that are not subscribed to yet, and are needed.
+    /// Canceled entries of the queue do not count.
     pub(in crate::shard) fn topics_waiting(&self) -> usize {
         self.unsent_count
     }
 
-    /// Whether there is something to do for `send_topics`.
+    /// Whether the session is to report its room (`FromCluster::TopicRoom`), for `send_topics`.
     pub(in crate::shard) fn has_topics_to_send(&self, context: &Context) -> bool {
         self.unsent_count > 0 || self.has_unannounced() || self.is_idle_topic_due(context)
     }
@@ -55,7 +55,8 @@ impl Cluster {
         debug_assert!(self.unsent_count <= self.unsent.len(), "each of them is in the queue");
     }
 
-    /// A topic is no longer needed. Returns whether its SUBSCRIBE was still to be sent.
+    /// Returns whether the topic's SUBSCRIBE was still to be sent: if so, Redis needs no UNSUBSCRIBE. The entry in the
+    /// queue stays, without its ticket.
     pub(super) fn cancel_unsent(&mut self, channel: &ChannelKey) -> bool {
         let details = self.details(channel);
         let was_unsent = details.is_some_and(|details| details.unsent.take().is_some());
@@ -64,7 +65,9 @@ impl Cluster {
         was_unsent
     }
 
-    /// The session is down: nothing can be sent. Topics that are not needed are not subscribed to on the next one.
+    /// The session is down. Its successor announces all topics that are left, so the queues are emptied, and idle
+    /// topics
+    /// are dropped for good.
     pub(super) fn drop_unsent(&mut self, here: &mut Here<'_>) {
         for (channel, _) in std::mem::take(&mut self.unsent) {
             self.cancel_unsent(&channel);
@@ -80,7 +83,7 @@ impl Cluster {
         debug_assert!(self.unsent.is_empty() && self.idle.is_empty(), "and no topic is idle");
     }
 
-    /// Subscribes to some topics that wait. Returns to how many.
+    /// Returns to how many topics it has subscribed. Canceled entries do not count.
     pub(super) fn subscribe_topics(&mut self, here: &mut Here<'_>, most: usize) -> usize {
         let mut sent = 0;
         while sent < most {
@@ -94,14 +97,14 @@ impl Cluster {
             sent += 1;
             self.announce(here, &channel, ticket);
             if channel.kind.cached {
-                self.fetch(here, &channel, ticket, Fetch::First);
+                self.fetch(here, &channel, ticket, FetchReason::First);
             }
             self.shrink_topic(&channel);
         }
         sent
     }
 
-    /// A topic is not needed from now on.
+    /// Only the first call adds an entry to `idle`: a topic that was needed again meanwhile has kept its entry.
     pub(super) fn note_idle(&mut self, channel: &ChannelKey) {
         debug_assert!(self.is_up, "without a session topics are unsubscribed from at once");
         let lease_second = self.lease_second;
@@ -130,7 +133,7 @@ impl Cluster {
         Some(since)
     }
 
-    /// Looks at the topics that have not been needed for longest, and unsubscribes from some. Returns from how many.
+    /// Begins with the topics that have not been needed for longest. Returns from how many it has unsubscribed.
     pub(super) fn unsubscribe_topics(&mut self, here: &mut Here<'_>, most: usize) -> usize {
         let mut ended = 0;
         while ended < most && self.is_idle_topic_due(here.context) {
@@ -174,7 +177,7 @@ impl Cluster {
     }
 
     /// A connection of `core` has left before its subscription was answered. If its request waits for other nodes, it
-    /// is answered now.
+    /// is answered now, because each request has exactly one answer.
     pub(in crate::shard) fn withdraw_subscribe(
         &mut self,
         here: &mut Here<'_>,
@@ -203,8 +206,8 @@ impl Cluster {
         debug_assert!(self.mail_held > 0, "`hold_back` has counted it");
         self.mail_held -= 1;
         let (channel_key, error) = (channel.clone(), error_code::TOO_MANY_MEMBERS);
-        here.out
-            .send_from_home(core, Mail::Full { channel: channel_key, connection, ticket, error });
+        let answer = Mail::SubscribeRefused { channel: channel_key, connection, ticket, error };
+        here.out.send_from_home(core, answer);
         self.release_if_unneeded(here, channel);
     }
 }

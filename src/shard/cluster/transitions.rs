@@ -1,27 +1,10 @@
-//! Which node sends the webhook of a first join or last leave (docs/PROTOCOL.md rules 75 to 77). PURE.
-//!
-//! A transition is a user's first connection on a node or their last, or a channel's first subscriber there or its
-//! last. A backend wants those of the whole cluster, and each once. The rules:
-//!
-//! 1. **Order.** Each node publishes its transitions on the channel's topic, and every node receives those of all in
-//!    the one order that Redis gives them. The reply to our own PUBLISH shows when ours has its place in that order
-//!    (`on_transition_ordered`). Only then do we compare it with what other nodes have.
-//! 2. **One sender.** The node whose transition is the first join, or the last leave, in that order sends the webhook.
-//!    While the session is down there is no order, and a node decides by what it knew last.
-//! 3. **Pending leaves.** `webhook::gate` holds a leave back for a while, and drops it together with a join that
-//!    follows. But a user may come back to another node. So the node that sent a leave keeps a *pending leave* a
-//!    little longer than that, and the other nodes know of it (`PeerSnapshot::pending_leaves`). If the user rejoins on
-//!    any node during that time, the node with the pending leave passes a join to its own gate. The gate drops leave
-//!    and join, so the backend receives nothing.
-//! 4. **End of a pending leave.** Its end is published, too, and takes effect when Redis has ordered it: nodes agree on
-//!    whether a user came back before or after.
-//! 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
-//!
-//! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed. Clients that cause many have to wait
-//! before that (`local/pace.rs`). Over it all are decided as without a session, and the session begins again. The same
-//! number of leaves may be pending; a leave over that limit is final at once, so a rejoin does not cancel it. Both are
-//! counted. Cost: one look-up for each transition, and one entry for each leave that is pending; the end of leaves is
-//! linear in the entries that are due.
+//! Which node sends the webhook of a first join or last leave (docs/PROTOCOL.md rules 75 to 77; the five rules are on
+//! `Transitions`). PURE. Owns the transitions of this node that have no place in Redis's order yet, and its pending
+//! leaves. Does not change rosters, and does not deliver webhooks: `webhook::gate` gets them from the outbox. Inputs:
+//! transitions of the home and of other nodes, confirmations of Redis, time. Outputs: `ToCluster::Send`, webhooks.
+//! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed, and as many pending leaves; both are
+//! counted. Clients that cause many have to wait before that (`local/pace.rs`). Cost: one look-up for each transition,
+//! and one entry for each leave that is pending; the end of leaves is linear in the entries that are due.
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +22,7 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::node_message::{ChannelMessage, NodeId, SessionId};
 use crate::shard::webhooks::{Transitioner, wants_transitions};
 
-/// A pending leave of this node.
+/// A leave that this node has sent to a backend and that a join on any node may still cancel (rule 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PendingLeave {
     /// Until this second of the shard's clock.
@@ -50,16 +33,34 @@ enum PendingLeave {
     Canceling,
 }
 
-/// What a node publishes to be put in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transition {
     Join,
     Leave,
-    /// The end of a pending leave.
+    /// The end of a pending leave (rule 4).
     Final,
 }
 
-/// This node's transitions that have no place in Redis's order yet, and its pending leaves.
+/// A transition is a user's first connection on a node or their last, or a channel's first subscriber there or its
+/// last. A backend wants those of the whole cluster, and each once. The rules:
+///
+/// 1. **Order.** Each node publishes its transitions on the channel's topic, and every node receives those of all in
+///    the one order that Redis gives them. The reply to our own PUBLISH shows when ours has its place in that order
+///    (`on_transition_ordered`). Only then do we compare it with what other nodes have.
+/// 2. **One sender.** The node whose transition is the first join, or the last leave, in that order sends the webhook.
+///    While the session is down there is no order, and a node decides by what it knew last.
+/// 3. **Pending leaves.** `webhook::gate` holds a leave back for a while, and drops it together with a join that
+///    follows. But a user may come back to another node. So the node that sent a leave keeps a *pending leave* a
+///    little longer than that, and the other nodes know of it (`PeerSnapshot::pending_leaves`). If the user rejoins on
+///    any node during that time, the node with the pending leave passes a join to its own gate. The gate drops leave
+///    and join, so the backend receives nothing.
+/// 4. **End of a pending leave.** Its end is published, too, and takes effect when Redis has ordered it: nodes agree on
+///    whether a user came back before or after.
+/// 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
+///
+/// Over the limit of unconfirmed transitions all are decided as without a session, and the session begins again. A
+/// leave
+/// over the limit of pending ones is final at once, so a rejoin does not cancel it.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Transitions {
     /// Published and not confirmed, oldest first.
@@ -67,10 +68,10 @@ pub(in crate::shard) struct Transitions {
     pending_leaves: FastMap<ChannelKey, FastMap<Transitioner, PendingLeave>>,
     /// Deadlines, oldest first: all pending leaves last equally long, so new ones go to the end.
     due: VecDeque<(u32, ChannelKey)>,
-    /// The most that `unconfirmed` and `due` have held.
     unconfirmed_high_water: usize,
+    /// Of `due`.
     pending_high_water: usize,
-    /// Transitions over a limit.
+    /// How many transitions or leaves were over their limit.
     unordered: u64,
 }
 
@@ -96,7 +97,7 @@ impl Transitions {
         self.pending_leaves.contains_key(channel)
     }
 
-    /// Whose leave is pending, for the node's snapshot.
+    /// For the snapshot that other nodes get, in no order.
     pub(super) fn pending_leaves(&self, channel: &ChannelKey) -> Vec<Transitioner> {
         let those = self.pending_leaves.get(channel);
         those.into_iter().flat_map(|those| those.keys().cloned()).collect()
@@ -111,7 +112,7 @@ impl Transitions {
         self.unconfirmed.len() + self.pending_leaves.len()
     }
 
-    /// The transitions of a channel that are not confirmed.
+    /// A walk over all of them, for `check_invariants`.
     pub(super) fn unconfirmed_of(&self, channel: &ChannelKey) -> usize {
         self.unconfirmed.iter().filter(|(of, ..)| of == channel).count()
     }
@@ -134,7 +135,7 @@ impl Transitions {
         self.unconfirmed_high_water = self.unconfirmed_high_water.max(self.unconfirmed.len());
     }
 
-    /// Removes a pending leave. Returns whether there was one.
+    /// Returns whether there was one. Its entry in `due` stays until its time.
     fn end_pending_leave(&mut self, channel: &ChannelKey, who: &Transitioner) -> bool {
         let Some(those) = self.pending_leaves.get_mut(channel) else { return false };
         let was_pending = those.remove(who).is_some();

@@ -1,7 +1,7 @@
-//! What the cluster must know of a change at this node's homes. PURE.
-//!
-//! `Home` makes these in clusters only, and `Cluster` publishes them to the other nodes. Without a cluster the home
-//! sends webhooks itself.
+//! What the cluster must know of a change at this node's homes. PURE. Plain values. `Home` makes these in clusters
+//! only, and `Cluster` publishes them to the other nodes. Without a cluster the home sends webhooks itself. Knows
+//! nothing of other nodes. Limit: none of its own, because `OwnMail` is empty between two calls. Cost: a copy of the
+//! member's texts for a join.
 
 use crate::shard::node_message::MemberSnapshot;
 
@@ -16,8 +16,8 @@ pub(in crate::shard) enum Change {
     Left { user_id: Box<str> },
     /// The user has signed in on this node, or has no connection here any longer.
     Online(bool),
-    /// The number of this node's subscribers.
+    /// The absolute number of this node's subscribers, of all cores.
     Count(u64),
-    /// This node no longer needs the channel.
+    /// No core of this node has subscribers, or the user is neither signed in nor watched: the topic may go.
     Unneeded,
 }

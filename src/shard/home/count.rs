@@ -1,8 +1,9 @@
 //! How many subscribe to a channel: sent to its subscribers and to the app's backend, where the app wants it
 //! (docs/PROTOCOL.md C24). PURE.
 //!
-//! Each core sends its own number, absolute (`local/count.rs`), and `Cluster` sets the sum of the other nodes. The home
-//! adds them up. It sends a change at once for up to `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
+//! Owns the numbers at a channel's home. Each core sends its own number, absolute (`local/count.rs`), and `Cluster`
+//! sets the sum of the other nodes; this file does not count connections. It sends a change at once for up to
+//! `AT_ONCE_MAX` subscribers, then at most every `PAUSE_SECONDS`.
 //!
 //! Limits: one number for each channel of this home that an app counts, with a part for each core
 //! (`limits::WORKERS_MAX`); a channel is in `due` once, while it is there. Cost: one look-up and a few steps for each
@@ -24,16 +25,20 @@ use crate::shard::outbox::Outbox;
 use crate::shard::slots::ChannelSlot;
 use crate::ws::frame;
 
-/// Subscribers up to which every change is sent.
+/// Subscribers up to which every change is sent. Above that, one connection that comes and goes would cause a message
+/// to
+/// each of them.
 const AT_ONCE_MAX: u64 = 100;
-/// Above that, seconds between two messages.
+/// Between two messages of a channel that has more than `AT_ONCE_MAX` subscribers.
 const PAUSE_SECONDS: u32 = 5;
 
-/// The numbers of the channels whose home this core is, by their slot in the home table.
+/// By the slot of a channel in the home table, so `drop_if_unused` must `forget` the channel with its slot.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct CountTable {
     counts: HashMap<ChannelSlot, ChannelCounts, foldhash::fast::FixedState>,
-    /// When to send a number that was held back: the second, and the channel. Each is `ChannelCounts::due_seconds`.
+    /// When to send a number that was held back: the second, and the channel. Sorted, because channels begin their
+    /// pauses
+    /// at different times.
     due: BTreeSet<(u32, ChannelSlot)>,
 }
 
@@ -44,9 +49,9 @@ struct ChannelCounts {
     count_on_other_nodes: u64,
     last_sent_count: u64,
     sent_seconds: u32,
-    /// This node's number, as it was published to the other nodes.
+    /// This node's number, as it was published to the other nodes: the node whose number has changed sends the webhook.
     sent_to_nodes: u64,
-    /// Its entry in `CountTable::due`.
+    /// Finds the channel's entry in `CountTable::due`. `None`: no number is held back.
     due_seconds: Option<u32>,
 }
 
@@ -81,7 +86,7 @@ impl CountTable {
         }
     }
 
-    /// A number that waits already keeps its time.
+    /// A number that waits already keeps its time, so that changes which never end do not delay it for ever.
     fn send_at(&mut self, index: ChannelSlot, at: u32) {
         let counts = self.counts.entry(index).or_default();
         if counts.due_seconds.is_none() {
@@ -90,8 +95,7 @@ impl CountTable {
         }
     }
 
-    /// Takes a channel whose pause is over out of the queue.
-    fn take_due(&mut self, now: u32) -> Option<ChannelSlot> {
+    fn pop_due(&mut self, now: u32) -> Option<ChannelSlot> {
         let (_, index) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
         self.due.pop_first();
         if let Some(counts) = self.counts.get_mut(&index) {
@@ -117,11 +121,11 @@ impl CountTable {
         }
     }
 
-    pub(super) fn waits(&self, index: ChannelSlot) -> bool {
+    pub(super) fn has_delayed_send(&self, index: ChannelSlot) -> bool {
         self.counts.get(&index).is_some_and(|counts| counts.due_seconds.is_some())
     }
 
-    /// The number that was sent last, and when.
+    /// With the second in which it was sent: for a take-over, after which the pause goes on.
     pub(super) fn last_sent_count(&self, index: ChannelSlot) -> Option<(u64, u32)> {
         self.counts.get(&index).map(|counts| (counts.last_sent_count, counts.sent_seconds))
     }
@@ -132,7 +136,7 @@ impl CountTable {
         (counts.last_sent_count, counts.sent_seconds) = (sent, seconds);
         counts.sent_to_nodes = sent;
         self.send_at(index, seconds.saturating_add(PAUSE_SECONDS));
-        debug_assert!(self.waits(index), "it is sent when its time has come");
+        debug_assert!(self.has_delayed_send(index), "it is sent when its time has come");
     }
 
     pub(super) fn restore(&mut self, index: ChannelSlot, core: u16, count: u32) {
@@ -140,7 +144,7 @@ impl CountTable {
         debug_assert!(self.count_on_this_node(index) >= count.into(), "a sum over the cores");
     }
 
-    /// What other nodes have. Nothing is sent by this.
+    /// Sends nothing. With 0, the entry of a channel without subscribers here is dropped.
     pub(super) fn set_elsewhere(&mut self, index: ChannelSlot, count: u64) {
         if count > 0 {
             self.counts.entry(index).or_default().count_on_other_nodes = count;
@@ -182,8 +186,8 @@ impl CountTable {
 }
 
 impl Home {
-    /// The number of one core.
-    pub(in crate::shard) fn count(
+    /// `Mail::Count`: the absolute number of one core.
+    pub(in crate::shard) fn on_core_count(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -199,7 +203,7 @@ impl Home {
         }
         let Some(index) = self.channels.find_index(channel) else { return };
         self.channels.counts.counts.entry(index).or_default().set(core, count);
-        self.send_count_in_time(context, out, channel, index);
+        self.send_or_delay_count(context, out, channel, index);
     }
 
     /// The app wants no numbers any longer. Those of other nodes stay, because they are sent when they change only.
@@ -219,8 +223,8 @@ impl Home {
         }
     }
 
-    /// The number of all other nodes.
-    pub(in crate::shard) fn count_elsewhere(
+    /// The sum of all other nodes, after one of them has published its number. Subscribers here are sent the change.
+    pub(in crate::shard) fn on_count_elsewhere(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -229,24 +233,24 @@ impl Home {
     ) {
         let Some(index) = self.channels.find_index(channel) else { return };
         self.channels.counts.counts.entry(index).or_default().count_on_other_nodes = count;
-        self.send_count_in_time(context, out, channel, index);
+        self.send_or_delay_count(context, out, channel, index);
     }
 
-    /// Sets the number of all other nodes, and sends nothing: the channel has no subscribers here yet.
+    /// As `on_count_elsewhere`, but sends nothing: the channel has no subscribers here yet.
     pub(in crate::shard) fn set_count_elsewhere(&mut self, channel: &ChannelKey, count: u64) {
         if let Some(index) = self.channels.find_index(channel) {
             self.channels.counts.set_elsewhere(index, count);
         }
     }
 
-    /// Subscribers of a channel on this node.
+    /// 0 for a channel that its app does not count.
     pub(in crate::shard) fn count_here(&self, channel: &ChannelKey) -> u64 {
         self.channels
             .find_index(channel)
             .map_or(0, |index| self.channels.counts.count_on_this_node(index))
     }
 
-    fn send_count_in_time(
+    fn send_or_delay_count(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -263,9 +267,9 @@ impl Home {
         debug_assert!(!self.channels.counts.due.is_empty(), "a number that waits will be sent");
     }
 
-    /// Sends the numbers whose pause is over.
+    /// Called once a second.
     pub(super) fn send_due_counts(&mut self, context: &Context, out: &mut Outbox) {
-        while let Some(index) = self.channels.counts.take_due(context.now_seconds) {
+        while let Some(index) = self.channels.counts.pop_due(context.now_seconds) {
             debug_assert!(self.channels.contains(index), "a dropped channel has no number");
             let Some(home) = self.channels.get_if_used(index) else { continue };
             let channel = home.key().clone();
@@ -300,7 +304,7 @@ impl Home {
             return;
         }
         if context.app(channel.app()).subscription_count {
-            let bytes = frame::write_text_frame(&mut self.text, |text| {
+            let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::subscription_count(channel.name(), total, text)
             })
             .into();

@@ -1,8 +1,9 @@
 //! What holds at the homes between two calls: see `shard/invariants.rs`. PURE.
 //!
-//! Walks over all channels of this home and their rosters, so its cost is that of the whole state. Only tests, the
-//! simulator and debug builds call it. Checks that nothing is kept without a reason, and that each channel is found by
-//! its key. Limits: the state that it walks over. Cost: a step for each channel and each member, and no change.
+//! Owns nothing and changes nothing. Walks over all channels of this home and their rosters, so its cost is that of the
+//! whole state. Only tests, the simulator and debug builds call it. Checks that nothing is kept without a reason, and
+//! that each channel is found by its key. Limits: the state that it walks over. Cost: a step for each channel and each
+//! member.
 
 use super::Home;
 use crate::shard::invariants::ensure;
@@ -12,7 +13,7 @@ impl Home {
         for (index, home) in self.channels.entries() {
             let name = home.key().name();
             // A transferred number comes before the subscribers, which other cores send.
-            let is_kept = !home.is_unused() || self.channels.counts.waits(index);
+            let is_kept = !home.is_unused() || self.channels.counts.has_delayed_send(index);
             ensure!(is_kept, "{name} is kept for nobody");
             ensure!(
                 self.channels.find_index(home.key()) == Some(index),

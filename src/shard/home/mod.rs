@@ -2,13 +2,13 @@
 //!
 //! Owns: which cores are interested in a channel, its presence roster (`roster.rs`), its cached event, its number of
 //! subscribers (`count.rs`), and on which cores a user is signed in or watched (`users.rs`). It alone orders a
-//! channel's events on this node. Does not touch: connections, which belong to `Local`. It sends mail to cores, its own
-//! core included. It knows nothing of other nodes: `Cluster` calls it with what they publish, and takes `Change`s from
-//! `Outbox`. Inputs: `ToHome` mail, time. Outputs: `FromHome` mail, webhooks, changes for the cluster. Invariant:
-//! `member_added` leaves before the acknowledgement of the member who joined (docs/PROTOCOL.md rule 97). Limits:
-//! `table.rs` has that of cached events; channels are limited by the subscriptions of connections. Cost: a publish is
-//! one look-up by key, and one mail for each other interested core; nothing is copied; each mail takes two atomic
-//! reference counts.
+//! channel's events on this node. Does not touch connections, which belong to `Local`, and knows nothing of other
+//! nodes: `Cluster` calls it with what they publish, and takes `Change`s from `Outbox`. Inputs: `ToHome` mail, time.
+//! Outputs: `FromHome` mail, webhooks, changes for the cluster.
+//!
+//! Limits: `table.rs` has that of cached events; channels are limited by the subscriptions of connections. Cost: a
+//! publish is one look-up by key, and one mail for each other interested core; nothing is copied; each mail takes two
+//! atomic reference counts.
 
 pub(super) mod change;
 mod count;
@@ -47,18 +47,18 @@ const USER_NOT_SUBSCRIBED: &str = "to which the signed-in user is not subscribed
 const NOT_SIGNED_IN: &str = "and no connection is signed in as that user. Does the page call pusher.signin(), and \
     does /broadcasting/user-auth answer with that id?";
 
-/// Bytes shown of the name of an event.
+/// Bytes of an event's name in a line of the log: a backend chooses its length.
 const NAME_BYTES_MAX: usize = 64;
 
 /// The state of the channels and users whose home this core is.
 pub(super) struct Home {
     pub(super) channels: HomeTable,
     pub(super) users: HomeUsers,
-    /// Space to build a JSON text in.
-    text: Vec<u8>,
+    /// Kept between calls, so that a frame is encoded without an allocation for its text.
+    text_buffer: Vec<u8>,
 }
 
-/// `Mail::Subscribe`.
+/// The fields of `Mail::Subscribe`, so that `Home::subscribe` has few arguments.
 #[derive(Debug)]
 pub(super) struct SubscribeRequest {
     pub(super) channel: ChannelKey,
@@ -74,11 +74,12 @@ impl Home {
         Self {
             channels: HomeTable::new(settings.connections_reserved, settings.cache_bytes_max),
             users: HomeUsers::default(),
-            text: Vec::new(),
+            text_buffer: Vec::new(),
         }
     }
 
-    /// A connection of a core requests to subscribe to a channel of ours. `memory` is this core's, see `join_refusal`.
+    /// Invariant: `member_added` leaves before the acknowledgement of the member who joined (docs/PROTOCOL.md rule 97),
+    /// so `join` comes before the answer. `memory` is this core's, see `join_refusal`.
     pub(super) fn subscribe(
         &mut self,
         context: &Context,
@@ -96,7 +97,10 @@ impl Home {
         if let Some(error) = error {
             self.channels.drop_if_unused(index);
             out.change(context, &channel, || Change::Unneeded);
-            return out.send_from_home(core, Mail::Full { channel, connection, ticket, error });
+            return out.send_from_home(
+                core,
+                Mail::SubscribeRefused { channel, connection, ticket, error },
+            );
         }
         if self.channels.get(index).interested.is_empty() {
             note_occupied(context, out, &channel, true);
@@ -108,12 +112,12 @@ impl Home {
         self.channels.get_mut(index).interested.insert(core);
         let greeting = self.greeting(context, out, index, &channel);
         debug_assert!(!self.channels.get(index).is_unused(), "the subscriber keeps the channel");
-        let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
+        let joined = join.filter(|join| !join.is_repeated).map(|join| Box::new(join.user.clone()));
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
         out.send_from_home(core, answer);
     }
 
-    /// The app was removed, and with it the cached events of its channels.
+    /// For an app that was removed: if it comes back, it must not find events of before.
     pub(super) fn forget_cached_of(&mut self, app: AppIndex) {
         self.channels.forget_cached_of(app);
     }
@@ -137,7 +141,7 @@ impl Home {
             occupied_gauge(context, channel).sub(1);
         }
         if context.app(channel.app()).counts_subscriptions() {
-            self.count(context, out, channel, core, 0);
+            self.on_core_count(context, out, channel, core, 0);
         }
         self.channels.drop_if_unused(index);
         if is_empty {
@@ -169,7 +173,7 @@ impl Home {
         let cached = home.cached(context.now).map(|cached| cached.frame.clone());
         let cached = cached.unwrap_or_else(|| {
             out.send_webhook(context, channel, WebhookKind::CacheMiss, || Happening::CacheMiss);
-            frame::write_text_frame(&mut self.text, |text| {
+            frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::cache_miss(channel.name(), text)
             })
             .into()
@@ -177,7 +181,7 @@ impl Home {
         Some(Box::new(Greeting { acknowledgement, cached: Some(cached) }))
     }
 
-    /// Keeps the event that new subscribers of a cache channel are sent first.
+    /// New subscribers of the cache channel are sent this event first, for so many seconds, in place of the one before.
     pub(super) fn cache_event(
         &mut self,
         context: &Context,
@@ -251,13 +255,13 @@ impl Home {
         out.log_line(format!("event {name} was published to {to}, {why} app={app}"));
     }
 
-    /// A second has passed.
+    /// Called once a second.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox) {
         self.channels.expire(context.now);
         self.send_due_counts(context, out);
     }
 
-    /// What this core knows as a home, for another process.
+    /// For a take-over. Interests and users are left out: the importing cores send them (`Local::finish_import`).
     pub(super) fn export(&self, context: &Context) -> Vec<ChannelState> {
         let states = self.channels.export(context.now);
         let named = states.map(|(key, home)| ChannelState {
@@ -268,7 +272,7 @@ impl Home {
         named.collect()
     }
 
-    /// Takes over a piece of another process's state. Nothing is sent by this.
+    /// Sends nothing: clients and backends were sent all this by the other process.
     pub(super) fn restore(&mut self, context: &Context, restore: Restore) {
         match restore {
             Restore::Interest { channel, core, count } => {
@@ -287,12 +291,12 @@ impl Home {
     }
 }
 
-/// Counts the occupied channels of this kind.
+/// By app and kind of channel.
 fn occupied_gauge<'a>(context: &'a Context, channel: &ChannelKey) -> &'a Tally {
     &context.metrics().app(channel.app()).channels[channel.kind.access as usize]
 }
 
-/// This node has its first subscriber of the channel, or has lost its last one.
+/// In a cluster `transitions.rs` decides which node sends the webhook of this transition.
 fn note_occupied(context: &Context, out: &mut Outbox, channel: &ChannelKey, is_occupied: bool) {
     if context.is_clustered() {
         out.change(context, channel, || Change::Occupied(is_occupied));

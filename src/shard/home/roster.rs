@@ -1,11 +1,10 @@
-//! The members of presence channels (docs/PROTOCOL.md rules 22, 23, 97). PURE.
-//!
-//! The roster holds the users of this node by their number of connections, and those of other nodes by the number of
-//! nodes that have them. A user is present while they have a connection on this node or on any other. `member_added`
-//! and `member_removed` are sent when that becomes true or false, to this node's subscribers only, because every node
-//! sends them to its own. Limits: `RINGVERB_PRESENCE_MEMBERS_MAX`, and the headroom of the core for the encoded roster.
-//! Cost: a join or leave is one look-up in the roster and one message to each interested core. A new subscriber is sent
-//! the encoded roster: one copy of its bytes, which are encoded again only after a change.
+//! The members of presence channels (docs/PROTOCOL.md rules 22, 23, 97). PURE. Owns rosters: the users of this node by
+//! their number of connections, and those of other nodes by the number of nodes that have them. A user is present while
+//! they have a connection on this node or on any other. `member_added` and `member_removed` are sent when that becomes
+//! true or false, to this node's subscribers only, because every node sends them to its own. Does not know which nodes
+//! have a user: `Cluster` does. Limits: `RINGVERB_PRESENCE_MEMBERS_MAX`, and the headroom of the core for the encoded
+//! roster. Cost: a join or leave is one look-up in the roster and one message to each interested core. A new subscriber
+//! is sent the encoded roster: one copy of its bytes, which are encoded again only after a change.
 
 use indexmap::IndexMap;
 
@@ -25,37 +24,37 @@ use crate::shard::outbox::Outbox;
 use crate::shard::slots::ChannelSlot;
 use crate::ws::frame;
 
-/// A user in a presence channel.
+/// `connections` and `nodes` are never both 0: then the member is removed.
 #[derive(Debug)]
 pub(in crate::shard) struct Member {
     pub(super) id_json: Box<str>,
     pub(super) user_info: Box<str>,
-    /// On this node.
+    /// Of the user in this channel, on this node.
     pub(in crate::shard) connections: u32,
-    /// Other nodes where the user has connections.
+    /// How many other nodes have connections of the user in this channel.
     pub(in crate::shard) nodes: u32,
 }
 
 const _: () = assert!(size_of::<Member>() <= 40, "a presence channel has one for each user");
 
 impl Member {
-    /// `user_info` as JSON.
+    /// JSON, as the backend signed it.
     pub(in crate::shard) fn user_info(&self) -> &str {
         &self.user_info
     }
 }
 
-/// Users by the text of their id.
+/// By the text of a user's id. An index map, because a listing walks over it, and a removal takes constant time.
 type MemberMap = IndexMap<Box<str>, Member, foldhash::fast::RandomState>;
 
-/// The users of a presence channel, and the frame that lists them for a new subscriber.
+/// Never empty while a channel has it: the channel drops it with the last user.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Roster {
     members: MemberMap,
     /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as
     /// the roster is long, and a subscribe message is short.
     encoded: Option<FrameBytes>,
-    /// Its length when it was made last.
+    /// The length of `encoded` when it was made last. Kept while `encoded` is not, as the estimate for the next one.
     encoded_bytes: usize,
 }
 
@@ -110,13 +109,12 @@ impl Roster {
         self.members.insert(user_id, member);
     }
 
-    /// In constant time: the last user takes the place.
+    /// The last user takes the place, so the order of the others may change.
     fn remove(&mut self, user_id: &str) -> Option<Member> {
         self.encoded = None;
         self.members.swap_remove(user_id)
     }
 
-    /// Keeps the users of this node only.
     fn forget_other_nodes(&mut self) {
         self.encoded = None;
         self.members.retain(|_, member| member.connections > 0);
@@ -153,11 +151,11 @@ impl Home {
         let is_new = roster.is_some_and(|roster| !roster.contains(&join.user.text));
         // The frame, the two copies that it is made from, and room that the allocator cannot use again at once.
         let bytes = roster.filter(|_| is_new).map_or(0, |roster| 4 * roster.encoded_bytes);
-        let has_room = memory.take_headroom(bytes);
+        let has_room = memory.reserve_headroom(bytes);
         (!has_room).then_some(error_code::SHORT_OF_MEMORY)
     }
 
-    /// Whether one more user is too many. A user who is in already may bring more connections.
+    /// Never for a user who is in already: more of their connections may join.
     fn is_full(
         &self,
         context: &Context,
@@ -174,7 +172,8 @@ impl Home {
         }
     }
 
-    /// Counts one more connection of a user; the first one is announced.
+    /// Subscribers are sent `member_added` for the first connection of a user only, and not for one who is on another
+    /// node already.
     pub(super) fn join(
         &mut self,
         context: &Context,
@@ -184,7 +183,7 @@ impl Home {
         join: &Join,
     ) {
         debug_assert_eq!(channel.kind.access, Access::Presence, "only these have members");
-        if join.again {
+        if join.is_repeated {
             return;
         }
         let roster = self.channels.get_mut(index).roster.get_or_insert_default();
@@ -194,8 +193,8 @@ impl Home {
                 member.connections == 1
             }
             None => {
-                let (id_json, info) = (join.user.json.clone(), join.info.clone());
-                let member = Member { id_json, user_info: info, connections: 1, nodes: 0 };
+                let (id_json, user_info) = (join.user.json.clone(), join.user_info.clone());
+                let member = Member { id_json, user_info, connections: 1, nodes: 0 };
                 roster.insert(join.user.text.clone(), member);
                 self.announce_added(context, out, channel, &join.channel_data);
                 true
@@ -210,7 +209,10 @@ impl Home {
         }
         if context.is_clustered() {
             out.change(context, channel, || Change::Joined {
-                member: MemberSnapshot { user: join.user.clone(), info: join.info.clone() },
+                member: MemberSnapshot {
+                    user: join.user.clone(),
+                    user_info: join.user_info.clone(),
+                },
                 channel_data: join.channel_data.clone(),
             });
         } else {
@@ -218,7 +220,6 @@ impl Home {
         }
     }
 
-    /// A member, with the index of the channel.
     fn find_member(
         &mut self,
         channel: &ChannelKey,
@@ -229,7 +230,7 @@ impl Home {
         Some((index, roster.get_mut(user_id)?))
     }
 
-    /// A member's connection has left; the user's last one is announced.
+    /// The reverse of `join`: subscribers are sent `member_removed` when no connection on any node is left.
     pub(in crate::shard) fn leave(
         &mut self,
         context: &Context,
@@ -254,7 +255,8 @@ impl Home {
         }
     }
 
-    /// A user has joined on another node. The caller keeps which nodes have the user.
+    /// Call it once for each node that has the user: the roster only counts nodes, and the caller knows which they are.
+    /// `channel_data`: `None` if the user came with a snapshot.
     pub(in crate::shard) fn add_elsewhere(
         &mut self,
         context: &Context,
@@ -264,7 +266,7 @@ impl Home {
         channel_data: Option<&str>,
     ) {
         debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
-        let MemberSnapshot { user, info } = member;
+        let MemberSnapshot { user, user_info } = member;
         let index = self.channels.find_or_insert(channel);
         let roster = self.channels.get_mut(index).roster.get_or_insert_default();
         if let Some(member) = roster.get_mut(&user.text) {
@@ -276,15 +278,15 @@ impl Home {
         let channel_data = match channel_data {
             Some(given) => given,
             None => {
-                made = format!("{{\"user_id\":{json},\"user_info\":{info}}}");
+                made = format!("{{\"user_id\":{json},\"user_info\":{user_info}}}");
                 &made
             }
         };
-        roster.insert(text, Member { id_json: json, user_info: info, connections: 0, nodes: 1 });
+        roster.insert(text, Member { id_json: json, user_info, connections: 0, nodes: 1 });
         self.announce_added(context, out, channel, channel_data);
     }
 
-    /// A user has left another node.
+    /// Once for each `add_elsewhere`.
     pub(in crate::shard) fn remove_elsewhere(
         &mut self,
         context: &Context,
@@ -321,19 +323,19 @@ impl Home {
         );
     }
 
-    /// The users of this node in a channel.
+    /// For this node's snapshot: users that only other nodes have are left out.
     pub(in crate::shard) fn members_here(&self, channel: &ChannelKey) -> Vec<MemberSnapshot> {
         let roster = self.channels.find(channel).and_then(|home| home.roster.as_ref());
         let all = roster.into_iter().flat_map(|roster| roster.iter());
         let here = all.filter(|(_, member)| member.connections > 0);
         here.map(|(text, member)| MemberSnapshot {
             user: UserId { json: member.id_json.clone(), text: text.clone() },
-            info: member.user_info.clone(),
+            user_info: member.user_info.clone(),
         })
         .collect()
     }
 
-    /// Bytes of the texts of members that other nodes have.
+    /// For the count of `remote_memory.rs`: texts of members that other nodes have, by a walk over all rosters.
     pub(in crate::shard) fn elsewhere_bytes(&self) -> usize {
         let rosters = self.channels.iter().filter_map(|home| home.roster.as_ref());
         let members = rosters.flat_map(|roster| roster.iter().map(|(_, member)| member));
@@ -349,7 +351,7 @@ impl Home {
         channel_data: &str,
     ) {
         debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::member_added(channel.name(), channel_data, text)
         })
         .into();
@@ -373,7 +375,7 @@ impl Home {
         if roster.is_empty() {
             home.roster = None;
         }
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::member_removed(channel.name(), &member.id_json, text)
         })
         .into();

@@ -1,10 +1,13 @@
 //! The table of the channels whose home this core is. PURE.
 //!
-//! A channel is in the table while a core is interested in it, a user is in its roster, or an event is cached.
-//! Invariant: an index is valid until the next `drop_if_unused`, `cache_event` or `expire`, which may free it. Code
-//! that keeps one longer keeps the channel's key instead and looks it up. Limits: a cached event lives as long as its
-//! app says, and all of a core's cached events take at most `Settings::cache_bytes_max`; the oldest goes first. Cost:
-//! one hash look-up for a channel by key, an index into a slab afterwards; a new channel is one entry of 64 bytes.
+//! Owns the channels, from the first core that is interested, the first user in a roster or the first cached event to
+//! the last of them. Does not send anything. Invariant: an index is valid until the next `drop_if_unused`,
+//! `cache_event` or `expire`, which may free it. Code that keeps one longer keeps the channel's key instead and looks
+//! it up.
+//!
+//! Limits: a cached event lives as long as its app says, and all of a core's cached events take at most
+//! `Settings::cache_bytes_max`; the oldest goes first. Cost: one hash look-up for a channel by key, an index into a
+//! slab afterwards; a new channel is one entry of 64 bytes.
 
 use std::collections::VecDeque;
 
@@ -27,12 +30,12 @@ use crate::shard::state::{HomeState, MemberState};
 const CACHED_EVENT_BYTES: usize = 320;
 
 #[derive(Debug)]
-pub(in crate::shard) struct Cached {
+pub(in crate::shard) struct CachedEvent {
     pub(in crate::shard) frame: FrameBytes,
     expires_seconds: u32,
-    /// Tells this event's entry in `HomeTable::cache_ages` from those of its predecessors.
+    /// Finds out whether an entry of `HomeTable::cache_ages` is this event's or that of an earlier one of the channel.
     stamp: u64,
-    /// If it was fetched: the session that published it, and its number there.
+    /// The session that published it, and its number there. `None`: it was received, not fetched from Redis.
     fetched_from: Option<(SessionId, u64)>,
 }
 
@@ -41,15 +44,15 @@ pub(in crate::shard) struct HomeChannel {
     key: ChannelKey,
     pub(in crate::shard) interested: CoreSet,
     pub(in crate::shard) roster: Option<Box<Roster>>,
-    cached: Option<Box<Cached>>,
+    cached: Option<Box<CachedEvent>>,
 }
 
 const _: () = assert!(size_of::<HomeChannel>() <= 64);
-const _: () = assert!(size_of::<HomeChannel>() + size_of::<Cached>() <= CACHED_EVENT_BYTES);
+const _: () = assert!(size_of::<HomeChannel>() + size_of::<CachedEvent>() <= CACHED_EVENT_BYTES);
 
 impl HomeChannel {
-    /// The cached event, unless it is too old.
-    pub(in crate::shard) fn cached(&self, now: Moment) -> Option<&Cached> {
+    /// `None` also for an event that is too old and waits for `expire`.
+    pub(in crate::shard) fn cached(&self, now: Moment) -> Option<&CachedEvent> {
         self.cached.as_deref().filter(|cached| cached.expires_seconds > now.seconds())
     }
 
@@ -80,11 +83,9 @@ impl Keyed for HomeChannel {
     }
 }
 
-/// The channels whose home this core is.
 pub(in crate::shard) struct HomeTable {
     channels: KeyedSlots<HomeChannel>,
-    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is not the channel's any
-    /// more is stale.
+    /// Cached events by age: (stamp, slot, when it expires). An entry whose stamp is no longer the channel's is stale.
     cache_ages: VecDeque<(u64, ChannelSlot, u32)>,
     cache_stamp: u64,
     cache_bytes: usize,
@@ -118,7 +119,7 @@ impl HomeTable {
         self.find_index(key).map(|index| &self.channels[index])
     }
 
-    /// All channels are below this index.
+    /// For a walk in slices. See `Slots::slots_end`.
     pub(in crate::shard) fn slots_end(&self) -> ChannelSlot {
         self.channels.slots_end()
     }
@@ -143,12 +144,11 @@ impl HomeTable {
         &mut self.channels[index]
     }
 
-    /// The channels of one app, in no order.
+    /// In no order. Costs a step for each channel of this app, not of all.
     pub(in crate::shard) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &HomeChannel> {
         self.channels.of_app(app)
     }
 
-    /// All channels with their indexes.
     pub(in crate::shard) fn entries(&self) -> impl Iterator<Item = (ChannelSlot, &HomeChannel)> {
         self.channels.entries()
     }
@@ -202,10 +202,11 @@ impl HomeTable {
         frame: &FrameBytes,
         expires_seconds: u32,
     ) {
-        self.forget(index);
+        self.forget_cached_at(index);
         self.cache_stamp += 1;
         let stamp = self.cache_stamp;
-        let cached = Cached { frame: frame.clone(), expires_seconds, stamp, fetched_from: None };
+        let cached =
+            CachedEvent { frame: frame.clone(), expires_seconds, stamp, fetched_from: None };
         self.channels[index].cached = Some(Box::new(cached));
         self.cache_bytes += cached_bytes(frame);
         self.cache_count += 1;
@@ -213,7 +214,7 @@ impl HomeTable {
         while self.cache_bytes > self.cache_bytes_max {
             let Some((stamp, oldest, _)) = self.cache_ages.pop_front() else { break };
             self.evicted += u64::from(is_cached(&self.channels, oldest, stamp));
-            self.forget_if(oldest, stamp);
+            self.forget_cached_if(oldest, stamp);
         }
         if self.cache_ages.len() > stale_entries_max(self.cache_count) {
             let channels = &self.channels;
@@ -229,7 +230,7 @@ impl HomeTable {
         (self.cache_bytes, self.evicted)
     }
 
-    fn forget(&mut self, index: ChannelSlot) {
+    fn forget_cached_at(&mut self, index: ChannelSlot) {
         if let Some(cached) = self.channels[index].cached.take() {
             debug_assert!(self.cache_count > 0, "it is counted");
             debug_assert!(self.cache_bytes >= cached_bytes(&cached.frame), "its bytes are counted");
@@ -239,9 +240,9 @@ impl HomeTable {
         debug_assert!(self.cache_count > 0 || self.cache_bytes == 0, "no event, no bytes");
     }
 
-    fn forget_if(&mut self, index: ChannelSlot, stamp: u64) {
+    fn forget_cached_if(&mut self, index: ChannelSlot, stamp: u64) {
         if is_cached(&self.channels, index, stamp) {
-            self.forget(index);
+            self.forget_cached_at(index);
             self.drop_if_unused(index);
         }
         debug_assert!(!is_cached(&self.channels, index, stamp), "no event of this age is left");
@@ -255,7 +256,7 @@ impl HomeTable {
                 break;
             }
             self.cache_ages.pop_front();
-            self.forget_if(index, stamp);
+            self.forget_cached_if(index, stamp);
         }
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
         debug_assert!(
@@ -276,7 +277,7 @@ impl HomeTable {
                     .filter(|(_, member)| member.connections > 0)
                     .map(|(text, member)| MemberState {
                         user: UserId { json: member.id_json.clone(), text: text.clone() },
-                        info: member.user_info.clone(),
+                        user_info: member.user_info.clone(),
                         connections: member.connections,
                     })
                     .collect(),
@@ -289,17 +290,14 @@ impl HomeTable {
         })
     }
 
-    /// The other way of `export`.
+    /// The inverse of `export`, into a table that may have the channel already: interests come before or after.
     pub(in crate::shard) fn restore(&mut self, channel: &ChannelKey, state: HomeState) {
         let index = self.find_or_insert(channel);
         debug_assert!(self.contains(index), "it was found, or inserted");
         if !state.members.is_empty() {
             let roster =
-                state.members.into_iter().map(|MemberState { user, info, connections }| {
-                    (
-                        user.text,
-                        Member { id_json: user.json, user_info: info, connections, nodes: 0 },
-                    )
+                state.members.into_iter().map(|MemberState { user, user_info, connections }| {
+                    (user.text, Member { id_json: user.json, user_info, connections, nodes: 0 })
                 });
             self.channels[index].roster = Some(Box::new(roster.collect()));
         }
@@ -313,7 +311,7 @@ impl HomeTable {
         }
     }
 
-    /// A core has subscribers, as it had in another process.
+    /// `count`: the core's number of subscribers, `None` if the app does not count.
     pub(in crate::shard) fn restore_interest(
         &mut self,
         channel: &ChannelKey,
@@ -342,7 +340,7 @@ impl HomeTable {
         Some((cached.frame.clone(), cached.expires_seconds - now.seconds()))
     }
 
-    /// The cached event was not received but fetched.
+    /// Later subscribers are greeted with this event, so a late delivery of it must not reach them (`is_in_greeting`).
     pub(in crate::shard) fn note_fetched(&mut self, key: &ChannelKey, by: (SessionId, u64)) {
         debug_assert!(key.kind.cached, "only cache channels have a stored event");
         let index = self.find_index(key);
@@ -359,13 +357,12 @@ impl HomeTable {
         self.find(key)?.cached.as_ref()?.fetched_from
     }
 
-    /// Forgets all cached events of an app.
     pub(in crate::shard) fn forget_cached_of(&mut self, app: AppIndex) {
         let cached = self.channels.entries();
         let cached = cached.filter(|(_, home)| home.key.app() == app && home.cached.is_some());
         let indexes: Vec<ChannelSlot> = cached.map(|(index, _)| index).collect();
         for index in indexes {
-            self.forget(index);
+            self.forget_cached_at(index);
             self.drop_if_unused(index);
         }
         debug_assert!(
@@ -376,7 +373,7 @@ impl HomeTable {
 
     pub(in crate::shard) fn forget_cached(&mut self, key: &ChannelKey) {
         if let Some(index) = self.find_index(key) {
-            self.forget(index);
+            self.forget_cached_at(index);
             self.drop_if_unused(index);
         }
         debug_assert!(self.find(key).is_none_or(|home| home.cached.is_none()), "it is forgotten");
@@ -388,7 +385,7 @@ impl HomeTable {
     }
 }
 
-/// What a remembered event costs, its channel included.
+/// With the channel, because a cached event may be all that keeps it.
 fn cached_bytes(frame: &FrameBytes) -> usize {
     frame.len() + CACHED_EVENT_BYTES
 }

@@ -1,8 +1,9 @@
 //! Users at their home: on which cores they are signed in, and which cores watch them (docs/PROTOCOL.md C6). PURE.
 //!
-//! A user is named by the channel `#server-to-user-{id}`, whose home is the user's home. A user is online while signed
-//! in on a core of this node or on another node; `Cluster` knows the latter and passes it in as `elsewhere`. Cores send
-//! their first and last sign-in of a user only, so that a number is kept where the connections are and nowhere else.
+//! Owns these two sets of cores for each user; knows no connection. A user is named by the channel
+//! `#server-to-user-{id}`, whose home is the user's home. A user is online while signed in on a core of this node or on
+//! another node; `Cluster` knows the latter and passes it in as `elsewhere`. Cores send their first and last sign-in of
+//! a user only, so that a number is kept where the connections are and nowhere else.
 //!
 //! Limit: none of its own. An entry exists while a core has the user signed in or watches them, and connections and
 //! what each keeps are limited (`local/connection.rs`). Cost: a few steps for a sign-in or a watch (one look-up); a
@@ -19,7 +20,7 @@ use crate::shard::invariants::ensure;
 use crate::shard::mail::Mail;
 use crate::shard::outbox::Outbox;
 
-/// A user as the user's home knows them.
+/// Both sets are never empty together: then the entry is dropped.
 #[derive(Debug, Default)]
 struct HomeUser {
     signed_in: CoreSet,
@@ -28,12 +29,12 @@ struct HomeUser {
 
 const _: () = assert!(size_of::<HomeUser>() <= 32, "one for each user");
 
-/// Users whose home this core is, by their own channel.
+/// By the user's own channel.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct HomeUsers(HashMap<ChannelKey, HomeUser, foldhash::fast::FixedState>);
 
 impl HomeUsers {
-    /// What a core of another process had to do with the user.
+    /// Sends nothing: watchers of the other process know the status already.
     pub(super) fn restore(&mut self, user: ChannelKey, core: u16, signed_in: bool, watching: bool) {
         let home = self.0.entry(user).or_default();
         if signed_in {
@@ -44,17 +45,16 @@ impl HomeUsers {
         }
     }
 
-    /// Whether a core of this node has the user signed in, or watches them.
+    /// Whether this node needs the user's topic.
     pub(in crate::shard) fn contains(&self, user: &ChannelKey) -> bool {
         self.0.contains_key(user)
     }
 
-    /// Whether the user is signed in on this node.
+    /// On this node only: see `Cluster::is_online_elsewhere`.
     pub(in crate::shard) fn is_online(&self, user: &ChannelKey) -> bool {
         self.0.get(user).is_some_and(|home| !home.signed_in.is_empty())
     }
 
-    /// Whether a core of this node watches the user.
     pub(in crate::shard) fn is_watched(&self, user: &ChannelKey) -> bool {
         self.0.get(user).is_some_and(|home| !home.watching.is_empty())
     }
@@ -67,14 +67,14 @@ impl HomeUsers {
         Ok(())
     }
 
-    /// Entries: 0 when everybody has left.
     pub(in crate::shard) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
 impl Home {
-    /// `core` has connections of the user now, or has lost the last one.
+    /// `core` has its first connection of the user, or has lost the last one. `elsewhere`: the user is signed in on
+    /// another node.
     pub(in crate::shard) fn note_user(
         &mut self,
         context: &Context,
@@ -101,7 +101,7 @@ impl Home {
         self.drop_user_if_unused(context, out, user);
     }
 
-    /// Sends a user's status to the watching cores, if it has changed.
+    /// Does nothing if the status is the same: cores that watch are sent changes only.
     pub(in crate::shard) fn send_status(
         &self,
         out: &mut Outbox,
@@ -115,7 +115,7 @@ impl Home {
         }
     }
 
-    /// A core begins to watch the user, and is sent the status.
+    /// Answers `Mail::Watch`: the core is sent the status now, and each change from now on.
     pub(in crate::shard) fn watch(
         &mut self,
         out: &mut Outbox,

@@ -1,8 +1,8 @@
-//! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE.
-//!
-//! Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionDetails`, by mail to the core that gathers
-//! the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, for `ORDER_TIME_MS`; `ANSWER_BYTES_MAX` for an
-//! answer. Rows over it are left out and counted: the channels with the fewest subscribers and users, and the
+//! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE. Owns
+//! the choice of the rows that fit, and the queue discipline of orders that wait (`Outbox::orders`). Does not send
+//! bytes. Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionDetails`, by mail to the core that
+//! gathers the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, for `ORDER_TIME_MS`; `ANSWER_BYTES_MAX` for
+//! an answer. Rows over it are left out and counted: the channels with the fewest subscribers and users, and the
 //! connections with the shortest queues. Cost: the last slice sorts and copies `ANSWER_ROWS_MAX` channels and
 //! `ROWS_MAX` other rows of each kind at most.
 
@@ -22,15 +22,15 @@ use crate::shard::operator::{
 use crate::shard::outbox::GatherAnswer;
 use crate::shard::query::Answer;
 
-/// Bytes of the numbers of a row, at most.
+/// The most that the numbers of a row take in the encoded answer.
 const ROW_NUMBERS_BYTES: usize = 48;
-/// Rows that fit into an answer, if their texts are empty.
+/// Rows that fit into an answer if their texts are empty. A question of another node keeps no more.
 const ANSWER_ROWS_MAX: usize = ANSWER_BYTES_MAX / ROW_NUMBERS_BYTES;
 const _: () = assert!(ANSWER_ROWS_MAX <= CHANNEL_ROWS_MAX, "fewer than for this node's operator");
 /// Bytes of an address and a port as text, at most: `[` and 39 characters, `]:` and a port.
 const ADDRESS_BYTES_MAX: usize = 47;
 
-/// The room that is left for rows.
+/// Bytes that are left for rows.
 struct AnswerRoom(usize);
 
 impl AnswerRoom {
@@ -65,7 +65,7 @@ impl OperatorQuestion {
 }
 
 impl Inspector {
-    /// For an answer to another node, which has no room for more rows.
+    /// For a question of another node: keeps only as many channels as its answer has room for.
     #[must_use]
     pub fn for_node(question: Inspection) -> Self {
         Self::with_rows(question, ANSWER_ROWS_MAX)
@@ -73,7 +73,6 @@ impl Inspector {
 }
 
 impl ConnectionRow {
-    /// The row as other nodes read it.
     #[must_use]
     pub fn to_node_answer(&self, apps: &Apps) -> NodeConnectionRow {
         NodeConnectionRow {
@@ -89,7 +88,7 @@ impl ConnectionRow {
 }
 
 impl ConnectionDetails {
-    /// The inside as other nodes read it, without what only the kernel knows.
+    /// The worker adds the address, the round trip and TLS, which only it and the kernel know.
     #[must_use]
     pub fn to_node_answer(self, apps: &Apps) -> NodeConnectionDetails {
         let row = self.row.to_node_answer(apps);
@@ -115,7 +114,7 @@ impl ConnectionDetails {
 }
 
 impl Findings {
-    /// The rows as other nodes read them, as many as fit.
+    /// As many rows as fit; the others are counted.
     #[must_use]
     pub fn to_node_answer(mut self, apps: &Apps) -> NodeRows {
         let mut rows = NodeRows {
@@ -161,7 +160,7 @@ impl Findings {
 }
 
 impl Shard {
-    /// A question of another node's operator, for the worker. Over the limit it is answered at once.
+    /// For the worker, which answers in slices. Over the limit the answer is `Busy` at once.
     pub fn queue_operator_order(&mut self, order: OperatorOrder) {
         let metrics = self.context.metrics();
         if self.outbox.orders.len() < OPERATOR_ORDERS_MAX {
@@ -193,7 +192,7 @@ impl Shard {
         None
     }
 
-    /// Answers an order whose time is over before it is carried out. An action that came late by the clocks of the two
+    /// Answers `Busy`, because the core that gathers the answers needs one from each core. An action that came late by the clocks of the two
     /// hosts has a line, of one core for all: if their clocks differ, every action of that node ends here.
     pub fn refuse_late_operator_order(&mut self, order: &OperatorOrder, unix_ms: u64) {
         debug_assert!(order.is_late(self.now(), unix_ms), "only a late one is refused");

@@ -1,13 +1,12 @@
-//! The rows of the highest ranks of an answer, and what is left out. PURE.
-//!
-//! Owns a heap whose first row is the lowest, so that a row costs the logarithm of the limit and no slice sorts all of
-//! them. A rank is a number, and another one that decides between equals. Limit: `rows_max` rows; `left_out` counts the
-//! others. Cost: at most 15 steps for a row of 20,000, and one allocation each time the heap doubles.
+//! The rows of the highest ranks of an answer, and what is left out. PURE. Owns a heap whose first row is the lowest,
+//! so that a row costs the logarithm of the limit and no slice sorts all of them. A rank is a number, and another one
+//! that decides between equals. Does not know what a row is. Limit: `rows_max` rows; `left_out` counts the others.
+//! Cost: at most 15 steps for a row of 20,000, and one allocation each time the heap doubles.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// What decides whether a row stays.
+/// Rows of the highest ranks stay. The second number decides between rows with the same first one.
 pub(super) type Rank = (u64, u32);
 
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub(super) struct BestRows<R> {
     rows: BinaryHeap<RankedRow<R>>,
     rows_max: usize,
     left_out: u64,
-    /// The second numbers of the ranks of what is left out.
+    /// The sum of the second numbers of their ranks: of channels, these are their subscribers.
     left_out_rank_sum: u64,
 }
 
@@ -67,7 +66,7 @@ impl<R> BestRows<R> {
         self.left_out_rank_sum += u64::from(dropped.1);
     }
 
-    /// Takes out the lowest rows that are left, `count` at most, lowest first.
+    /// Removes the lowest rows, `count` at most, so that a large answer is moved in several slices.
     pub(super) fn drain_lowest(&mut self, count: usize) -> impl Iterator<Item = R> {
         std::iter::from_fn(|| self.rows.pop()).take(count).map(|ranked| ranked.row)
     }

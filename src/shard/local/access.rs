@@ -1,10 +1,9 @@
-//! Carries out `AccessCommand`s on the connections of this core. PURE.
-//!
-//! A command finds its connections by a walk over all slots: it is rare, and no index has to be kept for it. The end of
-//! a subscription is that of `unsubscribe`: a request that its home has not answered yet is withdrawn, so it is never
-//! acknowledged. The client is sent `pusher:subscription_error` on the channel, behind the events that it has got.
-//! Cost: a step for each connection of the core, once for each command. Limits: the connections of the core; a command
-//! is carried out whole within a tick.
+//! Carries out `AccessCommand`s on the connections of this core. PURE. Owns nothing: a command is not remembered. Does
+//! not check who may send one: the API and the admin API have. A command finds its connections by a walk over all
+//! slots: it is rare, and no index has to be kept for it. The end of a subscription is that of `unsubscribe`: a request
+//! that its home has not answered yet is withdrawn, so it is never acknowledged. The client is sent
+//! `pusher:subscription_error` on the channel, behind the events that it has got. Cost: a step for each connection of
+//! the core, once for each command. Limits: the connections of the core; a command is carried out whole within a tick.
 
 use super::Local;
 use super::connection::ConnectionKey;
@@ -53,7 +52,7 @@ impl Local {
         }
     }
 
-    /// An operator ends a connection.
+    /// For an operator, who has named one connection. `AccessEnd::NotOpen` also for one that is closing.
     pub(in crate::shard) fn disconnect(
         &mut self,
         context: &Context,
@@ -69,7 +68,7 @@ impl Local {
         AccessEnd::Done
     }
 
-    /// An operator ends a subscription.
+    /// For an operator; the connection stays open.
     pub(in crate::shard) fn end_subscription(
         &mut self,
         context: &Context,
@@ -86,7 +85,7 @@ impl Local {
         if was_in { AccessEnd::Done } else { AccessEnd::NotSubscribed }
     }
 
-    /// Without `pusher:error`, because nothing failed.
+    /// Closes with 4200, after which clients connect at once. Without `pusher:error`, because nothing failed.
     fn make_reconnect(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let (error, cause) = (error_code::RECONNECT, Cause::ReconnectForced);
         let line = self.note_refusal(context, out, slot, cause, &[]);
@@ -114,7 +113,7 @@ impl Local {
         let values = [Detail::Subscription(channel)];
         let line = self.note_refusal(context, out, slot, cause, &values);
         let error = error_code::ACCESS_WITHDRAWN;
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::subscription_error(channel, error, line.as_deref(), text)
         })
         .into();

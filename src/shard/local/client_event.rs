@@ -1,10 +1,9 @@
-//! Client events: which connections may send one, and what the other subscribers get (docs/PROTOCOL.md C5). PURE.
-//!
-//! A client event is checked on the sender's core and published by mail to the channel's home, except to its sender. A
-//! backend that wants it is sent a webhook. Client events are never cached. Limits:
-//! `RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX` for each connection, answered with one error a second; the size of a message
-//! and of an event's payload. Cost: the checks are a few steps; an event is encoded once, which is one allocation, and
-//! is one mail to its home.
+//! Client events: which connections may send one, and what the other subscribers get (docs/PROTOCOL.md C5). PURE. Owns
+//! the count of client events of each connection in this second. Does not deliver: a client event is checked on the
+//! sender's core and published by mail to the channel's home, except to its sender. A backend that wants it is sent a
+//! webhook. Client events are never cached. Limits: `RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX` for each connection,
+//! answered with one error a second; the size of a message and of an event's payload. Cost: the checks are a few steps;
+//! an event is encoded once, which is one allocation, and is one mail to its home.
 
 use super::Local;
 use super::connection::{ConnectionKey, SubscriptionState};
@@ -109,7 +108,7 @@ impl Local {
         let user = subscription.and_then(|found| found.member.as_ref());
         let (name, data) = (event.event, event.data);
         let user_json = user.map(|user| &*user.json);
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::client_event(name, channel.name(), data, user_json, text);
         });
         let frame: FrameBytes = frame.into();

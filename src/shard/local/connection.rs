@@ -1,10 +1,11 @@
 //! The state of one connection, and its size budget. PURE. The socket itself is the reactor's.
 //!
-//! An idle connection owns a `Connection` and its list of subscriptions, and nothing else (docs/decisions/0002). What
-//! only some connections have is boxed in `Extras`. A subscription names its channel's slot. The channel's list of
-//! subscribers names the position of the subscription in the connection's list, and the subscription its position
-//! there; `subscribe.rs` changes both together. Limits: 96 bytes (asserted); `MemoryLimits` for send queue and charges,
-//! checked by `has_queue_room`. Cost: a look-up of a subscription is a search of a few entries, or one hash above
+//! Owns what a connection keeps between two messages: a `Connection` and its list of subscriptions, and nothing else
+//! for an idle one (docs/decisions/0002). What only some connections have is boxed in `Extras`. A subscription names
+//! its channel's slot, and both name each other's position (`channel_table.rs`).
+//!
+//! Limits: 96 bytes (asserted); `MemoryLimits` for send queue and charges, checked by `has_queue_room` and
+//! `check_charge`. Cost: a look-up of a subscription is a search of a few entries, or one hash above
 //! `SUBSCRIPTIONS_SEARCHED_MAX`; no allocation for the first one.
 
 use crate::shard::slots::ChannelSlot;
@@ -32,8 +33,8 @@ pub struct ConnectionKey {
 #[derive(Debug)]
 pub(in crate::shard) struct SignedIn {
     pub(in crate::shard) user: UserId,
-    /// `user_info` as JSON; `null` when there is none.
-    pub(in crate::shard) info: Box<str>,
+    /// JSON; `null` if the backend signed none.
+    pub(in crate::shard) user_info: Box<str>,
     /// The user's own channel, which also names the user in mail.
     pub(in crate::shard) key: ChannelKey,
 }
@@ -42,11 +43,11 @@ pub(in crate::shard) struct SignedIn {
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Extras {
     pub(in crate::shard) signed_in: Option<SignedIn>,
-    /// Users whose status is sent to this connection.
+    /// Users of the connection's watchlist: it is sent their status.
     pub(in crate::shard) watched: Vec<ChannelKey>,
     /// Of these, users whose home has not answered yet; the first list goes out when it is 0.
     pub(in crate::shard) watched_unknown: u32,
-    /// Client events since `client_event_second` began.
+    /// In `client_event_second`, which may be over.
     pub(in crate::shard) client_event_count: u32,
     pub(in crate::shard) client_event_second: u32,
     /// The second of the last client event that was answered with an error for its rate.
@@ -57,8 +58,8 @@ pub(in crate::shard) struct Extras {
     /// The payload of the latest ping frame that is to be answered later: a pong waits to be sent, or there were too
     /// many in this second.
     pub(in crate::shard) ping_waiting: Option<Box<[u8]>>,
-    /// Bytes that being signed in is charged.
-    pub(in crate::shard) charge: u32,
+    /// Bytes that the connection is charged for its sign-in and its watchlist.
+    pub(in crate::shard) sign_in_charge: u32,
 }
 
 /// Up to so many subscriptions a list is searched, which is as fast as a table and needs none.
@@ -68,41 +69,41 @@ pub(in crate::shard) const SUBSCRIPTIONS_SEARCHED_MAX: usize = 32;
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::shard) struct ControlFrames(u16);
 
-const UNSENT_BITS: u32 = 5;
-const _: () = assert!(limits::PONGS_PER_FLUSH_MAX < 1 << UNSENT_BITS);
-const _: () = assert!(limits::CONTROL_FRAMES_PER_SECOND_MAX < u16::MAX >> UNSENT_BITS);
+const UNSENT_PONGS_BITS: u32 = 5;
+const _: () = assert!(limits::PONGS_PER_FLUSH_MAX < 1 << UNSENT_PONGS_BITS);
+const _: () = assert!(limits::CONTROL_FRAMES_PER_SECOND_MAX < u16::MAX >> UNSENT_PONGS_BITS);
 
 impl ControlFrames {
-    /// Counts a frame of this second; `false` over the limit.
+    /// `false`: the frame is over `CONTROL_FRAMES_PER_SECOND_MAX`.
     pub(in crate::shard) fn count(&mut self) -> bool {
-        self.0 = self.0.checked_add(1 << UNSENT_BITS).unwrap_or(self.0);
-        self.0 >> UNSENT_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
+        self.0 = self.0.checked_add(1 << UNSENT_PONGS_BITS).unwrap_or(self.0);
+        self.0 >> UNSENT_PONGS_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
     }
 
     pub(in crate::shard) fn begin_second(&mut self) {
-        self.0 = self.unsent();
-        debug_assert_eq!(self.0 >> UNSENT_BITS, 0, "none of this second");
+        self.0 = self.unsent_pongs();
+        debug_assert_eq!(self.0 >> UNSENT_PONGS_BITS, 0, "none of this second");
     }
 
-    pub(in crate::shard) fn unsent(self) -> u16 {
-        self.0 & ((1 << UNSENT_BITS) - 1)
+    pub(in crate::shard) fn unsent_pongs(self) -> u16 {
+        self.0 & ((1 << UNSENT_PONGS_BITS) - 1)
     }
 
-    /// One more pong waits. There are never more than `PONGS_PER_FLUSH_MAX`.
-    pub(in crate::shard) fn add_unsent(&mut self) {
-        if self.unsent() < limits::PONGS_PER_FLUSH_MAX {
+    /// The caller has checked that there are fewer than `PONGS_PER_FLUSH_MAX`, or has cleared them.
+    pub(in crate::shard) fn add_unsent_pong(&mut self) {
+        if self.unsent_pongs() < limits::PONGS_PER_FLUSH_MAX {
             self.0 += 1;
         }
-        debug_assert!((1..=limits::PONGS_PER_FLUSH_MAX).contains(&self.unsent()));
+        debug_assert!((1..=limits::PONGS_PER_FLUSH_MAX).contains(&self.unsent_pongs()));
     }
 
-    pub(in crate::shard) fn clear_unsent(&mut self) {
-        self.0 -= self.unsent();
-        debug_assert_eq!(self.unsent(), 0);
+    pub(in crate::shard) fn clear_unsent_pongs(&mut self) {
+        self.0 -= self.unsent_pongs();
+        debug_assert_eq!(self.unsent_pongs(), 0);
     }
 }
 
-/// A connection's place in the count of open connections of its app.
+/// Whether a connection is in the count of open connections of its app, and whether it has an app at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) enum AppPlace {
     Open,
@@ -112,7 +113,7 @@ pub(in crate::shard) enum AppPlace {
     Refused,
 }
 
-/// One connection. An idle one owns this and nothing else but its list of subscriptions (docs/decisions/0002).
+/// A new field makes each idle connection larger: put what only some connections have into `Extras`.
 #[derive(Debug)]
 pub struct Connection {
     pub(in crate::shard) generation: u32,
@@ -127,7 +128,7 @@ pub struct Connection {
     pub(in crate::shard) charged_bytes: u32,
     pub app: AppIndex,
     pub(in crate::shard) control_frames: ControlFrames,
-    /// A ping is unanswered.
+    /// It was pinged and has sent nothing since.
     pub(in crate::shard) awaits_pong: bool,
     /// The client has sent a ping or pong frame: it is pinged with frames from then on (docs/PROTOCOL.md rule 14).
     pub(in crate::shard) speaks_control_frames: bool,
@@ -176,7 +177,7 @@ impl Connection {
         }
     }
 
-    /// It is in its app's count of open connections.
+    /// Whether its app counts it as open, and `app` is its own.
     #[inline]
     pub(in crate::shard) fn is_counted(&self) -> bool {
         debug_assert!(
@@ -186,13 +187,13 @@ impl Connection {
         self.app_place == AppPlace::Open
     }
 
-    /// The app whose messages and bytes are counted.
+    /// The app whose row of metrics counts its messages and bytes. `None`: it was refused before it had an app.
     #[inline]
     pub(in crate::shard) fn metrics_app(&self) -> Option<AppIndex> {
         (self.app_place != AppPlace::Refused).then_some(self.app)
     }
 
-    /// Adds a subscription; its place in the list.
+    /// Returns the place of the subscription in the list, which the channel's list must name.
     pub(in crate::shard) fn add_subscription(&mut self, subscription: Subscription) -> usize {
         let place = self.subscriptions.len();
         let channel = subscription.channel;
@@ -212,7 +213,7 @@ impl Connection {
         place
     }
 
-    /// Removes the subscription at this place. The last one of the list takes the place.
+    /// The last subscription of the list takes the place, so the caller must change its position in its channel.
     pub(in crate::shard) fn remove_subscription(&mut self, place: usize) -> Option<Subscription> {
         let removed = self.subscriptions.swap_remove(place)?;
         if let Some(extras) = &mut self.extras
@@ -232,7 +233,7 @@ impl Connection {
         Some(removed)
     }
 
-    /// The place of the subscription to this channel of the core, in constant time.
+    /// In constant time: a client that is in many channels cannot make each message cost more.
     pub(in crate::shard) fn position_of(&self, channel: ChannelSlot) -> Option<usize> {
         if self.subscriptions.len() <= SUBSCRIPTIONS_SEARCHED_MAX {
             return self.subscriptions.iter().position(|found| found.channel == channel);
@@ -242,19 +243,17 @@ impl Connection {
         Some(*place as usize)
     }
 
-    /// Whether the socket is watched for room to send.
+    /// Its socket's send buffer is full: the kernel reports when it has room.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Whether its send queue is over the bound: `Shard::settle` closes it.
     #[must_use]
     pub fn is_overflowed(&self) -> bool {
         self.overflowed
     }
 
-    /// Whether our close frame is enqueued.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.closing
@@ -272,7 +271,8 @@ impl Connection {
     }
 }
 
-/// The connection of a key, unless it is closing or removed.
+/// `None` for a connection that is closing, too: its input no longer counts. A function and not a method of `Local`, so
+/// that other fields of `Local` can be borrowed beside it.
 #[inline]
 pub(super) fn get_open(
     connections: &mut Slots<Connection>,

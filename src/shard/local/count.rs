@@ -1,8 +1,8 @@
 //! How many connections of this core subscribe to a channel, for apps that want to know (docs/PROTOCOL.md C24). PURE.
-//!
-//! A core sends its own number to the channel's home when it has changed, at most once a tick. Numbers are absolute, so
-//! that none can drift. `home/count.rs` adds them up. Limits: a channel is noted once in a tick. Cost: one step for
-//! each change, and one mail for each changed channel in a tick.
+//! Owns the list of channels whose number has changed. A core sends its own number to the channel's home when it has
+//! changed, at most once a tick. Numbers are absolute, so that none can drift. Does not add up: `home/count.rs` does.
+//! Limits: a channel is noted once in a tick. Cost: one step for each change, and one mail for each changed channel in
+//! a tick.
 
 use super::Local;
 use crate::app::AppIndex;
@@ -13,7 +13,7 @@ use crate::shard::outbox::Outbox;
 use crate::shard::slots::ChannelSlot;
 
 impl Local {
-    /// The channel has one local subscriber more or less.
+    /// Call it after each change of a channel's subscribers. Presence channels have no number: they have members.
     pub(super) fn note_count(&mut self, context: &Context, index: ChannelSlot) {
         debug_assert!(self.channels.get(index).is_some(), "a channel that is there");
         let local = &self.channels[index];
@@ -24,7 +24,7 @@ impl Local {
         }
     }
 
-    /// The app wants numbers from now on: the homes have none yet.
+    /// For an app that wants numbers from now on: the homes have none yet.
     pub(in crate::shard) fn recount(&mut self, context: &Context, app: AppIndex) {
         let indexes: Vec<ChannelSlot> = self
             .channels
@@ -35,7 +35,7 @@ impl Local {
         indexes.into_iter().for_each(|index| self.note_count(context, index));
     }
 
-    /// Tells the homes what changed since the last call.
+    /// One mail for each channel whose number has changed since the last call.
     pub(super) fn settle_counts(&mut self, context: &Context, out: &mut Outbox) {
         let core = context.core();
         while let Some(index) = self.counts_changed.pop() {

@@ -1,10 +1,12 @@
 //! HOT: from a publish to the send queues of this core's subscribers. PURE.
 //!
+//! Owns the rule when a frame may be enqueued and which connections are dirty or slow. Does not send: the worker
+//! flushes dirty connections at the end of the tick (docs/decisions/0001). Limits: `MemoryLimits::send_queue_bytes_max`
+//! for each connection, checked before each push.
+//!
 //! Cost: `deliver` is linear in the local subscribers, one reference count and one list entry each, no allocation for a
 //! connection's first frame of a tick, and no atomic operation. For the event: one allocation, one atomic increment
-//! (the bytes are shared between cores), and three counters of this core, which are plain loads and stores. Nothing is
-//! sent here: the worker flushes dirty connections at the end of the tick (docs/decisions/0001). Limits:
-//! `MemoryLimits::send_queue_bytes_max` for each connection, checked before each push.
+//! (the bytes are shared between cores), and three counters of this core, which are plain loads and stores.
 
 use super::Local;
 use super::connection::Connection;
@@ -18,7 +20,7 @@ use crate::shard::context::{Context, MemoryLimits};
 use crate::shard::outbox::Outbox;
 use crate::slot::Slot;
 
-/// What the reactor is to do after a send.
+/// What the reactor is to do with the socket after a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterSend {
     Nothing,
@@ -67,7 +69,7 @@ impl Local {
     ) {
         let Some(index) = self.channels.find_key(channel) else { return };
         let frame = Frame::new(frame.clone());
-        let (limits, len) = (self.limits, frame.len());
+        let (limits, len) = (self.memory_limits, frame.len());
         let bytes = u32::try_from(len).unwrap_or(u32::MAX);
         let subscribers = &self.channels[index].subscribers;
         let mut left_out = 0;
@@ -97,7 +99,7 @@ impl Local {
         self.metrics.send_queue_bytes.add(bytes);
     }
 
-    /// Enqueues one message for one connection; one that is over its bound is closed by `settle`.
+    /// For one connection. A message that finds no room is dropped: `settle` closes the connection.
     pub(super) fn enqueue(
         &mut self,
         context: &Context,
@@ -126,7 +128,7 @@ impl Local {
         }
         // A blocked connection may queue answers only while the core has headroom, because its client causes them and
         // does not read them.
-        let has_headroom = !connection.blocked || self.account.take_for_answer(frame.len());
+        let has_headroom = !connection.blocked || self.account.reserve_for_answer(frame.len());
         if !has_headroom || !connection.has_queue_room(frame.len(), limits) {
             connection.overflow(slot, &mut self.slow_consumers);
             return false;
@@ -183,13 +185,13 @@ impl Local {
             return self.on_sent_in_part(context, out, slot, count, blocked);
         }
         connection.blocked = blocked;
-        if connection.closing || connection.control_frames.unsent() > 0 {
+        if connection.closing || connection.control_frames.unsent_pongs() > 0 {
             return self.on_all_sent(context, out, slot);
         }
         AfterSend::Nothing
     }
 
-    /// `sent` where several frames waited, or the kernel took less than waits.
+    /// `on_sent` where several frames waited, or the kernel took less than waits.
     fn on_sent_in_part(
         &mut self,
         context: &Context,
@@ -214,27 +216,28 @@ impl Local {
         self.on_all_sent(context, out, slot)
     }
 
-    /// Nothing is left in the send queue of this connection.
+    /// A queue that is empty again ends a closing connection, and lets the ping that waited be answered.
     fn on_all_sent(&mut self, context: &Context, out: &mut Outbox, slot: Slot) -> AfterSend {
         let connection = &self.connections[slot];
         debug_assert!(connection.send_queue.is_empty(), "nothing waits");
         if connection.closing {
             return AfterSend::Finish;
         }
-        if connection.control_frames.unsent() > 0 {
+        if connection.control_frames.unsent_pongs() > 0 {
             self.answer_waiting_ping(context, out, slot);
         }
         AfterSend::Nothing
     }
 
-    /// The connection has something to send that is not in its send queue.
+    /// For bytes that the reactor keeps, such as those of TLS: the flush must look at the connection although its queue
+    /// may be empty.
     pub(in crate::shard) fn wake(&mut self, out: &mut Outbox, slot: Slot) {
         if self.connections.get(slot).is_some() {
             self.mark_dirty(out, slot);
         }
     }
 
-    /// The socket is writable again.
+    /// The kernel has reported that the socket is writable again.
     pub(in crate::shard) fn unblock(&mut self, out: &mut Outbox, slot: Slot) {
         if let Some(connection) = self.connections.get_mut(slot) {
             connection.blocked = false;

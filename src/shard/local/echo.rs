@@ -1,8 +1,7 @@
-//! The echo build (`--features echo`): the server sends each message back unchanged. PURE.
-//!
-//! For suites that test the framing of any server by its echo (tests/autobahn). The feature is never on in what is
-//! shipped. A message is counted, charged and limited as any other. Limits: those of any message, as above. Cost: one
-//! copy of the message.
+//! The echo build (`--features echo`): the server sends each message back unchanged. PURE. For suites that test the
+//! framing of any server by its echo (tests/autobahn). The feature is never on in what is shipped. Owns nothing; does
+//! not parse a message. A message is counted, charged and limited as any other. Limits: those of any message, as above.
+//! Cost: one allocation and one copy of the message.
 
 use super::Local;
 use super::connection::ConnectionKey;
@@ -13,7 +12,7 @@ use crate::ws::frame::Opcode;
 use crate::ws::reader::MessageKind;
 
 impl Local {
-    /// Sends a message back to where it came from.
+    /// In place of `on_message`.
     pub(in crate::shard) fn echo(
         &mut self,
         context: &Context,

@@ -95,13 +95,13 @@ impl Local {
             "who watches is signed in"
         );
         let Some(extras) = extras else { return Ok(None) };
-        let Some(SignedIn { user, info, .. }) = &extras.signed_in else { return Ok(None) };
+        let Some(SignedIn { user, user_info, .. }) = &extras.signed_in else { return Ok(None) };
         let mut watched = Vec::with_capacity(extras.watched.len());
         for user in &extras.watched {
             watched
                 .push((user_id_of(user).into(), self.users.is_online(user).ok_or(TransferFault)?));
         }
-        Ok(Some(UserState { user: user.clone(), info: info.clone(), watched }))
+        Ok(Some(UserState { user: user.clone(), user_info: user_info.clone(), watched }))
     }
 
     /// Takes over a connection of another process. Nothing is sent by this. One of an app that
@@ -188,7 +188,7 @@ impl Local {
         self.charge(slot, charge);
         let connection = &mut self.connections[slot];
         let local = &mut self.channels[index];
-        local.active = true;
+        local.is_active = true;
         let place = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
         let position = local.add(slot, place);
         let (state, member) =
@@ -204,12 +204,12 @@ impl Local {
         let Ok(key) = context.keys.make(app, &name(&state.user.text)) else { return };
         self.users.import_signed_in(&key);
         let watched = state.watched.iter().map(|(id, _)| &**id);
-        let charge = user_charge(&state.user, &state.info, watched);
+        let charge = user_charge(&state.user, &state.user_info, watched);
         self.charge(slot, charge);
         let extras = self.connections[slot].extras.get_or_insert_default();
-        let UserState { user, info, watched } = state;
-        extras.signed_in = Some(SignedIn { user, info, key });
-        extras.charge = charge;
+        let UserState { user, user_info, watched } = state;
+        extras.signed_in = Some(SignedIn { user, user_info, key });
+        extras.sign_in_charge = charge;
         for (id, online) in watched {
             let Ok(key) = context.keys.make(app, &name(&id)) else { continue };
             self.users.import_watch(&key, slot, online);

@@ -83,7 +83,7 @@ impl Local {
             match subscription.state {
                 SubscriptionState::Pending { .. } => {
                     ensure!(
-                        local.pending > 0,
+                        local.pending_requests > 0,
                         "slot {slot}: no answer of {} will come",
                         local.key.name()
                     );
@@ -91,7 +91,7 @@ impl Local {
                 SubscriptionState::Active { position, asks_again } => {
                     active += 1;
                     ensure!(
-                        local.active,
+                        local.is_active,
                         "{}: subscribers, and the home does not know",
                         local.key.name()
                     );
@@ -104,7 +104,7 @@ impl Local {
                         local.key.name()
                     );
                     ensure!(
-                        !asks_again || local.pending > 0,
+                        !asks_again || local.pending_requests > 0,
                         "slot {slot}: no second answer will come"
                     );
                 }
@@ -118,7 +118,7 @@ impl Local {
         for (index, local) in self.channels.entries() {
             let name = local.key.name();
             ensure!(
-                !local.subscribers.is_empty() || local.pending > 0,
+                !local.subscribers.is_empty() || local.pending_requests > 0,
                 "{name} is kept for nobody"
             );
             ensure!(

@@ -32,7 +32,7 @@ impl Local {
     ) -> ConnectionKey {
         let socket_id = SocketId::make(context.core(), context.settings.cores, entropy);
         let key = self.insert(context, app, socket_id);
-        let text = &mut self.text;
+        let text = &mut self.text_buffer;
         text.clear();
         if cfg!(not(feature = "echo")) {
             let timeout = context.app(app).activity_timeout_seconds;
@@ -237,7 +237,7 @@ impl Local {
     }
 
     /// Closes up to `count` open connections for shutdown; `true` while some are left.
-    pub(in crate::shard) fn close_next(
+    pub(in crate::shard) fn close_some(
         &mut self,
         context: &Context,
         out: &mut Outbox,

@@ -38,9 +38,9 @@ const _: () = assert!(
 const _: () = assert!(size_of::<Extras>() <= USER_BYTES, "a sign-in pays for its entry");
 
 pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) -> u32 {
-    let member = member.map_or(0, |(user, info)| {
+    let member = member.map_or(0, |(user, user_info_bytes)| {
         // The roster has each text, and so has its encoded form.
-        MEMBER_BYTES + 3 * (user.json.len() + user.text.len()) + 2 * info
+        MEMBER_BYTES + 3 * (user.json.len() + user.text.len()) + 2 * user_info_bytes
     });
     u32::try_from(SUBSCRIPTION_BYTES + name.len() + member).unwrap_or(u32::MAX)
 }
@@ -48,10 +48,10 @@ pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) 
 /// The charge for a connection that is signed in and watches users.
 pub(super) fn user_charge<'a>(
     user: &UserId,
-    info: &str,
+    user_info: &str,
     watched: impl Iterator<Item = &'a str>,
 ) -> u32 {
-    let own = USER_BYTES + 2 * (user.json.len() + user.text.len()) + info.len();
+    let own = USER_BYTES + 2 * (user.json.len() + user.text.len()) + user_info.len();
     let watched: usize = watched.map(|id| USER_BYTES + id.len()).sum();
     u32::try_from(own + watched).unwrap_or(u32::MAX)
 }
@@ -95,12 +95,12 @@ impl MemoryAccount {
 
     /// Takes what a frame for one connection costs. It is not given back when the frame is sent: the next measurement
     /// shows that.
-    pub(super) fn take_for_answer(&mut self, frame_bytes: usize) -> bool {
+    pub(super) fn reserve_for_answer(&mut self, frame_bytes: usize) -> bool {
         self.try_change(0, (frame_bytes + FRAME_BYTES) as u64)
     }
 
     /// Takes bytes from the headroom for what is made once and sent. `false`: there is no room.
-    pub(in crate::shard) fn take_headroom(&mut self, more: usize) -> bool {
+    pub(in crate::shard) fn reserve_headroom(&mut self, more: usize) -> bool {
         self.try_change(0, more as u64)
     }
 
@@ -150,7 +150,7 @@ impl Local {
 
     /// Takes bytes for answers of other nodes, of which `held` bytes wait already, for whichever question. When the
     /// answers have been used, the next measurement shows that. `false`: there is no room.
-    pub(in crate::shard) fn take_for_answers(&mut self, held: usize, more: usize) -> bool {
+    pub(in crate::shard) fn reserve_for_answers(&mut self, held: usize, more: usize) -> bool {
         let account = &mut self.account;
         let reserved = account.http_bytes.saturating_add((held + more) as u64);
         debug_assert!(reserved >= account.http_bytes, "sizes of values in memory have a sum");
@@ -162,7 +162,7 @@ impl Local {
     }
 
     /// Gives bytes back that were taken for answers which are not kept.
-    pub(in crate::shard) fn give_back_answers(&mut self, bytes: usize) {
+    pub(in crate::shard) fn release_answers(&mut self, bytes: usize) {
         self.account.change_charge(bytes as u64, 0);
     }
 
@@ -276,7 +276,7 @@ impl Local {
         let mut sum = 0;
         for (slot, found) in self.connections.iter() {
             let subscriptions = found.subscriptions.iter().map(|one| one.charge);
-            let user = found.extras.as_ref().map_or(0, |extras| extras.charge);
+            let user = found.extras.as_ref().map_or(0, |extras| extras.sign_in_charge);
             let charged: u32 = subscriptions.chain([user]).sum();
             sum += u64::from(charged);
             if charged != found.charged_bytes {

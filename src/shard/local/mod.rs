@@ -86,14 +86,14 @@ pub(super) struct Local {
     pub(super) wheel: Wheel<ConnectionKey>,
     account: MemoryAccount,
     /// Those of `Settings`.
-    limits: MemoryLimits,
+    memory_limits: MemoryLimits,
     /// Connections with a ping to be answered when the second is over, each once.
     pongs_due: Vec<ConnectionKey>,
     unauthorized: UnauthorizedTable,
     /// Taken out while a message is read, so that what it finds may borrow from it.
     validator: Option<Validator>,
     /// Space to build a JSON text in.
-    text: Vec<u8>,
+    text_buffer: Vec<u8>,
     frames: SharedFrames,
     second_starts: SecondStarts,
     metrics: Arc<CoreMetrics>,
@@ -129,11 +129,11 @@ impl Local {
             pace: PaceTable::new(context.settings.pace),
             wheel: Wheel::default(),
             account: MemoryAccount::default(),
-            limits: context.settings.memory,
+            memory_limits: context.settings.memory,
             pongs_due: Vec::new(),
             unauthorized: UnauthorizedTable::default(),
             validator: Some(Validator::default()),
-            text: Vec::new(),
+            text_buffer: Vec::new(),
             frames: SharedFrames {
                 ping_event: frame::encode_text(outbound::PING).into(),
                 ping_control: ping_control.into(),

@@ -32,7 +32,7 @@ impl Local {
         debug_assert!(payload.len() <= limits::CONTROL_PAYLOAD_MAX, "a control frame");
         let Some(is_within_rate) = self.note_ping_frame(context, out, key) else { return };
         let connection = &mut self.connections[key.slot];
-        let unsent = connection.control_frames.unsent();
+        let unsent = connection.control_frames.unsent_pongs();
         let is_flushed = unsent == 0 || !connection.blocked;
         if is_within_rate && is_flushed && unsent < limits::PONGS_PER_FLUSH_MAX {
             return self.enqueue_pong(context, out, key.slot, payload);
@@ -58,12 +58,12 @@ impl Local {
 
     fn enqueue_pong(&mut self, context: &Context, out: &mut Outbox, slot: Slot, payload: &[u8]) {
         debug_assert!(payload.len() <= limits::CONTROL_PAYLOAD_MAX, "a control frame");
-        self.connections[slot].control_frames.add_unsent();
+        self.connections[slot].control_frames.add_unsent_pong();
         let mut bytes = Vec::with_capacity(payload.len() + 2);
         frame::encode(Opcode::Pong, payload, &mut bytes);
         self.enqueue_frame(context, out, slot, &bytes.into());
         debug_assert!(
-            self.connections[slot].control_frames.unsent() > 0,
+            self.connections[slot].control_frames.unsent_pongs() > 0,
             "until the queue is sent"
         );
     }
@@ -71,7 +71,7 @@ impl Local {
     /// No pong waits to be sent: the ping that waits is answered.
     pub(super) fn answer_waiting_ping(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let connection = &mut self.connections[slot];
-        connection.control_frames.clear_unsent();
+        connection.control_frames.clear_unsent_pongs();
         let extras = connection.extras.as_mut();
         if let Some(payload) = extras.and_then(|extras| extras.ping_waiting.take()) {
             self.enqueue_pong(context, out, slot, &payload);

@@ -202,7 +202,7 @@ impl Local {
         debug_assert!(!self.connections[slot].closing, "a close frame is the last frame");
         self.send_error(context, out, slot, error, line);
         if self.app_of(context, slot).subscription_errors {
-            let frame = frame::write_text_frame(&mut self.text, |text| {
+            let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::subscription_error(channel, error, line, text)
             })
             .into();
@@ -264,7 +264,7 @@ impl Local {
     ) {
         debug_assert!(!self.connections[slot].closing, "a close frame is the last frame");
         let data_is_object = self.app_of(context, slot).error_data_is_object;
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::error(error, why, data_is_object, text)
         })
         .into();

@@ -113,14 +113,14 @@ impl Local {
             Some(data) => Some((data.user_id.clone(), data.user_info.as_str(), data.text.clone())),
             // A connection that is signed in is in the channel as that user (rule 27).
             None => connection.signed_in().map(|signed_in| {
-                let (id, info) = (&signed_in.user.json, &*signed_in.info);
-                let text = format!("{{\"user_id\":{id},\"user_info\":{info}}}");
-                (Some(signed_in.user.clone()), info, text)
+                let (id, user_info) = (&signed_in.user.json, &*signed_in.user_info);
+                let text = format!("{{\"user_id\":{id},\"user_info\":{user_info}}}");
+                (Some(signed_in.user.clone()), user_info, text)
             }),
         };
         // Signed, but by a backend that names no user: Reverb shows an empty roster then, which is of no use
         // (rule 27).
-        let Some((Some(user), info, channel_data)) = join else {
+        let Some((Some(user), user_info, channel_data)) = join else {
             let cause = if data.is_some() { Cause::NoUser } else { Cause::NoChannelData };
             return Err(Box::new(Denial::new(error_code::INVALID_MESSAGE, cause, [what])));
         };
@@ -130,8 +130,8 @@ impl Local {
             let denial = Denial::new(error_code::MEMBER_TOO_LARGE, Cause::MemberTooLarge, values);
             return Err(Box::new(denial));
         }
-        let (info, channel_data) = (info.into(), channel_data.into());
-        Ok(Some(Box::new(Join { user, info, channel_data, again: false })))
+        let (user_info, channel_data) = (user_info.into(), channel_data.into());
+        Ok(Some(Box::new(Join { user, user_info, channel_data, is_repeated: false })))
     }
 
     fn subscribe_first(
@@ -159,7 +159,7 @@ impl Local {
             let denial = Denial::new(error_code::TOO_MANY_CHANNELS, Cause::TooManyChannels, values);
             return self.deny_subscription(context, out, key.slot, &name, &denial);
         }
-        let joins = join.as_ref().map(|join| (&join.user, join.info.len()));
+        let joins = join.as_ref().map(|join| (&join.user, join.user_info.len()));
         let charge = subscription_charge(self.channels[index].key.name(), joins);
         if let Err(error) = self.check_charge(context, key.slot, charge) {
             let name = self.channels[index].key.name().to_owned();
@@ -205,7 +205,7 @@ impl Local {
         if std::mem::replace(asks_again, true) {
             return;
         }
-        let join = join.map(|join| Box::new(Join { again: true, ..*join }));
+        let join = join.map(|join| Box::new(Join { is_repeated: true, ..*join }));
         let ticket = self.next_ticket();
         self.send_subscribe(context, out, key, index, ticket, join);
     }
@@ -226,7 +226,7 @@ impl Local {
             "members join"
         );
         let local = &mut self.channels[index];
-        local.pending += 1;
+        local.pending_requests += 1;
         let channel = local.key.clone();
         let core = context.core();
         let home = context.keys.home(&channel);
@@ -270,8 +270,8 @@ impl Local {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");
         let local = self.channels.get_mut(index?)?;
-        debug_assert!(local.pending > 0, "an answer belongs to a question");
-        local.pending = local.pending.checked_sub(1)?;
+        debug_assert!(local.pending_requests > 0, "an answer belongs to a question");
+        local.pending_requests = local.pending_requests.checked_sub(1)?;
         index
     }
 
@@ -285,7 +285,7 @@ impl Local {
         joined: Option<Box<UserId>>,
     ) {
         let Some(index) = self.on_home_answer(channel) else { return };
-        self.channels[index].active = true;
+        self.channels[index].is_active = true;
         debug_assert_eq!(&self.channels[index].key, channel, "the channel of the answer");
         let is_in = self.on_greeting(context, out, key, index, ticket, greeting);
         if let Some(user) = joined.filter(|_| !is_in) {
@@ -334,7 +334,7 @@ impl Local {
         at: usize,
         greeting: Option<Box<Greeting>>,
     ) {
-        debug_assert!(self.channels[index].active, "the home knows of this core's interest");
+        debug_assert!(self.channels[index].is_active, "the home knows of this core's interest");
         self.enqueue_greeting(context, out, slot, index, greeting);
         let connection = &mut self.connections[slot];
         debug_assert_eq!(connection.subscriptions[at].channel, index, "its own subscription");
@@ -388,7 +388,7 @@ impl Local {
         index: ChannelSlot,
     ) {
         debug_assert!(self.subscription_index(slot, index).is_some(), "it is in the channel");
-        let frame = frame::write_text_frame(&mut self.text, |text| {
+        let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::subscription_succeeded(self.channels[index].key.name(), text)
         })
         .into();

@@ -71,7 +71,7 @@ impl Local {
         }
         // A pending member leaves when the answer comes: only then is it known whether the home has counted them. The
         // answer may depend on Redis, which need not be asked any longer.
-        let is_asked = context.is_clustered() && self.channels[left.channel].pending > 0;
+        let is_asked = context.is_clustered() && self.channels[left.channel].pending_requests > 0;
         if let (SubscriptionState::Pending { ticket }, true) = (left.state, is_asked) {
             return self.withdraw_pending(context, out, slot, left.channel, ticket);
         }
@@ -100,7 +100,7 @@ impl Local {
         ticket: u32,
     ) {
         debug_assert!(context.is_clustered(), "a home of a single node answers at once");
-        debug_assert!(self.channels[index].pending > 0, "its request is unanswered");
+        debug_assert!(self.channels[index].pending_requests > 0, "its request is unanswered");
         let channel = self.channels[index].key.clone();
         let generation = self.connections[slot].generation;
         let (connection, core) = (ConnectionKey { slot, generation }, context.core());
@@ -148,15 +148,15 @@ impl Local {
         index: ChannelSlot,
     ) {
         let local = &self.channels[index];
-        if !local.subscribers.is_empty() || local.pending > 0 {
+        if !local.subscribers.is_empty() || local.pending_requests > 0 {
             return;
         }
-        let active = local.active;
+        let was_active = local.is_active;
         let channel = self.channels.remove(index).key;
         debug_assert!(self.channels.find_key(&channel).is_none(), "a channel is in the table once");
         let home = context.keys.home(&channel);
         // The home knows of an interest only by a request that it granted.
-        if active {
+        if was_active {
             let core = context.core();
             out.send_to_home(home, Mail::Disinterest { channel, core });
         }

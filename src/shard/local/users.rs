@@ -152,8 +152,8 @@ impl Local {
         };
         let most = user.watchlist.len().min(WATCHLIST_MAX);
         let watched = user.watchlist[..most].iter().map(|id| &**id);
-        let charge = user_charge(&user.id, user.info.as_str(), watched);
-        let charged_bytes = connection.extras.as_ref().map_or(0, |extras| extras.charge);
+        let charge = user_charge(&user.id, user.user_info.as_str(), watched);
+        let charged_bytes = connection.extras.as_ref().map_or(0, |extras| extras.sign_in_charge);
         self.check_charge(context, slot, charge.saturating_sub(charged_bytes))
             .map_err(|error| Box::new(self.memory_denial(context, error, SIGN_IN)))?;
         if connection.signed_in().is_some_and(|before| before.key != channel) {
@@ -173,7 +173,7 @@ impl Local {
         AcceptedUser { user, channel, charge, charged_bytes }: AcceptedUser<'_>,
     ) {
         debug_assert_eq!(
-            self.connections[slot].extras.as_ref().map_or(0, |extras| extras.charge),
+            self.connections[slot].extras.as_ref().map_or(0, |extras| extras.sign_in_charge),
             charged_bytes,
             "what the sign-in before was charged"
         );
@@ -189,10 +189,10 @@ impl Local {
         let (app, socket_id) = (connection.app, connection.socket_id);
         out.observe(|| Observation::SignedIn { app, socket_id, user: user.id.text.clone() });
         let extras = connection.extras.get_or_insert_default();
-        extras.charge = charge;
-        let info = user.info.as_str().into();
-        extras.signed_in = Some(SignedIn { user: user.id.clone(), info, key: channel });
-        let bytes = frame::write_text_frame(&mut self.text, |text| {
+        extras.sign_in_charge = charge;
+        let user_info = user.user_info.as_str().into();
+        extras.signed_in = Some(SignedIn { user: user.id.clone(), user_info, key: channel });
+        let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::signin_success(sign_in.user_data.as_str(), text)
         })
         .into();
@@ -220,7 +220,7 @@ impl Local {
             "it watches no user"
         );
         let Some(extras) = self.connections[slot].extras.take() else { return };
-        self.discharge(slot, extras.charge);
+        self.discharge(slot, extras.sign_in_charge);
         let Some(SignedIn { key: user, .. }) = extras.signed_in else { return };
         let Some(local) = self.users.0.get_mut(&user) else { return };
         debug_assert!(local.connections > 0, "each sign-in was counted");
@@ -321,7 +321,7 @@ impl Local {
             let list = if is_online == Some(true) { &mut online } else { &mut offline };
             list.push(user_id_of(user));
         }
-        let bytes = frame::write_text_frame(&mut self.text, |text| {
+        let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::watchlist_events(&online, &offline, text)
         })
         .into();
@@ -345,7 +345,7 @@ impl Local {
         let watchers: Vec<Slot> = local.watchers.iter().copied().collect();
         let ids = [user_id_of(user)];
         let (there, gone) = if online { ids.split_at(1) } else { ids.split_at(0) };
-        let change = frame::write_text_frame(&mut self.text, |text| {
+        let change = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::watchlist_events(there, gone, text)
         })
         .into();

@@ -116,7 +116,7 @@ fn violations_between_a_connection_and_its_channels_are_named() {
             shard.local.connections[Slot::new(0)].subscriptions[0].state = state;
         }),
         ("a: subscribers, and the home does not know", |shard| {
-            shard.local.channels[ChannelSlot::new(0)].active = false;
+            shard.local.channels[ChannelSlot::new(0)].is_active = false;
         }),
         ("2 active subscriptions, 3 subscribers", |shard| {
             shard.local.channels[ChannelSlot::new(0)].add(Slot::new(0), 0);
@@ -227,6 +227,6 @@ fn gauges_that_are_wrong_are_named() {
 /// The home believes that user 1 has so many connections in the presence channel.
 fn restore_member(shard: &mut Shard, connections: u32) {
     let user = crate::pusher::inbound::UserId { json: "\"1\"".into(), text: "1".into() };
-    let members = vec![MemberState { user, info: "{}".into(), connections }];
+    let members = vec![MemberState { user, user_info: "{}".into(), connections }];
     shard.home.channels.restore(&key(shard, ROOM), HomeState { members, ..HomeState::default() });
 }

@@ -183,6 +183,6 @@ fn the_longest_queues_are_shed_first_and_short_ones_never() {
     shed(&mut net);
     assert!(open(&net, short) && open(&net, idle), "they are not what fills the memory");
     let counters = crate::counters::RefusalCounters::default();
-    counters.take(&mut net.shards[0].outbox.refused);
+    counters.drain_from(&mut net.shards[0].outbox.refused);
     assert_eq!(counters.get()[crate::counters::Refused::Shed as usize], 2);
 }

@@ -9,7 +9,7 @@ use crate::limits;
 
 fn refused(net: &mut Net, why: Refused) -> u64 {
     let counters = RefusalCounters::default();
-    counters.take(&mut net.shards[0].outbox.refused);
+    counters.drain_from(&mut net.shards[0].outbox.refused);
     counters.get()[why as usize]
 }
 
@@ -165,7 +165,7 @@ fn a_connection_that_reads_nothing_has_few_unsent_pongs() {
     let client = net.connect(0);
     net.events(client);
     ping(&mut net, client, b"first");
-    let _ = net.shards[0].take_dirty(client.key.slot);
+    let _ = net.shards[0].unmark_dirty(client.key.slot);
     net.shards[0].on_sent(client.key.slot, 0, true);
     for number in 0..90_u8 {
         ping(&mut net, client, &[number; 100]);

@@ -270,7 +270,7 @@ impl Net {
         if shard.get(client.key).is_none() {
             return Vec::new();
         }
-        let _ = shard.take_dirty(client.key.slot);
+        let _ = shard.unmark_dirty(client.key.slot);
         let mut bytes = Vec::new();
         shard.send_queue(client.key.slot).unwrap().copy_to(&mut bytes, usize::MAX);
         shard.on_sent(client.key.slot, bytes.len(), false);
@@ -282,7 +282,7 @@ impl Net {
     pub(super) fn read_raw(&mut self, client: Client) {
         let shard = &mut self.shards[client.core];
         let waiting = shard.send_queue(client.key.slot).unwrap().bytes();
-        let _ = shard.take_dirty(client.key.slot);
+        let _ = shard.unmark_dirty(client.key.slot);
         shard.on_sent(client.key.slot, waiting, false);
         shard.note_sent(waiting);
     }

@@ -164,7 +164,7 @@ fn memory_that_was_taken_for_an_answer_that_is_not_kept_is_given_back() {
     shard.set_http_reserve(0);
     gathers.note_answers(&mut shard);
     assert_eq!(gathers.metrics.gathered_discarded.get(), 1);
-    assert!(shard.take_for_answers(0, (2 << 20) + 1000), "2 MiB are free again");
+    assert!(shard.reserve_for_answers(0, (2 << 20) + 1000), "2 MiB are free again");
 }
 
 /// The reserve is one, for sessions and operators together.

@@ -83,14 +83,14 @@ mod tests {
             authorize_by_seconds: Some(7),
             user: Some(UserState {
                 user: user("u"),
-                info: text("{}"),
+                user_info: text("{}"),
                 watched: vec![(text("v"), true)],
             }),
             client_event_count: 8,
             client_event_second: 9,
         };
         let home = HomeState {
-            members: vec![MemberState { user: user("u"), info: text("{}"), connections: 1 }],
+            members: vec![MemberState { user: user("u"), user_info: text("{}"), connections: 1 }],
             cached: Some((vec![129, 0], 300)),
             count_sent: Some((101, 12)),
         };

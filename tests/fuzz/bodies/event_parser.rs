@@ -48,7 +48,7 @@ pub(crate) fn check(data: &[u8]) {
         Ok(Inbound::SignIn(sign_in)) => {
             assert_json(&sign_in.user_data);
             if let Some(user) = sign_in.user {
-                assert_json(&user.info);
+                assert_json(&user.user_info);
                 assert!(user.id.json.starts_with('"') && !user.id.text.is_empty());
                 assert!(user.watchlist.len() <= WATCHLIST_MAX + 1);
                 assert!(user.watchlist.iter().all(|id| !id.is_empty()));

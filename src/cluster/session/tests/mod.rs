@@ -165,7 +165,7 @@ impl TestSession {
     /// What the subscriber has received since the last look: events by their name or text.
     fn delivered(&mut self) -> Vec<String> {
         let slot = self.client.unwrap().slot;
-        let _ = self.shard.take_dirty(slot);
+        let _ = self.shard.unmark_dirty(slot);
         let mut bytes = Vec::new();
         self.shard.send_queue(slot).unwrap().copy_to(&mut bytes, usize::MAX);
         self.shard.on_sent(slot, bytes.len(), false);

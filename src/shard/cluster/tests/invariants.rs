@@ -16,7 +16,7 @@ fn node() -> Node {
     node
 }
 
-fn topic<'a>(node: &'a mut Node, channel: &ChannelKey) -> &'a mut Details {
+fn topic<'a>(node: &'a mut Node, channel: &ChannelKey) -> &'a mut TopicDetails {
     node.cluster.details(channel).unwrap()
 }
 

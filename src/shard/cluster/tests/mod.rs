@@ -284,7 +284,7 @@ impl Node {
         }
         for mail in std::mem::take(&mut self.out.own_mail.from_home) {
             match mail {
-                Mail::Full { channel, .. } => self.note("full", channel.name()),
+                Mail::SubscribeRefused { channel, .. } => self.note("full", channel.name()),
                 Mail::Deliver { channel, .. } => self.note("deliver", channel.name()),
                 Mail::UserStatus { user, online } => {
                     self.note(if online { "online" } else { "offline" }, user.name());
@@ -379,7 +379,7 @@ fn connection() -> ConnectionKey {
 
 pub(super) fn member(id: &str) -> MemberSnapshot {
     let user = UserId { json: format!("\"{id}\"").into(), text: id.into() };
-    MemberSnapshot { user, info: "{}".into() }
+    MemberSnapshot { user, user_info: "{}".into() }
 }
 
 fn snapshot(ids: &[&str]) -> NodeSnapshot {

@@ -139,8 +139,11 @@ fn a_request_is_answered_with_this_nodes_snapshot_or_with_none() {
 }
 
 fn own_member(id: &str) -> HomeState {
-    let MemberSnapshot { user, info } = member(id);
-    HomeState { members: vec![MemberState { user, info, connections: 1 }], ..HomeState::default() }
+    let MemberSnapshot { user, user_info } = member(id);
+    HomeState {
+        members: vec![MemberState { user, user_info, connections: 1 }],
+        ..HomeState::default()
+    }
 }
 
 #[test]

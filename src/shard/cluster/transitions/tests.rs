@@ -155,7 +155,10 @@ impl Fixture {
 }
 
 fn user() -> MemberSnapshot {
-    MemberSnapshot { user: UserId { json: "\"u\"".into(), text: "u".into() }, info: "{}".into() }
+    MemberSnapshot {
+        user: UserId { json: "\"u\"".into(), text: "u".into() },
+        user_info: "{}".into(),
+    }
 }
 
 fn check(waits: bool, rows: &[(&str, &[Event], &str, &str)]) {
