@@ -1,8 +1,10 @@
 //! The start of a process that takes the place of another one: it finds the old process and its listeners, agrees where
 //! the workers meet, and takes over once its own workers run.
 //!
-//! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`). Does not
-//! move a connection: the workers of both processes do. Limits: those of `takeover/`.
+//! Owns no state: the order of the steps of the new process. The protocol is `takeover/`. Without an old process a
+//! start binds listeners of its own (`listeners.rs`). Does not move a connection: the workers of both processes do.
+//! Limits: those of `takeover/`. Cost: once at the start; without an old process, a few system calls that look for its
+//! socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +21,7 @@ use crate::worker::Shared;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{FORMAT, Rendezvous};
 
-/// The listeners of the old process, if this one takes over, or new ones. `has_apps`: this process has a configured
+/// Those of the old process, if this one takes over, or new ones. `has_apps`: this process has a configured app.
 /// app.
 pub(super) fn obtain_listeners(
     address: SocketAddr,
@@ -102,7 +104,7 @@ pub(super) fn agree_on_transfer(
     }
 }
 
-/// Takes over from the old process, with its connections if `agree_on_transfer` has agreed so.
+/// With the connections, if `agree_on_transfer` has agreed so.
 pub(super) fn take_over(
     old_process: &OldProcess,
     shared: &Shared,

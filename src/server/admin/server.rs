@@ -1,10 +1,11 @@
 //! The running admin listener: its thread, and the loop that accepts.
 //!
-//! The thread has one task for each connection, on a runtime of its own, so that a slow scrape delays no worker and no
-//! signal. Each task reads one request, writes one answer (`connection.rs`) and ends. When the server drains, the
-//! listener stays until the process ends, so that `/ready` reports the drain. After a take-over the new process has the
-//! socket, and this one stops accepting (`end_changes`). Limit: `slots::CONNECTIONS_MAX` connections. Does not read
-//! requests itself (`connection.rs`).
+//! Owns the thread, which has one task for each connection, on a runtime of its own, so that a slow scrape delays no
+//! worker and no signal. Each task reads one request, writes one answer (`connection.rs`) and ends. When the server
+//! drains, the listener stays until the process ends, so that `/ready` reports the drain. After a take-over the new
+//! process has the socket, and this one stops accepting (`end_changes`). Does not read requests itself
+//! (`connection.rs`). Limit: `slots::CONNECTIONS_MAX` connections. Cost: one thread; one task and a few allocations for
+//! a connection.
 
 use std::io;
 use std::rc::Rc;
@@ -32,10 +33,7 @@ pub(in crate::server) struct AdminServer {
 }
 
 impl AdminServer {
-    /// Begins to accept.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
+    /// # Errors When the thread cannot be started.
     pub(in crate::server) fn start(
         listener: AdminListener,
         sources: ScrapeSources,
@@ -54,7 +52,7 @@ impl AdminServer {
         Ok(Self { listener, owed, _thread: thread })
     }
 
-    /// The main thread carries out no change any longer. `is_taken_over`: another process accepts here.
+    /// Called once the main thread carries out no change any longer. `is_taken_over`: another process accepts here.
     pub(in crate::server) fn end_changes(&self, is_taken_over: bool) {
         self.owed.end_changes(is_taken_over);
         if is_taken_over {
@@ -62,13 +60,13 @@ impl AdminServer {
         }
     }
 
-    /// Accepts no more, and waits until what was accepted is answered. The process may end then.
+    /// For the end of the process: accepts no more, and waits until what was accepted is answered.
     pub(in crate::server) fn finish(&self) {
         self.owed.stop();
         self.owed.wait();
     }
 
-    /// The end of the server: no process listens there.
+    /// For the end of the server, when no other process listens there.
     pub(in crate::server) fn remove_file(&self) {
         self.listener.remove_file();
     }

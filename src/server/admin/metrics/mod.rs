@@ -2,9 +2,10 @@
 //!
 //! `/metrics` and docs/METRICS.md are made from it, and tests compare dashboards and alerts with it. Names are a
 //! contract: they do not change. Those that soketi and sockudo export have the same suffixes, so that their dashboards
-//! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Labels
-//! with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Owns names and texts,
-//! and no value: each row reads the counters of a scrape. Does not run on a worker.
+//! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Owns
+//! names and texts, and no value: each row reads the counters of a scrape. Does not run on a worker. Limit: labels with
+//! values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Cost: for a scrape, linear
+//! in samples (apps and cores); no worker is asked, so none does a step for it.
 
 mod exposition;
 mod scrape;
@@ -21,7 +22,7 @@ use crate::output;
 use exposition::Samples;
 pub(super) use spec::{MetricKind, MetricSpec};
 
-/// Makes `METRICS`.
+/// Two tables of one list: what a metric is, which documents and tests read, and how it is read.
 macro_rules! metrics {
     ($($name:literal $kind:ident [$($label:literal),*] $help:literal, $read:expr;)+) => {
         /// Every metric, in the order of the exposition.
@@ -40,7 +41,7 @@ macro_rules! metrics {
 const NS: u64 = 1_000_000_000;
 const MS: u64 = 1_000;
 
-/// Reasons that are limits of a rate.
+/// Those that `rate_limit_triggered_total` sums up, and whose checks are counted.
 const RATE_LIMITS: [Refused; 6] = [
     Refused::HandshakesPerIp,
     Refused::AuthFailuresPerIp,
@@ -49,7 +50,7 @@ const RATE_LIMITS: [Refused; 6] = [
     Refused::ControlFrameRate,
     Refused::ConnectionsPerIp,
 ];
-/// Reasons for which a handshake is refused.
+/// Those that `connection_errors_total` sums up: the connection never was a WebSocket.
 const CONNECTION_ERRORS: [Refused; 9] = [
     Refused::ConnectionsPerIp,
     Refused::HandshakesPerIp,
@@ -321,7 +322,7 @@ pub(super) fn render(scrape: &Scrape<'_>, format: Format) -> String {
     samples.finish()
 }
 
-/// docs/METRICS.md.
+/// The text of docs/METRICS.md, which a test compares with the file.
 #[cfg(test)]
 fn document() -> String {
     let mut text = String::from(
