@@ -51,7 +51,7 @@ impl Public {
     }
 }
 
-/// For lines to copy: a command of the start message must work in the shell in which the server was started.
+/// How the program was started, so that the commands in the start message work in the same shell.
 #[derive(Debug, Default)]
 pub(super) struct Invocation {
     /// How the program was called, such as `target/release/ringverb`.
@@ -113,7 +113,8 @@ impl Summary {
         Self { kernel, rings, lines, workers, path, files, development, is_secure }
     }
 
-    /// With the size of the rings that the workers have got, which may differ from the one that was chosen.
+    /// The kernel's version and the size of the rings that the workers have got, which may be smaller than the chosen
+    /// one.
     fn kernel(&self, smaller_rings: usize) -> String {
         let Self { kernel, rings, .. } = self;
         let Some((size, workers)) = rings else { return kernel.clone() };
@@ -150,7 +151,7 @@ fn message_sizes(config: &Config) -> String {
 
 const BOLD: &str = "\x1b[1m";
 const GRAY: &str = "\x1b[90m";
-/// White on blue, as artisan's: the first lines look like those of `reverb:start`.
+/// White on blue, as in the output of artisan.
 const BADGE: &str = "\x1b[37;44m";
 const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";

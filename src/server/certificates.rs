@@ -55,7 +55,7 @@ pub(super) struct Certificates {
     options: TlsOptions,
     identities: Vec<Identity>,
     acceptor_link: Arc<AcceptorLink>,
-    /// Of the files that were read last.
+    /// The stamps of the files that were read last. A difference causes a reload.
     stamps_of_last_read: Stamps,
     /// They could not be used. The reason may be gone without a change of the files: their rights, the time.
     has_failed: bool,
@@ -99,8 +99,7 @@ impl Certificates {
         self.acceptor_link.clone()
     }
 
-    /// About certificates that the server uses, and that clients may refuse: for the log of the start and of each
-    /// reload.
+    /// The server uses these certificates, but clients may refuse them. Logged at the start and after each reload.
     pub(super) fn warnings(&self) -> Vec<String> {
         let pairs = self.options.pairs.iter().zip(&self.identities);
         pairs.flat_map(|(pair, identity)| warnings(pair, identity)).collect()
@@ -124,7 +123,7 @@ impl Certificates {
         }
     }
 
-    /// Until the process ends. `changes` has the files after each reload, which is read sooner than a timer would.
+    /// Runs until the process ends. `changes` has the files after each reload.
     ///
     /// # Errors
     /// When the control thread has ended.
@@ -132,7 +131,7 @@ impl Certificates {
         control.run(|| Ok(self.look_on(changes)))
     }
 
-    /// For a reload, before anything is changed.
+    /// A reload calls this before it changes anything.
     ///
     /// # Errors
     /// One sentence for each pair that cannot be used.
@@ -237,7 +236,7 @@ fn valid_until_of(options: &TlsOptions, identities: &[Identity]) -> Vec<(String,
     pairs.map(|(pair, identity)| (pair.certificate.clone(), identity.valid_until)).collect()
 }
 
-/// For `ringverb check`, which reads them as a start does.
+/// `ringverb check` reads the pairs as a start does.
 pub(super) fn findings_of_certificates(options: &TlsOptions) -> Vec<Finding> {
     let examine = |pair: &TlsPair| match identity(pair, options) {
         Err(problem) => vec![Finding::new(Verdict::Problem, "tls", problem)],
@@ -317,7 +316,8 @@ fn identity(pair: &TlsPair, options: &TlsOptions) -> Result<Identity, String> {
     identity.map_err(|error| format!("{certificate} with {key}: {error}"))
 }
 
-/// # Errors When it cannot be read. Bytes beyond `FILE_BYTES_MAX` are left out, and the PEM then has no end.
+/// # Errors
+/// When it cannot be read. Bytes beyond `FILE_BYTES_MAX` are left out, and the PEM then has no end.
 pub(super) fn stamps_of_last_read(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;

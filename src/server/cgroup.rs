@@ -56,7 +56,7 @@ impl fmt::Display for CpuQuota {
     }
 }
 
-/// Of the process's group and its ancestors; `None`: none of them has a limit.
+/// The smallest limits of the process's group and its ancestors. `None`: none of them has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CgroupLimits {
     pub(super) cpu: Option<CpuQuota>,
@@ -74,7 +74,7 @@ impl CgroupLimits {
         })
     }
 
-    /// Without files: `resources.rs` tests what follows from limits.
+    /// `resources.rs` tests with these what follows from limits.
     #[cfg(test)]
     pub(super) fn of_texts(cpu_max: &str, memory_max: &str) -> Self {
         Self { cpu: cpu_quota(cpu_max), memory: memory_limit(memory_max) }

@@ -23,7 +23,7 @@ const PLAIN: &str = "\x1b[0m";
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
     pub(super) color: bool,
-    /// For `--all`: the values that are defaults, too.
+    /// `--all`: values that are defaults are shown, too.
     pub(super) all: bool,
 }
 
@@ -54,7 +54,7 @@ pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> 
     report.text
 }
 
-/// Under a heading of its own, so that values and findings cannot be confused.
+/// The findings follow the values, under a heading of their own.
 pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
     let mut text = String::from("\nA start on this machine:\n");
     for Finding { verdict, what, text: sentence } in findings {
@@ -74,7 +74,7 @@ pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
 struct CheckReport {
     text: String,
     style: Style,
-    /// Defaults that were left out, for the sentence that names `--all`.
+    /// The number of defaults that were left out, which the last line reports.
     hidden: usize,
 }
 

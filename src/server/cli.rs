@@ -172,7 +172,8 @@ impl Arguments {
         }
     }
 
-    /// With examples and the names in the environment, which completions and manual pages have, too.
+    /// Help, completions and manual pages are made from this definition, with examples and the names in the
+    /// environment.
     pub(super) fn described() -> clap::Command {
         Self::command()
             .after_help(format!("{EXAMPLES}\n--help lists the names in the environment, too."))
@@ -199,12 +200,12 @@ impl Arguments {
         }
     }
 
-    /// No command, or `start`: this process becomes a server.
+    /// Without a command, or with `start`, this process becomes a server.
     pub(super) fn is_start(&self) -> bool {
         matches!(self.command, Some(Command::Start(_)) | None)
     }
 
-    /// It does nothing else then.
+    /// The child that this process waits for. It then does nothing else.
     pub(super) fn minds(&self) -> Option<Pid> {
         self.of_start(|start| start.minds).and_then(Pid::from_raw)
     }
@@ -297,7 +298,7 @@ impl ServerArguments {
     }
 }
 
-/// For `--version`, so that a report of a bug names the build.
+/// `--version` prints it, so that a report of a bug names the build.
 fn long_version() -> String {
     let commit = COMMIT.unwrap_or("unknown, because this is no release build");
     format!("{}\ncommit: {commit}\nfeatures: {FEATURES}", env!("CARGO_PKG_VERSION"))

@@ -26,7 +26,7 @@ use monoio::{LegacyDriver, RuntimeBuilder};
 
 /// Setups that wait for the control thread. The main thread waits for each, so there is at most one.
 const SETUPS_MAX: usize = 1;
-/// After an error that would repeat at once, such as an `accept` without a free descriptor.
+/// The pause after an error that would repeat at once, such as an `accept` without a free descriptor.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Creates a task on the control thread and reports whether that worked.
@@ -168,10 +168,10 @@ impl Readable {
     }
 }
 
-/// Then the task pauses, so that the runtime looks at its timers.
+/// After so many connections a task pauses, so that the runtime looks at its timers.
 pub(super) const CONNECTIONS_IN_A_ROW: u32 = 64;
 
-/// For a task that accepts connections, whose listener a flood keeps readable.
+/// The wait of a task that accepts connections. A flood keeps its listener readable.
 pub(super) struct AcceptWait<'a> {
     readable: &'a Readable,
     accepted_in_a_row: u32,

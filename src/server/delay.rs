@@ -17,7 +17,6 @@ pub(super) fn open_connections(shared: &Shared) -> u64 {
 }
 
 /// Load balancers notice that `/up` answers 503, and clients notice nothing.
-/// clients nothing.
 pub(super) struct Delay {
     pub(super) signal: &'static str,
     began: Moment,
@@ -25,7 +24,7 @@ pub(super) struct Delay {
 }
 
 impl Delay {
-    /// Also makes `/up` answer 503. `None` without `RINGVERB_SHUTDOWN_DELAY`.
+    /// Makes `/up` answer 503. `None` without `RINGVERB_SHUTDOWN_DELAY`.
     pub(super) fn begin(shared: &Shared, signal: &'static str) -> Option<Self> {
         let seconds = shared.config.shutdown_delay_seconds;
         if seconds == 0 {

@@ -25,7 +25,7 @@ const START: &str = "ringverb-development-";
 /// Servers of one user that are listed in a message.
 const OTHERS_MAX: usize = 10;
 
-/// As the server has published it, secret included.
+/// What the server has published of itself, secret included.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct DevelopmentAccess {
     pub(super) address: SocketAddr,
@@ -51,7 +51,7 @@ impl DevelopmentAccess {
     }
 }
 
-/// Exists as long as this process serves; `withdraw` removes it.
+/// The file exists as long as this process serves; `withdraw` removes it.
 #[derive(Debug)]
 pub(super) struct Published {
     path: PathBuf,
@@ -59,7 +59,8 @@ pub(super) struct Published {
     file: File,
 }
 
-/// # Errors When there is no directory that only this user can write, or it takes no file.
+/// # Errors
+/// When there is no directory that only this user can write, or it takes no file.
 pub(super) fn publish(access: &DevelopmentAccess) -> io::Result<Published> {
     publish_in(&directory()?, access)
 }
@@ -69,7 +70,7 @@ pub(super) fn find(port: u16) -> Option<DevelopmentAccess> {
     directories().find_map(|directory| read(&directory.join(file_name(port)?)))
 }
 
-/// For a message that lists them, so at most `OTHERS_MAX`.
+/// A message lists them, so there are at most `OTHERS_MAX`.
 pub(super) fn ports() -> Vec<u16> {
     let mut ports: Vec<u16> = directories().flat_map(|directory| ports_in(&directory)).collect();
     ports.sort_unstable();

@@ -48,7 +48,7 @@ pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
 /// What webhooks get at the end, even if the connections have used all of the grace period.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
 
-/// In its parts, because each of them ends in another way.
+/// A running server in its parts, which end one after the other.
 pub(super) struct Life {
     pub(super) shared: Arc<Shared>,
     pub(super) doorbells: Arc<[Doorbell]>,
@@ -59,7 +59,8 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// # Errors When connections were still open after the grace period.
+    /// # Errors
+    /// When connections were still open after the grace period.
     pub(super) fn end(
         self,
         end: &End,
@@ -168,7 +169,7 @@ fn end_at_once() -> ! {
     output::exit(1)
 }
 
-/// For the waits in which the main thread receives no order: for webhooks and for other nodes.
+/// The main thread receives no order while it waits for webhooks and for other nodes, so another thread does.
 fn end_at_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
     let thread = std::thread::Builder::new().name("last-signal".to_owned());
     let heed = move || {

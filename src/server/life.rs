@@ -43,7 +43,7 @@ use crate::worker::time::{Clock, unix_seconds};
 use crate::worker::transfer::Rendezvous;
 use threads::{Threads, share, start_threads};
 
-/// For the start message, when all listeners stand.
+/// The start message has these, once all listeners exist.
 #[derive(Clone, Debug)]
 pub(super) struct Started {
     pub(super) address: SocketAddr,
@@ -158,7 +158,7 @@ fn take_over_from(
     Ok(Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0))))
 }
 
-/// From now on. Returns the way to name others after a reload; `None` without TLS.
+/// Looks at the files from now on. Returns the channel on which a reload names others; `None` without TLS.
 fn watch_certificates(
     certificates: Option<Certificates>,
     shared: &Shared,
@@ -171,7 +171,7 @@ fn watch_certificates(
     Ok(Some(changes))
 }
 
-/// Also agrees with the old process how its connections move.
+/// Agrees with the old process, if there is one, how its connections move.
 fn find_listeners(
     config: &Config,
     take_over: Option<TakeOver>,

@@ -27,7 +27,8 @@ const PORT_WAIT_STEP: Duration = Duration::from_millis(20);
 /// How long a start waits for a process that listens: it may be about to end.
 const HOLDER_WAIT_MS: u64 = 500;
 
-/// # Errors The sentence for the operator, with the process that has the port if this user may see it.
+/// # Errors
+/// The sentence for the operator, with the process that has the port if this user may see it.
 pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
     let failed = |error| StartError::Bind(address, error);
     // With SO_REUSEPORT a second server would share the port in silence. A bind without it finds the first one.

@@ -16,15 +16,15 @@ use rustix::thread::CapabilitySet;
 use crate::limits;
 use crate::worker::kernel::{Choice, RingSize};
 
-/// For all sentences: what an operator changes to get more.
+/// The end of each sentence about too little locked memory: what an operator changes to get more.
 const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
                     /etc/security/limits.conf), lower RINGVERB_WORKERS, or set RINGVERB_IO=epoll, which locks none";
 
-/// For so many workers: what their rings need, and what this process may have.
+/// What the rings of `workers` workers need, and what this process may lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LockedMemory {
     pub(super) workers: usize,
-    /// With small rings, without which there is no io_uring.
+    /// The need with small rings, which io_uring cannot do without.
     pub(super) needed_bytes: u64,
     pub(super) needed_bytes_with_large_rings: u64,
     /// `None`: the process may lock any amount.
@@ -56,7 +56,7 @@ impl LockedMemory {
         }
     }
 
-    /// For `check` and the start message, with the reason if they are not the large ones.
+    /// `check` shows it, with the reason if the rings are not the large ones.
     pub(super) fn ring_choice_text(&self, size: RingSize) -> String {
         let completions = size.completions();
         let Self { workers, needed_bytes_with_large_rings: with_large, .. } = self;
@@ -109,7 +109,7 @@ impl LockedMemory {
         })
     }
 
-    /// For a start that was to use io_uring and cannot.
+    /// The reason of a start that was to use io_uring and cannot.
     pub(super) fn error(&self) -> String {
         format!(
             "io_uring gets too little locked memory for its rings: {self}. All processes of the user share that, and a \

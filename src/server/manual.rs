@@ -13,7 +13,7 @@ use super::cli::Shell;
 
 const NAME: &str = "ringverb";
 
-/// As the script that the shell reads.
+/// A script that the shell loads.
 pub(super) fn completions(command: &Command, shell: Shell) -> String {
     let mut script = Vec::new();
     let generator = match shell {

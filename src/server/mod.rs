@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
     replacement::mind_after_failure(arguments.role(), run(&arguments))
 }
 
-/// After SIGUSR2 whose second step has failed: the stand-in serves, and the supervisor watches this process.
+/// The second step of SIGUSR2 has failed. The stand-in serves, and the supervisor watches this process.
 fn wait_for_stand_in(stand_in: Pid, arguments: &Arguments) -> ExitCode {
     // The log goes on in the form that it had. A configuration that has become wrong is no reason to stop waiting.
     let built = read_configuration(arguments)
@@ -181,7 +181,7 @@ fn configuration_files(files: &FileArguments, reader: FileReader) -> Configurati
     }
 }
 
-/// For the end of the list of problems: what they have prevented.
+/// The last line after the problems of a configuration: what they have prevented.
 fn consequence(command: Option<&Command>) -> &'static str {
     match command {
         None | Some(Command::Start(_) | Command::Describe(_)) => {
@@ -450,7 +450,7 @@ fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
         .ok()
 }
 
-/// For lines to copy: as the program was called, if a shell would read that as one plain word.
+/// The start message has it in commands. The name is used only if a shell reads it as one plain word.
 fn command_name() -> String {
     let called = std::env::args_os().next().unwrap_or_default().to_string_lossy().into_owned();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte);

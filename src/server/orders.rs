@@ -120,7 +120,7 @@ impl<'a> OrderLoop<'a> {
         }
     }
 
-    /// At SIGUSR2.
+    /// Called for SIGUSR2.
     fn replace(&mut self, state: &ServerState) {
         let refusal = match state {
             ServerState::Serving if self.shared.config.takeover => None,
@@ -146,7 +146,7 @@ impl<'a> OrderLoop<'a> {
         ServerState::Ending(End::Transferred(process))
     }
 
-    /// At SIGINT or SIGTERM. A second one within `ONE_WISH` counts as the first.
+    /// Called for SIGINT and SIGTERM. A second signal within `ONE_WISH` counts as the first.
     fn begin_end(&self, state: ServerState, signal: &'static str) -> ServerState {
         match state {
             ServerState::Serving => {

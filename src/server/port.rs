@@ -14,7 +14,8 @@ pub(super) fn is_in_use(address: SocketAddr) -> bool {
     try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// # Errors As `bind` gives them: `AddrInUse` if another socket has the port.
+/// # Errors
+/// As `bind` gives them: `AddrInUse` if another socket has the port.
 pub(super) fn try_bind(address: SocketAddr) -> io::Result<()> {
     socket(address)?.bind(&address.into())
 }

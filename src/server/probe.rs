@@ -132,7 +132,7 @@ impl KernelFacts {
         ))
     }
 
-    /// `None` if there are descriptors enough.
+    /// `None` if there are enough descriptors.
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(

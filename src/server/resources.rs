@@ -22,16 +22,16 @@ pub(super) struct Resources {
     limits: CgroupLimits,
 }
 
-/// Besides what `fill_in` writes into the configuration: pins, and sentences for the operator.
+/// What `fill_in` decides besides the values that it writes into the configuration.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     /// Workers are pinned to these in turn; empty: they are not pinned.
     pub(super) pins: Vec<CoreId>,
-    /// For the start message: their number, and the CPU quota if it restricts them.
+    /// Text of the start message: the number, and the CPU quota if it restricts it.
     pub(super) workers: String,
     /// The configuration asks for more workers than the CPU quota lets run.
     pub(super) has_too_many_workers: bool,
-    /// For the start message: the limit and where it comes from. `None`: there is none.
+    /// Text of the start message: the limit and its source. `None`: there is no limit.
     pub(super) memory: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Resources {
         Self { cpus, limits: CgroupLimits::of_this_process() }
     }
 
-    /// What is configured stays. 0 workers and no memory limit are what it leaves open.
+    /// Configured values stay. It replaces 0 workers and an absent memory limit.
     pub(super) fn fill_in(&self, config: &mut Config) -> Shares {
         let cpus = self.cpus.len().max(1);
         let quota = self.limits.cpu.filter(|quota| quota.is_below(cpus));

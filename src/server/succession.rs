@@ -21,8 +21,7 @@ use crate::worker::Shared;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{FORMAT, Rendezvous};
 
-/// Those of the old process, if this one takes over, or new ones. `has_apps`: this process has a configured app.
-/// app.
+/// The listeners of the old process if this one takes over, or new ones. `has_apps`: this process has a configured app.
 pub(super) fn obtain_listeners(
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
@@ -104,7 +103,7 @@ pub(super) fn agree_on_transfer(
     }
 }
 
-/// With the connections, if `agree_on_transfer` has agreed so.
+/// The connections move, too, if `agree_on_transfer` has agreed so.
 pub(super) fn take_over(
     old_process: &OldProcess,
     shared: &Shared,

@@ -19,7 +19,7 @@ use crate::worker::{Shared, return_freed_memory};
 
 /// Between two measurements of the memory, above half of the budget. A worker makes some MB of answers in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Below half of the budget, where memory cannot reach the limit within one such pause.
+/// Less often below half of the budget, because each look wakes an idle process.
 const LOOK_EVERY_FAR_FROM_IT: Duration = Duration::from_millis(250);
 /// Between two looks without a memory budget: idle is the normal state, and each look is a wake-up.
 const SELDOM: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Until the process ends.
+    /// Runs until the process ends.
     ///
     /// # Errors
     /// When the control thread has ended.
@@ -105,7 +105,7 @@ pub(super) fn log_all(refusals: &RefusalCounters) {
     }
 }
 
-/// The counts at the last line, to report only what came since.
+/// The counts at the time of the last line. A line reports the difference.
 struct RefusalSummary {
     reported: [u64; Refused::ALL.len()],
     reported_ms: u64,

@@ -34,7 +34,7 @@ pub(super) fn is_change(path: &str) -> bool {
     matches!(path, "/api/reload" | "/api/apps") || path.starts_with("/api/apps/")
 }
 
-/// For a request that was admitted; `routes.rs` has checked token, page and content type.
+/// `routes.rs` has checked token, page and content type of the request.
 pub(super) async fn answer(request: &Request, main: MainThread<'_>) -> Response {
     let outcome = match requested_change(request) {
         Err(outcome) => outcome,
@@ -116,7 +116,8 @@ fn response(outcome: &ChangeOutcome, methods: Option<&'static str>) -> Response 
     }
 }
 
-/// What the main thread is to do, or the answer to a request that is wrong by itself.
+/// # Errors
+/// The answer to a request that is wrong by itself: the main thread does not learn of it.
 fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
     let method = request.method();
     let path = parts(request);
@@ -161,7 +162,8 @@ fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&percent_decode(segment)).into_owned()
 }
 
-/// The body must be an object of options.
+/// # Errors
+/// Status 400, if the body is no JSON object.
 fn options(request: &Request) -> Result<Map<String, Json>, ChangeOutcome> {
     // The parser's own text may quote the body, which has secrets.
     let parsed = serde_json::from_slice(request.body()).map_err(|error| {

@@ -17,11 +17,11 @@ use crate::config::admin::{Admin, AdminPlace};
 use crate::server::probe::StartError;
 use crate::server::takeover::Order;
 
-/// Between the claim and the start of the thread.
+/// The state of the listener between the claim and the start of its thread.
 pub(in crate::server) enum Claimed {
     Off,
     Listens(AdminListener),
-    /// With the reason: the default place is not free, and no place was configured.
+    /// The default place is not free, and no place was configured. The text is the reason.
     Without(String),
 }
 

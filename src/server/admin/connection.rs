@@ -40,7 +40,7 @@ const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\
 enum Asked {
     Request(Request),
     Refused(RequestRefusal),
-    /// The peer has closed, or the network failed: there is nobody to answer.
+    /// The peer has closed, or the network failed: no answer can be sent.
     Gone,
 }
 

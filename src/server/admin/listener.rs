@@ -45,7 +45,7 @@ impl AdminListener {
         Ok(Self { socket, place, file })
     }
 
-    /// For the end of the server, when no other process listens there.
+    /// To be called when the server ends and no other process listens there.
     pub(super) fn remove_file(&self) {
         if let Some(file) = &self.file {
             own_file::remove(&file.0, &file.1);
@@ -96,7 +96,8 @@ fn remove_left_over(path: &Path) {
     }
 }
 
-/// For the start's refusal and for the log of a start without the listener.
+/// The first half of a sentence. `start_refusal` adds what to change, and so does the log of a start without the
+/// listener.
 pub(super) fn bind_error_text(place: &AdminPlace, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!("{place} is in use"),
@@ -124,9 +125,10 @@ pub(in crate::server) fn start_refusal(place: &AdminPlace, error: &io::Error) ->
     )
 }
 
-/// For `ringverb check`.
+/// `ringverb check` asks this. Nothing is left listening.
 ///
-/// # Errors As `bind` or `connect` gives them: `AddrInUse` if another process listens there.
+/// # Errors
+/// As `bind` or `connect` gives them: `AddrInUse` if another process listens there.
 pub(in crate::server) fn probe(place: &AdminPlace) -> io::Result<()> {
     match place {
         AdminPlace::Off => Ok(()),

@@ -27,12 +27,12 @@ const STEP: Duration = Duration::from_millis(2);
 pub(super) struct OwedAnswers {
     is_stopped: AtomicBool,
     is_accepting: AtomicBool,
-    /// Answers to changes that were carried out before are in their channels by then.
+    /// The main thread carries out no change any longer. The outcomes of earlier ones are in their channels.
     has_ended_changes: AtomicBool,
-    /// So a request that was not carried out can be sent again, to the process that serves now.
+    /// Another process serves. The answer to a request that was not carried out then says to send it again.
     is_taken_over: AtomicBool,
     open_count: AtomicUsize,
-    /// Of the open ones, those that have sent something: their request may be carried out, so it is answered.
+    /// Connections of `open_count` that have sent something. Their requests may be carried out, so they are answered.
     begun_count: AtomicUsize,
 }
 
@@ -49,7 +49,7 @@ impl OwedAnswers {
         self.is_stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Another process accepts from now on, or none does.
+    /// Set for the rest of the process: another process accepts, or none.
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::SeqCst)
     }
@@ -102,7 +102,7 @@ impl OwedAnswers {
 }
 
 impl OwedAnswer {
-    /// For the first bytes of a request; further calls change nothing.
+    /// The peer has sent the first bytes of a request. Further calls change nothing.
     pub(super) fn note_begun(&self) {
         if !self.note_begun.replace(true) {
             self.owed.begun_count.fetch_add(1, Ordering::SeqCst);

@@ -50,12 +50,12 @@ pub(super) enum AdminAnswer {
     Stream(Viewer),
 }
 
-/// Of the thread `admin` alone; its tasks share it by reference.
+/// Belongs to the thread `admin` alone, whose tasks share it by reference.
 pub(super) struct AdminState {
     pub(super) sources: ScrapeSources,
     /// `None` if /proc/self/statm cannot be opened: the metric is left out then.
     resident: Option<Resident>,
-    /// Not a socket file, whose permissions say who may connect.
+    /// `false`: the place is a socket file, whose permissions say who may connect.
     is_tcp: bool,
     orders: Sender<Order>,
     pending_reload: PendingReload,
@@ -176,7 +176,7 @@ impl AdminState {
         self.resident.as_ref().and_then(|resident| resident.read().ok())
     }
 
-    /// Token and `Host`: what everything but the probes and the console's files needs.
+    /// Checks token and `Host`, which all requests but those for probes and for the console's files must pass.
     fn admit(&self, request: &Request) -> Result<(), Response> {
         let is_public = self.shared().config.admin.place.is_public();
         check_token(
@@ -299,7 +299,8 @@ impl AdminState {
     }
 }
 
-/// Against pages of other origins that send requests here: they must not read or guess anything from the answers.
+/// A page of another origin may send requests here. These fields keep it from reading or guessing anything from the
+/// answers.
 fn with_safe_fields(response: Response) -> Response {
     response
         .with_header("Cache-Control", "no-store")

@@ -33,7 +33,8 @@ pub(in crate::server) struct AdminServer {
 }
 
 impl AdminServer {
-    /// # Errors When the thread cannot be started.
+    /// # Errors
+    /// When the thread cannot be started.
     pub(in crate::server) fn start(
         listener: AdminListener,
         sources: ScrapeSources,
@@ -60,13 +61,13 @@ impl AdminServer {
         }
     }
 
-    /// For the end of the process: accepts no more, and waits until what was accepted is answered.
+    /// Accepts no more, and waits until what was accepted is answered. The process may end then.
     pub(in crate::server) fn finish(&self) {
         self.owed.stop();
         self.owed.wait();
     }
 
-    /// For the end of the server, when no other process listens there.
+    /// To be called when the server ends and no other process listens there.
     pub(in crate::server) fn remove_file(&self) {
         self.listener.remove_file();
     }

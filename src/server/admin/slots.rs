@@ -34,14 +34,14 @@ struct SlotEntry {
     is_answered: Cell<bool>,
 }
 
-/// Gives its slot back at its end.
+/// An accepted connection. Dropped, it gives its slot back.
 #[derive(Debug)]
 pub(super) struct AdminConnection {
     slots: Rc<AdminSlots>,
     entry: Rc<SlotEntry>,
 }
 
-/// For one connection too many. The answer is lost if the kernel has no room for it at once.
+/// Answers one connection too many with 503. The answer is lost if the kernel has no room for it at once.
 pub(super) fn refuse(socket: &Socket, text: &str) {
     // A socket that stays blocking has room for so short an answer.
     socket.set_nonblocking(true).ok();
@@ -113,7 +113,7 @@ impl AdminConnection {
         }
     }
 
-    /// For a connection that becomes a viewer.
+    /// The connection becomes a viewer, of which `viewers.rs` limits the number.
     pub(super) fn leave_slot(&self) {
         self.slots.release(&self.entry);
     }

@@ -26,11 +26,11 @@ const WAITING_MAX: usize = 2_000;
 /// Bytes of the events that wait for one viewer. A payload in an event has up to `TEXT_BYTES_MAX` bytes.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// All of what is set must fit an event.
+/// A viewer receives the events that match all fields that are set.
 #[derive(Debug, Default)]
 pub(super) struct ViewFilter {
     app: Option<Box<str>>,
-    /// Part of the channel's name.
+    /// The channel's name contains this text.
     channel: Option<Box<str>>,
     socket_id: Option<SocketId>,
     /// Empty: all kinds.
@@ -107,7 +107,7 @@ pub(super) struct Viewers {
     event_log: Arc<EventLog>,
     apps: Box<dyn Fn() -> Arc<Apps>>,
     queues: RefCell<Vec<Rc<ViewQueue>>>,
-    /// That the threads had no room for, since the start. Each viewer is shown what was lost since it came.
+    /// Events that the threads had no room for, since the start. A viewer is shown those that were lost since it came.
     lost_events: Cell<u64>,
 }
 
@@ -121,7 +121,7 @@ impl Viewers {
         self.queues.borrow().len()
     }
 
-    /// Since the start, while there was a viewer: without one nothing is recorded, and nothing is lost.
+    /// Counted since the start, and only while there was a viewer: without one nothing is recorded.
     pub(super) fn lost_events(&self) -> u64 {
         self.lost_events.get()
     }
@@ -143,7 +143,7 @@ impl Viewers {
         Ok(Viewer { viewers: self.clone(), queue })
     }
 
-    /// To be called by whichever viewer looks first: the events are taken from the threads once for all.
+    /// Called whenever a viewer looks. The events are taken from the threads once, and given to all viewers.
     fn distribute(&self) {
         let mut events = Vec::new();
         let lost = self.event_log.take_all(&mut events);
@@ -162,14 +162,14 @@ impl Viewers {
     }
 }
 
-/// Its end switches the log off if it was the last one.
+/// Dropped, it switches the log off if it was the last viewer.
 pub(super) struct Viewer {
     viewers: Rc<Viewers>,
     queue: Rc<ViewQueue>,
 }
 
 impl Viewer {
-    /// As server-sent events; empty if nothing has happened since the last call.
+    /// The new events as server-sent events; empty if nothing has happened since the last call.
     pub(super) fn next_events(&self) -> Vec<u8> {
         self.viewers.distribute();
         let mut out = Vec::new();

@@ -36,7 +36,7 @@ fn missing_file_refusal(path: &Path, in_use: &Table) -> Option<String> {
     })
 }
 
-/// For a reload. A file that another path names now is a change of the configuration, and may be absent.
+/// A reload is refused if the apps file in use has vanished. A file that another path names now may be absent.
 pub(super) fn check_presence(
     in_use: Option<&(String, Table)>,
     next: &Sources,
@@ -83,7 +83,8 @@ pub(super) fn text(table: &Table) -> Result<String, String> {
     Ok(format!("{HEAD}{text}"))
 }
 
-/// The error is a sentence for the operator.
+/// # Errors
+/// A sentence for the operator.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     replace(path, text.as_bytes()).map_err(|error| {
         format!(

@@ -21,7 +21,7 @@ const SECRETS: [&str; 2] = ["secret", "second_secret"];
 /// They are text. A number would lose zeros at its start.
 const TEXTS: [&str; 4] = ["id", "key", "secret", "second_secret"];
 
-/// Before anything is merged: TOML would keep a number, and a secret of digits would lose its zeros later.
+/// Called before anything is merged. TOML would keep a number, and a secret of digits would lose its leading zeros.
 pub(super) fn check_kinds(given: &Map<String, Json>) -> Result<(), Box<ChangeOutcome>> {
     let is_wrong = |name: &&&str| {
         given.get(**name).is_some_and(|value| !value.is_string() && !value.is_null())

@@ -37,12 +37,12 @@ pub(super) use outcome::ChangeOutcome;
 /// Time for all cores to apply a configuration. A core ticks at least once a second.
 const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A message to the main thread.
+/// Sent to the main thread as `Order::Change`.
 pub(super) struct ChangeRequest {
     pub(super) what: ChangeCommand,
     /// `None`: the request is a signal's, or those who wait for the outcome are in `pending`.
     pub(super) answer: Option<Sender<ChangeOutcome>>,
-    /// Of a reload alone: emptied when it starts, so that later requests cause another one.
+    /// Only a reload has it. It is emptied when the reload starts, so that later requests cause another one.
     pub(super) pending: Option<PendingReload>,
 }
 
@@ -92,15 +92,15 @@ pub(super) enum ChangeCommand {
 }
 
 /// The main thread's side of all changes: what is in use, and what has to learn of a change.
-/// Where the configuration in use was read from, so that a reload reads the same places.
 pub(super) struct Changer {
+    /// A reload reads the same places again.
     pub(super) origin: Origin,
+    /// The options in use. Those that need a take-over to change have their old values.
     server: Values,
-    /// The options in use, with the old values of those that need a take-over to change.
     apps: Vec<Values>,
     is_development: bool,
+    /// The certificates that the task that watches them has received last. `None` without TLS.
     tls: Option<TlsOptions>,
-    /// `None` without TLS. The certificates that were last sent to the task that watches them.
     pub(super) shared: Arc<Shared>,
     pub(super) doorbells: Arc<[Doorbell]>,
     pub(super) webhooks: WebhookChanges,
@@ -292,7 +292,7 @@ impl Changer {
         &self,
         sources: Sources,
         file: Option<(PathBuf, String)>,
-    ) -> Result<Checked, Vec<String>> {
+    ) -> Result<CheckedChange, Vec<String>> {
         let merged = merge(&sources);
         let mut config = build_config(&merged, &self.origin.development)?;
         if config.development && !self.is_development {
@@ -311,7 +311,7 @@ impl Changer {
         }
         // `build_config` has limited their number.
         config.apps.truncate(Apps::MAX);
-        Ok(Checked { sources, merged, config, file })
+        Ok(CheckedChange { sources, merged, config, file })
     }
 
     /// The certificates, for the same ports as before. The secret of the session tickets stays as it was at the start.
@@ -321,10 +321,11 @@ impl Changer {
         (before.port == now.port).then(|| TlsOptions { ticket_secret, ..now.clone() })
     }
 
-    /// # Errors Sentences for the operator: there are too many apps, a core does not answer, or the file cannot be
-    /// written. The configuration before is in use then.
-    fn apply(&mut self, checked: Checked) -> Result<outcome::Applied, Vec<String>> {
-        let Checked { sources, merged, mut config, file } = checked;
+    /// # Errors
+    /// Sentences for the operator: there are too many apps, a core does not answer, or the file cannot be written. The
+    /// configuration before is in use then.
+    fn apply(&mut self, checked: CheckedChange) -> Result<outcome::Applied, Vec<String>> {
+        let CheckedChange { sources, merged, mut config, file } = checked;
         let running = self.shared.current_configuration.get();
         let wanted = std::mem::take(&mut config.apps);
         let changed = running.apps.change_steps(wanted).map_err(|_| {
@@ -363,7 +364,7 @@ impl Changer {
         Ok(applied)
     }
 
-    /// For the answer and the log; called before the new values replace the old ones.
+    /// Compares with the values in use, so it is called before the new ones replace them.
     fn applied_changes(
         &self,
         number: u64,
@@ -399,7 +400,8 @@ impl Changer {
         }
     }
 
-    /// Returns once each has reported that it has applied it, or after `APPLY_TIME_MAX`.
+    /// Returns when each core has reported that it has applied the configuration, or with an error after
+    /// `APPLY_TIME_MAX`.
     fn send_to_cores(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
         // A channel of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();

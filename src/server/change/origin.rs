@@ -19,12 +19,12 @@ pub(in crate::server) struct Origin {
     pub(in crate::server) config: Option<PathBuf>,
     pub(in crate::server) env_file: Option<PathBuf>,
     pub(in crate::server) env: Option<String>,
-    /// Of development mode, so that a reload does not generate others: clients have them already.
+    /// The credentials of development mode. A reload keeps them, because clients have them already.
     pub(in crate::server) development: DevelopmentApp,
 }
 
 impl Origin {
-    /// A pipe or a descriptor, which had its content once: a reload is refused with its name.
+    /// A pipe or a descriptor, whose content was read once. A reload is refused with its name.
     pub(super) fn file_read_once(&self) -> Option<&PathBuf> {
         [&self.config, &self.env_file].into_iter().flatten().find(|path| is_read_once(path))
     }

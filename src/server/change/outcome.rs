@@ -12,17 +12,17 @@ use serde_json::{Value as Json, json};
 use crate::config::options::OptionId;
 use crate::text::Counted;
 
-/// What `app_table` has done, for the answer and the log.
+/// The result of an edit, from which the answer and the line of the log are made.
 pub(super) struct Edited {
     pub(super) id: String,
     pub(super) what: &'static str,
     pub(super) is_new: bool,
     pub(super) is_removed: bool,
-    /// Only of a new app: it is shown this one time.
+    /// `Some` for a new app only: the answer that creates it is the only one that shows the secret.
     pub(super) secret: Option<String>,
 }
 
-/// Status and body for whoever asked, and the line for the log, if something changed or was refused.
+/// Status and body go to each requester. `line` goes to the log once; questions and wrong requests have none.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct ChangeOutcome {
     pub(in crate::server) status: u16,
@@ -59,7 +59,7 @@ impl ChangeOutcome {
         Self { status, body, line }
     }
 
-    /// Once for each change, however many requests wait for its outcome.
+    /// Called once for each change, however many requests wait for its outcome.
     pub(super) fn log(&self) {
         match &self.line {
             None => {}
@@ -115,7 +115,8 @@ impl ChangeOutcome {
         Self::new(status, json!({ "app": app }), None)
     }
 
-    /// The body that shows the app becomes that of its change: with the secret of a new app, without a removed one.
+    /// Turns the answer that shows an app into the answer to its change: a new app shows its secret, a removed one its
+    /// id only.
     pub(super) fn finish_edit(&mut self, edited: &Edited, number: u64) {
         let Edited { id, what, is_new, is_removed, secret } = edited;
         if *is_removed {
@@ -160,7 +161,7 @@ impl ChangeOutcome {
         Self::new(422, json!({ "error": text }), None)
     }
 
-    /// For a request that is refused before the main thread learns of it.
+    /// The main thread does not learn of a request that is refused with this.
     pub(in crate::server) fn error(status: u16, text: &str) -> Self {
         Self::new(status, json!({ "error": text }), None)
     }

@@ -9,7 +9,7 @@ use super::outcome::{CommandFailure, escaped_text, print, quoted};
 use super::peer::ServerPeer;
 use crate::server::cli::{DisconnectArguments, UnsubscribeArguments, WhoseArguments};
 
-/// Without it, an operator would take the success for a number of closed connections.
+/// The answer has no count, and an operator must not take the success for a number of closed connections.
 const UNCOUNTED: &str =
     "if there are any: the server has accepted the request, and its answer has no number";
 
@@ -39,7 +39,7 @@ pub(super) fn unsubscribe(
     print(&format!("{whose}: subscriptions to {channel} are ended, {UNCOUNTED}\n"))
 }
 
-/// Returns whom it was about, for the sentence that is printed.
+/// Returns the user or the connection as text, for the sentence that is printed.
 fn ask(
     peer: &ServerPeer,
     whose: &WhoseArguments,

@@ -82,7 +82,7 @@ pub(in crate::server) fn identify(place: &AdminPlace) -> Option<AdminIdentity> {
     is_live.then_some(AdminIdentity { process: None })
 }
 
-/// A command of an operator waits longer than `doctor`, which asks what may be another program.
+/// `doctor` waits less and reads less than a command, because any program may listen at the place.
 #[derive(Clone, Copy)]
 pub(super) struct ExchangeLimits {
     /// For the connection, and for each wait on it.

@@ -22,7 +22,7 @@ use crate::config::options::{OptionKind, Scope, boolean, of_scope};
 use crate::server::cli::AppCommand;
 use crate::server::doctor::port::live_holder;
 
-/// For a value from a file or from standard input: more than the server accepts in one request.
+/// The most that the admin listener accepts in one request, so a longer value would be refused there.
 const READ_BYTES_MAX: u64 = 64 * 1024;
 
 pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
@@ -226,7 +226,8 @@ fn insert_at_path(object: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-/// # Errors The server's own sentence, with all problems of the configuration.
+/// # Errors
+/// The server's own sentence, with all problems of the configuration.
 fn body_of_success(answer: AdminResponse) -> Result<Value, CommandFailure> {
     let AdminResponse { status, body } = answer;
     if (200..300).contains(&status) {

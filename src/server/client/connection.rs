@@ -19,7 +19,7 @@ const FIELDS_MAX: usize = 100;
 
 pub(super) struct ServerConnection {
     stream: ServerStream,
-    /// What follows the part that was used: the beginning of a body, or of the first frames.
+    /// Bytes that were received and not used: the beginning of a body, or of the first frames.
     pub(super) input: Vec<u8>,
     authority: String,
 }
@@ -65,7 +65,7 @@ impl ServerConnection {
         self.stream.write_all(bytes)
     }
 
-    /// For all later calls of `receive_more`, until it is set again.
+    /// Applies to all later calls of `receive_more`.
     pub(super) fn set_read_timeout(&self, wait: Duration) -> io::Result<()> {
         self.stream.socket().set_read_timeout(Some(wait))
     }
@@ -85,7 +85,8 @@ impl ServerConnection {
         }
     }
 
-    /// # Errors Other bytes than those of HTTP, a head without an end, or none within `TIMEOUT`.
+    /// # Errors
+    /// Other bytes than those of HTTP, a head without an end, or none within `TIMEOUT`.
     pub(super) fn head(&mut self) -> Result<Head, CommandFailure> {
         loop {
             if let Some((head, length)) =

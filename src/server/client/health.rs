@@ -43,7 +43,7 @@ pub(in crate::server) fn answers_as_ringverb(config: Config) -> bool {
 
 /// All bytes that came, head included. `None`: no connection.
 fn up_answer(config: Config) -> Option<Vec<u8>> {
-    /// Twice what this program answers: with more, the comparison fails anyway.
+    /// The answers of this program are shorter. A longer one cannot be equal to them.
     const BYTES_MAX: usize = 1_024;
     const TIMEOUT: Duration = Duration::from_secs(3);
     let peer = ServerPeer::of_any_app(config, &Address::default()).ok()?;

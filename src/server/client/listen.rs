@@ -31,7 +31,8 @@ const USER: &str = "ringverb-listen";
 const USER_CHANNEL: &str = "#server-to-user-";
 /// pusher-js asks at least that often whether the server is there (docs/PROTOCOL.md rule 12).
 const SILENCE_SECONDS_MAX: u64 = 120;
-/// Between two attempts to connect: doubled after each, so that a server that restarts is not flooded by its operators.
+/// The pause between two attempts to connect. It is doubled after each failure up to `PAUSE_MAX`, and begins here again
+/// after a connection.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
@@ -131,7 +132,7 @@ fn subscription_steps(arguments: &ListenArguments) -> Result<Vec<ListenStep>, St
     Ok(steps)
 }
 
-/// Before there were enough events.
+/// Why a connection ended before `--count` events were shown.
 enum Stop {
     /// Another attempt may succeed: the network failed, or the server restarts.
     Lost(String),
@@ -176,7 +177,8 @@ impl<'a> ServerMessage<'a> {
     }
 }
 
-/// Of `pusher:error` (code, message) or `pusher:subscription_error` (status, error); 0 if there is no code.
+/// The code and text of `pusher:error` (`code`, `message`) or `pusher:subscription_error` (`status`, `error`). The code
+/// is 0 if there is none.
 fn error_of(inner: &str, validator: &mut Validator) -> (u16, String) {
     let Some(inner) = validator.check(inner.as_bytes()) else { return (0, escaped_text(inner)) };
     let either = |first, second| member(inner, first).or_else(|| member(inner, second));
@@ -190,9 +192,10 @@ struct Listener<'a> {
     json: bool,
     color: bool,
     user: &'a str,
-    /// That are still to be shown; `None` without `--count`.
+    /// Events that are still to be shown. `None` without `--count`.
     events_left: Option<u64>,
-    /// Before the next attempt. `None` until a connection stood: before that, a failure is one of the command line.
+    /// The pause before the next attempt. `None` until a first connection was established: until then a failure ends
+    /// the command.
     pause: Option<Duration>,
     validator: Validator,
 }
@@ -344,7 +347,7 @@ impl Listener<'_> {
         format!("{{\"event\":\"pusher:signin\",\"data\":{{\"auth\":{auth},\"user_data\":{text}}}}}")
     }
 
-    /// As a JSON string, for `auth` of a subscription or sign-in.
+    /// `auth` of a subscription or sign-in, as a JSON string.
     fn auth(&self, parts: &[&str]) -> String {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
         let hex = signature::sign(&self.peer.app.secret, &parts);
@@ -381,7 +384,7 @@ impl Listener<'_> {
             .into())
     }
 
-    /// Returns whether there were enough.
+    /// Returns whether `--count` events have been shown.
     fn event(&mut self, message: &ServerMessage<'_>) -> Result<bool, CommandFailure> {
         let event = ShownEvent {
             message: message.text,

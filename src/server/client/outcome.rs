@@ -12,7 +12,7 @@ use crate::output::{self, NoticeKind};
 use crate::pusher::json;
 use crate::text::visible;
 
-/// For each step: a name look-up aside, no command hangs longer in one of them.
+/// How long a command waits for one answer. The look-up of a name is not bounded by it.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The variant decides the exit code.
@@ -26,12 +26,13 @@ pub(super) enum CommandFailure {
     OutputClosed,
 }
 
-/// For what is no result: standard output stays for results.
+/// Notes and warnings go there, because standard output has results only.
 pub(super) fn print_to_stderr(text: &str) {
     output::notice(NoticeKind::Note, text);
 }
 
-/// # Errors `OutputClosed` if the reader has had enough, which ends the command without a sentence.
+/// # Errors
+/// `OutputClosed` if the reader has had enough, which ends the command without a sentence.
 pub(super) fn print(text: &str) -> Result<(), CommandFailure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -47,7 +48,7 @@ pub(super) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     members.filter(|(given, _)| json::is_name(given, name)).map(|(_, value)| value).last()
 }
 
-/// For a sentence: control characters are escaped, because any program may have sent it.
+/// Control characters are escaped, because any program may have sent the text.
 pub(super) fn escaped_text(text: &str) -> String {
     const SHOWN_MAX: usize = 600;
     let mut out = String::new();

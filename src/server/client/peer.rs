@@ -19,7 +19,7 @@ use crate::server::development::{self, DevelopmentAccess};
 /// A server, and an app of it with its secret.
 #[derive(Debug)]
 pub(super) struct ServerPeer {
-    /// Without the brackets that an IPv6 address has in a URL.
+    /// An IPv6 address is without the brackets that it has in a URL.
     pub(super) host: String,
     pub(super) port: u16,
     /// Empty, or `/something` without a slash at its end.
@@ -31,7 +31,7 @@ pub(super) struct ServerPeer {
     pub(super) proxied: Proxied,
 }
 
-/// Of the configured server, in which a local command may have to speak as a trusted proxy does.
+/// Which header the configured server wants from trusted proxies. This host may be one of them.
 #[derive(Debug, Default)]
 pub(super) struct Proxied {
     versions: Option<[bool; 2]>,
@@ -39,7 +39,7 @@ pub(super) struct Proxied {
 }
 
 impl Proxied {
-    /// With a URL the default, because the configuration is that of another server.
+    /// The default with a URL, because the configuration is that of another server.
     fn of(config: &Config, has_url: bool) -> Self {
         if has_url {
             return Self::default();

@@ -81,7 +81,7 @@ impl Write for ServerStream {
     }
 }
 
-/// The first one of each file, which is the server's own; the others are its issuers.
+/// The first certificate of each file is the server's own; the others are its issuers.
 fn accepted(tls: &TlsOptions) -> Result<Vec<CertificateDer<'static>>, CommandFailure> {
     let read = |path: &String| {
         let bytes = certificates::stamps_of_last_read(path).map_err(|error| error.to_string())?;

@@ -9,10 +9,10 @@ use crate::pusher::debug_text::pretty_data;
 use crate::pusher::json;
 use crate::text::visible;
 
-/// Raw spans of a message that `Validator` passed, but for the names, which are decoded.
+/// An event of the server, as raw spans of a message that `Validator` has passed. The names are decoded.
 #[derive(Debug)]
 pub(super) struct ShownEvent<'a> {
-    /// All of it, for `--json`.
+    /// The whole message, which `--json` prints.
     pub(super) message: &'a str,
     pub(super) name: &'a str,
     pub(super) channel: &'a str,
@@ -33,7 +33,7 @@ pub(super) fn one_line(event: &ShownEvent<'_>) -> String {
     event.message.trim_ascii().replace(['\n', '\r'], " ") + "\n"
 }
 
-/// For a person: the data is on the lines below, indented.
+/// The form for a person. The data is on the lines below the names, indented.
 pub(super) fn lines(event: &ShownEvent<'_>, unix_seconds: u64, color: bool) -> String {
     let mut out = String::new();
     let mut part = |paint: &str, text: &str, end: &str| {

@@ -25,7 +25,7 @@ const MESSAGE_MAX: usize = 64 << 20;
 
 pub(super) struct ClientSocket {
     connection: ServerConnection,
-    /// Of the message that is not complete yet; empty between messages.
+    /// The fragments of a message that is not complete. Empty between messages.
     message: Vec<u8>,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum ServerInput {
     Text(Vec<u8>),
     /// Nothing came within the time, and the connection stands.
     Silence,
-    /// By a close frame, with its code and text if it has them; `None` also without a close frame.
+    /// The code and text of the close frame. `None` if it has none, or if there was no close frame.
     Closed(Option<(u16, String)>),
 }
 
@@ -72,7 +72,7 @@ impl ClientSocket {
         self.frame(Opcode::Text, text.as_bytes())
     }
 
-    /// The caller reads no further: what arrives after it is ignored.
+    /// To be called last: what arrives after the close frame is not read.
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.frame(Opcode::Close, &close::encode_payload(close::NORMAL, ""))
     }
@@ -130,7 +130,7 @@ fn malformed() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "it sends no WebSocket frames")
 }
 
-/// Not masked, as RFC 6455 section 5.1 demands of a server.
+/// A server's frames are not masked (RFC 6455 section 5.1).
 #[derive(Debug, PartialEq, Eq)]
 struct ServerFrame {
     fin: bool,
@@ -139,7 +139,7 @@ struct ServerFrame {
 }
 
 impl ServerFrame {
-    /// `None`: it is not there as a whole.
+    /// `None` while the frame is incomplete.
     fn take_frame(input: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let &[first, second, ref rest @ ..] = input.as_slice() else { return Ok(None) };
         if second & 0x80 != 0 {
@@ -164,7 +164,7 @@ impl ServerFrame {
     }
 }
 
-/// One frame for a whole message, masked as section 5.3 demands of a client.
+/// One frame with the whole message, masked as RFC 6455 section 5.3 demands of a client.
 fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut out = vec![0x80 | opcode as u8];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {

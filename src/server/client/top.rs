@@ -27,7 +27,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// An answer is larger by some hundred bytes for each worker.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
-/// With the token, which the listener may want to see.
+/// The admin listener, with the token that it may demand.
 struct AdminPeer(Admin);
 
 pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), CommandFailure> {
@@ -72,7 +72,7 @@ fn watch(peer: &AdminPeer, first: Overview) -> Result<(), CommandFailure> {
 }
 
 impl AdminPeer {
-    /// That of the configuration, of which `--admin` is an option.
+    /// The place comes from the configuration, to which `--admin` belongs.
     fn choose(admin: Admin) -> Result<Self, CommandFailure> {
         if admin.place == AdminPlace::Off {
             let text = "the admin listener is off (RINGVERB_ADMIN): `ringverb top` reads from it";

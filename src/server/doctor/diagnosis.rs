@@ -95,6 +95,7 @@ struct Servers {
 }
 
 impl Servers {
+    /// A server is looked for only if a finding says that its place is in use, because the look asks over the network.
     fn in_the_way(findings: &[Finding], config: &Config) -> Self {
         let is_used = |what| {
             findings.iter().any(|found| found.what == what && found.verdict != Verdict::Good)
@@ -187,8 +188,7 @@ impl DoctorReport {
                 Verdict::Problem => ("problem", "\x1b[31m"),
             };
             let (paint, plain) = if color { (paint, "\x1b[0m") } else { ("", "") };
-            // `None` where no server of ours is in the way. Looked up only if a finding says so: `/up` is asked over
-            // the network.
+            // Writing to a String cannot fail.
             writeln!(text, "{paint}{word:<8}{plain} {what}: {reason}").ok();
             // The command of a good finding shows it, that of another one also changes it, and must not be overlooked.
             let (dim, plain) = match verdict {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::worker::time::unix_seconds;
 
-/// For one step of one probe (connect, read): long enough for a lost SYN to be sent again (after 1 s), short enough
-/// that several steps end within `PROBE_TIME`.
+/// The time for one step of a probe (connect, read). A lost SYN is sent again after 1 s, so there is time for two
+/// attempts, and for two steps within `PROBE_TIME`.
 pub(super) const STEP_TIME: Duration = Duration::from_secs(3);
 
 /// Ordered from good to bad, so that the verdict of a report is the maximum.

@@ -25,14 +25,14 @@ const TLS_BYTES: u64 = 232;
 /// Memory that the host keeps for everything else.
 const RESERVED_BYTES: u64 = 128 << 20;
 
-/// From the configuration and from this process; `host.rs` itself reads files only.
+/// Values of the configuration and of this process. `host.rs` itself reads files only.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct HostNeeds {
     pub(in crate::server) connections: u64,
     pub(in crate::server) workers: u64,
     /// The hard limit of this process, which a server that is started from the same shell or unit would inherit.
     pub(in crate::server) descriptors: u64,
-    /// Bytes of the resident set. `None`: there is no limit.
+    /// The limit of the resident set, in bytes. `None`: there is none.
     pub(in crate::server) memory_max: Option<u64>,
     pub(in crate::server) has_tls: bool,
     /// The process that serves the port already: its limit of descriptors counts instead of `descriptors`.

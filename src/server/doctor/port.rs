@@ -114,7 +114,8 @@ pub(in crate::server) struct Holder {
 }
 
 impl Holder {
-    /// Not certain: any program may have this name. `of_server` is for one that has shown what it is.
+    /// A guess by the name of the program, which any program may have. `of_server` is for a process that has shown what
+    /// it is.
     pub(in crate::server) fn of(process: u32) -> Self {
         let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
         let program = program.trim_end().to_owned();
@@ -135,12 +136,12 @@ impl Holder {
         self.process
     }
 
-    /// For a sentence. The name is that of a stranger, so control characters in it are shown escaped.
+    /// The name of a foreign program may have control characters, which are escaped.
     pub(in crate::server) fn program_and_process(&self) -> String {
         format!("{}, process {}", shown(&self.program), self.process)
     }
 
-    /// To send a signal to. `None` for another program, which must not get one.
+    /// The process that may be sent a signal. `None` for another program, which must not get one.
     pub(in crate::server) fn server(&self) -> Option<Pid> {
         let process = i32::try_from(self.process).ok().filter(|_| self.is_server);
         process.and_then(Pid::from_raw)

@@ -62,7 +62,7 @@ pub(super) fn at_admin(
     Some(RunningServer { process: found.process.filter(is_here) })
 }
 
-/// In a thread of its own, because a name look-up has no timeout. `None`: no answer within `PROBE_TIME`.
+/// Asks in a thread of its own, because a name look-up has no timeout. `None`: no answer within `PROBE_TIME`.
 fn in_time<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (answer, received) = mpsc::channel();
     // The receiver may have stopped waiting for a late answer.

@@ -57,7 +57,8 @@ pub(super) struct Threads {
 /// Listeners, certificates and the first configuration: what is divided among the workers, or read by each.
 type WorkerEnds<'a> = (Vec<TcpListener>, Option<&'a Certificates>, &'a Arc<ConfigurationLink>);
 
-/// # Errors When a thread, a ring or the measurement cannot be had: the process cannot serve then.
+/// # Errors
+/// When a thread, a ring or the measurement cannot be had: the process cannot serve then.
 pub(super) fn start_threads(
     shared: &Arc<Shared>,
     ends: WorkerEnds<'_>,
@@ -137,7 +138,7 @@ pub(super) fn share(
     })
 }
 
-/// The webhooks only if some app has any.
+/// Also starts the webhooks, before the workers are pinned. Without an endpoint their thread sleeps.
 fn start_workers(
     shared: &Arc<Shared>,
     (listeners, certificates, configuration): WorkerEnds<'_>,
@@ -170,7 +171,7 @@ fn start_workers(
     Ok((doorbells, webhooks))
 }
 
-/// By port: the first list serves HTTP, the second TLS.
+/// The first list serves HTTP, the second TLS. The port of a listener decides.
 fn split_by_tls(
     listeners: Vec<TcpListener>,
     config: &Config,
@@ -207,7 +208,7 @@ fn start_control(orders: Sender<Order>) -> io::Result<Control> {
     Ok(control)
 }
 
-/// `None` for one that the server ignores, or for a SIGHUP while a reload waits already.
+/// `None` for a signal that the server ignores, or for a SIGHUP while a reload waits already.
 fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
     match signal {
         SIGUSR2 => Some(Order::Replace),
@@ -233,7 +234,7 @@ fn start_worker(
     thread.spawn(run).map(drop)
 }
 
-/// Of this process, but 2^20 at most: each worker reserves address space for as many sockets.
+/// The limit of descriptors, at most 2^20: each worker reserves address space for as many sockets.
 fn descriptors_max() -> usize {
     const RESERVED_MAX: u64 = 1 << 20;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

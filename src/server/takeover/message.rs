@@ -30,7 +30,8 @@ pub(super) const FAILED: &str = "failed";
 pub(super) const TAKEN: &str = "taken";
 pub(super) const RETIRING: &str = "retiring";
 
-/// How long a side waits for the next message. A process that loads a large configuration needs seconds, not 10.
+/// How long a side waits for the next message. The old process serves one peer at a time, so a silent peer delays the
+/// next one by as much.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's own bound of descriptors in a message. There is one for each worker and port, and the admin listener;
 /// where there are more, a new process binds the others itself.

@@ -22,7 +22,8 @@ pub(in crate::server) struct NewProcess {
 }
 
 impl NewProcess {
-    /// # Errors When it sent something other than `taken`, or has ended before it had everything.
+    /// # Errors
+    /// When it sent something other than `taken`, or has ended before it had everything.
     pub(in crate::server) fn has_confirmed(&self) -> io::Result<bool> {
         if !is_readable(&self.stream)? {
             return Ok(false);

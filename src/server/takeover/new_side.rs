@@ -31,7 +31,7 @@ pub(in crate::server) struct OldProcess {
     pub(in crate::server) format: u64,
     pub(in crate::server) workers: usize,
     pub(in crate::server) clock_start_nanos: u64,
-    /// `None`: it has none, or could not pass it on.
+    /// `None`: it has no admin listener.
     pub(in crate::server) admin: Option<OwnedFd>,
 }
 
@@ -156,7 +156,8 @@ impl OldProcess {
 
     /// To be called while connections arrive, because the old process gives up when its own time limits end.
     ///
-    /// # Errors When it has given up: `confirm` must not be called then.
+    /// # Errors
+    /// When it has given up: `confirm` must not be called then.
     pub(in crate::server) fn check_sending(&self) -> io::Result<()> {
         if !is_readable(&self.stream)? {
             return Ok(());
@@ -206,7 +207,7 @@ impl OldProcess {
 
 #[cfg(test)]
 impl OldProcess {
-    /// Or has sent something.
+    /// Also true if it has sent something.
     pub(super) fn has_closed(&self) -> io::Result<bool> {
         is_readable(&self.stream)
     }

@@ -31,7 +31,7 @@ use super::rendezvous::{Places, Point, RefusedPeers};
 use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::worker::transfer::{FORMAT, peer_credentials};
 
-/// What one take-over can pass on.
+/// What a new process can take over.
 pub(in crate::server) struct Offer {
     pub(in crate::server) address: SocketAddr,
     /// More than workers, after a take-over from a server that had more.
@@ -83,7 +83,7 @@ impl Offering {
         self.point.remove();
     }
 
-    /// For the end of the task: the new process is known to its supervisor by then, and this process may exit.
+    /// Waits for the end of the task. The supervisor knows the new process by then, so this process may exit.
     pub(in crate::server) fn wait(self) {
         // Nothing is ever sent: the end of the task ends the wait.
         self.ended.recv().ok();

@@ -34,7 +34,7 @@ pub(in crate::server) enum Order {
 #[derive(Debug)]
 pub(in crate::server) struct HoldReport(pub(super) UnixStream);
 
-/// The bytes of `HoldReport`.
+/// The byte that `HoldReport` sends. A process without apps does not take over from a server that has some.
 pub(super) const HAS_APPS: u8 = 1;
 const IS_DEVELOPMENT: u8 = 0;
 

@@ -46,7 +46,7 @@ const ROUNDS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Places {
-    /// In the order of preference, for the user and the environment of this process.
+    /// The places of this user and this environment, in the order of preference.
     pub(in crate::server) fn new() -> Self {
         let user = rustix::process::geteuid();
         let mut directories = vec![PathBuf::from("/run/ringverb")];
@@ -67,8 +67,8 @@ impl Places {
         self.0.iter().map(PathBuf::as_path).filter(|path| fs::metadata(path).is_ok_and(is_private))
     }
 
-    /// # Errors When neither a socket file nor an abstract socket can be made.
-    /// When neither a file nor an abstract socket can be made.
+    /// # Errors
+    /// When neither a socket file nor an abstract socket can be made.
     pub(in crate::server) fn open(&self, address: SocketAddr) -> io::Result<Point> {
         let name = file_name(address)?;
         if let Some(point) = self.private().find_map(|directory| bind(&directory.join(&name)).ok())
@@ -257,7 +257,8 @@ fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Counts them, with one line a minute, because any process of this host may connect as often as it likes.
+/// Counts peers that may not take over, and logs one line a minute, because any process of the host may connect at any
+/// rate.
 pub(in crate::server) struct RefusedPeers {
     clock: Clock,
     count: u64,

@@ -48,7 +48,7 @@ pub(in crate::server) const SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR
 /// What a process is to another one that executes the same program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Role {
-    /// An ordinary server, that of no stage.
+    /// An ordinary server: this process is not part of a SIGUSR2.
     Server,
     /// Serves while this process, its parent, replaces its program.
     StandIn(Pid),
@@ -133,7 +133,7 @@ impl Program {
         }
     }
 
-    /// Step 2, to run after the end of everything else. `None` without a stand-in.
+    /// Step 2, which follows the end of this server. `None` without a stand-in.
     pub(in crate::server) fn replacement(self, orders: Receiver<Order>) -> Option<Replacement> {
         let stand_in = self.stand_in?.process;
         Some(Replacement { path: self.path.ok()?, stand_in, is_to_end: self.is_to_end, orders })
@@ -339,7 +339,7 @@ fn arguments() -> impl Iterator<Item = OsString> {
     })
 }
 
-/// In a thread of its own, so that no zombie is left and an exit before the take-over is logged.
+/// Waits in a thread of its own, so that no zombie is left. An exit code other than 0 is logged.
 pub(in crate::server) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
     let thread = std::thread::Builder::new().name("stand-in".to_owned());
     let wait = move || {
@@ -390,7 +390,7 @@ fn forward_signal(stand_in: Pid, signal: Signal) {
     }
 }
 
-/// With what to send instead.
+/// The line also says which signal to send instead.
 pub(in crate::server) fn ignored_signal_text(signal: i32) -> &'static str {
     match signal {
         SIGUSR1 => {
@@ -467,7 +467,7 @@ fn take_back_again(stand_in: Pid) {
         event = "replacement_failed",
         "{path:?} could not be executed, and process {stand_in} continues: {error}"
     );
-    // If it fails, the next SIGTERM waits until a program handles it.
+    // If it fails, signals stay pending until the next exchange.
     hold_signals(&SIGNALS, false).ok();
 }
 

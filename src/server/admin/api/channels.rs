@@ -105,8 +105,7 @@ pub(super) fn page(
     }))
 }
 
-/// A roster can outlive its last subscriber by a mail: then the channel has no subscriber, and is not shown.
-/// shown.
+/// A roster can outlive its last subscriber by a mail. Then the channel has no subscriber, and is left out.
 fn sum_by_channel(
     found: Vec<Findings>,
     node_answers: Option<&NodeAnswers>,

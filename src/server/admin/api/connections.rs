@@ -12,10 +12,10 @@ use crate::app::Apps;
 use crate::operator_requests::InspectionReply;
 use crate::shard::{Findings, NodeConnectionDetails, NodeConnectionRow, OperatorOutcome};
 
-/// Rows in an answer: what a person reads at once, and a browser draws without a pause.
+/// An answer has at most so many rows; the others are counted in `left_out`.
 const ROWS_MAX: usize = 500;
 
-/// What is not known (by an older node, or before the first measurement) is `null`.
+/// A value that the answering node does not report is `null`, and `without_nulls` removes it.
 fn connection_row_json(row: &NodeConnectionRow) -> Value {
     json!({
         "socket_id": row.socket_id.to_string(),
@@ -28,7 +28,7 @@ fn connection_row_json(row: &NodeConnectionRow) -> Value {
     })
 }
 
-/// Rows of this node have no number of a node.
+/// `None` stands for this node, whose rows come first.
 pub(super) fn rows(
     found: Vec<Findings>,
     apps: &Apps,
@@ -42,7 +42,7 @@ pub(super) fn rows(
     own.chain(node_answers).collect()
 }
 
-/// The node is shown only if it is another one.
+/// Names the node and its host only if it is another one.
 pub(super) fn node_row(
     (node, found): &(Option<u64>, NodeConnectionRow),
     node_answers: Option<&NodeAnswers>,

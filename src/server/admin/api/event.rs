@@ -25,7 +25,7 @@ pub(in crate::server::admin) fn event_json(event: &EventLogEntry, apps: &Apps) -
     }))
 }
 
-/// With the reason by which it is counted, so that an operator finds it in `/metrics`.
+/// `reason` is the label by which `/metrics` counts the refusal, so that an operator finds it there.
 pub(super) fn refusal_json(event: &EventLogEntry, apps: &Apps) -> Json {
     let mut json = event_json(event, apps);
     if let Some(cause) = Cause::ALL.into_iter().find(|cause| cause.name() == event.cause) {
@@ -34,7 +34,7 @@ pub(super) fn refusal_json(event: &EventLogEntry, apps: &Apps) -> Json {
     json
 }
 
-/// For objects whose readers take an absent member for an unknown value.
+/// Readers of these objects take an absent member for an unknown value.
 pub(super) fn without_nulls(mut json: Json) -> Json {
     if let Json::Object(members) = &mut json {
         members.retain(|_, value| !value.is_null());

@@ -50,8 +50,7 @@ fn bad_parameter(sentence: &str) -> Response {
 }
 
 impl AdminState {
-    /// 405 with `Allow` for a path that exists and a method that it does not take. `changes.rs` has the other paths.
-    /// paths.
+    /// 405 with `Allow` for a path that exists and does not take the method. `changes.rs` does the same for its paths.
     pub(in crate::server::admin) fn refuse_method(request: &Request) -> Option<Response> {
         let allow = match request.path() {
             "/api/overview" | "/api/traffic" | "/api/channels" | "/api/channel"
@@ -72,7 +71,7 @@ impl AdminState {
         )
     }
 
-    /// For a request that has been admitted (`routes.rs`).
+    /// The request must have been admitted (`routes.rs`).
     pub(super) async fn answer_api(&self, request: &Request) -> Response {
         let what = (request.method(), request.path());
         let parameters = Parameters::of(request.query());
@@ -290,7 +289,7 @@ impl AdminState {
         }
     }
 
-    /// On whatever node the connection is: first the workers of this one, then the other nodes.
+    /// The connection may be on any node: the workers of this one are asked first, then the other nodes.
     async fn end_access(&self, request: &Request, has_channel: bool) -> ApiOutcome<Json> {
         let body: Json = serde_json::from_slice(request.body()).map_err(|_| {
             bad_parameter("the body is no JSON: send {\"socket_id\": \"1234.5678\"}")

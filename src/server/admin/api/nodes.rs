@@ -18,13 +18,13 @@ use crate::shard::{
     Answer, Inspection, NodeId, NodeRows, OperatorAnswer, OperatorOutcome, OperatorQuestion,
 };
 
-/// What came within the time of the gather, and who is missing.
+/// The answers that came within the time of the gather, and the nodes whose answers did not.
 #[derive(Debug, Default)]
 pub(super) struct NodeAnswers {
     own_node: u64,
     /// Each core of a node answers for itself, so a node has several.
     answers: Vec<OperatorAnswer>,
-    /// Seen, but without any answer; with the seconds since the last heartbeat.
+    /// Nodes that send heartbeats and have not answered, and the seconds since the last heartbeat of each.
     silent_nodes: BTreeMap<u64, u32>,
     /// The session of the first worker, which asks, is down: no node was asked.
     is_session_down: bool,
@@ -71,7 +71,7 @@ impl AdminState {
 }
 
 impl NodeAnswers {
-    /// Several for a node, one of each core.
+    /// A node has several, one of each core.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &NodeRows)> {
         self.answers.iter().filter_map(|answer| match &answer.outcome {
             OperatorOutcome::Rows(rows) => Some((answer.node, rows)),
@@ -93,7 +93,7 @@ impl NodeAnswers {
         !self.is_session_down && self.silent_nodes.is_empty() && !is_busy
     }
 
-    /// This one first, then those that have answered, and apart from them those that have not.
+    /// `nodes` has this node first, then those that have answered. `silent_nodes` has the others.
     pub(super) fn add_nodes_to(&self, answer: &mut Value) {
         let mut nodes = BTreeMap::new();
         for answer in &self.answers {
@@ -120,7 +120,7 @@ impl NodeAnswers {
         }
     }
 
-    /// Without its full stop, so that a caller can add what follows from it.
+    /// The sentence has no full stop, so that a caller can add what follows from it.
     pub(super) fn missing_nodes_text(&self) -> String {
         if self.is_session_down {
             return "The connection of this node to Redis is down, so no other node was asked"

@@ -20,7 +20,7 @@ use crate::text::Counted;
 use crate::worker::Shared;
 use crate::worker::time::{unix_ms, unix_seconds};
 
-/// As many as have a row of counters; more are counted in `left_out`.
+/// Apps beyond these have no counters of their own. They are counted in `left_out`.
 const APPS_MAX: usize = APPS_COUNTED_MAX;
 
 /// What the admin listener knows and the workers do not publish.
@@ -76,7 +76,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
     }))
 }
 
-/// As `uname` has it: in a container, the container's.
+/// The name that `uname` reports: in a container, the container's.
 pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
@@ -183,7 +183,7 @@ fn app(shared: &Shared, app: &App, index: AppIndex) -> Value {
     })
 }
 
-/// As a person reads them: the console shows these texts as they are.
+/// The console shows these names and values as they are.
 fn settings(app: &App) -> Value {
     let limit = |value: Option<u64>| value.map_or("no limit".to_owned(), |value| value.to_string());
     let small = |value: Option<u32>| limit(value.map(Into::into));
@@ -226,7 +226,7 @@ fn webhook(webhook: &crate::app::Webhook) -> String {
     format!("{} ({})", webhook_url::shown(&webhook.url), kinds.join(", "))
 }
 
-/// Without a name the first one: most servers have one app, and the console then needs no choice.
+/// `id` is optional, because most servers have one app: without it the first one is meant.
 pub(super) fn find_app(apps: &Apps, id: Option<&str>) -> Option<AppIndex> {
     match id {
         Some(id) => apps.by_id(id),

@@ -28,7 +28,7 @@ impl<'a> Parameters<'a> {
         Self(parse_query(query))
     }
 
-    /// `None` also if it is empty: a form sends every field.
+    /// `None` also if the value is empty, because a form sends every field.
     pub(in crate::server::admin) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(given, _)| given == name);
         found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
@@ -43,7 +43,8 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// Part of a name. Empty: all names. Workers compare it with each name, so its length is bounded.
+    /// Rows are shown whose names contain this text; an empty text shows all. Workers compare it with each name, so its
+    /// length is bounded.
     pub(super) fn filter(&self) -> Result<Box<str>, String> {
         let text = self.get("filter").unwrap_or_default();
         if text.len() > FILTER_BYTES_MAX {

@@ -20,7 +20,7 @@ const QUESTIONS_MAX: usize = 8;
 const LOOKS_MAX: u32 = 250;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Held by the listener's only thread, so a `Cell` is enough.
+/// Used by the thread `admin` only, so a `Cell` is enough.
 #[derive(Debug, Default)]
 pub(in crate::server::admin) struct Questions {
     open_count: Cell<usize>,

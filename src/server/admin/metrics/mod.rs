@@ -22,7 +22,8 @@ use crate::output;
 use exposition::Samples;
 pub(super) use spec::{MetricKind, MetricSpec};
 
-/// Two tables of one list: what a metric is, which documents and tests read, and how it is read.
+/// Makes two tables of one list of rows: what a metric is (`METRICS`), which documents and tests read, and how its
+/// values are read (`READERS`).
 macro_rules! metrics {
     ($($name:literal $kind:ident [$($label:literal),*] $help:literal, $read:expr;)+) => {
         /// Every metric, in the order of the exposition.
@@ -41,7 +42,7 @@ macro_rules! metrics {
 const NS: u64 = 1_000_000_000;
 const MS: u64 = 1_000;
 
-/// Those that `rate_limit_triggered_total` sums up, and whose checks are counted.
+/// The refusals that `rate_limit_triggered_total` reports. Their limits also count each check.
 const RATE_LIMITS: [Refused; 6] = [
     Refused::HandshakesPerIp,
     Refused::AuthFailuresPerIp,
@@ -50,7 +51,7 @@ const RATE_LIMITS: [Refused; 6] = [
     Refused::ControlFrameRate,
     Refused::ConnectionsPerIp,
 ];
-/// Those that `connection_errors_total` sums up: the connection never was a WebSocket.
+/// The refusals that `connection_errors_total` reports: the connection has never become a WebSocket.
 const CONNECTION_ERRORS: [Refused; 9] = [
     Refused::ConnectionsPerIp,
     Refused::HandshakesPerIp,

@@ -24,19 +24,19 @@ const OTHER_APPS: &str = "(other)";
 
 pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) shared: Arc<Shared>,
-    /// To wake the workers that sleep when the admin API asks them.
+    /// The admin API wakes sleeping workers with them when it asks.
     pub(in crate::server) doorbells: Arc<[Doorbell]>,
     pub(in crate::server) webhooks: Arc<WebhookCounters>,
     /// How long the take-over by this process took, if it has taken over.
     pub(in crate::server) takeover: Option<Duration>,
-    /// `None`: no port is TLS. Written when certificates are read again.
+    /// `None`: no port is TLS. The watch of the certificates updates the value.
     pub(in crate::server) certificates_valid_until: Option<Arc<ValidUntil>>,
     pub(in crate::server) started_unix_seconds: u64,
 }
 
 pub(in crate::server::admin) struct Scrape<'a> {
     pub(in crate::server::admin) sources: &'a ScrapeSources,
-    /// All that this process has had: a removed one keeps its row, so that no counter goes down.
+    /// All apps that this process has had. A removed one keeps its row, so that no counter goes down.
     pub(in crate::server::admin) apps: &'a Apps,
     pub(in crate::server::admin) resident_bytes: Option<u64>,
     pub(in crate::server::admin) unix_seconds: u64,
@@ -72,7 +72,7 @@ impl Scrape<'_> {
         }
     }
 
-    /// The last row is that of what belongs to no app, with an empty label.
+    /// The last sample has an empty label: it counts what belongs to no app.
     pub(super) fn by_app_or_none(&self, out: &mut Samples, read: impl Fn(&AppMetrics) -> u64) {
         self.by_app(out, &read);
         let none = self.cores().filter_map(|core| core.rows().last()).map(read).sum::<u64>();
@@ -128,7 +128,7 @@ impl Scrape<'_> {
         }
     }
 
-    /// As the watch of the certificates has read them last, in seconds since 1970.
+    /// In seconds since 1970, as the watch of the certificates has read them last.
     pub(super) fn certificates(&self, out: &mut Samples) {
         let valid =
             self.sources.certificates_valid_until.iter().flat_map(|valid_until| valid_until.get());
@@ -164,7 +164,7 @@ impl Scrape<'_> {
         }
     }
 
-    /// Summed over all cores, whose bounds are the same.
+    /// The sum of all cores, which have the same bounds.
     pub(super) fn histogram(
         &self,
         out: &mut Samples,

@@ -4,7 +4,7 @@
 //! generated from it. Names and meanings do not change once they are released, because dashboards and alerts use them.
 //! No limits: rows are constants. Cost: four words of static data for a row, no allocation.
 
-/// The words of the exposition formats; `rate()` is meant for counters only.
+/// The exposition writes these as types. `rate()` is meant for counters only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server::admin) enum MetricKind {
     /// Grows only, from 0 at the start of the process.

@@ -10,7 +10,7 @@ use crate::pusher::json::{self, Validator};
 use crate::server::client::outcome::member;
 use crate::text::visible;
 
-/// So that a program that is no ringverb cannot fill the screen.
+/// Longer texts are cut, so that a program that is no ringverb cannot fill the screen.
 const TEXT_LENGTH: usize = 80;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,7 +29,7 @@ pub(super) struct Overview {
     pub(super) totals: Totals,
     pub(super) webhooks: WebhookCounts,
     pub(super) workers: Vec<WorkerCounts>,
-    /// Sorted by count, so that the screen shows the largest ones.
+    /// Sorted by count, the largest first.
     pub(super) refused: Vec<(String, u64)>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct WorkerCounts {
     pub(super) mail_waiting: u64,
 }
 
-/// For each second between two answers.
+/// Averages of one second, over the time between two answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rates {
     pub(super) new_connections: f64,
@@ -80,7 +80,7 @@ pub(super) struct Rates {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct WorkerRates {
-    /// Of the time between two answers, the share in ticks: 0 to 1.
+    /// The share of the time that the core spent in ticks: 0 to 1.
     pub(super) load: f64,
     pub(super) sent: f64,
     pub(super) received: f64,

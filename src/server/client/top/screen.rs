@@ -12,11 +12,11 @@ use super::styled::{StyledLine, TextStyle, bar, beside, cell, curve};
 use super::terminal::ScreenSize;
 use crate::worker::time::Clock;
 
-/// Of a curve: four minutes, and half the columns of a wide terminal.
+/// Values of a curve: four minutes of answers.
 const HISTORY_MAX: usize = 240;
-/// In lines of the terminal.
+/// The height of a curve, in lines.
 const CURVE_ROWS: usize = 4;
-/// The others are cut: a screen of 24 lines has to have room for the cores.
+/// The most frequent reasons. More would leave no room for the cores on a screen of 24 lines.
 const REFUSALS_MAX: usize = 8;
 /// Share of its time from which a core is shown as busy, and as full.
 const BUSY: f64 = 0.7;
@@ -211,7 +211,7 @@ impl Screen {
     }
 }
 
-/// For `--once`: no colors, no cursor, so that it can be piped.
+/// `--once` prints it: without colors and cursor movements, so that it can be piped.
 pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
     let none = Rates::default();
     let rates = rates.unwrap_or(&none);

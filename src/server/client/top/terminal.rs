@@ -19,7 +19,7 @@ use rustix::termios::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// More wait in the kernel until the next read.
+/// A key has a code of a few bytes. Further keys wait in the kernel until the next read.
 const KEYS_BYTES: usize = 64;
 const ESCAPE: u8 = 0x1b;
 /// The second screen, without a cursor; long lines are cut and do not continue in the next one.
@@ -85,7 +85,8 @@ impl Terminal {
         Ok(ScreenSize { columns: or(size.ws_col, 80), rows: or(size.ws_row, 24) })
     }
 
-    /// # Errors When the terminal has been closed.
+    /// # Errors
+    /// When the terminal has been closed.
     pub(super) fn show(&self, frame: &str) -> io::Result<()> {
         write(frame)
     }
