@@ -1,10 +1,10 @@
 //! The start message: what runs where, which files were read, and in development mode all that a Laravel app needs to
 //! use it. PURE.
 //!
-//! Input: the configuration, the facts that the probes found (`probe.rs`) and the shares of the host (`resources.rs`).
-//! Output: one text for the log. Secrets are masked by their types, except that development mode shows the credentials
-//! that the server has generated itself. Does not decide anything. Limit: none of its own; it is written once, at the
-//! start.
+//! Owns the text. Input: the configuration, the facts that the probes found (`probe.rs`) and the shares of the host
+//! (`resources.rs`). Output: one text for the log. Secrets are masked by their types, except that development mode
+//! shows the credentials that the server has generated itself. Does not decide anything. Limit: five apps are named,
+//! and the others counted. Cost: once at the start, some 20 lines of text.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -51,12 +51,12 @@ impl Public {
     }
 }
 
-/// What the command line was, for lines to copy.
+/// How the program was started, so that the commands in the start message work in the same shell.
 #[derive(Debug, Default)]
 pub(super) struct Invocation {
     /// How the program was called, such as `target/release/ringverb`.
     pub(super) program: String,
-    /// Commands of this user find the server by themselves.
+    /// Commands of this user find the server by its file (`development.rs`), so they need no credentials.
     pub(super) is_found: bool,
     pub(super) color: bool,
 }
@@ -71,7 +71,7 @@ pub(super) struct Summary {
     path: String,
     files: Files,
     development: Option<(String, String, String)>,
-    /// The port is TLS.
+    /// The main port is TLS. A second port that is TLS has a line of its own.
     is_secure: bool,
 }
 
@@ -113,7 +113,8 @@ impl Summary {
         Self { kernel, rings, lines, workers, path, files, development, is_secure }
     }
 
-    /// The kernel, and the rings that the workers have got.
+    /// The kernel's version and the size of the rings that the workers have got, which may be smaller than the chosen
+    /// one.
     fn kernel(&self, smaller_rings: usize) -> String {
         let Self { kernel, rings, .. } = self;
         let Some((size, workers)) = rings else { return kernel.clone() };
@@ -138,7 +139,7 @@ fn tls_line(tls: &TlsOptions) -> String {
     format!("{port}, with {}", certificates.join(", "))
 }
 
-/// One figure, or the smallest and the largest where apps differ.
+/// In bytes: one figure, or the smallest and the largest where apps differ.
 fn message_sizes(config: &Config) -> String {
     let sizes = config.apps.iter().map(|app| app.message_size_max);
     let smallest = sizes.clone().min().unwrap_or_default();
@@ -150,7 +151,7 @@ fn message_sizes(config: &Config) -> String {
 
 const BOLD: &str = "\x1b[1m";
 const GRAY: &str = "\x1b[90m";
-/// White on blue, as artisan's.
+/// White on blue, as in the output of artisan.
 const BADGE: &str = "\x1b[37;44m";
 const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";

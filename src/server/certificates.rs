@@ -3,9 +3,9 @@
 //! Owns the files' names, and the last `AcceptorLink`. A start fails with a sentence for each pair that cannot be used.
 //! During the run, a pair that cannot be used leaves the earlier one in use, with one log line for each change. New
 //! handshakes use a new pair within twice `LOOK_EVERY` plus one second, after a reload (SIGHUP) within `LISTEN_EVERY`
-//! plus one second; established connections stay. `certbot renew` needs no hook. `tls/identity.rs` reads the content.
-//!
-//! Limits: `config/tls.rs` bounds the number of pairs, and `FILE_BYTES_MAX` the bytes of each file.
+//! plus one second; established connections stay. `certbot renew` needs no hook. Does not read the content
+//! (`tls/identity.rs`). Limits: `config/tls.rs` bounds the number of pairs, and `FILE_BYTES_MAX` the bytes of each
+//! file. Cost: one `stat` for each file every 2 s, on the control thread; a change reads the files once.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -31,7 +31,7 @@ use crate::worker::time::unix_seconds;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks for a reload, after which changed files count at once.
 const LISTEN_EVERY: Duration = Duration::from_millis(500);
-/// A file is not longer. Chains have some KB.
+/// Chains have some KB. Without a limit, a path to a device would fill the memory.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Ticket keys that are in use: one seals, and all open. So a ticket can be used for its whole lifetime.
 const TICKET_KEYS: usize = 3;
@@ -39,7 +39,7 @@ const TICKET_KEYS: usize = 3;
 /// does: `ringverb_tls_certificate_expires_seconds` is for alerts between two readings.
 const EXPIRY_NOTICE_SECONDS: i64 = 14 * 86_400;
 
-/// What shows that a file has changed.
+/// Two equal stamps count as the same content, as for `make`: a renewal changes at least one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
@@ -48,14 +48,14 @@ struct FileStamp {
     modified: (i64, i64),
 }
 
-/// Of all files, in order; `None`: it cannot be read.
+/// In the order of the pairs, certificate before key. `None`: the file cannot be read.
 type Stamps = Vec<Option<FileStamp>>;
 
 pub(super) struct Certificates {
     options: TlsOptions,
     identities: Vec<Identity>,
     acceptor_link: Arc<AcceptorLink>,
-    /// Of the files that were read last.
+    /// The stamps of the files that were read last. A difference causes a reload.
     stamps_of_last_read: Stamps,
     /// They could not be used. The reason may be gone without a change of the files: their rights, the time.
     has_failed: bool,
@@ -99,7 +99,7 @@ impl Certificates {
         self.acceptor_link.clone()
     }
 
-    /// What clients may refuse, for the start.
+    /// The server uses these certificates, but clients may refuse them. Logged at the start and after each reload.
     pub(super) fn warnings(&self) -> Vec<String> {
         let pairs = self.options.pairs.iter().zip(&self.identities);
         pairs.flat_map(|(pair, identity)| warnings(pair, identity)).collect()
@@ -123,7 +123,7 @@ impl Certificates {
         }
     }
 
-    /// Looks at the files until the process ends. `changes` has the files after each reload.
+    /// Runs until the process ends. `changes` has the files after each reload.
     ///
     /// # Errors
     /// When the control thread has ended.
@@ -131,7 +131,7 @@ impl Certificates {
         control.run(|| Ok(self.look_on(changes)))
     }
 
-    /// Whether these files could be used now.
+    /// A reload calls this before it changes anything.
     ///
     /// # Errors
     /// One sentence for each pair that cannot be used.
@@ -210,7 +210,7 @@ impl Certificates {
         }
     }
 
-    /// New handshakes use these. `false`: they cannot.
+    /// `false`: the TLS library refuses them, and the earlier ones stay in use.
     fn publish_identities(
         &mut self,
         identities: Vec<Identity>,
@@ -236,7 +236,7 @@ fn valid_until_of(options: &TlsOptions, identities: &[Identity]) -> Vec<(String,
     pairs.map(|(pair, identity)| (pair.certificate.clone(), identity.valid_until)).collect()
 }
 
-/// For `ringverb check`.
+/// `ringverb check` reads the pairs as a start does.
 pub(super) fn findings_of_certificates(options: &TlsOptions) -> Vec<Finding> {
     let examine = |pair: &TlsPair| match identity(pair, options) {
         Err(problem) => vec![Finding::new(Verdict::Problem, "tls", problem)],
@@ -316,10 +316,8 @@ fn identity(pair: &TlsPair, options: &TlsOptions) -> Result<Identity, String> {
     identity.map_err(|error| format!("{certificate} with {key}: {error}"))
 }
 
-/// A file in PEM.
-///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read. Bytes beyond `FILE_BYTES_MAX` are left out, and the PEM then has no end.
 pub(super) fn stamps_of_last_read(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;

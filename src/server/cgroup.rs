@@ -1,12 +1,13 @@
 //! The limits that the control groups of this process set: CPU time and memory, as container engines and systemd use
 //! them.
 //!
-//! Both versions are read: v2 (`cpu.max`, `memory.max`) and v1 (`cpu.cfs_quota_us`, `memory.limit_in_bytes`). A limit
-//! holds for the group and for all groups below it. So the smallest limit of the process's group and its ancestors
-//! counts, as far up as the mount shows them; in a container its root is usually the container's own group. A file that
-//! is missing or has another form sets no limit. Decisions use the texts of files, which a function of the caller
-//! reads; `CgroupLimits::of_this_process` reads the real ones. No limits: a few files at the start. Does not decide
-//! what follows from a limit (`resources.rs`).
+//! Owns no state. Both versions are read: v2 (`cpu.max`, `memory.max`) and v1 (`cpu.cfs_quota_us`,
+//! `memory.limit_in_bytes`). A limit holds for the group and for all groups below it. So the smallest limit of the
+//! process's group and its ancestors counts, as far up as the mount shows them; in a container its root is usually the
+//! container's own group. A file that is missing or has another form sets no limit. Decisions use the texts of files,
+//! which a function of the caller reads; `CgroupLimits::of_this_process` reads the real ones. Does not decide what
+//! follows from a limit (`resources.rs`). Limit: `FILE_BYTES_MAX` for a file. Cost: once at the start, one file read
+//! for each group and limit.
 
 use std::fmt;
 use std::fs::File;
@@ -55,11 +56,11 @@ impl fmt::Display for CpuQuota {
     }
 }
 
-/// The smallest limits; `None`: there is none.
+/// The smallest limits of the process's group and its ancestors. `None`: none of them has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CgroupLimits {
     pub(super) cpu: Option<CpuQuota>,
-    /// Bytes.
+    /// In bytes.
     pub(super) memory: Option<u64>,
 }
 
@@ -73,13 +74,13 @@ impl CgroupLimits {
         })
     }
 
-    /// For a test of what follows from them.
+    /// `resources.rs` tests with these what follows from limits.
     #[cfg(test)]
     pub(super) fn of_texts(cpu_max: &str, memory_max: &str) -> Self {
         Self { cpu: cpu_quota(cpu_max), memory: memory_limit(memory_max) }
     }
 
-    /// `file` has the text of a file, if there is one.
+    /// `file` returns the text of a file, or `None` if it cannot be read.
     fn read(file: &dyn Fn(&Path) -> Option<String>) -> Self {
         let text = |path: &str| file(Path::new(path)).unwrap_or_default();
         let (groups, mounts) = (text("/proc/self/cgroup"), text("/proc/self/mountinfo"));
@@ -126,7 +127,7 @@ enum Version {
     Two,
 }
 
-/// Where the files of a group are.
+/// A folder of the mounted hierarchy, which has the files of one group.
 #[derive(Debug, PartialEq, Eq)]
 struct CgroupFolder {
     version: Version,

@@ -1,8 +1,9 @@
 //! `ringverb check` as text. PURE.
 //!
-//! First the values that differ from the defaults with where each comes from, then all others if they are asked for,
-//! then what a start would find (`doctor`). Secrets are masked by their kind in the table of options, so a new secret
-//! cannot be shown by omission. No limits: one line for each option and finding.
+//! Owns the text. First the values that differ from the defaults with where each comes from, then all others if they
+//! are asked for, then what a start would find (`doctor`). Secrets are masked by their kind in the table of options, so
+//! a new secret cannot be shown by omission. Does not look for problems. No limits: one line for each option and
+//! finding. Cost: once in a command, one allocation or two for a line.
 
 use std::fmt::Write;
 
@@ -22,11 +23,11 @@ const PLAIN: &str = "\x1b[0m";
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
     pub(super) color: bool,
-    /// Show the values that are defaults, too.
+    /// `--all`: values that are defaults are shown, too.
     pub(super) all: bool,
 }
 
-/// The values. `config` is what they make, if they make one.
+/// `config`: what the values make; `None` if they are wrong, so that `check` shows them all the same.
 pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> String {
     let mut report = CheckReport { text: String::new(), style, hidden: 0 };
     report.text.push_str("[server]\n");
@@ -53,7 +54,7 @@ pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> 
     report.text
 }
 
-/// What a start would find.
+/// The findings follow the values, under a heading of their own.
 pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
     let mut text = String::from("\nA start on this machine:\n");
     for Finding { verdict, what, text: sentence } in findings {
@@ -73,7 +74,7 @@ pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
 struct CheckReport {
     text: String,
     style: Style,
-    /// Values that were left out.
+    /// The number of defaults that were left out, which the last line reports.
     hidden: usize,
 }
 

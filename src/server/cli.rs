@@ -4,7 +4,8 @@
 //! Owns the structure of commands and flags, which `clap` parses. Each command has the options that apply to it, and no
 //! others. The flags of options come from the table in `config/options`, with their help. Does not read files and does
 //! not check values: `config` does, so that all problems of flags, environment and files are reported together. Output:
-//! `Arguments`. Limit: help lines of 100 columns. Examples are in `notes.rs`.
+//! `Arguments`. Examples are in `notes.rs`. The doc comments of fields are the help. Limit: help lines of 100 columns.
+//! Cost: once at the start: clap builds the whole definition, some thousand allocations.
 
 mod change;
 mod client;
@@ -160,7 +161,7 @@ pub(super) struct DoctorArguments {
 }
 
 impl Arguments {
-    /// Reads the process's arguments; ends the process for `--help`, `--version` and mistakes (2).
+    /// Ends the process for `--help`, `--version` and mistakes (2).
     pub(super) fn read() -> Self {
         let command = Self::described();
         let matches = command.try_get_matches_from(without_help_of_help(std::env::args_os()));
@@ -171,7 +172,8 @@ impl Arguments {
         }
     }
 
-    /// The definition with examples and the names in the environment.
+    /// Help, completions and manual pages are made from this definition, with examples and the names in the
+    /// environment.
     pub(super) fn described() -> clap::Command {
         Self::command()
             .after_help(format!("{EXAMPLES}\n--help lists the names in the environment, too."))
@@ -179,7 +181,7 @@ impl Arguments {
             .long_version(long_version())
     }
 
-    /// What is taken over, if anything: the stages of SIGUSR2 take all.
+    /// The stages of SIGUSR2 take over everything, whatever the options of the start say.
     pub(super) fn takeover(&self) -> Option<TakeOver> {
         match self.role() {
             Role::Server => self.of_start(|start| start.takeover),
@@ -198,12 +200,12 @@ impl Arguments {
         }
     }
 
-    /// It runs a server, and no command.
+    /// Without a command, or with `start`, this process becomes a server.
     pub(super) fn is_start(&self) -> bool {
         matches!(self.command, Some(Command::Start(_)) | None)
     }
 
-    /// The child for which this process waits, and does nothing else.
+    /// The child that this process waits for. It then does nothing else.
     pub(super) fn minds(&self) -> Option<Pid> {
         self.of_start(|start| start.minds).and_then(Pid::from_raw)
     }
@@ -296,13 +298,13 @@ impl ServerArguments {
     }
 }
 
-/// What `--version` prints: the version, the commit of a release, and what is built in.
+/// `--version` prints it, so that a report of a bug names the build.
 fn long_version() -> String {
     let commit = COMMIT.unwrap_or("unknown, because this is no release build");
     format!("{}\ncommit: {commit}\nfeatures: {FEATURES}", env!("CARGO_PKG_VERSION"))
 }
 
-/// `help --help` is `help`.
+/// `help --help` is `help`: the help of `help` itself would be of no use.
 fn without_help_of_help(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.collect();
     if arguments.get(1).is_some_and(|command| command == "help") {

@@ -1,24 +1,18 @@
-//! The control thread: everything of the server's management that waits for a descriptor or for a time. It is one
-//! thread with a monoio runtime, and each concern is a task of it: signals (`life.rs`), take-over requests
-//! (`takeover/mod.rs`), memory measurements (`watch.rs`), the time limit of a stand-in (`takeover/replacement.rs`).
+//! The control thread: everything of the server's management that waits for a descriptor or for a time.
 //!
-//! Tasks wait only with `Readable` and monoio's timers. Every other call is made directly and must not block, because
-//! it would stop all tasks.
-//!
-//! The runtime always uses monoio's epoll driver, also where the workers use io_uring. Control traffic is a few calls a
-//! second, so a ring has no benefit here. Without a ring, this thread needs no locked memory (`locked.rs`) and no
-//! seccomp profile that allows io_uring, and it behaves the same on every host. monoio's own choice of a driver must
-//! not be used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
-//!
-//! These threads do not use the control thread, because their work blocks, takes longer, or exists without it:
-//! - `admin` (`admin/mod.rs`): a thread of the same kind, because metrics of many apps take milliseconds to write;
-//! - the main thread (`life.rs`, `ending.rs`, `takeover/transfer.rs`): it drives take-overs and the drain in steps with
-//!   waits;
-//! - `last-signal` (`ending.rs`): it empties the main thread's queue while that thread waits for webhooks;
-//! - `stand-in` (`takeover/replacement.rs`): `waitpid` has no descriptor before Linux 5.3;
-//! - `signals-late`, and a process that only waits for its stand-in (`takeover/replacement.rs`): they have no server.
-//!
-//! No limits: a fixed list of tasks; each file above bounds its own.
+//! Owns one thread with a monoio runtime. Each concern is a task of it: signals (`life/threads.rs`), take-over requests
+//! (`takeover/old_side.rs`), memory measurements (`watch.rs`), certificates (`certificates.rs`), the time limit of a
+//! stand-in (`takeover/replacement.rs`). Tasks wait only with `Readable` and monoio's timers. Every other call is made
+//! directly and must not block, because it would stop all tasks. Does not serve a client. No limits: a fixed list of
+//! tasks; each file above bounds its own. Cost: one thread, and a few system calls a second while nothing happens.
+
+// These threads do not use the control thread, because their work blocks, takes longer, or exists without it:
+// - `admin` (`admin/server.rs`): a thread of the same kind, because metrics of many apps take milliseconds to write;
+// - the main thread (`life.rs`, `ending.rs`, `takeover/transfer.rs`): it drives take-overs and the drain in steps with
+// waits;
+// - `last-signal` (`ending.rs`): it empties the main thread's queue while that thread waits for webhooks;
+// - `stand-in` (`takeover/replacement.rs`): `waitpid` has no descriptor before Linux 5.3;
+// - `signals-late`, and a process that only waits for its stand-in (`takeover/replacement.rs`): they have no server.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -32,13 +26,13 @@ use monoio::{LegacyDriver, RuntimeBuilder};
 
 /// Setups that wait for the control thread. The main thread waits for each, so there is at most one.
 const SETUPS_MAX: usize = 1;
-/// After an error that would repeat at once.
+/// The pause after an error that would repeat at once, such as an `accept` without a free descriptor.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Creates a task on the control thread and reports whether that worked.
 type Setup = Box<dyn FnOnce() + Send>;
 
-/// The way to the control thread. The thread and its tasks end with the process, not with this value.
+/// Dropped, it ends nothing: the thread and its tasks end with the process.
 pub(super) struct Control {
     setups: SyncSender<Setup>,
     wake_stream: UnixStream,
@@ -61,6 +55,10 @@ impl Control {
         let (setups, queue) = mpsc::sync_channel(SETUPS_MAX);
         let (started, result) = mpsc::channel();
         let run = move || {
+            // monoio's epoll driver, also where the workers use io_uring. Control traffic is a few calls a second, so a
+            // ring has no benefit here. Without a ring, this thread needs no locked memory (`locked.rs`) and no seccomp
+            // profile that allows io_uring, and it behaves the same on every host. monoio's own choice of a driver must
+            // not be used: it does not notice a kernel that refuses only `io_uring_enter`, and then hangs.
             let built =
                 RuntimeBuilder::<LegacyDriver>::new().with_entries(64).enable_timer().build();
             let mut runtime = match built {
@@ -170,10 +168,10 @@ impl Readable {
     }
 }
 
-/// Connections that a task accepts before the runtime looks at its timers.
+/// After so many connections a task pauses, so that the runtime looks at its timers.
 pub(super) const CONNECTIONS_IN_A_ROW: u32 = 64;
 
-/// The wait of a task that accepts connections.
+/// The wait of a task that accepts connections. A flood keeps its listener readable.
 pub(super) struct AcceptWait<'a> {
     readable: &'a Readable,
     accepted_in_a_row: u32,

@@ -1,8 +1,8 @@
 //! The shutdown delay (`RINGVERB_SHUTDOWN_DELAY`), between a signal and the drain.
 //!
-//! During it `/up` answers 503, and everything else is served, so that a load balancer takes the server out before its
-//! connections are closed. Owns the time only; `life.rs` waits, and a second signal ends the delay. No limits: one
-//! moment; the option has its range.
+//! Owns the time only. During it `/up` answers 503, and everything else is served, so that a load balancer takes the
+//! server out before its connections are closed. Does not wait: `orders.rs` does, and a second signal ends the delay.
+//! No limits: one moment; the option has its range. Cost: one read of the clock for a look at it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,8 +16,7 @@ pub(super) fn open_connections(shared: &Shared) -> u64 {
     open.map(u64::from).sum()
 }
 
-/// The time between a signal and the drain. `/up` answers 503, all else is served: load balancers notice the one, and
-/// clients nothing.
+/// Load balancers notice that `/up` answers 503, and clients notice nothing.
 pub(super) struct Delay {
     pub(super) signal: &'static str,
     began: Moment,
@@ -25,7 +24,7 @@ pub(super) struct Delay {
 }
 
 impl Delay {
-    /// `None` without `RINGVERB_SHUTDOWN_DELAY`.
+    /// Makes `/up` answer 503. `None` without `RINGVERB_SHUTDOWN_DELAY`.
     pub(super) fn begin(shared: &Shared, signal: &'static str) -> Option<Self> {
         let seconds = shared.config.shutdown_delay_seconds;
         if seconds == 0 {

@@ -1,11 +1,12 @@
 //! How `ringverb publish` and the other commands of the same user find a running development server: its address and
 //! the credentials that were generated for this run.
 //!
-//! They are in a file that only its owner can read, in a directory that only its owner can write: `XDG_RUNTIME_DIR`,
-//! `/run/user/UID`, or `/tmp/ringverb-UID`. The file is named after the port and the network namespace. The server
-//! holds a lock on it, so a file that a killed server left is recognized and not believed. Readers follow no link and
-//! believe no file of another user. Only a server without a configured app writes it. Owns the file and its lock. Does
-//! not serve anything. Limits: `BYTES_MAX` of a file, `OTHERS_MAX` servers in a message.
+//! Owns the file and its lock. Only its owner can read it, in a directory that only its owner can write:
+//! `XDG_RUNTIME_DIR`, `/run/user/UID`, or `/tmp/ringverb-UID`. It is named after the port and the network namespace.
+//! The server holds a lock on it, so a file that a killed server left is recognized and not believed. Readers follow no
+//! link and believe no file of another user. Only a server without a configured app writes it. Does not serve anything.
+//! Limits: `BYTES_MAX` of a file, `OTHERS_MAX` servers in a message. Cost: once at the start of a server, one file
+//! written; for a command, one directory and one file read.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,17 +19,17 @@ use crate::app::App;
 use crate::config::Config;
 use crate::config::directories::session_directory;
 
-/// A file has some 200 bytes.
+/// A file of this program has some 200 bytes; more is not read.
 const BYTES_MAX: u64 = 4096;
 const START: &str = "ringverb-development-";
 /// Servers of one user that are listed in a message.
 const OTHERS_MAX: usize = 10;
 
-/// What a command needs to speak to the server.
+/// What the server has published of itself, secret included.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct DevelopmentAccess {
     pub(super) address: SocketAddr,
-    /// Prefix of every path.
+    /// The prefix of every path; empty or `/something`.
     pub(super) path: String,
     pub(super) id: String,
     pub(super) key: String,
@@ -50,28 +51,26 @@ impl DevelopmentAccess {
     }
 }
 
-/// The file of this process; removed by `withdraw`.
+/// The file exists as long as this process serves; `withdraw` removes it.
 #[derive(Debug)]
 pub(super) struct Published {
     path: PathBuf,
-    /// Locked as long as it is open.
+    /// The lock lasts as long as the file is open, also if the process is killed.
     file: File,
 }
 
-/// Writes the file of a server.
-///
 /// # Errors
 /// When there is no directory that only this user can write, or it takes no file.
 pub(super) fn publish(access: &DevelopmentAccess) -> io::Result<Published> {
     publish_in(&directory()?, access)
 }
 
-/// The running development server of this user at this port.
+/// `None`: no server of this user that still runs has published this port.
 pub(super) fn find(port: u16) -> Option<DevelopmentAccess> {
     directories().find_map(|directory| read(&directory.join(file_name(port)?)))
 }
 
-/// Ports of all running development servers of this user.
+/// A message lists them, so there are at most `OTHERS_MAX`.
 pub(super) fn ports() -> Vec<u16> {
     let mut ports: Vec<u16> = directories().flat_map(|directory| ports_in(&directory)).collect();
     ports.sort_unstable();

@@ -1,12 +1,11 @@
 //! The end of a server: from the order to end until the process exits or executes another program.
 //!
-//! Input: a running server in its parts (`Life`), and why it ends (`End`). The steps are in order: close connections,
-//! or leave them to the new process; deliver what the cores and the cluster are still owed; post webhooks; withdraw
-//! listeners and files. `life.rs` waits for the order. An order that comes during the end has one meaning only: a
-//! second signal ends the process at once.
-//!
-//! Limits: the grace period for connections, at least `WEBHOOKS_TIME_MIN` for webhooks, one second for mail and for
-//! Redis. What is not done by then is lost, and the log says so.
+//! Owns the order of the steps: close connections, or leave them to the new process; deliver what the cores and the
+//! cluster are still owed; post webhooks; withdraw listeners and files. Input: a running server in its parts (`Life`),
+//! and why it ends (`End`). An order that comes during the end has one meaning only: a second signal ends the process
+//! at once. Does not wait for the order to end (`orders.rs`). Limits: the grace period for connections, at least
+//! `WEBHOOKS_TIME_MIN` for webhooks, one second for mail and for Redis. What is not done by then is lost, and the log
+//! says so. Cost: once; while it drains, one wake-up of each worker every 10 ms.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,7 +25,7 @@ use crate::webhook;
 use crate::worker::Shared;
 use crate::worker::time::Clock;
 
-/// How the server comes to its end.
+/// Why the server ends, and with it who has its listeners and connections now.
 pub(super) enum End {
     Drain,
     /// `Drain`, but the new process with this id has taken over the listeners.
@@ -35,7 +34,7 @@ pub(super) enum End {
     Transferred(i32),
 }
 
-/// How the server came to its end.
+/// What is left to do for `server/mod.rs`.
 #[derive(Debug)]
 pub(super) enum ServerEnd {
     Stopped,
@@ -49,7 +48,7 @@ pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
 /// What webhooks get at the end, even if the connections have used all of the grace period.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
 
-/// What a server has when it comes to its end.
+/// A running server in its parts, which end one after the other.
 pub(super) struct Life {
     pub(super) shared: Arc<Shared>,
     pub(super) doorbells: Arc<[Doorbell]>,
@@ -60,8 +59,6 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Ends the server.
-    ///
     /// # Errors
     /// When connections were still open after the grace period.
     pub(super) fn end(
@@ -130,7 +127,7 @@ fn log_stopped(shared: &Shared, asked_at: Moment) {
     );
 }
 
-/// Waits until every worker is without connections, or the grace period is over.
+/// Returns whether every worker is without connections; `false`: the grace period is over.
 fn drain(
     shared: &Shared,
     doorbells: &[Doorbell],
@@ -172,7 +169,7 @@ fn end_at_once() -> ! {
     output::exit(1)
 }
 
-/// Ends the process at a second signal while it waits for webhooks or for other nodes.
+/// The main thread receives no order while it waits for webhooks and for other nodes, so another thread does.
 fn end_at_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
     let thread = std::thread::Builder::new().name("last-signal".to_owned());
     let heed = move || {

@@ -3,11 +3,11 @@
 //! They have the form that `reverb:install` gives them: six digits, and twice 20 lowercase characters, from the
 //! kernel's random numbers. Without random numbers the process ends, because credentials that can be guessed are worse
 //! than no server. Owns no state, and does not store what it generates (`development.rs` does). No limits: each text
-//! has a fixed length.
+//! has a fixed length. Cost: one system call.
 
 use crate::config::validate::DevelopmentApp;
 
-/// Six digits, and twice 20 lowercase characters, as `reverb:install` generates them.
+/// The first digit of the id is not 0, so that it stays six digits where it is read as a number.
 pub(super) fn generated_credentials() -> DevelopmentApp {
     let mut bytes = [0_u8; 48];
     if let Err(error) = getrandom::fill(&mut bytes) {

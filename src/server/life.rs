@@ -1,14 +1,13 @@
 //! The life of the process: bind, start one worker per core, wait for an order, end.
 //!
-//! The main thread only waits; no data passes through it. The three parts of a life have a file each: this one starts,
-//! `orders.rs` waits for what is to end it, `ending.rs` ends it. The first SIGINT or SIGTERM closes every connection
-//! with a close frame, after the shutdown delay if there is one, and the process exits with 0 within the grace period.
-//! A second signal skips the delay, or ends the process at once. SIGUSR2 replaces the program of this process
-//! (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost alone; the supervisor
-//! restarts it.
-//!
-//! Limit: one listener for each worker and port. Does not read a configuration again (`change/mod.rs`) and does not
-//! serve a client.
+//! The main thread owns all parts of the server and only waits; no data passes through it. The three parts of a life
+//! have a file each: this one starts, `orders.rs` waits for what is to end it, `ending.rs` ends it. The first SIGINT or
+//! SIGTERM closes every connection with a close frame, after the shutdown delay if there is one, and the process exits
+//! with 0 within the grace period. A second signal skips the delay, or ends the process at once. SIGUSR2 replaces the
+//! program of this process (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost
+//! alone; the supervisor restarts it. Does not read a configuration again (`change/mod.rs`) and does not serve a
+//! client. Limit: one listener for each worker and port. Cost: once at the start; the steps of a take-over are in
+//! `takeover/transfer.rs`.
 
 mod threads;
 
@@ -44,7 +43,7 @@ use crate::worker::time::{Clock, unix_seconds};
 use crate::worker::transfer::Rendezvous;
 use threads::{Threads, share, start_threads};
 
-/// What can be announced once all listeners stand.
+/// The start message has these, once all listeners exist.
 #[derive(Clone, Debug)]
 pub(super) struct Started {
     pub(super) address: SocketAddr,
@@ -54,9 +53,9 @@ pub(super) struct Started {
     pub(super) smaller_rings: usize,
 }
 
-/// What a start has before it starts threads.
+/// Listeners and agreements, found before any thread is started, so that a refusal ends the process at once.
 struct StartInputs {
-    /// The process whose place this one takes.
+    /// `None`: an ordinary start.
     old_process: Option<OldProcess>,
     listeners: Vec<TcpListener>,
     /// The address of the listeners, with the port that the kernel chose if none was asked for.
@@ -159,7 +158,7 @@ fn take_over_from(
     Ok(Some(Duration::from_millis(shared.clock.now().0.saturating_sub(began.0))))
 }
 
-/// Looks at the files of certificates from now on. Returns the way to name others.
+/// Looks at the files from now on. Returns the channel on which a reload names others; `None` without TLS.
 fn watch_certificates(
     certificates: Option<Certificates>,
     shared: &Shared,
@@ -172,7 +171,7 @@ fn watch_certificates(
     Ok(Some(changes))
 }
 
-/// Finds the listeners, of the old process or new ones, and agrees with the old process how its connections move.
+/// Agrees with the old process, if there is one, how its connections move.
 fn find_listeners(
     config: &Config,
     take_over: Option<TakeOver>,
@@ -201,7 +200,7 @@ fn find_listeners(
     Ok(StartInputs { old_process, listeners, address, places, clock, rendezvous, admin })
 }
 
-/// Tells the supervisor and the old process that this process serves.
+/// The supervisor first: the old process may exit as soon as it is told.
 fn report_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
     match role {
         // For systemd the main process stays the one that it started.
@@ -225,7 +224,7 @@ fn report_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) 
     }
 }
 
-/// SIGUSR2 is carried out. In a cluster connections do not move.
+/// In a cluster connections do not move, so there is nothing to count.
 fn log_complete(shared: &Shared) {
     match shared.transfer.incoming {
         Some(_) => {

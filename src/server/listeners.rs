@@ -1,9 +1,10 @@
 //! The listeners of a start: one for each worker on one port, and the wait for a port that is in use.
 //!
-//! A start binds once without SO_REUSEPORT to find another server, and then once for each worker with it, so that the
-//! kernel spreads connections over the workers. Listeners that come from a running server do not come this way
-//! (`takeover/mod.rs`). Limits: `PORT_WAIT_MS` for a port that is in use, `BACKLOG` connections in the kernel's queue
-//! of each listener. Does not accept: workers do.
+//! Owns no listener: it returns them. A start binds once without SO_REUSEPORT to find another server, and then once for
+//! each worker with it, so that the kernel spreads connections over the workers. Listeners that come from a running
+//! server do not come this way (`takeover/mod.rs`). Does not accept: workers do. Limits: `PORT_WAIT_MS` for a port that
+//! is in use, `BACKLOG` connections in the kernel's queue of each listener. Cost: once at the start, six system calls
+//! for each worker; a wait binds every 20 ms.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -27,7 +28,8 @@ pub(super) const PORT_WAIT_STEP: Duration = Duration::from_millis(20);
 /// How long a start waits for a process that listens: it may be about to end.
 const HOLDER_WAIT_MS: u64 = 500;
 
-/// One listener per worker on one port; the kernel spreads connections over them.
+/// # Errors
+/// The sentence for the operator, with the process that has the port if this user may see it.
 pub(super) fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, StartError> {
     let failed = |error| StartError::Bind(address, error);
     // With SO_REUSEPORT a second server would share the port in silence. A bind without it finds the first one.
@@ -66,7 +68,7 @@ pub(super) fn wait_for_holder(
     Ok(())
 }
 
-/// Binds; a port that is in use may be free in a moment.
+/// Tries again until `PORT_WAIT_MS` is over: the kernel may be closing the connections of a process that was killed.
 fn wait_for_port(probe: &Socket, address: SocketAddr) -> io::Result<()> {
     let clock = Clock::start();
     let mut is_first = true;

@@ -4,8 +4,9 @@
 //! io_uring charges its rings to RLIMIT_MEMLOCK. The limit counts for all processes of a user together, so a take-over
 //! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit. Linux 5.12 charges
 //! rings to the control group only, and Linux 6.18 to both; the limit is respected on all kernels. The control thread
-//! has no ring (`control.rs`). Input: limits of the process. Output: the size of rings, or a warning with the remedy.
-//! Does not make a ring (`worker/kernel/uring/setup.rs`). No limits: it reports that of the kernel.
+//! has no ring (`control.rs`). Owns no ring: input are limits of the process, output the size of rings, or a warning
+//! with the remedy. Does not make a ring (`worker/kernel/uring/setup.rs`). No limits: it reports that of the kernel.
+//! Cost: once at the start, three system calls.
 
 use std::fmt;
 
@@ -15,18 +16,18 @@ use rustix::thread::CapabilitySet;
 use crate::limits;
 use crate::worker::kernel::{Choice, RingSize};
 
-/// How to get more.
+/// The end of each sentence about too little locked memory: what an operator changes to get more.
 const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
                     /etc/security/limits.conf), lower RINGVERB_WORKERS, or set RINGVERB_IO=epoll, which locks none";
 
-/// What so many workers need, and may have.
+/// What the rings of `workers` workers need, and what this process may lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LockedMemory {
     pub(super) workers: usize,
-    /// With small rings.
+    /// The need with small rings, which io_uring cannot do without.
     pub(super) needed_bytes: u64,
     pub(super) needed_bytes_with_large_rings: u64,
-    /// `None`: without a limit.
+    /// `None`: the process may lock any amount.
     pub(super) limit_bytes: Option<u64>,
 }
 
@@ -55,7 +56,7 @@ impl LockedMemory {
         }
     }
 
-    /// Which rings are used, and why not the large ones.
+    /// `check` shows it, with the reason if the rings are not the large ones.
     pub(super) fn ring_choice_text(&self, size: RingSize) -> String {
         let completions = size.completions();
         let Self { workers, needed_bytes_with_large_rings: with_large, .. } = self;
@@ -96,7 +97,7 @@ impl LockedMemory {
         self.limit_bytes.is_none_or(|limit_bytes| self.needed_bytes <= limit_bytes)
     }
 
-    /// What the operator should know before the limit is met.
+    /// `None` if a start and a take-over have enough.
     pub(super) fn warning(&self) -> Option<String> {
         let limit_bytes = self.limit_bytes?;
         if self.needed_bytes > limit_bytes {
@@ -108,7 +109,7 @@ impl LockedMemory {
         })
     }
 
-    /// For a start that found too little.
+    /// The reason of a start that was to use io_uring and cannot.
     pub(super) fn error(&self) -> String {
         format!(
             "io_uring gets too little locked memory for its rings: {self}. All processes of the user share that, and a \
@@ -139,7 +140,7 @@ fn ring_bytes(entries: u32, completions: u32, page: u64) -> u64 {
         + (64 * entries).next_multiple_of(page)
 }
 
-/// Raises the soft limit as far as it goes; what is allowed then.
+/// Returns what is allowed then; `None`: any amount.
 fn raise_limit() -> Option<u64> {
     let capabilities = rustix::thread::capabilities(None);
     if capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK)) {

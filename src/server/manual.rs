@@ -1,8 +1,8 @@
 //! Completions for shells and manual pages, both made from the definition of the command line.
 //!
-//! They read no configuration and start nothing. `packaging/release` puts their output into the archives and packages.
-//! Input: the definition in `cli.rs`. Output: standard output, or files in a folder that exists. No limits: the command
-//! line is constant.
+//! Owns no state. Reads no configuration, starts nothing and does not create a folder. `packaging/release` puts the
+//! output into the archives and packages. Input: the definition in `cli.rs`. Output: standard output, or files in a
+//! folder that exists. No limits: the command line is constant. Cost: once in a command, one file for each page.
 
 use std::io;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::cli::Shell;
 
 const NAME: &str = "ringverb";
 
-/// The completions of a shell, as the script that it reads.
+/// A script that the shell loads.
 pub(super) fn completions(command: &Command, shell: Shell) -> String {
     let mut script = Vec::new();
     let generator = match shell {
@@ -25,10 +25,7 @@ pub(super) fn completions(command: &Command, shell: Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// Writes `ringverb.1` and a page for each command, such as `ringverb-publish.1`.
-///
-/// # Errors
-/// When a file cannot be written.
+/// `ringverb.1`, and a page for each command, such as `ringverb-publish.1`.
 pub(super) fn write_pages(command: Command, folder: &Path) -> io::Result<()> {
     clap_mangen::generate_to(command.disable_help_subcommand(true), folder)
 }

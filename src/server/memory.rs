@@ -1,13 +1,13 @@
-//! The memory limit: the resident set of the process against `RINGVERB_MEMORY_MAX`.
+//! The memory limit: the resident set of the process against `RINGVERB_MEMORY_MAX`, which it enforces.
 //!
-//! The target is 1/32 (3 %) below the limit, because memory still grows between two measurements: answers are made for
-//! clients that have read so far, and pages are touched that were charged earlier. Over the target, new connections and
-//! subscriptions are refused and the connections that keep most are closed. This ends 1/16 (6 %) below the target, so
-//! that it does not begin and end with each measurement. Publishes are refused while the process is more than 1/8 (12.5
-//! %) over the limit. Below the target, workers may charge no more than what is left of it until the next measurement
-//! (`MemoryAccount`). The resident set is what the kernel's out-of-memory killer looks at. The kernel updates it in
-//! steps of some hundred KiB for each CPU, which is noise for limits of many MiB. Limits: `RINGVERB_MEMORY_MAX`, which
-//! it enforces.
+//! Owns the overload level of memory. The target is 1/32 (3 %) below the limit, because memory still grows between two
+//! measurements: answers are made for clients that have read so far, and pages are touched that were charged earlier.
+//! Over the target, new connections and subscriptions are refused and the connections that keep most are closed; this
+//! ends 1/16 (6 %) below the target, so that it does not begin and end with each measurement. Publishes are refused
+//! while the process is more than 1/8 (12.5 %) over the limit. Below the target, workers may charge no more than what
+//! is left of it until the next measurement (`MemoryAccount`). The resident set is what the kernel's out-of-memory
+//! killer looks at; the kernel updates it in steps of some hundred KiB for each CPU. Does not close a connection.
+//! Limit: one log line in `LINE_EVERY_MS`. Cost: one system call for a measurement, no allocation without a line.
 
 use std::fs::File;
 use std::io;
@@ -16,10 +16,10 @@ use std::os::unix::fs::FileExt;
 use crate::admission::overload::OverloadLevel;
 use crate::counters::{RefusalCounters, Refused};
 
-/// Least time between two log lines about the same level, in milliseconds.
+/// Between two log lines about the level, because memory at its limit can change the level with each measurement.
 const LINE_EVERY_MS: u64 = 10_000;
 
-/// The resident set of this process.
+/// The file stays open: a measurement must work when no descriptor is left.
 pub(super) struct Resident {
     statm: File,
     page_bytes: u64,
@@ -31,7 +31,7 @@ impl Resident {
         Ok(Self { statm, page_bytes: rustix::param::page_size() as u64 })
     }
 
-    /// In bytes.
+    /// In bytes; exact to some hundred KiB for each CPU.
     pub(super) fn read(&self) -> io::Result<u64> {
         let mut text = [0; 128];
         let length = self.statm.read_at(&mut text, 0)?;
@@ -45,7 +45,7 @@ impl Resident {
     }
 }
 
-/// Turns measurements of memory into an overload level, and into the log lines about it.
+/// Logs at most one line in `LINE_EVERY_MS`, and the end of a level that was logged.
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
     bytes_max: u64,
@@ -60,17 +60,17 @@ impl MemoryBudget {
         Self { bytes_max, level: OverloadLevel::None, next_line_ms: 0, is_reported: false }
     }
 
-    /// What the workers together aim at, in bytes.
+    /// In bytes: what the workers together may use before anything is refused.
     fn target(&self) -> u64 {
         self.bytes_max - self.bytes_max / 32
     }
 
-    /// Bytes that are left below the target.
+    /// What the workers may charge until the next measurement, in bytes. 0 over the target.
     pub(super) fn headroom(&self, resident: u64) -> u64 {
         self.target().saturating_sub(resident)
     }
 
-    /// Whether so much is over the target. Once it was over, it has to be 1/16 below to end that.
+    /// Hysteresis: once it was over, the process has to be 1/16 below the target to end that.
     pub(super) fn is_over_target(&self, resident: u64) -> bool {
         let target = self.target();
         let until = if self.level == OverloadLevel::None { target } else { target - target / 16 };

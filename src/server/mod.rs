@@ -1,10 +1,11 @@
 //! The process: command line, checks before the start, messages to the operator, life and end; and the commands that
 //! speak to a running server.
 //!
-//! This file chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options, `life.rs` starts
-//! the threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server. Everything here may
-//! block, because the workers have threads of their own. An error of the operator is a sentence with exit code 1; all
-//! problems of a configuration are reported at once. Owns no state. No limits: each command has its own.
+//! Owns no state: it chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options,
+//! `life.rs` starts the threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server.
+//! Everything here may block, because the workers have threads of their own. An error of the operator is a sentence
+//! with exit code 1; all problems of a configuration are reported at once. Does not serve a client. No limits: each
+//! command has its own. Cost: once at the start: files read, some short probes.
 
 mod admin;
 mod banner;
@@ -79,7 +80,8 @@ pub fn main() -> ExitCode {
     hold_signals(&[SIGHUP], true).ok();
     let arguments = Arguments::read();
     if !arguments.is_start() {
-        // Without it a signal is handled at once, as it would be without an exchange.
+        // A command ends at SIGHUP, as any program of a closed terminal. The call fails only for a number that is no
+        // signal.
         hold_signals(&[SIGHUP], false).ok();
     }
     if let Some(stand_in) = arguments.minds() {
@@ -97,7 +99,7 @@ pub fn main() -> ExitCode {
     replacement::mind_after_failure(arguments.role(), run(&arguments))
 }
 
-/// Waits for a process that serves instead of this one.
+/// The second step of SIGUSR2 has failed. The stand-in serves, and the supervisor watches this process.
 fn wait_for_stand_in(stand_in: Pid, arguments: &Arguments) -> ExitCode {
     // The log goes on in the form that it had. A configuration that has become wrong is no reason to stop waiting.
     let built = read_configuration(arguments)
@@ -118,7 +120,7 @@ fn wait_for_stand_in(stand_in: Pid, arguments: &Arguments) -> ExitCode {
     status
 }
 
-/// Prints completions or writes manual pages.
+/// Reads no configuration: packages are built where there is none.
 fn describe(command: &DescribeCommand) -> ExitCode {
     let described = Arguments::described();
     let result = match command {
@@ -179,7 +181,7 @@ fn configuration_files(files: &FileArguments, reader: FileReader) -> Configurati
     }
 }
 
-/// What follows from a wrong configuration.
+/// The last line after the problems of a configuration: what they have prevented.
 fn consequence(command: Option<&Command>) -> &'static str {
     match command {
         None | Some(Command::Start(_) | Command::Describe(_)) => {
@@ -198,7 +200,7 @@ fn warn(merged: &Merged) {
     merged.warnings.iter().for_each(|warning| output::notice(NoticeKind::Warning, warning));
 }
 
-/// Before a start and in a check.
+/// Commands do not show those of a migration, which are about the server.
 fn warn_of_all(merged: &Merged) {
     warn(merged);
     merged
@@ -433,7 +435,7 @@ fn run_server(
     }
 }
 
-/// Lets commands of this user find the server. The start message has the credentials, too.
+/// The start message has the credentials, too, so a failure is no error.
 fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
     let address = banner::reachable_address(access.address);
     development::publish(&DevelopmentAccess { address, ..access })
@@ -448,7 +450,7 @@ fn publish_access(access: DevelopmentAccess) -> Option<development::Published> {
         .ok()
 }
 
-/// As it can be called again from the same folder.
+/// The start message has it in commands. The name is used only if a shell reads it as one plain word.
 fn command_name() -> String {
     let called = std::env::args_os().next().unwrap_or_default().to_string_lossy().into_owned();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(&byte);

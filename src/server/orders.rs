@@ -1,16 +1,9 @@
 //! The orders of a running server, and the states that they lead to: from its start until it is to end.
 //!
-//! Owns `ServerState`. Inputs: orders of the control thread (signals, other processes) and of the admin API, and time.
-//! Output: why the server ends (`End`), which `ending.rs` carries out. Every change of the state is in this file:
-//!
-//! ```text
-//! Serving --- signal, no delay -----------------------------> Ending(Drain)
-//! Serving --- signal --> Delayed --- time, second signal ---> Ending(Drain)
-//! Serving, Delayed --- another process has the listeners ---> Ending(Retire)
-//! Serving, Delayed --- another process has everything ------> Ending(Transferred)
-//! ```
-//!
-//! Limit: one order at a time; `takeover/order.rs` has how many can wait.
+//! Owns `ServerState`; every change of it is in this file. Inputs: orders of the control thread (signals, other
+//! processes) and of the admin API, and time. Output: why the server ends (`End`). Does not end it (`ending.rs`).
+//! Limit: one order at a time; `takeover/order.rs` has how many can wait. Cost: no step while no order comes; with a
+//! watchdog, one look at each worker's heartbeat every third of its time.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -25,7 +18,12 @@ use super::takeover::{NewProcess, Order, transfer};
 use crate::mailbox::Doorbell;
 use crate::worker::Shared;
 
-/// A server from its start until it is to end.
+/// ```text
+/// Serving --- signal, no delay -----------------------------> Ending(Drain)
+/// Serving --- signal --> Delayed --- time, second signal ---> Ending(Drain)
+/// Serving, Delayed --- another process has the listeners ---> Ending(Retire)
+/// Serving, Delayed --- another process has everything ------> Ending(Transferred)
+/// ```
 enum ServerState {
     Serving,
     /// A signal has come, and the shutdown delay is not over. Everything is served, but `/up` answers 503.
@@ -33,7 +31,7 @@ enum ServerState {
     Ending(End),
 }
 
-/// The main thread of a running server.
+/// Runs on the main thread until the server is to end.
 pub(super) struct OrderLoop<'a> {
     shared: Arc<Shared>,
     doorbells: Arc<[Doorbell]>,
@@ -54,7 +52,7 @@ impl<'a> OrderLoop<'a> {
         Self { shared, doorbells, changer, control, orders, program }
     }
 
-    /// Carries out orders until one ends the server.
+    /// Carries out one order after the other. Returns what ends the server.
     pub(super) fn run(mut self) -> End {
         let mut watchdog = Watchdog::new(&self.shared);
         let mut state = ServerState::Serving;
@@ -122,7 +120,7 @@ impl<'a> OrderLoop<'a> {
         }
     }
 
-    /// SIGUSR2.
+    /// Called for SIGUSR2.
     fn replace(&mut self, state: &ServerState) {
         let refusal = match state {
             ServerState::Serving if self.shared.config.takeover => None,
@@ -148,7 +146,7 @@ impl<'a> OrderLoop<'a> {
         ServerState::Ending(End::Transferred(process))
     }
 
-    /// SIGINT or SIGTERM.
+    /// Called for SIGINT and SIGTERM. A second signal within `ONE_WISH` counts as the first.
     fn begin_end(&self, state: ServerState, signal: &'static str) -> ServerState {
         match state {
             ServerState::Serving => {

@@ -1,23 +1,21 @@
 //! A TCP port: whether a server could listen on it now. It keeps no socket.
 //!
-//! The start and `ringverb check` ask before they do anything else, so that an occupied port has an error text with its
-//! owner. The answer may be old by the time the port is bound; `listeners.rs` reports the error then. Owns no state. No
-//! limits: one socket for a moment.
+//! Owns no state. The start and `ringverb check` ask before they do anything else, so that an occupied port has an
+//! error text with its owner. The answer may be old by the time the port is bound; `listeners.rs` reports the error
+//! then. Does not listen. No limits: one socket for a moment. Cost: four system calls for a question.
 
 use std::io;
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Whether another socket has the port.
+/// Other errors, such as a missing permission, are `false`: the start that follows reports them.
 pub(super) fn is_in_use(address: SocketAddr) -> bool {
     try_bind(address).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// Whether a server could listen there now.
-///
 /// # Errors
-/// Why not.
+/// As `bind` gives them: `AddrInUse` if another socket has the port.
 pub(super) fn try_bind(address: SocketAddr) -> io::Result<()> {
     socket(address)?.bind(&address.into())
 }

@@ -1,10 +1,10 @@
 //! Can this machine run the server, and over which interface of the kernel?
 //!
-//! Asked before anything starts. Each error has its remedy: a command, an option or a setting of the system.
-//! `worker/kernel/probe.rs` tries io_uring, and all workers use the same interface. It also raises the limit of
-//! descriptors as far as the kernel allows, up to `limits::DESCRIPTORS_MAX`. Output: the kernel interface, or a
-//! `StartError`. Does not start a thread that lasts. Limits: `limits::DESCRIPTORS_MAX` for the descriptors that it asks
-//! for.
+//! Owns the texts of `StartError`: each has its remedy, which is a command, an option or a setting of the system. Asked
+//! before anything starts. `worker/kernel/probe.rs` tries io_uring, and all workers use the same interface. It also
+//! raises the limit of descriptors as far as the kernel allows. Output: the kernel interface, or a `StartError`. Does
+//! not start a thread that lasts. Limits: `limits::DESCRIPTORS_MAX` for the descriptors that it asks for. Cost: once at
+//! the start, some system calls.
 
 use std::fmt;
 use std::io;
@@ -115,11 +115,11 @@ pub(super) struct KernelFacts {
     pub(super) kernel: String,
     /// Over which interface workers wait for their sockets.
     pub(super) io: Choice,
-    /// Descriptors the process may have.
+    /// The soft limit after it was raised. Each worker has a table of its own with so many.
     pub(super) descriptors: u64,
 }
 
-/// Below so many descriptors a warning says how to get more.
+/// Below so many a warning says how to get more. Some hosts have a hard limit of 4,096.
 const DESCRIPTORS_FEW: u64 = 10_000;
 
 impl KernelFacts {
@@ -132,7 +132,7 @@ impl KernelFacts {
         ))
     }
 
-    /// What the operator should know, if anything.
+    /// `None` if there are enough descriptors.
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(
@@ -145,7 +145,7 @@ impl KernelFacts {
     }
 }
 
-/// Chooses the interface of the kernel, and raises the limit of descriptors as far as it goes.
+/// Also raises the limit of descriptors of this process as far as it goes.
 pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<KernelFacts, StartError> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let io = choose_kernel(io, memory).map_err(StartError::NoRing)?;

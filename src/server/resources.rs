@@ -1,14 +1,12 @@
 //! How much of the machine the server takes: the number of workers, where they are pinned, and the memory limit.
 //!
-//! Input: the configuration, the CPUs of the affinity mask, and the limits of the control groups (`cgroup.rs`). What is
-//! not configured follows from them: one worker for each CPU that the process can use all the time, and 4/5 of the
-//! memory limit. The rest of the memory is for what the resident set does not show and the group pays for: kernel
-//! buffers of sockets above all.
-//!
-//! Workers are pinned to the CPUs of the mask. They are not pinned if a CPU quota is below the mask: every container
-//! of such a host sees the same CPUs, and if each chose the first ones, all would share them while others are idle.
-//!
-//! Limit: `limits::WORKERS_MAX` workers, each with one pin.
+//! Owns the decision. Input: the configuration, the CPUs of the affinity mask, and the limits of the control groups
+//! (`cgroup.rs`). What is not configured follows from them: one worker for each CPU that the process can use all the
+//! time, and 4/5 of the memory limit; the rest is for what the resident set does not show and the group pays for:
+//! kernel buffers of sockets above all. Workers are pinned to the CPUs of the mask. They are not pinned if a CPU quota
+//! is below the mask: every container of such a host sees the same CPUs, and if each chose the first ones, all would
+//! share them while others are idle. Does not pin a thread itself. Limit: `limits::WORKERS_MAX` workers, each with one
+//! pin. Cost: once at the start, one system call and the files of `cgroup.rs`.
 
 use core_affinity::CoreId;
 
@@ -16,7 +14,7 @@ use super::cgroup::{CgroupLimits, CpuQuota};
 use crate::config::Config;
 use crate::limits;
 
-/// What the process may use.
+/// As the kernel reports it at the start; a change during the run is not noticed.
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     /// The affinity mask; a cpuset of a container shows in it. Empty if the kernel does not show it.
@@ -24,16 +22,16 @@ pub(super) struct Resources {
     limits: CgroupLimits,
 }
 
-/// What the server takes, decided.
+/// What `fill_in` decides besides the values that it writes into the configuration.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     /// Workers are pinned to these in turn; empty: they are not pinned.
     pub(super) pins: Vec<CoreId>,
-    /// Number of workers, and the CPU quota if it restricts them.
+    /// Text of the start message: the number, and the CPU quota if it restricts it.
     pub(super) workers: String,
     /// The configuration asks for more workers than the CPU quota lets run.
     pub(super) has_too_many_workers: bool,
-    /// The memory limit and where it comes from; `None`: there is none.
+    /// Text of the start message: the limit and its source. `None`: there is no limit.
     pub(super) memory: Option<String>,
 }
 
@@ -43,7 +41,7 @@ impl Resources {
         Self { cpus, limits: CgroupLimits::of_this_process() }
     }
 
-    /// Puts into `config` what it leaves open.
+    /// Configured values stay. It replaces 0 workers and an absent memory limit.
     pub(super) fn fill_in(&self, config: &mut Config) -> Shares {
         let cpus = self.cpus.len().max(1);
         let quota = self.limits.cpu.filter(|quota| quota.is_below(cpus));

@@ -1,9 +1,11 @@
 //! The start of a process that takes the place of another one: it finds the old process and its listeners, agrees where
 //! the workers meet, and takes over once its own workers run.
 //!
-//! The protocol is `takeover/`. Without an old process a start binds listeners of its own (`listeners.rs`). Owns no
-//! state. Does not move a connection: the workers of both processes do. Limits: `OFFER_WAIT_MS` for the offer of a
-//! process that listens, and those of `takeover/`. Cost: once at the start.
+//! Owns no state: the order of the steps of the new process. The protocol is `takeover/`. Without an old process a
+//! start binds listeners of its own (`listeners.rs`). Does not move a connection: the workers of both processes do.
+//! Limits: `OFFER_WAIT_MS` for the offer of a process that listens, and those of `takeover/`. Cost: once at the start;
+//! without an old process, a few system calls that look for its
+//! socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -124,7 +126,7 @@ pub(super) fn agree_on_transfer(
     }
 }
 
-/// Takes over from the old process, with its connections if `agree_on_transfer` has agreed so.
+/// The connections move, too, if `agree_on_transfer` has agreed so.
 pub(super) fn take_over(
     old_process: &OldProcess,
     shared: &Shared,

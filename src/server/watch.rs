@@ -1,8 +1,10 @@
 //! A task of the control thread. It measures the memory of the process and logs a summary of refusals.
 //!
-//! Output: the overload level and the headroom, which workers read from atomics; they never wait for this task. It
-//! looks every `LOOK_EVERY`, and less often while memory is far below the limit. Before a process counts as over its
-//! limit, freed memory is returned to the kernel and measured again. Limit: one summary in `LINE_EVERY_MS`.
+//! Owns the last measurement and the counts of the last summary. Output: the overload level and the headroom, which
+//! workers read from atomics; they never wait for this task. It looks every `LOOK_EVERY`, and less often while memory
+//! is far below the limit. Before a process counts as over its limit, freed memory is returned to the kernel and
+//! measured again. Does not refuse or close anything. Limit: one summary in `LINE_EVERY_MS`. Cost: one file read for a
+//! look; four to twenty looks a second with a memory limit, one without.
 
 use std::io;
 use std::sync::Arc;
@@ -17,14 +19,14 @@ use crate::worker::{Shared, return_freed_memory};
 
 /// Between two measurements of the memory, above half of the budget. A worker makes some MB of answers in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Below half of the budget.
+/// Less often below half of the budget, because each look wakes an idle process.
 const LOOK_EVERY_FAR_FROM_IT: Duration = Duration::from_millis(250);
 /// Between two looks without a memory budget: idle is the normal state, and each look is a wake-up.
 const SELDOM: Duration = Duration::from_secs(1);
 /// Between two lines about what was refused, in milliseconds.
 const LINE_EVERY_MS: u64 = 60_000;
 
-/// Looks at the process at intervals.
+/// Runs as a task until the process ends.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     budget: Option<(Resident, MemoryBudget)>,
@@ -32,7 +34,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Measures for the first time.
+    /// Measures at once, before anybody can connect.
     ///
     /// # Errors
     /// When the memory cannot be measured although there is a limit.
@@ -46,7 +48,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Begins to look, until the process ends.
+    /// Runs until the process ends.
     ///
     /// # Errors
     /// When the control thread has ended.
@@ -65,7 +67,7 @@ impl Watch {
         }
     }
 
-    /// Compares the memory with the budget; how long until it should be done again.
+    /// Returns how long until it should be done again.
     fn measure(&mut self, now_ms: u64) -> Duration {
         let Some((resident, budget)) = &mut self.budget else { return SELDOM };
         let overload = &self.shared.overload;
@@ -95,7 +97,7 @@ impl Watch {
     }
 }
 
-/// The last word: all that was refused since the start.
+/// At the end of the process, so that the log has all that was refused since the start.
 pub(super) fn log_all(refusals: &RefusalCounters) {
     let all = refusal_list(refusals.get());
     if !all.is_empty() {
@@ -103,7 +105,7 @@ pub(super) fn log_all(refusals: &RefusalCounters) {
     }
 }
 
-/// What was refused since the line before.
+/// The counts at the time of the last line. A line reports the difference.
 struct RefusalSummary {
     reported: [u64; Refused::ALL.len()],
     reported_ms: u64,

@@ -1,8 +1,9 @@
 //! The admin API: reload the configuration, and change apps while the server runs.
 //!
-//! Reads a request, asks the main thread (`server/change`), and writes its answer as JSON. Who may ask, and from which
-//! pages, is decided in `routes.rs`. Limits: those of `connection.rs`, and `ANSWER_TIME_MAX` for the main thread, which
-//! may be busy with a take-over. Does not change anything itself.
+//! Reads a request, asks the main thread (`server/change`), and writes its answer as JSON. Owns no state. Who may ask,
+//! and from which pages, is decided in `routes.rs`. Does not change anything itself. Limits: those of `connection.rs`,
+//! and `ANSWER_TIME_MAX` for the main thread, which may be busy with a take-over. Cost: one message to the main thread,
+//! and a look at its answer every 2 ms.
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::server::change::{
 use crate::server::takeover::Order;
 use crate::text::shown;
 
-/// Time for the main thread to answer.
+/// Longer than the main thread needs to send its connections to a new process (`takeover/transfer.rs`).
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// Between two looks for its answer: there is no wake-up between threads of this runtime.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -28,12 +29,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Orders to the main thread, reloads that wait for it, and whether it still changes anything.
 type MainThread<'a> = (&'a Sender<Order>, &'a PendingReload, &'a OwedAnswers);
 
-/// Whether the path is one of those here.
+/// `api/mod.rs` answers the other paths below `/api/`.
 pub(super) fn is_change(path: &str) -> bool {
     matches!(path, "/api/reload" | "/api/apps") || path.starts_with("/api/apps/")
 }
 
-/// Carries out a request that was admitted.
+/// `routes.rs` has checked token, page and content type of the request.
 pub(super) async fn answer(request: &Request, main: MainThread<'_>) -> Response {
     let outcome = match requested_change(request) {
         Err(outcome) => outcome,
@@ -43,7 +44,7 @@ pub(super) async fn answer(request: &Request, main: MainThread<'_>) -> Response 
     response(&outcome, methods(path.each_ref().map(Option::as_deref)))
 }
 
-/// The path below `/api/`, decoded.
+/// The segments of the path below `/api/`, decoded: an app id may have any character.
 fn parts(request: &Request) -> [Option<String>; 4] {
     let mut segments = request.path().split('/').skip(2).map(decoded);
     [segments.next(), segments.next(), segments.next(), segments.next()]
@@ -115,7 +116,8 @@ fn response(outcome: &ChangeOutcome, methods: Option<&'static str>) -> Response 
     }
 }
 
-/// What a request asks for.
+/// # Errors
+/// The answer to a request that is wrong by itself: the main thread does not learn of it.
 fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
     let method = request.method();
     let path = parts(request);
@@ -160,7 +162,8 @@ fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&percent_decode(segment)).into_owned()
 }
 
-/// The body: an object of options.
+/// # Errors
+/// Status 400, if the body is no JSON object.
 fn options(request: &Request) -> Result<Map<String, Json>, ChangeOutcome> {
     // The parser's own text may quote the body, which has secrets.
     let parsed = serde_json::from_slice(request.body()).map_err(|error| {

@@ -1,9 +1,9 @@
 //! The admin listener at the start: which socket it gets, and when it begins to serve.
 //!
-//! A start claims the place before it starts threads, so that a place that is not free ends the start with a sentence
-//! and not a running server. Where no place is configured, the server runs without the listener and says why. A process
-//! that takes over inherits the socket (`Claimed::copy`). `listener.rs` owns the socket, `server.rs` the thread. Limit:
-//! one listener.
+//! Owns the decision. A start claims the place before it starts threads, so that a place that is not free ends the
+//! start with a sentence and not a running server. Where no place is configured, the server runs without the listener
+//! and says why. A process that takes over inherits the socket (`Claimed::copy`). Does not serve (`server.rs`) or make
+//! the socket (`listener.rs`). Limit: one listener. Cost: once at the start, a few system calls.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,11 +17,11 @@ use crate::config::admin::{Admin, AdminPlace};
 use crate::server::probe::StartError;
 use crate::server::takeover::Order;
 
-/// What a start has of it.
+/// The state of the listener between the claim and the start of its thread.
 pub(in crate::server) enum Claimed {
     Off,
     Listens(AdminListener),
-    /// The default place is not free: why.
+    /// The default place is not free, and no place was configured. The text is the reason.
     Without(String),
 }
 
@@ -54,7 +54,7 @@ impl Claimed {
         }
     }
 
-    /// Begins to serve. A default place that is in use is logged.
+    /// A default place that is in use is logged, and the server runs without the listener.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -77,7 +77,7 @@ impl Claimed {
     }
 }
 
-/// Finds the listener. `inherited`: that of the process whose place this one takes.
+/// `inherited`: that of the process whose place this one takes. It is used only where the configuration wants it.
 ///
 /// # Errors
 /// When a place that is configured cannot be had.

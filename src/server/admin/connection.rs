@@ -1,9 +1,10 @@
 //! One connection of the admin listener: one request, one answer, then the end.
 //!
-//! Limits: `REQUEST_BYTES_MAX`, a deadline for the whole request, one for the whole answer, and one for the peer's own
-//! end. Connections are not kept: a scrape comes every few seconds, and idle connections would use up the limit of
-//! connections. A socket is shut down before it is closed, because a worker's descriptor table may have a copy. Owns
-//! one socket and its buffers; does not know the paths.
+//! Owns one socket and its buffers; does not know the paths. Connections are not kept: a scrape comes every few
+//! seconds, and idle connections would use up the limit of connections. A socket is shut down before it is closed,
+//! because a worker's descriptor table may have a copy. Limits: `REQUEST_BYTES_MAX`, a deadline for the whole request,
+//! one for the whole answer, and one for the peer's own end. Cost: one task and one buffer of the request's bytes; the
+//! answer is one more, written once.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -20,7 +21,7 @@ use crate::http1::request::{Progress, Request, RequestLimits, RequestReader, Req
 use crate::http1::response::{CONTINUE, Response};
 use crate::server::control::Readable;
 
-/// Head and body of one request.
+/// Head and body of one request: the largest is a publish of the console, or an app with its webhooks.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
 const _: () = assert!(REQUEST_TIME_MAX.as_secs() <= ANSWERS_TIME_MAX.as_secs());
@@ -28,22 +29,22 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// For the peer to close after the answer. A close with unread input would reset the connection and may destroy it.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Time between two looks at the event log.
+/// Between two looks at the event log: a person sees no delay, and a quiet log costs seven looks a second.
 const VIEW_INTERVAL: Duration = Duration::from_millis(150);
 const COMMENT_INTERVAL: Duration = Duration::from_secs(10);
 const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\
     Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n\r\n\
     : the event log of ringverb\n\n";
 
-/// What came of a request.
+/// How the wait for a request ended.
 enum Asked {
     Request(Request),
     Refused(RequestRefusal),
-    /// The peer has closed, or failed.
+    /// The peer has closed, or the network failed: no answer can be sent.
     Gone,
 }
 
-/// `owed`: dropped once the answer is sent.
+/// `owed` is dropped once the answer is sent, which is what the end of the process waits for.
 pub(super) async fn serve(
     connection: &AdminConnection,
     owed: Option<OwedAnswer>,
@@ -120,7 +121,7 @@ async fn stream(socket: &Socket, readable: &Readable, viewer: &Viewer) {
     }
 }
 
-/// Whether the peer has closed. What it sends is ignored.
+/// What a viewer sends is ignored: server-sent events go one way.
 fn has_closed(socket: &Socket) -> bool {
     match (&*socket).read(&mut [0; 256]) {
         Ok(count) => count == 0,

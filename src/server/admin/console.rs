@@ -1,17 +1,18 @@
-//! The console: a page, its style and its script, which are part of the program. They come from nowhere else, so the
+//! The console: a page, its style and its scripts, which are part of the program. They come from nowhere else, so the
 //! console works without a network.
 //!
-//! The files have nothing of a server, and are sent to everyone who can connect. What the page shows it reads from
-//! `/api/`, with the token that the operator enters. The policy allows the browser nothing else than these files and
-//! requests to this listener, so that hostile text in a channel name could not run even if the script did not escape
-//! it. No limits: the files are constants. Output: one of the files, or none. Does not know requests (`routes.rs`).
+//! Owns no state. The files have nothing of a server, and are sent to everyone who can connect. What the page shows it
+//! reads from `/api/`, with the token that the operator enters. The policy allows the browser nothing else than these
+//! files and requests to this listener, so that hostile text in a channel name could not run even if the script did not
+//! escape it. Does not know requests (`routes.rs`). Output: one of the files, or none. No limits: the files are
+//! constants. Cost: a comparison of the path; the bytes are static and are not copied here.
 
 use crate::http1::response::ContentType;
 
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
 
-/// The file at a path. `is_page`: the request wants HTML, as a browser does.
+/// `is_page`: the request wants HTML, as a browser does; for other clients `/` is a list of paths.
 pub(super) fn file(path: &str, is_page: bool) -> Option<(ContentType, &'static str)> {
     match path {
         "/" if is_page => Some((ContentType::Html, include_str!("console/index.html"))),
@@ -20,7 +21,7 @@ pub(super) fn file(path: &str, is_page: bool) -> Option<(ContentType, &'static s
     }
 }
 
-/// `console.js` imports the others.
+/// One for each module that `console.js` imports, directly or not.
 fn script(path: &str) -> Option<&'static str> {
     Some(match path {
         "/console.js" => include_str!("console/console.js"),

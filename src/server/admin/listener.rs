@@ -1,9 +1,10 @@
 //! The socket of the admin listener: that of the old process, or a new one.
 //!
-//! A place that is configured must be free, or the server does not start. The default place may belong to another
-//! server of the host: then this server starts without an admin listener and logs that. A socket file is made so that
-//! only the user of the server can connect, and is removed when the server ends, unless a new process has it.
-//! Limit: `BACKLOG` connections that are not accepted yet; `slots.rs` limits those that are.
+//! Owns the socket and its file. A place that is configured must be free, or the server does not start. The default
+//! place may belong to another server of the host: then this server starts without an admin listener and logs that. A
+//! socket file is made so that only the user of the server can connect, and is removed when the server ends, unless a
+//! new process has it. Does not accept (`server.rs`). Limit: `BACKLOG` connections that are not accepted yet;
+//! `slots.rs` limits those that are. Cost: once at the start, a few system calls.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;
@@ -19,7 +20,7 @@ use crate::config::admin::AdminPlace;
 use crate::server::doctor::port::live_holder;
 use crate::server::{own_file, port};
 
-/// Connections that wait to be accepted.
+/// More than the slots, so that a flood is refused with a reason instead of timing out.
 const BACKLOG: i32 = 64;
 
 pub(in crate::server) struct AdminListener {
@@ -44,7 +45,7 @@ impl AdminListener {
         Ok(Self { socket, place, file })
     }
 
-    /// The server ends, and no other process listens there.
+    /// To be called when the server ends and no other process listens there.
     pub(super) fn remove_file(&self) {
         if let Some(file) = &self.file {
             own_file::remove(&file.0, &file.1);
@@ -95,7 +96,8 @@ fn remove_left_over(path: &Path) {
     }
 }
 
-/// Why a place cannot be had.
+/// The first half of a sentence. `start_refusal` adds what to change, and so does the log of a start without the
+/// listener.
 pub(super) fn bind_error_text(place: &AdminPlace, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => format!("{place} is in use"),
@@ -123,10 +125,10 @@ pub(in crate::server) fn start_refusal(place: &AdminPlace, error: &io::Error) ->
     )
 }
 
-/// Whether a start could listen there now, for `ringverb check`.
+/// `ringverb check` asks this. Nothing is left listening.
 ///
 /// # Errors
-/// Why not.
+/// As `bind` or `connect` gives them: `AddrInUse` if another process listens there.
 pub(in crate::server) fn probe(place: &AdminPlace) -> io::Result<()> {
     match place {
         AdminPlace::Off => Ok(()),

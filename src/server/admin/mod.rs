@@ -2,12 +2,11 @@
 //!
 //! `listener.rs` owns the socket, which a process that takes over inherits. `slots.rs` limits the connections, and
 //! `connection.rs` reads one request and writes one answer, within limits of size and time. `owed.rs` counts what is
-//! not answered, so that the process does not end before it is. `routes.rs` decides what is
-//! answered to whom. `metrics` has the table of metrics, `api` what the console reads, `viewers` the event log,
-//! `changes` the requests that change the configuration. All of it runs on the thread `admin`, which has a runtime like
-//! that of the control thread, so that neither a scrape nor a slow peer delays signals or memory measurements. It reads
-//! what workers publish. Only `api` asks workers, with bounded questions that have a time limit, and `changes` the main
-//! thread.
+//! not answered, so that the process does not end before it is. `routes.rs` decides what is answered to whom. `metrics`
+//! has the table of metrics, `api` what the console reads, `viewers` the event log, `changes` the requests that change
+//! the configuration. All of it runs on the thread `admin`, which has a runtime like that of the control thread, so
+//! that neither a scrape nor a slow peer delays signals or memory measurements. It reads what workers publish. Only
+//! `api` asks workers, with bounded questions that have a time limit, and `changes` the main thread.
 
 mod api;
 mod changes;

@@ -2,9 +2,10 @@
 //!
 //! Owns the orders to stop accepting and changing, and counts connections from before they are accepted until they are
 //! answered. The thread `admin` changes the counts, and the main thread waits for them at the end of the process. A
-//! viewer of the event log is owed nothing: it connects again. Limits: `SILENT_TIME` for connections without a first
-//! byte (browsers open such in advance), `ANSWERS_TIME_MAX` for all. A peer that reads its answer slowly has 10 s as
-//! long as the process runs (`connection.rs`); at the end of the process the answer is cut after `ANSWERS_TIME_MAX`.
+//! viewer of the event log is owed nothing: it connects again. Does not know what an answer is. Limits: `SILENT_TIME`
+//! for connections without a first byte (browsers open such in advance), `ANSWERS_TIME_MAX` for all. A peer that reads
+//! its answer slowly has 10 s as long as the process runs (`connection.rs`); at the end of the process the answer is
+//! cut after `ANSWERS_TIME_MAX`. Cost: at most seven atomic operations for a connection.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use std::time::Duration;
 
 use crate::server::wait::sleep;
 
-/// For the first byte of a request.
+/// How long the end of the process waits for the first byte of a connection.
 const SILENT_TIME: Duration = Duration::from_millis(250);
-/// For all answers.
+/// How long the end of the process waits for all answers together.
 pub(super) const ANSWERS_TIME_MAX: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(2);
 
@@ -26,16 +27,16 @@ const STEP: Duration = Duration::from_millis(2);
 pub(super) struct OwedAnswers {
     is_stopped: AtomicBool,
     is_accepting: AtomicBool,
-    /// The main thread carries out no change any longer.
+    /// The main thread carries out no change any longer. The outcomes of earlier ones are in their channels.
     has_ended_changes: AtomicBool,
-    /// Because another process serves.
+    /// Another process serves. The answer to a request that was not carried out then says to send it again.
     is_taken_over: AtomicBool,
-    open: AtomicUsize,
-    /// Of these, those that have sent something.
+    open_count: AtomicUsize,
+    /// Connections of `open_count` that have sent something. Their requests may be carried out, so they are answered.
     begun_count: AtomicUsize,
 }
 
-/// The answer to one connection. Dropped, it is owed no longer.
+/// Belongs to one connection. Dropped, the answer is owed no longer.
 #[derive(Debug)]
 pub(super) struct OwedAnswer {
     owed: Arc<OwedAnswers>,
@@ -43,12 +44,12 @@ pub(super) struct OwedAnswer {
 }
 
 impl OwedAnswers {
-    /// No further connection is accepted.
+    /// No connection that is accepted after this is owed an answer; `begin_accept` refuses.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Another process, or none, accepts from now on.
+    /// Set for the rest of the process: another process accepts, or none.
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::SeqCst)
     }
@@ -65,7 +66,7 @@ impl OwedAnswers {
         has_ended.then(|| self.is_taken_over.load(Ordering::SeqCst))
     }
 
-    /// Begins to accept one connection. `false`: none is accepted any longer.
+    /// `false`: none is accepted any longer. Pairs with `end_accept`, also if the accept fails.
     pub(super) fn begin_accept(&self) -> bool {
         self.is_accepting.store(true, Ordering::SeqCst);
         let accepts = !self.is_stopped();
@@ -80,7 +81,7 @@ impl OwedAnswers {
     }
 
     pub(super) fn add_connection(self: &Arc<Self>) -> OwedAnswer {
-        self.open.fetch_add(1, Ordering::SeqCst);
+        self.open_count.fetch_add(1, Ordering::SeqCst);
         OwedAnswer { owed: self.clone(), note_begun: Cell::new(false) }
     }
 
@@ -96,12 +97,12 @@ impl OwedAnswers {
     fn is_owed(&self, waited: Duration) -> bool {
         self.is_accepting.load(Ordering::SeqCst)
             || self.begun_count.load(Ordering::SeqCst) > 0
-            || waited < SILENT_TIME && self.open.load(Ordering::SeqCst) > 0
+            || waited < SILENT_TIME && self.open_count.load(Ordering::SeqCst) > 0
     }
 }
 
 impl OwedAnswer {
-    /// The peer has sent something.
+    /// The peer has sent the first bytes of a request. Further calls change nothing.
     pub(super) fn note_begun(&self) {
         if !self.note_begun.replace(true) {
             self.owed.begun_count.fetch_add(1, Ordering::SeqCst);
@@ -114,7 +115,7 @@ impl Drop for OwedAnswer {
         if self.note_begun.get() {
             self.owed.begun_count.fetch_sub(1, Ordering::SeqCst);
         }
-        self.owed.open.fetch_sub(1, Ordering::SeqCst);
+        self.owed.open_count.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -1,12 +1,12 @@
 //! The paths of the admin listener, and which of them need the token.
 //!
-//! Probes (`/live`, `/ready`) are for everyone who can connect. Everything else needs the token if there is one. On a
-//! loopback address without a token, the `Host` of a request must be the loopback, too: otherwise a web page could read
-//! the answers through a name of its own that it points to 127.0.0.1 (DNS rebinding).
-//!
-//! Limits: one heartbeat for each worker. Orders to the main thread: one for each open connection (`slots.rs`), because
-//! a connection waits for its answer. Does not read from the socket (`connection.rs`) and does not change apps
-//! (`changes.rs`).
+//! Owns what answers are made of (`AdminState`): the sources of metrics, the viewers, the heartbeats that `/live`
+//! compares. Probes (`/live`, `/ready`) are for everyone who can connect. Everything else needs the token if there is
+//! one. On a loopback address without a token, the `Host` of a request must be the loopback, too: otherwise a web page
+//! could read the answers through a name of its own that it points to 127.0.0.1 (DNS rebinding). Does not read from the
+//! socket (`connection.rs`) and does not change apps (`changes.rs`). Limits: one heartbeat for each worker. Orders to
+//! the main thread: one for each open connection (`slots.rs`), because a connection waits for its answer. Cost: a probe
+//! reads one atomic for each worker; a scrape is linear in apps and cores.
 
 mod token;
 
@@ -44,19 +44,19 @@ const INDEX: &str = "ringverb, admin listener:\n\
     /metrics  Prometheus text format, or OpenMetrics if Accept asks for it\n\
     /api/     what the console reads, changes of apps, reload: JSON (docs/OPERATIONS.md)\n";
 
-/// An answer to a request.
+/// How a request is answered: at once, or for as long as the peer reads.
 pub(super) enum AdminAnswer {
     Whole(Response),
-    /// Server-sent events until the peer closes.
+    /// Server-sent events (the HTML standard, 9.2), until the peer closes.
     Stream(Viewer),
 }
 
-/// What answers are made of.
+/// Belongs to the thread `admin` alone, whose tasks share it by reference.
 pub(super) struct AdminState {
     pub(super) sources: ScrapeSources,
-    /// `None` if the memory cannot be measured.
+    /// `None` if /proc/self/statm cannot be opened: the metric is left out then.
     resident: Option<Resident>,
-    /// It is not a socket file, whose permissions say who may connect.
+    /// `false`: the place is a socket file, whose permissions say who may connect.
     is_tcp: bool,
     orders: Sender<Order>,
     pending_reload: PendingReload,
@@ -178,7 +178,7 @@ impl AdminState {
         self.resident.as_ref().and_then(|resident| resident.read().ok())
     }
 
-    /// Whether the request may see more than probes.
+    /// Checks token and `Host`, which all requests but those for probes and for the console's files must pass.
     fn admit(&self, request: &Request) -> Result<(), Response> {
         let is_public = self.shared().config.admin.place.is_public();
         check_token(
@@ -301,7 +301,8 @@ impl AdminState {
     }
 }
 
-/// A page of another origin may send requests here; it must not read or guess anything from the answers.
+/// A page of another origin may send requests here. These fields keep it from reading or guessing anything from the
+/// answers.
 fn with_safe_fields(response: Response) -> Response {
     response
         .with_header("Cache-Control", "no-store")

@@ -1,10 +1,11 @@
 //! The running admin listener: its thread, and the loop that accepts.
 //!
-//! The thread has one task for each connection, on a runtime of its own, so that a slow scrape delays no worker and no
-//! signal. Each task reads one request, writes one answer (`connection.rs`) and ends. When the server drains, the
-//! listener stays until the process ends, so that `/ready` reports the drain. After a take-over the new process has the
-//! socket, and this one stops accepting (`end_changes`). Limit: `slots::CONNECTIONS_MAX` connections. Does not read
-//! requests itself (`connection.rs`).
+//! Owns the thread, which has one task for each connection, on a runtime of its own, so that a slow scrape delays no
+//! worker and no signal. Each task reads one request, writes one answer (`connection.rs`) and ends. When the server
+//! drains, the listener stays until the process ends, so that `/ready` reports the drain. After a take-over the new
+//! process has the socket, and this one stops accepting (`end_changes`). Does not read requests itself
+//! (`connection.rs`). Limit: `slots::CONNECTIONS_MAX` connections. Cost: one thread; one task and a few allocations for
+//! a connection.
 
 use std::io;
 use std::rc::Rc;
@@ -32,8 +33,6 @@ pub(in crate::server) struct AdminServer {
 }
 
 impl AdminServer {
-    /// Begins to accept.
-    ///
     /// # Errors
     /// When the thread cannot be started.
     pub(in crate::server) fn start(
@@ -58,7 +57,7 @@ impl AdminServer {
         Ok(Self { listener, owed, _thread: thread })
     }
 
-    /// The main thread carries out no change any longer. `is_taken_over`: another process accepts here.
+    /// Called once the main thread carries out no change any longer. `is_taken_over`: another process accepts here.
     pub(in crate::server) fn end_changes(&self, is_taken_over: bool) {
         self.owed.end_changes(is_taken_over);
         if is_taken_over {
@@ -72,7 +71,7 @@ impl AdminServer {
         self.owed.wait();
     }
 
-    /// The end of the server: no process listens there.
+    /// To be called when the server ends and no other process listens there.
     pub(in crate::server) fn remove_file(&self) {
         self.listener.remove_file();
     }

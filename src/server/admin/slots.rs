@@ -3,10 +3,10 @@
 //! A probe must be answered, or an orchestrator restarts the server. So if all slots are in use, a new connection takes
 //! the slot of the one that has waited longest for its peer: for a complete request, or for the end after the answer.
 //! The new one is refused only if the server is working on an answer for every open connection. A viewer of the event
-//! log gives its slot back, because viewers have a limit of their own (`viewers.rs`).
-//!
-//! Limit: `CONNECTIONS_MAX` connections, and as many that wait for their peer. Owns a handle of each socket, to end it;
-//! does not read or answer a request.
+//! log gives its slot back, because viewers have a limit of their own (`viewers.rs`). Owns a handle of each socket, to
+//! end it; does not read or answer a request. Limit: `CONNECTIONS_MAX` connections, and as many that wait for their
+//! peer. Cost: one allocation for a connection; a removal is linear in those that wait, at most `CONNECTIONS_MAX`
+//! steps.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -34,14 +34,14 @@ struct SlotEntry {
     is_answered: Cell<bool>,
 }
 
-/// An accepted connection. It gives its slot back at its end.
+/// An accepted connection. Dropped, it gives its slot back.
 #[derive(Debug)]
 pub(super) struct AdminConnection {
     slots: Rc<AdminSlots>,
     entry: Rc<SlotEntry>,
 }
 
-/// One connection too many: the answer, if the kernel takes it at once.
+/// Answers one connection too many with 503. The answer is lost if the kernel has no room for it at once.
 pub(super) fn refuse(socket: &Socket, text: &str) {
     // A socket that stays blocking has room for so short an answer.
     socket.set_nonblocking(true).ok();
@@ -113,7 +113,7 @@ impl AdminConnection {
         }
     }
 
-    /// It becomes a viewer.
+    /// The connection becomes a viewer, of which `viewers.rs` limits the number.
     pub(super) fn leave_slot(&self) {
         self.slots.release(&self.entry);
     }

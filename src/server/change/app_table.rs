@@ -2,8 +2,9 @@
 //!
 //! A table has what was given, as text, numbers, booleans, lists and tables of `ringverb.toml`. Names and values are
 //! checked where the whole configuration is (`config`), so there is one set of rules. Secrets are shown once, in the
-//! answer that creates them. Limits: those of a request of the admin listener. Does not read or write the file
-//! (`apps_file.rs`).
+//! answer that creates them. Owns no state. Does not read or write the file (`apps_file.rs`). Limits: those of a
+//! request of the admin listener; the file's size bounds the tables. Cost: linear in the number of apps: an edit
+//! compares ids until it finds the app, and copies one table.
 
 use std::sync::atomic::Ordering;
 
@@ -26,9 +27,9 @@ pub(in crate::server) struct AppChange {
 
 pub(in crate::server) enum AppEdit {
     Add(Map<String, Json>),
-    /// These options and no others. Key and secrets stay if they are not given.
+    /// A PUT: these options and no others. Key and secrets stay if they are not given, because answers mask them.
     Replace(Map<String, Json>),
-    /// These options, and the others as they are; `null` takes one away.
+    /// A PATCH: these options, and the others as they are; `null` removes one.
     Merge(Map<String, Json>),
     Enable(bool),
     Remove,
@@ -136,7 +137,7 @@ fn add(
     Ok(Edited { id, what: "added", is_new: true, is_removed: false, secret: Some(secret) })
 }
 
-/// Puts options into a table; `null` takes one away.
+/// A JSON merge patch (RFC 7396): `null` removes an option, and objects are merged.
 fn merge_into(table: &mut Table, given: &Map<String, Json>) -> Result<(), Box<ChangeOutcome>> {
     for (name, value) in given {
         if value.is_null() {

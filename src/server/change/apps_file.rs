@@ -1,9 +1,10 @@
 //! The file of apps that change at run time (`RINGVERB_APPS_FILE`): TOML with `[[apps]]`, like `ringverb.toml`.
 //!
-//! Written whole, to a new file beside it that takes its place when it is on the disk, so a crash leaves the old file
-//! or the new one (docs/decisions/0012). Only its owner can read it, because it has secrets. Comments of a person are
-//! lost. Limit: the size of a configuration file (`config::load`). Does not check names and values: the whole
-//! configuration is checked before the file is written.
+//! Owns how the file is written: whole, to a new file beside it that takes its place when it is on the disk, so a crash
+//! leaves the old file or the new one (docs/decisions/0012). Only its owner can read it, because it has secrets.
+//! Comments of a person are lost. Does not check names and values: the whole configuration is checked before the file
+//! is written. Limit: the size of a configuration file (`config::load`). Cost: a change writes the whole file and calls
+//! `fsync` twice, on the main thread, which takes as long as the disk does.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -35,7 +36,7 @@ fn missing_file_refusal(path: &Path, in_use: &Table) -> Option<String> {
     })
 }
 
-/// Refuses sources whose apps file has vanished.
+/// A reload is refused if the apps file in use has vanished. A file that another path names now may be absent.
 pub(super) fn check_presence(
     in_use: Option<&(String, Table)>,
     next: &Sources,
@@ -50,7 +51,8 @@ pub(super) fn check_presence(
     }
 }
 
-/// The tables of all apps in the file, whose apps in use are given.
+/// `in_use`: what the file had when it was read or written last; an absent file counts as empty only if that was,
+/// too.
 pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<ChangeOutcome>> {
     let refused = |problem| Box::new(ChangeOutcome::refused(&[problem]));
     let mut table = match read_apps_file(path, FileReader::Server).map_err(refused)? {
@@ -70,7 +72,6 @@ pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<Change
     tables.collect()
 }
 
-/// The content of the file.
 pub(super) fn table(apps: &[Table]) -> Table {
     let apps = apps.iter().cloned().map(Value::Table).collect();
     Table::from_iter([("apps".to_owned(), Value::Array(apps))])
@@ -82,7 +83,8 @@ pub(super) fn text(table: &Table) -> Result<String, String> {
     Ok(format!("{HEAD}{text}"))
 }
 
-/// Puts the text in the place of the file.
+/// # Errors
+/// A sentence for the operator.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     replace(path, text.as_bytes()).map_err(|error| {
         format!(
@@ -101,7 +103,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = Path::new(&beside);
-    // What a process with the same number left behind.
+    // A process with the same number may have ended between `open` and `rename`; `create_new` would fail for ever.
     fs::remove_file(beside).ok();
     let written = OpenOptions::new()
         .write(true)

@@ -1,9 +1,10 @@
 //! Credentials in a change of an app: an answer of the admin API can be sent back as a request.
 //!
-//! Answers mask secrets (`MASK`) and shorten the URLs of webhooks. In a request, the mask keeps the secret of the same
-//! option, and a shortened URL keeps the URL of the app that has this form. A mask that keeps nothing is refused,
-//! because as a secret every reader of this source would know it. Input and output: tables of the apps file. Does not
-//! read or write the file. No limits: the tables are those of one request.
+//! Owns the mask. Answers mask secrets (`MASK`) and shorten the URLs of webhooks. In a request, the mask keeps the
+//! secret of the same option, and a shortened URL keeps the URL of the app that has this form. A mask that keeps
+//! nothing is refused, because as a secret every reader of this source would know it. Input and output: tables of the
+//! apps file. Does not read or write the file. No limits: the tables are those of one request. Cost: one copy of each
+//! URL of one app.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,7 @@ const SECRETS: [&str; 2] = ["secret", "second_secret"];
 /// They are text. A number would lose zeros at its start.
 const TEXTS: [&str; 4] = ["id", "key", "secret", "second_secret"];
 
-/// Refuses credentials that are no strings.
+/// Called before anything is merged. TOML would keep a number, and a secret of digits would lose its leading zeros.
 pub(super) fn check_kinds(given: &Map<String, Json>) -> Result<(), Box<ChangeOutcome>> {
     let is_wrong = |name: &&&str| {
         given.get(**name).is_some_and(|value| !value.is_string() && !value.is_null())
@@ -33,7 +34,6 @@ pub(super) fn check_kinds(given: &Map<String, Json>) -> Result<(), Box<ChangeOut
     }
 }
 
-/// Puts the secrets of the app in the place of their masks.
 pub(super) fn keep_masked_secrets(table: &mut Table, before: &Table) {
     for name in SECRETS {
         let is_masked = table.get(name).and_then(Value::as_str) == Some(MASK);
@@ -83,7 +83,7 @@ fn urls(table: &Table) -> Vec<String> {
     webhooks.into_iter().flatten().filter_map(url).collect()
 }
 
-/// Refuses a mask that has kept nothing.
+/// Called last: every mask that stood for a secret has been replaced by then.
 pub(super) fn check_no_mask(table: &Table) -> Result<(), Box<ChangeOutcome>> {
     match table.iter().find(|(_, value)| has_mask(value)) {
         None => Ok(()),

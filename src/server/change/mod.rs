@@ -3,9 +3,9 @@
 //! Owns the configuration in use and where it came from. It runs on the main thread (`life.rs`), so changes come one
 //! after another. Input: a `ChangeRequest`. Output: a `ChangeOutcome`, which is the answer and the log. A change is
 //! applied whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and
-//! then all cores apply it. Connections stay. What cannot change while the server runs is named, and keeps its old
-//! value. Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX`
-//! bytes. `app_table.rs` has apps as tables, `apps_file.rs` the file, `origin.rs` sources, `outcome.rs` the answers.
+//! then all cores apply it. Never closes a connection of an app that stays. What cannot change while the server runs is
+//! named, and keeps its old value. Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of
+//! `config::FILE_BYTES_MAX` bytes. Cost: linear in the number of apps, and two rounds through all cores.
 
 mod app_table;
 mod apps_file;
@@ -37,12 +37,12 @@ pub(super) use outcome::ChangeOutcome;
 /// Time for all cores to apply a configuration. A core ticks at least once a second.
 const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What is asked for, and where the outcome goes.
+/// Sent to the main thread as `Order::Change`.
 pub(super) struct ChangeRequest {
     pub(super) what: ChangeCommand,
-    /// `None`: no request waits, or those that do are in `pending`.
+    /// `None`: the request is a signal's, or those who wait for the outcome are in `pending`.
     pub(super) answer: Option<Sender<ChangeOutcome>>,
-    /// Of a reload: cleared when it starts.
+    /// Only a reload has it. It is emptied when the reload starts, so that later requests cause another one.
     pub(super) pending: Option<PendingReload>,
 }
 
@@ -84,19 +84,22 @@ impl std::fmt::Debug for ChangeRequest {
 }
 
 pub(super) enum ChangeCommand {
-    /// Read the configuration again.
+    /// Reads all files and the environment again.
     Reload,
     ListApps,
     ShowApp(String),
     ChangeApp(AppChange),
 }
 
-/// What a change acts on.
+/// The main thread's side of all changes: what is in use, and what has to learn of a change.
 pub(super) struct Changer {
+    /// A reload reads the same places again.
     pub(super) origin: Origin,
+    /// The options in use. Those that need a take-over to change have their old values.
     server: Values,
     apps: Vec<Values>,
     is_development: bool,
+    /// The certificates that the task that watches them has received last. `None` without TLS.
     tls: Option<TlsOptions>,
     pub(super) shared: Arc<Shared>,
     pub(super) doorbells: Arc<[Doorbell]>,
@@ -108,16 +111,16 @@ pub(super) struct Changer {
     held: Option<Vec<ChangeRequest>>,
 }
 
-/// A configuration that was checked.
-struct Checked {
+/// A configuration in which nothing is wrong, so that only the disk or a core can still refuse it.
+struct CheckedChange {
     sources: Sources,
     merged: Merged,
     config: Config,
-    /// What the apps file is to have.
+    /// Path and new content of the apps file. `None` for a reload, which does not write it.
     file: Option<(PathBuf, String)>,
 }
 
-/// The link of the start, which workers have from the beginning.
+/// The start of the list of configurations, which each worker reads at its own pace.
 pub(super) fn first_link(shared: &Shared) -> Arc<ConfigurationLink> {
     let (applied, _) = mpsc::channel();
     ConfigurationLink::new(SentConfiguration {
@@ -242,7 +245,7 @@ impl Changer {
         app_table::app_as_json(values, apps, file)
     }
 
-    /// Changes one app of the apps file.
+    /// Only apps of the apps file can be changed: those of other files are a person's text, with comments.
     fn change_app(&mut self, change: AppChange) -> ChangeOutcome {
         let Some((path, in_use)) = self.origin.sources.apps_file.clone() else {
             return ChangeOutcome::no_apps_file();
@@ -284,12 +287,12 @@ impl Changer {
         outcome
     }
 
-    /// Checks everything that can be wrong before anything changes.
+    /// Everything that can be wrong is checked before anything changes.
     fn check_new_configuration(
         &self,
         sources: Sources,
         file: Option<(PathBuf, String)>,
-    ) -> Result<Checked, Vec<String>> {
+    ) -> Result<CheckedChange, Vec<String>> {
         let merged = merge(&sources);
         let mut config = build_config(&merged, &self.origin.development)?;
         if config.development && !self.is_development {
@@ -308,7 +311,7 @@ impl Changer {
         }
         // `build_config` has limited their number.
         config.apps.truncate(Apps::MAX);
-        Ok(Checked { sources, merged, config, file })
+        Ok(CheckedChange { sources, merged, config, file })
     }
 
     /// The certificates, for the same ports as before. The secret of the session tickets stays as it was at the start.
@@ -318,9 +321,11 @@ impl Changer {
         (before.port == now.port).then(|| TlsOptions { ticket_secret, ..now.clone() })
     }
 
-    /// Applies a configuration on all cores, or on none.
-    fn apply(&mut self, checked: Checked) -> Result<outcome::Applied, Vec<String>> {
-        let Checked { sources, merged, mut config, file } = checked;
+    /// # Errors
+    /// Sentences for the operator: there are too many apps, a core does not answer, or the file cannot be written. The
+    /// configuration before is in use then.
+    fn apply(&mut self, checked: CheckedChange) -> Result<outcome::Applied, Vec<String>> {
+        let CheckedChange { sources, merged, mut config, file } = checked;
         let running = self.shared.current_configuration.get();
         let wanted = std::mem::take(&mut config.apps);
         let changed = running.apps.change_steps(wanted).map_err(|_| {
@@ -359,7 +364,7 @@ impl Changer {
         Ok(applied)
     }
 
-    /// What differs from the configuration before.
+    /// Compares with the values in use, so it is called before the new ones replace them.
     fn applied_changes(
         &self,
         number: u64,
@@ -395,9 +400,10 @@ impl Changer {
         }
     }
 
-    /// Passes a configuration to all cores and waits until they have applied it.
+    /// Returns when each core has reported that it has applied the configuration, or with an error after
+    /// `APPLY_TIME_MAX`.
     fn send_to_cores(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
-        // Of its own, so that a late report about the link before does not count.
+        // A channel of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();
         let next = ConfigurationLink::new(SentConfiguration { configuration, applied: report });
         self.last_link.append(next.clone());

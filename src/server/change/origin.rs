@@ -2,8 +2,7 @@
 //!
 //! Owns the sources that are in use and the paths that the command line named. Input: files and the environment
 //! (`config::load`). Output: sources, or one sentence for each mistake. Does not apply a configuration
-//! (`change/mod.rs`).
-//! Limit: those of `config::load`.
+//! (`change/mod.rs`). Limit: those of `config::load`. Cost: one read of each file, and a parse of it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,18 +14,17 @@ use crate::config::{
     read_apps_file,
 };
 
-/// Where the configuration comes from, to read it again.
 pub(in crate::server) struct Origin {
     pub(in crate::server) sources: Sources,
     pub(in crate::server) config: Option<PathBuf>,
     pub(in crate::server) env_file: Option<PathBuf>,
     pub(in crate::server) env: Option<String>,
-    /// The credentials of development mode.
+    /// The credentials of development mode. A reload keeps them, because clients have them already.
     pub(in crate::server) development: DevelopmentApp,
 }
 
 impl Origin {
-    /// A file that cannot be read again.
+    /// A pipe or a descriptor, whose content was read once. A reload is refused with its name.
     pub(super) fn file_read_once(&self) -> Option<&PathBuf> {
         [&self.config, &self.env_file].into_iter().flatten().find(|path| is_read_once(path))
     }

@@ -1,10 +1,9 @@
 //! What came of a change: the answer of the admin API as JSON, and its line in the log.
 //!
-//! Every refusal says what happened, why, and what to change. No answer and no line has a secret, except the answer
-//! that creates an app, which shows the secret once.
-//!
-//! Limit: none of its own; its lists name apps and options of the configuration, which is bounded. Does not send the
-//! answer.
+//! Owns the texts of both. Every refusal says what happened, why, and what to change. No answer and no line has a
+//! secret, except the answer that creates an app, which shows the secret once. Does not send the answer. Limit: none of
+//! its own (bounded by the configuration): its lists name apps and options. Cost: one line in the log; a few bytes of
+//! JSON for each app or option named.
 
 use std::path::Path;
 
@@ -13,17 +12,17 @@ use serde_json::{Value as Json, json};
 use crate::config::options::OptionId;
 use crate::text::Counted;
 
-/// What an edit of the table of apps has done to an app.
+/// The result of an edit, from which the answer and the line of the log are made.
 pub(super) struct Edited {
     pub(super) id: String,
     pub(super) what: &'static str,
     pub(super) is_new: bool,
     pub(super) is_removed: bool,
-    /// The secret of a new app.
+    /// `Some` for a new app only: the answer that creates it is the only one that shows the secret.
     pub(super) secret: Option<String>,
 }
 
-/// The answer to a change.
+/// Status and body go to each requester. `line` goes to the log once; questions and wrong requests have none.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct ChangeOutcome {
     pub(in crate::server) status: u16,
@@ -37,11 +36,11 @@ enum Line {
     Refused(String),
 }
 
-/// A configuration that is in use now.
+/// What a change has done, in the order in which the log has it.
 pub(super) struct Applied {
     pub(super) number: u64,
     pub(super) changed: Vec<OptionId>,
-    /// They differ from what is in use, and keep their old values.
+    /// They differ from what is in use, and keep their old values until a take-over.
     pub(super) needs_takeover: Vec<OptionId>,
     pub(super) apps_added: Vec<String>,
     pub(super) apps_removed: Vec<String>,
@@ -60,7 +59,7 @@ impl ChangeOutcome {
         Self { status, body, line }
     }
 
-    /// Writes what happened to the log.
+    /// Called once for each change, however many requests wait for its outcome.
     pub(super) fn log(&self) {
         match &self.line {
             None => {}
@@ -116,7 +115,8 @@ impl ChangeOutcome {
         Self::new(status, json!({ "app": app }), None)
     }
 
-    /// Turns the answer that shows an app into the answer to its change.
+    /// Turns the answer that shows an app into the answer to its change: a new app shows its secret, a removed one its
+    /// id only.
     pub(super) fn finish_edit(&mut self, edited: &Edited, number: u64) {
         let Edited { id, what, is_new, is_removed, secret } = edited;
         if *is_removed {
@@ -161,13 +161,12 @@ impl ChangeOutcome {
         Self::new(422, json!({ "error": text }), None)
     }
 
-    /// A request that is refused before anything is asked.
+    /// The main thread does not learn of a request that is refused with this.
     pub(in crate::server) fn error(status: u16, text: &str) -> Self {
         Self::new(status, json!({ "error": text }), None)
     }
 }
 
-/// The path of a file for a message.
 pub(super) fn path_text(path: &Path) -> String {
     path.display().to_string()
 }

@@ -1,14 +1,15 @@
 //! `ringverb disconnect` and `ringverb unsubscribe`: they take access back, as an app's backend does.
 //!
-//! Each asks the HTTP API once. The server answers the same whether or not the user or the connection is there, because
-//! they may be on another node. Limits: those of `http.rs`. Does not know where the user or the connection is.
+//! Owns no state. Each asks the HTTP API once. The server answers the same whether or not the user or the connection is
+//! there, because they may be on another node. Does not know where the user or the connection is. Limits: those of
+//! `http.rs`. Cost: one connection, one request.
 
 use super::http::{self, percent_encoded};
 use super::outcome::{CommandFailure, escaped_text, print, quoted};
 use super::peer::ServerPeer;
 use crate::server::cli::{DisconnectArguments, UnsubscribeArguments, WhoseArguments};
 
-/// What the answer of the server leaves open.
+/// The answer has no count, and an operator must not take the success for a number of closed connections.
 const UNCOUNTED: &str =
     "if there are any: the server has accepted the request, and its answer has no number";
 
@@ -38,7 +39,7 @@ pub(super) fn unsubscribe(
     print(&format!("{whose}: subscriptions to {channel} are ended, {UNCOUNTED}\n"))
 }
 
-/// Sends the request. Returns whom it was about.
+/// Returns the user or the connection as text, for the sentence that is printed.
 fn ask(
     peer: &ServerPeer,
     whose: &WhoseArguments,

@@ -1,7 +1,8 @@
 //! One request to the admin listener of a server on this host, over TCP or a socket file.
 //!
-//! The listener closes after its answer, so the answer is all that comes. Limits: `ANSWER_BYTES_MAX`, `TIMEOUT_ADMIN`.
-//! Input: method, path and body. Output: status and body.
+//! Owns one socket during a request. The listener closes after its answer, so the answer is all that comes. Does not
+//! know what the paths mean, or retry. Input: method, path and body. Output: status and body. Limits:
+//! `ANSWER_BYTES_MAX`, `TIMEOUT_ADMIN`. Cost: one connection; the answer's bytes are in memory as a whole.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -11,12 +12,12 @@ use std::time::Duration;
 use super::outcome::CommandFailure;
 use crate::config::admin::{Admin, AdminPlace};
 
-/// An answer lists 65,535 apps at most.
+/// The longest answer lists 65,535 apps, of some hundred bytes each.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// Longer than the server takes for a change.
 const TIMEOUT_ADMIN: Duration = Duration::from_secs(25);
 
-/// An answer as JSON.
+/// A refusal of the listener itself, which is text, is in `error` of the body.
 pub(super) struct AdminResponse {
     pub(super) status: u16,
     pub(super) body: serde_json::Value,
@@ -81,7 +82,7 @@ pub(in crate::server) fn identify(place: &AdminPlace) -> Option<AdminIdentity> {
     is_live.then_some(AdminIdentity { process: None })
 }
 
-/// What one exchange may take.
+/// `doctor` waits less and reads less than a command, because any program may listen at the place.
 #[derive(Clone, Copy)]
 pub(super) struct ExchangeLimits {
     /// For the connection, and for each wait on it.

@@ -1,9 +1,10 @@
 //! `ringverb reload` and `ringverb app`: changes of a running server, over its admin listener.
 //!
-//! Prints what the server answers. Options are sent as they were written: the server knows their rules. A secret on the
-//! command line shows in the list of processes, so a value may come from a file or from standard input. Without an
-//! admin listener, `reload` sends SIGHUP to the process that has the server's port. Limits: those of `admin.rs`, and
-//! `READ_BYTES_MAX` for a value that is read. Does not check the values of options.
+//! Owns the form of options on the command line. Prints what the server answers. Options are sent as they were written:
+//! the server knows their rules. A secret on the command line shows in the list of processes, so a value may come from
+//! a file or from standard input. Without an admin listener, `reload` sends SIGHUP to the process that has the server's
+//! port. Does not check the values of options. Limits: those of `admin.rs`, and `READ_BYTES_MAX` for a value that is
+//! read. Cost: one request.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,7 +22,7 @@ use crate::config::options::{OptionKind, Scope, boolean, of_scope};
 use crate::server::cli::AppCommand;
 use crate::server::doctor::port::live_holder;
 
-/// Bytes of a value from a file or from standard input.
+/// The most that the admin listener accepts in one request, so a longer value would be refused there.
 const READ_BYTES_MAX: u64 = 64 * 1024;
 
 pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
@@ -225,7 +226,8 @@ fn insert_at_path(object: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-/// The body, unless the server refused.
+/// # Errors
+/// The server's own sentence, with all problems of the configuration.
 fn body_of_success(answer: AdminResponse) -> Result<Value, CommandFailure> {
     let AdminResponse { status, body } = answer;
     if (200..300).contains(&status) {

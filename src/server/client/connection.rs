@@ -1,8 +1,9 @@
 //! One TCP connection to the server, and the heads of HTTP answers on it.
 //!
-//! Owns the socket, its timeouts and the bytes that were received and not used. `http.rs` reads bodies, `socket.rs`
-//! frames. Any program may answer on that port, so an unexpected answer becomes an error text and never a panic.
-//! Limits: `HEAD_MAX` bytes and `FIELDS_MAX` fields of a head.
+//! Owns the socket, its timeouts and the bytes that were received and not used. Does not read bodies (`http.rs`) or
+//! frames (`socket.rs`). Any program may answer on that port, so an unexpected answer becomes an error text and never a
+//! panic. Limits: `HEAD_MAX` bytes and `FIELDS_MAX` fields of a head. Cost: one system call for at most 16 KiB; a head
+//! is parsed again after each read.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -12,18 +13,18 @@ use super::outcome::{CommandFailure, TIMEOUT};
 use super::peer::ServerPeer;
 use super::secure::ServerStream;
 
-/// A head is never that long.
+/// The server's own heads have some hundred bytes; a proxy before it adds a few.
 const HEAD_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 100;
 
 pub(super) struct ServerConnection {
     stream: ServerStream,
-    /// Received and not used yet.
+    /// Bytes that were received and not used: the beginning of a body, or of the first frames.
     pub(super) input: Vec<u8>,
     authority: String,
 }
 
-/// Status and header fields of an answer; names in lower case.
+/// Names are in lower case, because HTTP does not distinguish.
 pub(super) struct Head {
     pub(super) status: u16,
     fields: Vec<(String, String)>,
@@ -64,7 +65,7 @@ impl ServerConnection {
         self.stream.write_all(bytes)
     }
 
-    /// How long `receive_more` waits from now on.
+    /// Applies to all later calls of `receive_more`.
     pub(super) fn set_read_timeout(&self, wait: Duration) -> io::Result<()> {
         self.stream.socket().set_read_timeout(Some(wait))
     }
@@ -84,7 +85,8 @@ impl ServerConnection {
         }
     }
 
-    /// Reads the head of an answer.
+    /// # Errors
+    /// Other bytes than those of HTTP, a head without an end, or none within `TIMEOUT`.
     pub(super) fn head(&mut self) -> Result<Head, CommandFailure> {
         loop {
             if let Some((head, length)) =

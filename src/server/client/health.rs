@@ -1,9 +1,10 @@
-//! `ringverb health`: whether the server is up, for the health check of a container.
+//! `ringverb health`: whether the server is up, for the health check of a container. For `ringverb doctor`: whether the
+//! answer is one of this program.
 //!
-//! It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a server that
-//! drains, or that delays its end, is not to be sent new clients. A mistake in the configuration that does not concern
-//! the connection is a warning (`server/mod.rs`). Output: a sentence and the exit code. Does not repeat the request.
-//! Limit: `TIMEOUT` of `outcome.rs`. For `ringverb doctor`: whether the answer is one of this program.
+//! Owns no state. It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a
+//! server that drains, or that delays its end, is not to be sent new clients. A mistake in the configuration that does
+//! not concern the connection is a warning (`server/mod.rs`). Output: a sentence and the exit code. Does not repeat the
+//! request. Limit: `TIMEOUT` of `outcome.rs`. Cost: one connection, one request.
 
 use std::time::Duration;
 
@@ -40,9 +41,9 @@ pub(in crate::server) fn answers_as_ringverb(config: Config) -> bool {
     })
 }
 
-/// The answer as it was received.
+/// All bytes that came, head included. `None`: no connection.
 fn up_answer(config: Config) -> Option<Vec<u8>> {
-    /// More is no answer of this program.
+    /// The answers of this program are shorter. A longer one cannot be equal to them.
     const BYTES_MAX: usize = 1_024;
     const TIMEOUT: Duration = Duration::from_secs(3);
     let peer = ServerPeer::of_any_app(config, &Address::default()).ok()?;

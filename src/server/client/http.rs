@@ -2,7 +2,7 @@
 //!
 //! Owns the signature of a request, the reading of its answer, and the sentences for an operator when the server
 //! refuses it: each names the option or the credential to look at. Knows no command. Limit: `BODY_MAX` bytes of an
-//! answer.
+//! answer. Cost: one connection for each request; the answer's bytes are in memory as a whole.
 
 use super::connection::ServerConnection;
 use super::outcome::{CommandFailure, escaped_text, is_page, one_line};
@@ -13,7 +13,7 @@ use crate::pusher::signature;
 /// An answer larger than this is no list of channels.
 const BODY_MAX: usize = 64 << 20;
 
-/// An answer with its whole body.
+/// Complete: an answer that ends early is an error.
 pub(super) struct HttpAnswer {
     pub(super) status: u16,
     pub(super) body: String,
@@ -32,7 +32,7 @@ pub(super) fn ask(
     send(peer, method, &target, body)
 }
 
-/// Sends one request. `target` is what comes after the prefix.
+/// `target` is what comes after the prefix of the server's paths.
 pub(super) fn send(
     peer: &ServerPeer,
     method: &str,
@@ -193,7 +193,7 @@ impl HttpAnswer {
     }
 }
 
-/// `{"field":["sentence"]}` as sentences.
+/// Laravel's form of a 422: `{"field":["sentence"]}`. `None`: the body has another form, and is shown as it is.
 fn validation(body: &str) -> Option<String> {
     let body = Validator::default().check(body.as_bytes())?;
     let mut sentences = Vec::new();

@@ -1,9 +1,11 @@
 //! `ringverb listen`: prints the events of channels, until Ctrl-C or until `--count` is reached.
 //!
-//! Events of the app and of its clients are results; what the protocol says (`pusher:`, `pusher_internal:`) is a note.
-//! A lost connection is opened again. A refusal ends the command, because it would be repeated. Input: frames of one
-//! `ClientSocket`. Output: lines (`show.rs`). Limits: `SILENCE_SECONDS_MAX` without input of the server, then a ping
-//! with `TIMEOUT`; pauses of at most `PAUSE_MAX` between two connections.
+//! Owns the order of sign-in and subscriptions, and the pauses between connections. Events of the app and of its
+//! clients are results; what the protocol says (`pusher:`, `pusher_internal:`) is a note. A lost connection is opened
+//! again. A refusal ends the command, because it would be repeated. Input: frames of one `ClientSocket`. Output: lines
+//! (`show.rs`). Does not store an event. Limits: `SILENCE_SECONDS_MAX` without input of the server, then a ping with
+//! `TIMEOUT`; pauses of at most `PAUSE_MAX` between two connections. Cost: one connection; one write of standard output
+//! for each event.
 
 use std::borrow::Cow;
 use std::io;
@@ -24,12 +26,13 @@ use crate::pusher::signature;
 use crate::server::cli::ListenArguments;
 use crate::server::wait;
 
-/// The member as whom the command joins presence channels.
+/// A member of its own name, so that people who see it in a presence channel know what it is.
 const USER: &str = "ringverb-listen";
 const USER_CHANNEL: &str = "#server-to-user-";
 /// pusher-js asks at least that often whether the server is there (docs/PROTOCOL.md rule 12).
 const SILENCE_SECONDS_MAX: u64 = 120;
-/// Between two attempts to connect.
+/// The pause between two attempts to connect. It is doubled after each failure up to `PAUSE_MAX`, and begins here again
+/// after a connection.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
@@ -129,9 +132,9 @@ fn subscription_steps(arguments: &ListenArguments) -> Result<Vec<ListenStep>, St
     Ok(steps)
 }
 
-/// Why a connection ends before there were enough events.
+/// Why a connection ended before `--count` events were shown.
 enum Stop {
-    /// The next one may fare better.
+    /// Another attempt may succeed: the network failed, or the server restarts.
     Lost(String),
     Failed(CommandFailure),
 }
@@ -148,7 +151,7 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// A message of the server: names as text, the rest as raw spans.
+/// Names as text, the rest as raw spans of a text that `Validator` has passed.
 struct ServerMessage<'a> {
     text: &'a str,
     name: Cow<'a, str>,
@@ -174,7 +177,8 @@ impl<'a> ServerMessage<'a> {
     }
 }
 
-/// Code and text of `pusher:error` or `pusher:subscription_error`.
+/// The code and text of `pusher:error` (`code`, `message`) or `pusher:subscription_error` (`status`, `error`). The code
+/// is 0 if there is none.
 fn error_of(inner: &str, validator: &mut Validator) -> (u16, String) {
     let Some(inner) = validator.check(inner.as_bytes()) else { return (0, escaped_text(inner)) };
     let either = |first, second| member(inner, first).or_else(|| member(inner, second));
@@ -188,15 +192,16 @@ struct Listener<'a> {
     json: bool,
     color: bool,
     user: &'a str,
-    /// Events that are still waited for; `None` is no end.
+    /// Events that are still to be shown. `None` without `--count`.
     events_left: Option<u64>,
-    /// Before the next attempt; `None` before the first connection stood.
+    /// The pause before the next attempt. `None` until a first connection was established: until then a failure ends
+    /// the command.
     pause: Option<Duration>,
     validator: Validator,
 }
 
 impl Listener<'_> {
-    /// One connection, until there were enough events.
+    /// Returns once there were enough events, or when the connection ends.
     fn attempt(&mut self, steps: &[ListenStep]) -> Result<(), Stop> {
         let mut socket = match ClientSocket::open(self.peer) {
             // It was there before: a server that restarts is away for a moment.
@@ -210,7 +215,7 @@ impl Listener<'_> {
         self.wait_for_answer(&mut socket, &socket_id, silence, steps)
     }
 
-    /// Waits for the socket id and the silence after which the server is to be asked whether it is there.
+    /// The socket id, and the silence after which the server is to be asked whether it is there.
     fn greeting(&mut self, socket: &mut ClientSocket) -> Result<(String, Duration), Stop> {
         let bytes = match socket.receive(TIMEOUT)? {
             ServerInput::Text(bytes) => bytes,
@@ -342,7 +347,7 @@ impl Listener<'_> {
         format!("{{\"event\":\"pusher:signin\",\"data\":{{\"auth\":{auth},\"user_data\":{text}}}}}")
     }
 
-    /// Key and signature, as a JSON string.
+    /// `auth` of a subscription or sign-in, as a JSON string.
     fn auth(&self, parts: &[&str]) -> String {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
         let hex = signature::sign(&self.peer.app.secret, &parts);
@@ -379,7 +384,7 @@ impl Listener<'_> {
             .into())
     }
 
-    /// Shows an event; whether there were enough.
+    /// Returns whether `--count` events have been shown.
     fn event(&mut self, message: &ServerMessage<'_>) -> Result<bool, CommandFailure> {
         let event = ShownEvent {
             message: message.text,

@@ -1,10 +1,11 @@
 //! Commands that speak to a running server, so that a developer can try each side alone (publish, channels, users,
 //! listen), a container engine can see whether it is up (health), and an operator what it does (top) and change it
-//! (reload, app, disconnect, unsubscribe). Blocking and plain: one connection, a deadline on every wait. Configuration
-//! comes from the same sources as the server's, TLS included (`secure.rs`).
+//! (reload, app, disconnect, unsubscribe). Configuration comes from the same sources as the server's, TLS included
+//! (`secure.rs`).
 //!
-//! Does not share state with a running server: each command sees what any client or operator of it sees. Limits: those
-//! of `connection.rs`, `http.rs` and `socket.rs`.
+//! Owns the table of commands and their exit codes. Does not share state with a running server: each command sees what
+//! any client or operator of it sees. Limits: those of `connection.rs`, `http.rs` and `socket.rs`; a deadline on every
+//! wait. Cost: blocking and plain: one process and one connection for a command.
 
 mod access;
 mod admin;
@@ -33,7 +34,7 @@ pub(super) use health::answers_as_ringverb;
 use outcome::{CommandFailure, print_to_stderr};
 use peer::ServerPeer;
 
-/// Runs one command. `scheme` is the one of `REVERB_SCHEME`.
+/// `scheme`: the one of `REVERB_SCHEME`, which is the proxy's and may cause a note.
 pub(super) fn run(command: &ClientCommand, config: Config, scheme: Option<&str>) -> ExitCode {
     let color = config.color && io::stdout().is_terminal();
     let with_app = |config, target: &CommandTarget| {

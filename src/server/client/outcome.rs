@@ -1,9 +1,9 @@
 //! How a command ends, and what it prints.
 //!
-//! Results go to standard output and all else to standard error, so that a pipe gets results only. The exit code says
-//! whose fault a failure is: 2 is the command line or configuration, 1 the server. A reader that closes standard output
-//! (`| head`) is no failure. Limits: `TIMEOUT` for an answer; text of a server is cut to `SHOWN_MAX` in a sentence.
-//! Does not exit: `main` returns the code.
+//! Owns the rule: results go to standard output and all else to standard error, so that a pipe gets results only. The
+//! exit code says whose fault a failure is: 2 is the command line or configuration, 1 the server. A reader that closes
+//! standard output (`| head`) is no failure. Does not exit: `main` returns the code. Limits: `TIMEOUT` for an answer;
+//! text of a server is cut to `SHOWN_MAX` in a sentence. Cost: one write for each call of `print`.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::output::{self, NoticeKind};
 use crate::pusher::json;
 use crate::text::visible;
 
-/// How long the server may take for anything.
+/// How long a command waits for one answer. The look-up of a name is not bounded by it.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a command ends early.
+/// The variant decides the exit code.
 #[derive(Debug)]
 pub(super) enum CommandFailure {
     /// The command line or the configuration is wrong: 2.
@@ -26,12 +26,13 @@ pub(super) enum CommandFailure {
     OutputClosed,
 }
 
-/// What is no result: standard output stays for results.
+/// Notes and warnings go there, because standard output has results only.
 pub(super) fn print_to_stderr(text: &str) {
     output::notice(NoticeKind::Note, text);
 }
 
-/// Writes results to standard output.
+/// # Errors
+/// `OutputClosed` if the reader has had enough, which ends the command without a sentence.
 pub(super) fn print(text: &str) -> Result<(), CommandFailure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -47,7 +48,7 @@ pub(super) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     members.filter(|(given, _)| json::is_name(given, name)).map(|(_, value)| value).last()
 }
 
-/// A text of a server, for a sentence.
+/// Control characters are escaped, because any program may have sent the text.
 pub(super) fn escaped_text(text: &str) -> String {
     const SHOWN_MAX: usize = 600;
     let mut out = String::new();

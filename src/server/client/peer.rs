@@ -1,10 +1,10 @@
 //! Which server and which app a command speaks to.
 //!
-//! Inputs: the configuration, the command line (`--url`, `--app`), and in development mode what the running development
-//! server has published of itself (`development.rs`). Output: a `ServerPeer` with the credentials of one app. Where
-//! several apps are configured and none is named, it is the first one, and a note says so.
-//!
-//! Limit: none of its own; its list is that of the configuration.
+//! Owns the choice. Inputs: the configuration, the command line (`--url`, `--app`), and in development mode what the
+//! running development server has published of itself (`development.rs`). Output: a `ServerPeer` with the credentials
+//! of one app. Where several apps are configured and none is named, it is the first one, and a note says so. Does not
+//! connect. Limit: none of its own, bounded by the configuration's list of apps. Cost: once in a command, a look-up of
+//! one app.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -19,19 +19,19 @@ use crate::server::development::{self, DevelopmentAccess};
 /// A server, and an app of it with its secret.
 #[derive(Debug)]
 pub(super) struct ServerPeer {
-    /// A name or an address, without brackets.
+    /// An IPv6 address is without the brackets that it has in a URL.
     pub(super) host: String,
     pub(super) port: u16,
-    /// Before every path: empty, or `/something`.
+    /// Empty, or `/something` without a slash at its end.
     pub(super) prefix: String,
     pub(super) app: App,
-    /// The port is TLS with these certificates.
+    /// `None`: plain HTTP. The command accepts these certificates and no other ones.
     pub(super) tls: Option<TlsOptions>,
     /// What the server awaits of trusted proxies, of which this host may be one.
     pub(super) proxied: Proxied,
 }
 
-/// The PROXY protocol of the configured server.
+/// Which header the configured server wants from trusted proxies. This host may be one of them.
 #[derive(Debug, Default)]
 pub(super) struct Proxied {
     versions: Option<[bool; 2]>,
@@ -39,7 +39,7 @@ pub(super) struct Proxied {
 }
 
 impl Proxied {
-    /// A URL names another server.
+    /// The default with a URL, because the configuration is that of another server.
     fn of(config: &Config, has_url: bool) -> Self {
         if has_url {
             return Self::default();
@@ -100,7 +100,7 @@ impl ServerPeer {
         Self::configured(config, url, app)
     }
 
-    /// At the given URL, or at the configured address.
+    /// The URL wins over the configured address.
     fn configured(config: Config, url: Option<Url>, app: App) -> Result<Self, CommandFailure> {
         if let Some((host, port, prefix)) = url {
             let proxied = Proxied::default();
@@ -124,7 +124,7 @@ impl ServerPeer {
         Ok(Self { host, port: config.port, prefix: config.path, app, tls, proxied })
     }
 
-    /// Host and port, as in a URL.
+    /// As in a URL or a `Host` field: an IPv6 address has brackets.
     pub(super) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -193,14 +193,14 @@ fn choose_app(config: &mut Config, id: Option<&str>) -> Result<App, CommandFailu
     Ok(config.apps.swap_remove(index))
 }
 
-/// Host, port and path prefix.
+/// Host without brackets, port, and a path prefix that is empty or begins with a slash.
 type Url = (String, u16, String);
 
 fn given_url(address: &Address) -> Result<Option<Url>, CommandFailure> {
     address.url.as_ref().map(|url| parse_url(url).map_err(CommandFailure::Usage)).transpose()
 }
 
-/// Of `http://host:port/prefix`.
+/// Plain HTTP only: `http://host:port/prefix`, where port and prefix may be absent.
 fn parse_url(url: &str) -> Result<Url, String> {
     const FORM: &str = "it takes the form http://127.0.0.1:8080/prefix";
     if url.starts_with("https://") || url.starts_with("wss://") {

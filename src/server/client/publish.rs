@@ -1,9 +1,9 @@
 //! `ringverb publish`: one event to one channel, and how many it reached.
 //!
-//! The names and the data are checked here first, so that a mistake has an error text before a request is made. When no
-//! client was subscribed, a note says under which name a Laravel channel is known on the wire. Input: the arguments.
-//! Output: a sentence and the exit code. Does not open a WebSocket. Limits: those of the server, which refuses what is
-//! too large.
+//! Owns no state. The names and the data are checked here first, so that a mistake has an error text before a request
+//! is made. When no client was subscribed, a note says under which name a Laravel channel is known on the wire. Input:
+//! the arguments. Output: a sentence and the exit code. Does not open a WebSocket. Limits: those of the server, which
+//! refuses what is too large. Cost: one request, with a copy of the data.
 
 use super::http::{self, HttpAnswer};
 use super::outcome::{CommandFailure, escaped_text, member, print, print_to_stderr, quoted};
@@ -13,7 +13,7 @@ use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 use crate::server::cli::PublishArguments;
 
-/// What a server can report about a channel.
+/// The values that `info` of a publish may name; `--info` is checked here, because the server ignores others.
 const ATTRIBUTES: [&str; 3] = ["user_count", "subscription_count", "cache"];
 
 pub(super) fn run(peer: &ServerPeer, arguments: &PublishArguments) -> Result<(), CommandFailure> {

@@ -1,17 +1,18 @@
-//! One event as text. PURE.
+//! One event as text. PURE. Owns no state.
 //!
 //! For a person it is a line with time, name and channel and then its data, with colors on a terminal; for a program it
 //! is one line of JSON. Texts of events come from anybody, so control bytes are escaped and names are cut at
-//! `NAME_MAX`. Limit: `NAME_MAX` characters of a name.
+//! `NAME_MAX`. Limit: `NAME_MAX` characters of a name. Cost: linear in the bytes of the event; one text is built for
+//! it.
 
 use crate::pusher::debug_text::pretty_data;
 use crate::pusher::json;
 use crate::text::visible;
 
-/// An event that came; raw spans of a message that `Validator` passed, but for the names.
+/// An event of the server, as raw spans of a message that `Validator` has passed. The names are decoded.
 #[derive(Debug)]
 pub(super) struct ShownEvent<'a> {
-    /// The whole message.
+    /// The whole message, which `--json` prints.
     pub(super) message: &'a str,
     pub(super) name: &'a str,
     pub(super) channel: &'a str,
@@ -24,7 +25,7 @@ const BOLD_GREEN: &str = "\x1b[1;32m";
 const CYAN: &str = "\x1b[36m";
 const GRAY: &str = "\x1b[90m";
 const PLAIN: &str = "\x1b[0m";
-/// Names longer than this are cut.
+/// Characters; by rule 29 a channel has at most 200 bytes, an event more only if it is configured so.
 const NAME_MAX: usize = 200;
 
 /// The message as it came, on one line: line breaks in JSON are only between its parts.
@@ -32,7 +33,7 @@ pub(super) fn one_line(event: &ShownEvent<'_>) -> String {
     event.message.trim_ascii().replace(['\n', '\r'], " ") + "\n"
 }
 
-/// Time, channel and event, and the data below.
+/// The form for a person. The data is on the lines below the names, indented.
 pub(super) fn lines(event: &ShownEvent<'_>, unix_seconds: u64, color: bool) -> String {
     let mut out = String::new();
     let mut part = |paint: &str, text: &str, end: &str| {

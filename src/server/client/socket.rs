@@ -1,8 +1,9 @@
 //! The client's side of a WebSocket (RFC 6455): handshake, masked frames out, whole messages in.
 //!
-//! Written apart from `ws`, which has the server's side: it masks what it sends, refuses masked frames, and checks the
-//! accept key. Pings are answered. Limit: `MESSAGE_MAX` bytes of a message, over which the connection is an error. Owns
-//! one connection.
+//! Owns one connection and the fragments of one message. Written apart from `ws`, which has the server's side: it masks
+//! what it sends, refuses masked frames, and checks the accept key. Pings are answered. Does not read JSON. Limit:
+//! `MESSAGE_MAX` bytes of a message, over which the connection is an error. Cost: one copy of each frame's payload, one
+//! system call for each frame sent.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -24,17 +25,17 @@ const MESSAGE_MAX: usize = 64 << 20;
 
 pub(super) struct ClientSocket {
     connection: ServerConnection,
-    /// The fragments of a message so far.
+    /// The fragments of a message that is not complete. Empty between messages.
     message: Vec<u8>,
 }
 
-/// What came.
+/// What `receive` waited for, or why it stopped waiting.
 #[derive(Debug)]
 pub(super) enum ServerInput {
     Text(Vec<u8>),
-    /// Nothing within the time.
+    /// Nothing came within the time, and the connection stands.
     Silence,
-    /// The end, with its reason.
+    /// The code and text of the close frame. `None` if it has none, or if there was no close frame.
     Closed(Option<(u16, String)>),
 }
 
@@ -71,7 +72,7 @@ impl ClientSocket {
         self.frame(Opcode::Text, text.as_bytes())
     }
 
-    /// Sends a close frame. What arrives after it is ignored.
+    /// To be called last: what arrives after the close frame is not read.
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.frame(Opcode::Close, &close::encode_payload(close::NORMAL, ""))
     }
@@ -80,7 +81,7 @@ impl ClientSocket {
         self.connection.send(&masked(opcode, payload, random()))
     }
 
-    /// The next message. Pings of the server are answered here.
+    /// Pings are answered and fragments are joined before it returns.
     pub(super) fn receive(&mut self, wait: Duration) -> io::Result<ServerInput> {
         self.connection.set_read_timeout(wait)?;
         loop {
@@ -129,7 +130,7 @@ fn malformed() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "it sends no WebSocket frames")
 }
 
-/// A frame of the server: not masked.
+/// A server's frames are not masked (RFC 6455 section 5.1).
 #[derive(Debug, PartialEq, Eq)]
 struct ServerFrame {
     fin: bool,
@@ -138,7 +139,7 @@ struct ServerFrame {
 }
 
 impl ServerFrame {
-    /// Takes the frame at the start of `input`, if it is there as a whole.
+    /// `None` while the frame is incomplete.
     fn take_frame(input: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let &[first, second, ref rest @ ..] = input.as_slice() else { return Ok(None) };
         if second & 0x80 != 0 {
@@ -163,7 +164,7 @@ impl ServerFrame {
     }
 }
 
-/// A whole frame of a client.
+/// One frame with the whole message, masked as RFC 6455 section 5.3 demands of a client.
 fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut out = vec![0x80 | opcode as u8];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {

@@ -3,7 +3,8 @@
 //! Asks for `/api/overview` once a second, or twice with `--once`, and makes rates of two answers. Owns the terminal
 //! while it draws and gives it back at the end; keys: q, Esc or Ctrl-C end it. `overview.rs` reads the answer,
 //! `screen.rs` says what is shown, `styled.rs` makes lines of it, `terminal.rs` writes them. Text of the server is
-//! shown without control characters. Limit: `ANSWER_BYTES_MAX` of an answer.
+//! shown without control characters. Never changes anything on the server. Limit: `ANSWER_BYTES_MAX` of an answer.
+//! Cost: one request and one write of the terminal a second.
 
 mod overview;
 mod screen;
@@ -26,7 +27,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// An answer is larger by some hundred bytes for each worker.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
-/// Where the admin listener is, and what it wants to see.
+/// The admin listener, with the token that it may demand.
 struct AdminPeer(Admin);
 
 pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), CommandFailure> {
@@ -47,7 +48,7 @@ pub(super) fn run(config: Config, arguments: &TopArguments) -> Result<(), Comman
     watch(&peer, first)
 }
 
-/// Draws until a key ends it.
+/// Returns when a key ends it, or the terminal fails.
 fn watch(peer: &AdminPeer, first: Overview) -> Result<(), CommandFailure> {
     let failed = |error: io::Error| CommandFailure::Server(format!("the terminal: {error}"));
     let mut terminal = Terminal::enter().map_err(failed)?;
@@ -71,7 +72,7 @@ fn watch(peer: &AdminPeer, first: Overview) -> Result<(), CommandFailure> {
 }
 
 impl AdminPeer {
-    /// The place of the configuration, to which `--admin` belongs.
+    /// The place comes from the configuration, to which `--admin` belongs.
     fn choose(admin: Admin) -> Result<Self, CommandFailure> {
         if admin.place == AdminPlace::Off {
             let text = "the admin listener is off (RINGVERB_ADMIN): `ringverb top` reads from it";

@@ -1,10 +1,11 @@
-//! `ringverb doctor`: everything that `check` finds, the host's limits (`host.rs`), the rights in Redis (`rights.rs`),
-//! each with a command; as text and as JSON.
+//! `ringverb doctor` as text and as JSON: everything that `check` finds, the host's limits (`host.rs`), the rights in
+//! Redis (`rights.rs`), each with a command that shows or changes it.
 //!
-//! A server that runs already is what a doctor is usually asked about, so its listeners are no problem here. A wrong
-//! configuration does not end the examination: the host is looked at anyway.
-//!
-//! Limit: a finding for each probe and each endpoint of webhooks, of which `doctor/mod.rs` asks `ENDPOINTS_MAX`.
+//! Owns no state: which command belongs to which finding, and that a server that runs already is no problem, because
+//! that is what a doctor is usually asked about. A wrong configuration does not end the examination: the host is looked
+//! at anyway. Never changes anything, and runs none of the commands. Limit: a finding for each probe and each endpoint
+//! of webhooks, of which `doctor/mod.rs` asks `ENDPOINTS_MAX`. Cost: once in a command: the probes of `check`, some 20
+//! files of /proc, one more connection to Redis.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -94,7 +95,7 @@ struct Servers {
 }
 
 impl Servers {
-    /// Only where a start would find a place in use.
+    /// A server is looked for only if a finding says that its place is in use, because the look asks over the network.
     fn in_the_way(findings: &[Finding], config: &Config) -> Self {
         let is_used = |what| {
             findings.iter().any(|found| found.what == what && found.verdict != Verdict::Good)
@@ -163,13 +164,14 @@ fn certificate(config: &Config) -> String {
 }
 
 impl DoctorReport {
-    /// The worst. A note is no fault.
+    /// A note is left out: what could not be examined (in a container, say) must not fail the exit code.
     pub(in crate::server) fn verdict(&self) -> Verdict {
         let verdicts = self.findings.iter().map(|found| found.verdict);
         verdicts.filter(|verdict| *verdict != Verdict::Note).max().unwrap_or(Verdict::Good)
     }
 
-    /// How many connections this host allows, and what limits them.
+    /// The smallest number of connections of any finding, because the scarcest resource is the one that stops the
+    /// host.
     fn limit(&self) -> Option<(u64, &'static str)> {
         let limits =
             self.findings.iter().filter_map(|found| Some((found.connections?, found.what)));
@@ -193,12 +195,12 @@ impl DoctorReport {
                 Verdict::Good if color => ("\x1b[2m", plain),
                 _ => ("", ""),
             };
-            // A `String` takes everything.
+            // Writing to a String cannot fail.
             writeln!(text, "{dim}         -> {command}{plain}").ok();
         }
         let count = |wanted| self.findings.iter().filter(|found| found.verdict == wanted).count();
         let (problems, warnings) = (count(Verdict::Problem), count(Verdict::Warning));
-        // A `String` takes everything.
+        // Writing to a String cannot fail.
         writeln!(
             text,
             "\nFor {} connections: problems: {problems}, warnings: {warnings}.",
@@ -206,7 +208,7 @@ impl DoctorReport {
         )
         .ok();
         if let Some((connections, what)) = self.limit() {
-            // A `String` takes everything.
+            // Writing to a String cannot fail.
             writeln!(
                 text,
                 "This host allows about {connections} connections; the limit is {what}."

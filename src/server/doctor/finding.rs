@@ -1,16 +1,19 @@
 //! What `check` and `doctor` find: facts, warnings, problems, and clocks of other machines.
 //!
 //! Plain values; the probes of `doctor/` make them, `check.rs` and `diagnosis.rs` show them. A finding says what is so,
-//! and a `Diagnosis` also names the command that shows or changes it. Limit: `STEP_TIME` for each step of a probe.
+//! and a `Diagnosis` also names the command that shows or changes it. Does not know what was examined: `what` is a word
+//! of the report, by which `diagnosis.rs` finds the command. Limit: `STEP_TIME` for each step of a probe. Cost: a few
+//! short texts for each finding, and one read of the clock for a `RemoteClock`.
 
 use std::time::Duration;
 
 use crate::worker::time::unix_seconds;
 
-/// Time for one step of one probe.
+/// The time for one step of a probe (connect, read). A lost SYN is sent again after 1 s, so there is time for two
+/// attempts, and for two steps within `PROBE_TIME`.
 pub(super) const STEP_TIME: Duration = Duration::from_secs(3);
 
-/// How bad a finding is.
+/// Ordered from good to bad, so that the verdict of a report is the maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::server) enum Verdict {
     Good,
@@ -37,7 +40,6 @@ impl Finding {
     }
 }
 
-/// A finding of `ringverb doctor`: what is so, and the command that shows or changes it.
 #[derive(Debug)]
 pub(in crate::server) struct Diagnosis {
     pub(in crate::server) verdict: Verdict,
@@ -64,7 +66,7 @@ impl Diagnosis {
     }
 }
 
-/// The time of another machine's clock.
+/// Another machine's clock in seconds since 1970, with ours at the moment at which the answer was read.
 pub(super) struct RemoteClock {
     pub(super) place: String,
     pub(super) seconds: u64,

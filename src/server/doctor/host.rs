@@ -1,11 +1,10 @@
 //! What limits this host to how many connections, for `ringverb doctor`: descriptors, settings of the kernel, memory,
 //! the table of tracked connections, source ports.
 //!
-//! Reads files below a folder that is /proc, or a copy of it in tests. It changes nothing. The wanted settings are
-//! those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is missing sets no limit.
-//!
-//! Limit: one finding for each limit. Input: files, the wanted number of connections, and the process that serves the
-//! port already, if there is one. Output: findings with their remedies.
+//! Owns no state. Reads files below a folder that is /proc, or a copy of it in tests, and never changes a setting. The
+//! wanted settings are those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is
+//! missing sets no limit. Input: the files, and what the server would need (`HostNeeds`). Output: findings with their
+//! remedies. Limit: one finding for each limit. Cost: once in a command, one file read for each setting.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::finding::{Diagnosis, Verdict};
 use crate::limits::DESCRIPTORS_MAX;
 
-/// The settings that a host for many connections should have.
+/// Read at compile time, so that the program and the file that it is delivered with cannot differ.
 const WANTED: &str = include_str!("../../../tuning/99-ringverb.conf");
 
 /// Descriptors for all that is no connection, as `tuning/check.sh` counts.
@@ -26,17 +25,17 @@ const TLS_BYTES: u64 = 232;
 /// Memory that the host keeps for everything else.
 const RESERVED_BYTES: u64 = 128 << 20;
 
-/// What the server would need.
+/// Values of the configuration and of this process. `host.rs` itself reads files only.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::server) struct HostNeeds {
     pub(in crate::server) connections: u64,
     pub(in crate::server) workers: u64,
-    /// The hard limit of this process.
+    /// The hard limit of this process, which a server that is started from the same shell or unit would inherit.
     pub(in crate::server) descriptors: u64,
-    /// The limit of the resident set.
+    /// The limit of the resident set, in bytes. `None`: there is none.
     pub(in crate::server) memory_max: Option<u64>,
     pub(in crate::server) has_tls: bool,
-    /// The process that serves the port already.
+    /// The process that serves the port already: its limit of descriptors counts instead of `descriptors`.
     pub(in crate::server) server: Option<u32>,
 }
 
@@ -55,10 +54,10 @@ impl HostFiles {
         fs::read_to_string(self.root.join(path)).ok()
     }
 
-    /// The numbers of a setting of the kernel.
+    /// `None` also if the setting has words that are no numbers: such a setting is not judged.
     fn setting(&self, key: &str) -> Option<Vec<u64>> {
         let text = self.text(&format!("sys/{}", key.replace('.', "/")))?;
-        // fs.file-max may be beyond 64 bits of a signed number, but not of these.
+        // Up to 2^64 - 1: fs.file-max has that value on hosts without a limit.
         text.split_ascii_whitespace().map(|word| word.parse().ok()).collect()
     }
 
@@ -66,7 +65,7 @@ impl HostFiles {
         self.setting(key)?.first().copied()
     }
 
-    /// A field of meminfo in bytes.
+    /// In bytes. The file has kB, by which the kernel means 1,024 bytes.
     fn memory(&self, field: &str) -> Option<u64> {
         let text = self.text("meminfo")?;
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
@@ -74,7 +73,7 @@ impl HostFiles {
         Some(kib << 10)
     }
 
-    /// The limit of descriptors of a process.
+    /// The hard limit, because the server raises its soft limit to it at the start.
     fn descriptors_of(&self, process: u32) -> Option<u64> {
         let limits = self.text(&format!("{process}/limits"))?;
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -183,11 +182,10 @@ fn sysctl(verdict: Verdict, key: &str, wanted: &str) -> String {
     }
 }
 
-/// A line of the file of settings.
 #[derive(Debug, PartialEq, Eq)]
 struct WantedSetting<'a> {
     key: &'a str,
-    /// A kernel may lack it.
+    /// Marked by a `-` before the key, as in sysctl.d(5): a kernel without this setting is no finding.
     is_optional: bool,
     values: Vec<u64>,
 }

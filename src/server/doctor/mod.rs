@@ -1,10 +1,11 @@
 //! What a start would find on this machine now, for `ringverb check`: port, certificates, admin listener, kernel,
 //! descriptors, locked memory, limits of the control group, Redis, webhook endpoints, clocks.
 //!
-//! Nothing is changed, and no probe publishes, subscribes or posts. Each probe of the network runs in a thread of its
-//! own and has `PROBE_TIME` to answer, so a firewall that drops packets delays the report and does not hold it up. A
-//! finding is a fact, something to know (`Warning`), or something that keeps the server from working (`Problem`).
-//! Limits: `PROBE_TIME` for each probe of the network; one thread for each.
+//! Owns no state: which probes there are, and whether what they find is a fact, something to know (`Warning`), or
+//! something that keeps the server from working (`Problem`). Nothing is changed, and no probe publishes, subscribes or
+//! posts. Each probe of the network runs in a thread of its own, so a firewall that drops packets delays the report and
+//! does not hold it up. Limits: `ENDPOINTS_MAX` endpoints; the report ends its wait `PROBE_TIME` after the last answer.
+//! Cost: once in a command, one thread for each probe of the network.
 
 mod diagnosis;
 mod finding;
@@ -35,11 +36,11 @@ use crate::worker::kernel::{Choice, RingSize};
 pub(super) use finding::{Finding, Verdict};
 use finding::{RemoteClock, STEP_TIME};
 
-/// Time after which a probe counts as unanswered. Longer than its steps: only name servers take longer.
+/// Time after which a probe counts as unanswered. Longer than two of its steps: only name servers take longer.
 const PROBE_TIME: Duration = Duration::from_secs(8);
-/// Endpoints of webhooks that are asked. Those of one host and port count once.
+/// So that a host of many customers does not start a thread for each. Those of one host and port count once.
 const ENDPOINTS_MAX: usize = 20;
-/// Clocks that differ by less agree.
+/// A `Date` field has whole seconds, and an answer may be on its way for a few of them.
 const CLOCK_SECONDS: u64 = 5;
 
 /// What `ringverb check` reports, in the order in which a start meets it.
@@ -75,7 +76,7 @@ fn time_source(is_synchronized: &std::io::Result<bool>) -> Finding {
     }
 }
 
-/// The place of metrics and probes. Only a configured one keeps a server from starting.
+/// Only a configured place keeps a server from starting. Without the default one it starts with a warning.
 fn admin_listener(wanted: &Admin) -> Finding {
     let finding = |verdict, text: String| Finding::new(verdict, "admin", text);
     let needs = if wanted.token.is_some() { ", and a token is needed" } else { "" };
@@ -132,7 +133,7 @@ fn resources(shares: &Shares) -> Vec<Finding> {
     vec![workers, Finding::new(Verdict::Good, "memory", memory)]
 }
 
-/// epoll locks none.
+/// Only for io_uring: epoll locks no memory.
 fn locked_memory(memory: &LockedMemory, size: RingSize) -> Finding {
     match memory.warning() {
         None => Finding::new(Verdict::Good, "locked", memory.ring_choice_text(size)),
@@ -199,7 +200,7 @@ fn examine_start(
     std::thread::Builder::new().name("probe".to_owned()).spawn(run).ok();
 }
 
-/// One URL for each host and port.
+/// Keyed by scheme, host and port: endpoints of one server are reachable or not together.
 fn endpoints(config: &Config) -> BTreeMap<String, String> {
     let urls = config.apps.iter().flat_map(|app| &app.webhooks).map(|webhook| webhook.url.clone());
     urls.map(|url| {
@@ -222,7 +223,7 @@ fn endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
     }
 }
 
-/// The largest difference to another clock.
+/// The clock with the largest difference stands for all: one sentence is enough to set it right.
 fn clock(clocks: &[RemoteClock], config: &Config) -> Option<Finding> {
     let worst = clocks.iter().max_by_key(|clock| clock.difference_seconds())?;
     let (distance, place) = (worst.difference_seconds(), &worst.place);

@@ -3,8 +3,9 @@
 //! A server of this user answers at the take-over socket of its address, whatever its program is called. For others,
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only, and so those of a server, which no other process may trace
-//! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named.
-//! Limit: the processes of `doctor/processes.rs`. Does not end or signal a process.
+//! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named. Owns
+//! no state. Does not end or signal a process. Limit: the processes of `doctor/processes.rs`. Cost: one `bind`; if the
+//! port is in use, a read of the links of each process until the inode is found.
 
 use std::fs;
 use std::io;
@@ -113,7 +114,8 @@ pub(in crate::server) struct Holder {
 }
 
 impl Holder {
-    /// By the name of its program.
+    /// A guess by the name of the program, which any program may have. `of_server` is for a process that has shown what
+    /// it is.
     pub(in crate::server) fn of(process: u32) -> Self {
         let program = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
         let program = program.trim_end().to_owned();
@@ -126,7 +128,6 @@ impl Holder {
         Self { is_server: true, ..Self::of(process) }
     }
 
-    /// Whether it is a server of this kind.
     pub(in crate::server) fn is_server(&self) -> bool {
         self.is_server
     }
@@ -135,12 +136,12 @@ impl Holder {
         self.process
     }
 
-    /// Program and process, for a sentence.
+    /// The name of a foreign program may have control characters, which are escaped.
     pub(in crate::server) fn program_and_process(&self) -> String {
         format!("{}, process {}", shown(&self.program), self.process)
     }
 
-    /// Its process, if it is a server of this kind.
+    /// The process that may be sent a signal. `None` for another program, which must not get one.
     pub(in crate::server) fn server(&self) -> Option<Pid> {
         let process = i32::try_from(self.process).ok().filter(|_| self.is_server);
         process.and_then(Pid::from_raw)
@@ -167,7 +168,6 @@ pub(in crate::server) fn live_holder(address: SocketAddr) -> Option<Holder> {
     holder(&listening_at(address)?, address)
 }
 
-/// Whether a process of this host listens in the way of this address.
 pub(super) fn is_listened_at(address: SocketAddr) -> bool {
     listening_at(address).is_some()
 }

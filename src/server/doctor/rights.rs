@@ -1,9 +1,10 @@
 //! Whether the user of Redis may do what a node does, for `ringverb doctor`.
 //!
-//! Each command of a node is sent once, in a form that changes nothing: an event to a topic without readers, a
-//! subscription that ends at once, a key that is read and not written (`SET ... XX` of a key that does not exist).
-//! Redis checks the rights before it carries a command out, and answers NOPERM. docs/OPERATIONS.md lists the rights.
-//! Limits: one connection, and the time of a probe (`doctor/redis.rs`).
+//! Owns no state. Each command of a node is sent once, in a form that never changes anything: an event to a topic
+//! without readers, a subscription that ends at once, a key that is read and not written (`SET ... XX` of a key that
+//! does not exist). Redis checks the rights before it carries a command out, and answers NOPERM. docs/OPERATIONS.md
+//! lists the rights. Limits: one connection, and the time of a probe (`doctor/redis.rs`). Cost: once in a command, one
+//! connection with seven requests.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::cluster::probe_name;
 use crate::config::Scaling;
 use crate::resp::Value;
 
-/// The rights of a node, for a sentence.
+/// As rules of `ACL SETUSER`, with which the operator can grant them.
 const RULES: &str = "+@connection +subscribe +unsubscribe +publish +get +set +eval";
 
 /// The finding of `redis` is the one to read if Redis cannot be reached: then there is none here.

@@ -2,8 +2,9 @@
 //!
 //! The server at the port is the one that offers a take-over there, or that is seen to have the port. If neither is so,
 //! the program at the port is asked for `/up`, and a server of another user or container is recognized by its answer.
-//! The server at the admin place names itself. Nothing is changed.
-//! Limit: `PROBE_TIME` for each program that is asked. Does not judge what it finds (`diagnosis.rs`).
+//! The server at the admin place names itself. Owns no state, and never changes anything. Does not judge what it finds
+//! (`diagnosis.rs`). Limit: `PROBE_TIME` for each program that is asked. Cost: one thread and one request for each such
+//! program.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,10 +17,10 @@ use crate::config::Config;
 use crate::config::admin::AdminPlace;
 use crate::server::client;
 
-/// A server of this kind.
+/// A process that has shown that it is a ringverb server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunningServer {
-    /// `None`: it cannot be known.
+    /// `None` for a server in another container or of another user, whose id means nothing here.
     pub(super) process: Option<u32>,
 }
 
@@ -61,7 +62,7 @@ pub(super) fn at_admin(
     Some(RunningServer { process: found.process.filter(is_here) })
 }
 
-/// `None`: there was no answer in time.
+/// Asks in a thread of its own, because a name look-up has no timeout. `None`: no answer within `PROBE_TIME`.
 fn in_time<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (answer, received) = mpsc::channel();
     // The receiver may have stopped waiting for a late answer.

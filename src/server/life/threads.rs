@@ -1,11 +1,11 @@
 //! The threads of a server, and what they share.
 //!
-//! Starts the control thread before any worker, so that no signal is missed; then the measurement of memory, because
-//! without it memory has no limit; then the webhooks and one pinned worker per core. Returns once each worker can
-//! serve. No thread joins a worker: the process ends when the main thread does.
-//!
-//! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers. Input: a checked configuration and bound
-//! listeners. Output: the handles that the main thread needs.
+//! Owns the order of their start: the control thread before any worker, so that no signal is missed; then the
+//! measurement of memory, because without it memory has no limit; then the webhooks and one pinned worker per core.
+//! Returns once each worker can serve. No thread joins a worker: the process ends when the main thread does. Input: a
+//! checked configuration and bound listeners. Output: the handles that the main thread needs. Does not bind a listener
+//! or serve a connection. Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers. Cost: once at the
+//! start; one thread for each worker, and a ring for each pair of workers.
 
 use std::io;
 use std::net::TcpListener;
@@ -47,17 +47,18 @@ use crate::worker::{self, Ends, PortListener, Shared, hold_signals};
 /// Rows of metrics for apps that are added at run time. Further ones share a row until the next start.
 const METRIC_ROWS_TO_COME: usize = 64;
 
-/// The threads of a server, and what the main thread needs of them.
+/// The handles with which the main thread wakes, changes and ends what was started.
 pub(super) struct Threads {
     pub(super) doorbells: Arc<[Doorbell]>,
     pub(super) webhooks: webhook::Webhooks,
     pub(super) control: Control,
 }
 
-/// What workers get beside what they share.
+/// Listeners, certificates and the first configuration: what is divided among the workers, or read by each.
 type WorkerEnds<'a> = (Vec<TcpListener>, Option<&'a Certificates>, &'a Arc<ConfigurationLink>);
 
-/// Starts the control thread, the workers and the webhooks, and waits until each worker can serve.
+/// # Errors
+/// When a thread, a ring or the measurement cannot be had: the process cannot serve then.
 pub(super) fn start_threads(
     shared: &Arc<Shared>,
     ends: WorkerEnds<'_>,
@@ -65,9 +66,7 @@ pub(super) fn start_threads(
     orders: Sender<Order>,
 ) -> Result<Threads, StartError> {
     let workers = shared.config.workers;
-    // Registered before any worker runs, so that no signal is missed.
     let control = start_control(orders).map_err(StartError::Start)?;
-    // Measured before anybody can connect: without a measurement, memory has no limit.
     let watch = Watch::new(shared.clone()).map_err(StartError::Start)?;
     let (doorbells, webhooks) = start_workers(shared, ends, pins)?;
     shared.start_barrier.wait();
@@ -139,7 +138,7 @@ pub(super) fn share(
     })
 }
 
-/// Starts the workers, and the webhooks if some app has any.
+/// Also starts the webhooks, before the workers are pinned. Without an endpoint their thread sleeps.
 fn start_workers(
     shared: &Arc<Shared>,
     (listeners, certificates, configuration): WorkerEnds<'_>,
@@ -172,7 +171,7 @@ fn start_workers(
     Ok((doorbells, webhooks))
 }
 
-/// The plain listeners and those for TLS.
+/// The first list serves HTTP, the second TLS. The port of a listener decides.
 fn split_by_tls(
     listeners: Vec<TcpListener>,
     config: &Config,
@@ -188,7 +187,6 @@ fn split_by_tls(
     Ok((plain, secure))
 }
 
-/// Starts the control thread, with the task that reports signals.
 fn start_control(orders: Sender<Order>) -> io::Result<Control> {
     let (read, write) = UnixStream::pair()?;
     let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly, SIGNALS)?;
@@ -210,7 +208,7 @@ fn start_control(orders: Sender<Order>) -> io::Result<Control> {
     Ok(control)
 }
 
-/// What a signal asks of the server; `None` for one that it ignores, or that adds nothing.
+/// `None` for a signal that the server ignores, or for a SIGHUP while a reload waits already.
 fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
     match signal {
         SIGUSR2 => Some(Order::Replace),
@@ -236,7 +234,7 @@ fn start_worker(
     thread.spawn(run).map(drop)
 }
 
-/// Descriptors the process may have, capped: room for them is reserved in address space.
+/// The limit of descriptors, at most 2^20: each worker reserves address space for as many sockets.
 fn descriptors_max() -> usize {
     const RESERVED_MAX: u64 = 1 << 20;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

@@ -1,8 +1,8 @@
 //! The messages of a take-over: lines of `MESSAGE_BYTES` bytes over a Unix stream, a word and up to four numbers.
 //!
-//! Owns their words, their length, the time that a side waits for one, and the errors of a conversation. Which side
-//! sends what in which order is in `mod.rs`.
-//! Limits: `MESSAGE_BYTES` for a message, `PATIENCE` for a side that waits, `LISTENERS_MAX` listeners.
+//! Owns their words, their length, the time that a side waits for one, and the errors of a conversation. Does not know
+//! which side sends what in which order (`mod.rs`). Limits: `MESSAGE_BYTES` for a message, `PATIENCE` for a side that
+//! waits, `LISTENERS_MAX` listeners. Cost: one system call for each message, one allocation for a received one.
 
 use std::error::Error;
 use std::fmt;
@@ -15,7 +15,7 @@ use rustix::io::retry_on_intr;
 
 use crate::limits::WORKERS_MAX;
 
-/// Every message is as long as this, filled up with spaces.
+/// Every message is as long as this, filled up with spaces, so that a reader needs no delimiter and no buffer.
 pub(super) const MESSAGE_BYTES: usize = 64;
 /// With the version of the conversation: processes of different versions do not take over from each other.
 pub(super) const TAKE_OVER: &str = "take over 3";
@@ -30,7 +30,8 @@ pub(super) const FAILED: &str = "failed";
 pub(super) const TAKEN: &str = "taken";
 pub(super) const RETIRING: &str = "retiring";
 
-/// For each step of the other side.
+/// How long a side waits for the next message. The old process serves one peer at a time, so a silent peer delays the
+/// next one by as much.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The kernel's own bound of descriptors in a message. There is one for each worker and port, and the admin listener;
 /// where there are more, a new process binds the others itself.
@@ -66,7 +67,7 @@ pub(super) fn expect_message(stream: &UnixStream, text: &str) -> io::Result<()> 
     if receive_text(stream)? == text { Ok(()) } else { Err(wrong_peer_error()) }
 }
 
-/// The numbers behind a word.
+/// `None` unless there are exactly `COUNT` numbers: another count is another version of the protocol.
 pub(super) fn numbers<const COUNT: usize>(received: &str, word: &str) -> Option<[u64; COUNT]> {
     let mut parts = received.strip_prefix(word)?.split_ascii_whitespace();
     let mut numbers = [0; COUNT];

@@ -1,36 +1,38 @@
 //! Taking over: a new process receives the listeners of a running server, and its connections with them.
 //!
-//! This folder owns the protocol between the two processes. `rendezvous.rs`: where they find each other, and whom they
-//! trust. `message.rs`: the messages. `new_side.rs` and `old_side.rs`: what each process does. `transfer.rs`: the
-//! connections, with the workers' part in `worker/transfer`. `replacement.rs`: SIGUSR2, two take-overs within one
-//! process id. Listeners move as descriptors (SCM_RIGHTS), so that connections in their accept queues are not reset.
-//!
-//! ```text
-//! new process                              old process
-//!     | ---- take over N ----------------------> |
-//!     |                                          |  changes of the configuration wait
-//!     | <- listeners FORMAT WORKERS CLOCK ADMIN  |  with the descriptors; ADMIN is 1 if the last one is the admin's
-//!     |                                          |
-//!     |  only the listeners move:                |
-//!     | ---- accepting ------------------------> |  point of no return
-//!     | <--- retiring -------------------------- |  it closes its connections with 4200
-//!     |                                          |
-//!     |  or the connections move too:            |
-//!     | ---- bring WORKERS NONCE --------------> |  HTTP requests end, workers pause, mail runs dry
-//!     | <=== connections, worker to worker ===== |  records and descriptors
-//!     | ---- taken ----------------------------> |  point of no return
-//!     | <--- retiring -------------------------- |
-//!     | ---- (closes) -------------------------> |  it may exit
-//! ```
-//!
-//! If a side stops before the point of no return, no connection and no state is lost: the old process continues. Only
-//! requests that had arrived in part have been refused with 503. At any time before the point of no return the old
-//! process may send `failed` and shut its end. A write of `taken` then fails. If `taken` was written before the
-//! shutdown, the old process finds it in its receive buffer and treats the take-over as completed. If `taken` is
-//! refused and there is no `failed` to read, the old process has died, and the new process has the only copy of
-//! everything. From the first answer on, the old process carries out no change of the configuration, and the new one
-//! reads what may have changed since it started. A failed take-over ends the wait, and a completed one refuses the
-//! changes. Limits: `message.rs` has those of messages, `rendezvous.rs` and the two sides those of times.
+//! Owns the protocol between the two processes, which the diagram below shows. `rendezvous.rs`: where they find each
+//! other, and whom they trust. `message.rs`: the messages. `new_side.rs` and `old_side.rs`: what each process does.
+//! `transfer.rs`: the connections, with the workers' part in `worker/transfer`. `replacement.rs`: SIGUSR2, two
+//! take-overs within one process id. Listeners move as descriptors (SCM_RIGHTS), so that connections in their accept
+//! queues are not reset. Does not read a record of a connection. Limits: `message.rs` has those of messages,
+//! `rendezvous.rs` and the two sides those of times. Cost: five messages; the workers' part is linear in connections.
+
+// The conversation:
+//
+//     new process                              old process
+//         | ---- take over N ----------------------> |
+//         |                                          |  changes of the configuration wait
+//         | <- listeners FORMAT WORKERS CLOCK ADMIN  |  with the descriptors; ADMIN is 1 if the last one is the admin's
+//         |                                          |
+//         |  only the listeners move:                |
+//         | ---- accepting ------------------------> |  point of no return
+//         | <--- retiring -------------------------- |  it closes its connections with 4200
+//         |                                          |
+//         |  or the connections move too:            |
+//         | ---- bring WORKERS NONCE --------------> |  HTTP requests end, workers pause, mail runs dry
+//         | <=== connections, worker to worker ===== |  records and descriptors
+//         | ---- taken ----------------------------> |  point of no return
+//         | <--- retiring -------------------------- |
+//         | ---- (closes) -------------------------> |  it may exit
+//
+// If a side stops before the point of no return, no connection and no state is lost: the old process continues. Only
+// requests that had arrived in part have been refused with 503. At any time before the point of no return the old
+// process may send `failed` and shut its end. A write of `taken` then fails. If `taken` was written before the
+// shutdown, the old process finds it in its receive buffer and treats the take-over as completed. If `taken` is
+// refused and there is no `failed` to read, the old process has died, and the new process has the only copy of
+// everything. From the first answer on, the old process carries out no change of the configuration, and the new one
+// reads what may have changed since it started. A failed take-over ends the wait, and a completed one refuses the
+// changes.
 
 mod message;
 mod new_process;

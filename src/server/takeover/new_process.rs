@@ -2,8 +2,8 @@
 //!
 //! Owns the stream of their conversation, and the report of its outcome to the task of the offer (`old_side.rs`). The
 //! last message decides: once the new process has confirmed, the connections are its own, and `reclaim` finds out which
-//! of both was first. `transfer.rs` moves the connections. No limits: one stream; `old_side.rs` serves one new process
-//! at a time.
+//! of both was first. Does not move the connections (`transfer.rs`). No limits: one stream; `old_side.rs` serves one
+//! new process at a time. Cost: one or two system calls for each call.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -11,7 +11,6 @@ use std::os::unix::net::UnixStream;
 
 use super::message::{FAILED, TAKEN, expect_message, is_readable, send_text};
 
-/// A new process that asks for the connections, as the main thread of the old one sees it.
 #[derive(Debug)]
 pub(in crate::server) struct NewProcess {
     pub(super) stream: UnixStream,
@@ -23,10 +22,8 @@ pub(in crate::server) struct NewProcess {
 }
 
 impl NewProcess {
-    /// Whether it has confirmed by now that it has everything.
-    ///
     /// # Errors
-    /// When it sent something else, or has ended.
+    /// When it sent something other than `taken`, or has ended before it had everything.
     pub(in crate::server) fn has_confirmed(&self) -> io::Result<bool> {
         if !is_readable(&self.stream)? {
             return Ok(false);
@@ -34,11 +31,11 @@ impl NewProcess {
         expect_message(&self.stream, TAKEN).map(|()| true)
     }
 
-    /// Keeps everything after all. `false`: too late, the new process has confirmed.
+    /// `false`: too late, the new process has confirmed, and this process must not touch the connections again.
     pub(in crate::server) fn reclaim(&self) -> bool {
         // The peer may be gone, and then no process waits for this.
         send_text(&self.stream, FAILED).ok();
-        // A socket that is not connected any longer needs none.
+        // If the peer has ended, the stream is shut down already.
         self.stream.shutdown(Shutdown::Both).ok();
         expect_message(&self.stream, TAKEN).is_err()
     }

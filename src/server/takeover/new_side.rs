@@ -1,9 +1,9 @@
 //! The new process's side of a take-over: finds the old process, receives its listeners, and asks for its connections.
 //!
-//! Every call blocks for at most `PATIENCE` a message. Nothing has changed in the old process until
-//! `OldProcess::retire` or `OldProcess::confirm`.
-//!
-//! Limits: `PATIENCE` for a message, `message::LISTENERS_MAX` listeners in one. Owns the stream to the old process.
+//! Owns the stream to the old process. Never changes anything in the old process before `OldProcess::retire` or
+//! `OldProcess::confirm`. Every call blocks for at most `PATIENCE` a message. Does not move a connection
+//! (`transfer.rs`). Limits: `PATIENCE` for a message, `message::LISTENERS_MAX` listeners in one. Cost: one system call
+//! for each message; all listeners come with one of them.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -31,7 +31,7 @@ pub(in crate::server) struct OldProcess {
     pub(in crate::server) format: u64,
     pub(in crate::server) workers: usize,
     pub(in crate::server) clock_start_nanos: u64,
-    /// Its admin listener, if it has one.
+    /// `None`: it has no admin listener.
     pub(in crate::server) admin: Option<OwnedFd>,
 }
 
@@ -53,7 +53,7 @@ pub(in crate::server) fn ask(
 
 /// What serves an address that an ordinary start finds in use.
 pub(in crate::server) enum Running {
-    /// No server of this user.
+    /// No server of this user answers: another program has the address.
     Unknown,
     /// The server with this process id, which goes on.
     Server(i32),
@@ -146,7 +146,7 @@ impl OldProcess {
         self.wait_until_retiring()
     }
 
-    /// Asks for its connections. `workers` workers wait for them, at names with this number (`Rendezvous`).
+    /// Its workers send them to as many workers here, at names with this number (`Rendezvous`).
     ///
     /// # Errors
     /// When the message cannot be sent.
@@ -154,10 +154,10 @@ impl OldProcess {
         send_text(&self.stream, &format!("{BRING} {workers} {nonce}"))
     }
 
-    /// Checks that it has not given up.
+    /// To be called while connections arrive, because the old process gives up when its own time limits end.
     ///
     /// # Errors
-    /// When it has: `confirm` must not be called then.
+    /// When it has given up: `confirm` must not be called then.
     pub(in crate::server) fn check_sending(&self) -> io::Result<()> {
         if !is_readable(&self.stream)? {
             return Ok(());
@@ -167,7 +167,7 @@ impl OldProcess {
         Err(reclaimed())
     }
 
-    /// Confirms that this process has everything. From here on the connections are this process's.
+    /// From here on the connections are this process's.
     ///
     /// # Errors
     /// When the old process keeps everything after all.
@@ -207,16 +207,16 @@ impl OldProcess {
 
 #[cfg(test)]
 impl OldProcess {
-    /// Whether it has closed its end, or has sent something.
+    /// Also true if it has sent something.
     pub(super) fn has_closed(&self) -> io::Result<bool> {
         is_readable(&self.stream)
     }
 }
 
 impl Drop for OldProcess {
-    /// Closing would not do: the workers' descriptor tables have copies.
+    /// Closing would not do: the workers' descriptor tables have copies of the descriptor.
     fn drop(&mut self) {
-        // A socket that is not connected any longer needs none.
+        // If the peer has ended, the stream is shut down already.
         self.stream.shutdown(Shutdown::Both).ok();
     }
 }

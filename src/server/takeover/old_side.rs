@@ -1,11 +1,11 @@
 //! The old process's side of a take-over: a task of the control thread (`control.rs`) that offers the listeners and the
 //! connections to one process at a time.
 //!
-//! Until a new process has taken over, a fault of it ends only its own conversation. The main thread carries out the
-//! `Order`s that the task sends, with a `NewProcess` where connections are to move.
-//!
-//! Limit: `message::LISTENERS_MAX` listeners travel in one message. Does not move a connection: the main thread and the
-//! workers do.
+//! Owns the conversation with a new process until the main thread gets it. A fault of a new process ends only its own
+//! conversation, until it has taken over. The main thread carries out the `Order`s that the task sends, with a
+//! `NewProcess` where connections are to move. Does not move a connection: the main thread and the workers do. Limits:
+//! one conversation at a time, `PATIENCE` for a message; `message::LISTENERS_MAX` listeners travel in one. Cost: a poll
+//! of one descriptor while no process asks; one system call for each message.
 
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
@@ -31,17 +31,17 @@ use super::rendezvous::{Places, Point, RefusedPeers};
 use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::worker::transfer::{FORMAT, peer_credentials};
 
-/// What this process offers to a new one.
+/// What a new process can take over.
 pub(in crate::server) struct Offer {
     pub(in crate::server) address: SocketAddr,
     /// More than workers, after a take-over from a server that had more.
     pub(in crate::server) listeners: Vec<OwnedFd>,
     pub(in crate::server) workers: usize,
-    /// See `Clock::start_nanos`.
+    /// The old clock's start, so that times in the records of connections mean the same in the new process.
     pub(in crate::server) clock_start_nanos: u64,
     /// The connections may move too, and not the listeners only.
     pub(in crate::server) transfers: bool,
-    /// The admin listener, if there is one.
+    /// `None`: there is none. It moves with the listeners, so that probes are answered during a take-over.
     pub(in crate::server) admin: Option<OwnedFd>,
 }
 
@@ -71,26 +71,26 @@ pub(in crate::server) fn offer(
     Ok(Offering { point: place, ended })
 }
 
-/// An offer that stands.
+/// Withdrawn when the process ends; otherwise it lasts until one process has taken over.
 pub(in crate::server) struct Offering {
     point: Arc<Point>,
     ended: Receiver<()>,
 }
 
 impl Offering {
-    /// Withdraws the offer, at the end of the process.
+    /// Removes the socket file. The task keeps running, and its listener closes with the process.
     pub(in crate::server) fn withdraw(&self) {
         self.point.remove();
     }
 
-    /// Waits until the new process is ready.
+    /// Waits for the end of the task. The supervisor knows the new process by then, so this process may exit.
     pub(in crate::server) fn wait(self) {
         // Nothing is ever sent: the end of the task ends the wait.
         self.ended.recv().ok();
     }
 }
 
-/// Waits for a connection that passes the check.
+/// In the order of their arrival; peers that fail `check` are counted and dropped.
 async fn next_peer(
     listener: &UnixListener,
     readable: &Readable,

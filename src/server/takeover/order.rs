@@ -1,8 +1,8 @@
 //! Orders to the main thread: what signals, other processes and the admin API ask of it.
 //!
-//! Owns the closed list of orders; `orders.rs` carries it out, one order after the other. Limit: one order for each
-//! signal that the control thread has read, three for the process that takes over, and one for each connection of the
-//! admin listener, because each waits for its answer.
+//! Owns the closed list of orders; `orders.rs` carries it out, one order after the other. Does not carry out any.
+//! Limit: one order for each signal that the control thread has read, three for the process that takes over, and one
+//! for each connection of the admin listener, because each waits for its answer. Cost: one allocation for an order.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -10,10 +10,10 @@ use std::os::unix::net::UnixStream;
 use super::new_process::NewProcess;
 use crate::server::change::ChangeRequest;
 
-/// What the main thread is to do.
+/// Sent to the main thread by the control thread and the admin listener.
 #[derive(Debug)]
 pub(in crate::server) enum Order {
-    /// SIGINT or SIGTERM, by name: drain.
+    /// SIGINT or SIGTERM, with its name for the log: drain.
     End(&'static str),
     /// SIGUSR2: replace the program of this process.
     Replace,
@@ -23,7 +23,7 @@ pub(in crate::server) enum Order {
     HoldChanges(HoldReport),
     /// That take-over has failed: carry out the changes that wait.
     ResumeChanges,
-    /// Another process asks for the connections too.
+    /// Another process asks for the connections, too, not for the listeners alone.
     Transfer(NewProcess),
     /// SIGHUP, or the admin API: change the configuration.
     Change(Box<ChangeRequest>),
@@ -34,7 +34,7 @@ pub(in crate::server) enum Order {
 #[derive(Debug)]
 pub(in crate::server) struct HoldReport(pub(super) UnixStream);
 
-/// What the main thread reports of its server.
+/// The byte that `HoldReport` sends. A process without apps does not take over from a server that has some.
 pub(super) const HAS_APPS: u8 = 1;
 const IS_DEVELOPMENT: u8 = 0;
 

@@ -1,14 +1,12 @@
 //! Where a new process finds the running one, and how each checks the other.
 //!
-//! The place is a socket file in a directory that only this user (or root) can write: `RUNTIME_DIRECTORY` of systemd,
-//! `XDG_RUNTIME_DIR`, /run/ringverb, /run/user/UID, and for root /run. Other users can neither occupy nor reach it.
-//! Without such a directory, the place is an abstract socket with a random name, which the new process finds in
-//! /proc/net/unix. Another user can connect to it or list decoys, but cannot occupy it.
-//!
-//! Each side checks the other before it sends or reads anything. The other must have the same user or be root, and must
-//! not be in another container: containers that share a network namespace often all run as root. Two processes of one
-//! user in one container cannot be distinguished. `check_namespaces` has what the kernel shows. Limit: `ROUNDS`
-//! attempts with a pause between them. Does not read or write a message of the protocol.
+//! Owns the place: a socket file in a directory that only this user (or root) can write: `RUNTIME_DIRECTORY` of
+//! systemd, `XDG_RUNTIME_DIR`, /run/ringverb, /run/user/UID, and for root /run. Other users can neither occupy nor
+//! reach it. Without such a directory it is an abstract socket with a random name, which the new process finds in
+//! /proc/net/unix. Another user can connect to it or list decoys, but cannot occupy it. Each side checks the other
+//! before it sends or reads anything: `check_user`, `check_namespaces`. Two processes of one user in one container
+//! cannot be distinguished. Does not read or write a message of the protocol. Limit: `ROUNDS` attempts with a pause
+//! between them. Cost: once a start; one read of /proc/net/unix without a directory.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -48,7 +46,7 @@ const ROUNDS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Places {
-    /// Those of this process.
+    /// The places of this user and this environment, in the order of preference.
     pub(in crate::server) fn new() -> Self {
         let user = rustix::process::geteuid();
         let mut directories = vec![PathBuf::from("/run/ringverb")];
@@ -69,10 +67,8 @@ impl Places {
         self.0.iter().map(PathBuf::as_path).filter(|path| fs::metadata(path).is_ok_and(is_private))
     }
 
-    /// Opens the place of the server at this address.
-    ///
     /// # Errors
-    /// When neither a file nor an abstract socket can be made.
+    /// When neither a socket file nor an abstract socket can be made.
     pub(in crate::server) fn open(&self, address: SocketAddr) -> io::Result<Point> {
         let name = file_name(address)?;
         if let Some(point) = self.private().find_map(|directory| bind(&directory.join(&name)).ok())
@@ -109,13 +105,13 @@ impl Point {
         check_namespaces(peer, self.file.is_none())
     }
 
-    /// No process reaches it from here on, though descriptors of it may stay open.
+    /// No process can connect from here on, though workers' tables have copies of the descriptor.
     pub(in crate::server) fn close(&self) {
-        // A socket that is not connected any longer needs none.
+        // Without effect if it is shut down already.
         rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).ok();
     }
 
-    /// At the end of the server: no file is left.
+    /// At the end of the server, so that no file stays without a process behind it.
     pub(in crate::server) fn remove(&self) {
         // After a take-over the file at this path is the new process's.
         if let Some(SocketFile { path, own_metadata: own }) = &self.file {
@@ -221,7 +217,8 @@ fn connect(name: &str) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// Refuses a peer of another container. `must_show`: also one of whom the kernel does not show where it is.
+/// Refuses a peer of another container: containers that share a network namespace often all run as root. `must_show`:
+/// also one of whom the kernel does not show where it is.
 ///
 /// The process id of a peer in a foreign PID namespace is 0, and one in a nested namespace has several ids. Mount and
 /// user namespaces are shown to a process that could trace the peer; a process that is not dumpable hides them.
@@ -260,7 +257,8 @@ fn check_namespaces(peer: &UnixStream, must_show: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Peers that may not take over: counted, and one line a minute.
+/// Counts peers that may not take over, and logs one line a minute, because any process of the host may connect at any
+/// rate.
 pub(in crate::server) struct RefusedPeers {
     clock: Clock,
     count: u64,

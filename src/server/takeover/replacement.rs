@@ -1,16 +1,13 @@
-//! SIGUSR2: a new version of the program in the same process, so that a supervisor sees no exit. `Replacement` drives
-//! it. Connections move by a take-over (`takeover/mod.rs`), twice.
+//! SIGUSR2: a new version of the program in the same process, so that a supervisor sees no exit. `Program` and
+//! `Replacement` drive it, with two take-overs (`takeover/mod.rs`).
 //!
-//! 1. The process starts the new program as a child, the stand-in. It takes over as any new process does.
-//! 2. The process executes the new program in itself. The process id, the parent, the arguments and the environment
-//!    stay. Signals that arrive during this are held back until the new program can handle them.
-//! 3. The new program takes over from the stand-in, which ends.
-//!
-//! A failure leaves a process that serves. Before 2 it is the old program. If 2 or 3 fails, the stand-in serves, and
-//! this process minds it (`mind_instead`): it waits for the stand-in, forwards signals and ends as the stand-in does;
-//! SIGUSR2 tries 2 and 3 again. If this process is killed during that, the stand-in continues as an orphan, and the
-//! next start takes over from it (`is_orphan`). Limits: one replacement at a time; a stand-in has `START_TIME_MAX` to
-//! take over. Does not move connections itself.
+//! 1: the process starts the new program as a child, the stand-in, which takes over as any new process does. 2: the
+//! process executes the new program in itself; process id, parent, arguments and environment stay, and signals are held
+//! back. 3: the new program takes over from the stand-in, which ends. A failure leaves a process that serves: before 2
+//! the old program. If 2 or 3 fails, the stand-in serves, and this process minds it (`mind_instead`), and tries 2 and 3
+//! again at SIGUSR2. If it is killed then, the next start takes over from the orphan. Owns the stand-in. Does not move
+//! connections itself. Limits: one replacement at a time; a stand-in has `START_TIME_MAX` to take over. Cost: at a
+//! signal only; two starts of the program, one thread for the child.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -51,7 +48,7 @@ pub(in crate::server) const SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR
 /// What a process is to another one that executes the same program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Role {
-    /// A server of its own.
+    /// An ordinary server: this process is not part of a SIGUSR2.
     Server,
     /// Serves while this process, its parent, replaces its program.
     StandIn(Pid),
@@ -65,14 +62,14 @@ pub(in crate::server) struct Program {
     path: io::Result<PathBuf>,
     role: Role,
     stand_in: Option<StandIn>,
-    /// The stand-in, which has the listeners, was asked to end.
+    /// The stand-in, which has the listeners, was sent SIGTERM: a second one would add nothing.
     is_to_end: bool,
 }
 
 struct StandIn {
     process: Pid,
     has_ended: Arc<AtomicBool>,
-    /// From here on it is not killed for being late.
+    /// Set once it serves: from here on it is not killed for being late.
     has_taken_over: Arc<AtomicBool>,
 }
 
@@ -136,7 +133,7 @@ impl Program {
         }
     }
 
-    /// What this process owes once its stand-in has taken over (`is_stand_in`).
+    /// Step 2, which follows the end of this server. `None` without a stand-in.
     pub(in crate::server) fn replacement(self, orders: Receiver<Order>) -> Option<Replacement> {
         let stand_in = self.stand_in?.process;
         Some(Replacement { path: self.path.ok()?, stand_in, is_to_end: self.is_to_end, orders })
@@ -342,7 +339,7 @@ fn arguments() -> impl Iterator<Item = OsString> {
     })
 }
 
-/// Waits for a child that ends, so that no zombie is left.
+/// Waits in a thread of its own, so that no zombie is left. An exit code other than 0 is logged.
 pub(in crate::server) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
     let thread = std::thread::Builder::new().name("stand-in".to_owned());
     let wait = move || {
@@ -393,7 +390,7 @@ fn forward_signal(stand_in: Pid, signal: Signal) {
     }
 }
 
-/// The log line about a signal that the server ignores.
+/// The line also says which signal to send instead.
 pub(in crate::server) fn ignored_signal_text(signal: i32) -> &'static str {
     match signal {
         SIGUSR1 => {
@@ -411,10 +408,11 @@ enum Event {
     Ended(Option<i32>),
 }
 
-/// Waits for the stand-in, in a process that does nothing else.
+/// SIGTERM and SIGINT are forwarded, and its exit code becomes that of this process: for the supervisor, this process
+/// is the server.
 pub(in crate::server) fn wait_for_stand_in(stand_in: Pid) -> ExitCode {
     let (events, received) = mpsc::channel();
-    if let Err(error) = listen(stand_in, &events) {
+    if let Err(error) = send_events(stand_in, &events) {
         tracing::error!(
             event = "replacement_failed",
             "no process waits for process {stand_in}, which continues: {error}"
@@ -443,7 +441,7 @@ pub(in crate::server) fn wait_for_stand_in(stand_in: Pid) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn listen(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
+fn send_events(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new(SIGNALS)?;
     let (by_signal, by_end) = (events.clone(), events.clone());
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -462,18 +460,18 @@ fn listen(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
 /// The name that this process was executed by is the path of the program.
 fn take_back_again(stand_in: Pid) {
     let Some(path) = std::env::args_os().next().map(PathBuf::from) else { return };
-    // Without it a signal is handled at once, as it would be without an exchange.
+    // If it fails, a signal during the exchange may end the process: the stand-in then serves as an orphan.
     hold_signals(&SIGNALS, true).ok();
     let error = execute(&path, &path, TAKES_BACK_FROM, stand_in);
     tracing::error!(
         event = "replacement_failed",
         "{path:?} could not be executed, and process {stand_in} continues: {error}"
     );
-    // Without it a signal is handled at once, as it would be without an exchange.
+    // If it fails, signals stay pending until the next exchange.
     hold_signals(&SIGNALS, false).ok();
 }
 
-/// Whether a process stands in for one that has ended.
+/// Whether the process was started as a stand-in, and its parent is no longer the one that it was started for.
 pub(in crate::server) fn is_orphan(process: i32) -> bool {
     let read = |name: &str| fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
     let (line, status) = (read("cmdline"), read("status"));

@@ -1,9 +1,10 @@
 //! The transfer of established connections to another process, as the main threads of the two processes drive it.
 //!
-//! `worker/transfer` is the workers' part, `takeover/mod.rs` the conversation between the processes. Until the new
-//! process has all connections, the old one can continue as before. Every wait has a limit in steps of a millisecond.
+//! Owns the order of its steps and the time of each. `worker/transfer` is the workers' part, `takeover/mod.rs` the
+//! conversation between the processes. Until the new process has all connections, the old one can continue as before.
 //! Does not move a connection itself. Limits: `ASIDE_STEPS`, `QUIET_STEPS` and `TRANSFER_STEPS`, each for one of its
-//! waits.
+//! waits, in steps of a millisecond. Cost: at a take-over only; in each step of a wait one system call for each worker
+//! that it wakes.
 
 use std::io;
 use std::time::Duration;
@@ -24,7 +25,7 @@ const QUIET_STEPS: u32 = 2_000;
 /// seconds.
 const TRANSFER_STEPS: u32 = 6_000;
 
-/// Waits until `done` is true, for at most `steps`.
+/// Looks once in each step: the workers count in atomics, and nothing wakes the main thread.
 fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     for _ in 0..steps {
         if done()? {
@@ -35,7 +36,8 @@ fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> i
     Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} (after {steps} ms)")))
 }
 
-/// Waits until no mail is under way between workers that are paused.
+/// Two equal counts in a row, with a tick of each worker between them: mail that was in a ring at the first one is
+/// counted by the second.
 fn wait_until_quiet(shared: &Shared, doorbells: &[Doorbell]) -> io::Result<()> {
     let mut before = None;
     let mut ticks = shared.transfer.ticks();
@@ -53,7 +55,7 @@ fn wait_until_quiet(shared: &Shared, doorbells: &[Doorbell]) -> io::Result<()> {
     })
 }
 
-/// Transfers all connections to the new process. `false`: that failed, and this process continues with everything.
+/// `false`: that failed, and this process continues with everything.
 pub(in crate::server) fn send(
     shared: &Shared,
     doorbells: &[Doorbell],
@@ -112,7 +114,7 @@ fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -
     })
 }
 
-/// Receives all connections of the old process. The workers of this one are paused, and wait for them.
+/// The workers of this process are paused until then, so a failure leaves nothing half done here.
 ///
 /// # Errors
 /// When that failed: the old process continues with everything, or has died.

@@ -2,8 +2,10 @@
 //!
 //! Input: the findings of each worker, which has filtered its channels already, and the rows of the other nodes. Here
 //! they are merged by name, because a channel has subscribers on several cores and nodes, sorted, and cut into pages.
-//! Output: JSON. Limits: `PAGE_ROWS_MAX` rows in an answer; each worker finds at most as many as `shard/inspect.rs`
-//! allows, and another node as many as `shard/operator.rs` allows.
+//! Output: JSON. Owns no state. Does not ask workers or nodes (`questions.rs`, `nodes.rs`). Limits: `PAGE_ROWS_MAX`
+//! rows in an answer; each worker finds at most as many as `shard/inspect.rs` allows, and another node as many as
+//! `shard/operator.rs` allows. Cost: one entry of a hash table for each row found, and a sort of all channels for each
+//! page.
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use crate::text::shown;
 const PAGE_ROWS: usize = 100;
 const PAGE_ROWS_MAX: usize = 500;
 
-/// What the table is sorted by.
+/// Ties are in the order of names, so that pages do not overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChannelOrder {
     Name,
@@ -28,7 +30,8 @@ enum ChannelOrder {
     Users,
 }
 
-/// What the nodes have of a channel.
+/// What this node and the other nodes have of a channel. `users` is the most that any of them has: each home of a
+/// presence channel knows the users of all nodes.
 #[derive(Debug, Default)]
 struct ChannelSums {
     subscribers: u32,
@@ -102,8 +105,7 @@ pub(super) fn page(
     }))
 }
 
-/// Adds up what cores and nodes have. A roster can outlive its last subscriber by a mail: then the channel is not
-/// shown.
+/// A roster can outlive its last subscriber by a mail. Then the channel has no subscriber, and is left out.
 fn sum_by_channel(
     found: Vec<Findings>,
     node_answers: Option<&NodeAnswers>,
@@ -128,7 +130,7 @@ fn sum_by_channel(
     channels.into_iter().filter(|(_, sums)| sums.on_all_nodes() > 0).collect()
 }
 
-/// One channel: its members and subscribers. Lists are cut where the workers and nodes cut theirs.
+/// Members and subscribers. Lists are cut where the workers and nodes cut theirs.
 pub(super) fn channel_details(
     name: &str,
     found: Vec<Findings>,

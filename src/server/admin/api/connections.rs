@@ -1,7 +1,8 @@
 //! Connections as the admin API shows them: rows of lists, and the inside of one.
 //!
-//! Rows of this node and of other nodes have one form. A row of another node names the node. Limit: `ROWS_MAX` rows in
-//! an answer. Does not ask workers or nodes (`questions.rs`, `nodes.rs`).
+//! Owns no state: only the form, which rows of this node and of other nodes share. A row of another node names the
+//! node. Does not ask workers or nodes (`questions.rs`, `nodes.rs`). Limit: `ROWS_MAX` rows in an answer. Cost: a sort
+//! of all rows found, of which each worker and node sends a bounded number; a few allocations for each row.
 
 use serde_json::{Value, json};
 
@@ -11,10 +12,10 @@ use crate::app::Apps;
 use crate::operator_requests::InspectionReply;
 use crate::shard::{Findings, NodeConnectionDetails, NodeConnectionRow, OperatorOutcome};
 
-/// Connections of an answer.
+/// An answer has at most so many rows; the others are counted in `left_out`.
 const ROWS_MAX: usize = 500;
 
-/// What is not known is `null`.
+/// A value that the answering node does not report is `null`, and `without_nulls` removes it.
 fn connection_row_json(row: &NodeConnectionRow) -> Value {
     json!({
         "socket_id": row.socket_id.to_string(),
@@ -27,7 +28,7 @@ fn connection_row_json(row: &NodeConnectionRow) -> Value {
     })
 }
 
-/// Rows of this node, and then those of other nodes.
+/// `None` stands for this node, whose rows come first.
 pub(super) fn rows(
     found: Vec<Findings>,
     apps: &Apps,
@@ -41,7 +42,7 @@ pub(super) fn rows(
     own.chain(node_answers).collect()
 }
 
-/// A row as JSON, with its node if that is another one.
+/// Names the node and its host only if it is another one.
 pub(super) fn node_row(
     (node, found): &(Option<u64>, NodeConnectionRow),
     node_answers: Option<&NodeAnswers>,
@@ -75,7 +76,7 @@ pub(super) fn connection_table(
     json!({ "total": total, "left_out": left_out, "connections": rows })
 }
 
-/// The inside of a connection, if a worker has it.
+/// `None`: no worker has the connection.
 pub(super) fn connection_details(
     found: Vec<(usize, Box<InspectionReply>)>,
     apps: &Apps,
@@ -89,7 +90,7 @@ pub(super) fn connection_details(
     Some(without_nulls(inside_json(worker, &inside)))
 }
 
-/// The inside of a connection, if another node has it.
+/// `None`: no other node has the connection, or has answered.
 pub(super) fn connection_details_of_nodes(node_answers: &NodeAnswers) -> Option<Value> {
     node_answers.answers().iter().find_map(|answer| {
         let OperatorOutcome::Inside(Some(inside)) = &answer.outcome else { return None };

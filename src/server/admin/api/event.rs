@@ -1,8 +1,8 @@
 //! An event of the console as JSON: for the event log and for lists of refusals.
 //!
-//! Input: a `EventLogEntry` of a worker, with the apps to name its app. Empty members are left out. Payloads are cut
-//! where the event is made (`event_log::TEXT_BYTES_MAX`), so an object here is as long as that. Limits:
-//! `event_log::TEXT_BYTES_MAX` for the text of an event.
+//! Plain values. Input: a `EventLogEntry` of a worker, with the apps to name its app. Empty members are left out. Does
+//! not cut a payload: it is cut where the event is made, so an object here is as long as that. Limits:
+//! `event_log::TEXT_BYTES_MAX` for the text of an event. Cost: one allocation for each member.
 
 use serde_json::{Value as Json, json};
 
@@ -25,7 +25,7 @@ pub(in crate::server::admin) fn event_json(event: &EventLogEntry, apps: &Apps) -
     }))
 }
 
-/// A refusal as JSON, with the reason by which it is counted.
+/// `reason` is the label by which `/metrics` counts the refusal, so that an operator finds it there.
 pub(super) fn refusal_json(event: &EventLogEntry, apps: &Apps) -> Json {
     let mut json = event_json(event, apps);
     if let Some(cause) = Cause::ALL.into_iter().find(|cause| cause.name() == event.cause) {
@@ -34,7 +34,7 @@ pub(super) fn refusal_json(event: &EventLogEntry, apps: &Apps) -> Json {
     json
 }
 
-/// An object without the members that are `null`: what is not known is left out.
+/// Readers of these objects take an absent member for an unknown value.
 pub(super) fn without_nulls(mut json: Json) -> Json {
     if let Json::Object(members) = &mut json {
         members.retain(|_, value| !value.is_null());

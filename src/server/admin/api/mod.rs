@@ -1,11 +1,12 @@
 //! The admin API (`/api/...`): what the console and `ringverb top` read, and three actions. JSON, or a text if
 //! something is wrong.
 //!
-//! `overview.rs` reads what workers publish. The other answers come from questions to the workers (`questions.rs`),
-//! which answer them in slices, so that no question delays a delivery. All lists are bounded, and name what they leave
-//! out. A request that changes something is a POST with JSON, and not of another site (`routes.rs`). docs/OPERATIONS.md
-//! has the paths. Input: a request that `routes.rs` accepted. Output: a response. Does not touch a shard. Limits:
-//! `REFUSALS_MAX`, and those of `questions.rs`.
+//! Owns the table of paths (docs/OPERATIONS.md describes them). `overview.rs` reads what workers publish. The other
+//! answers come from questions to the workers (`questions.rs`), which answer them in slices, so that no question delays
+//! a delivery. All lists are bounded, and name what they leave out. A request that changes something is a POST with
+//! JSON, and not of another site (`routes.rs`). Does not touch a shard. Input: a request that `routes.rs` accepted.
+//! Output: a response. Limits: `REFUSALS_MAX`, and those of `questions.rs`. Cost: one question to each worker; in a
+//! cluster, one message to all other nodes.
 
 mod channels;
 mod connections;
@@ -39,7 +40,7 @@ pub(super) use event::event_json;
 use event::refusal_json;
 pub(super) use parameters::{Parameters, parse_socket_id};
 
-/// Refusals of an answer.
+/// Each worker remembers its last refusals; the newest of all workers are shown.
 const REFUSALS_MAX: usize = 200;
 
 type ApiOutcome<T> = Result<T, Response>;
@@ -49,8 +50,7 @@ fn bad_parameter(sentence: &str) -> Response {
 }
 
 impl AdminState {
-    /// The answer to a request for a path below `/api/` that does not take its method. `changes.rs` has the other
-    /// paths.
+    /// 405 with `Allow` for a path that exists and does not take the method. `changes.rs` does the same for its paths.
     pub(in crate::server::admin) fn refuse_method(request: &Request) -> Option<Response> {
         let allow = match request.path() {
             "/api/overview" | "/api/traffic" | "/api/channels" | "/api/channel"
@@ -71,7 +71,7 @@ impl AdminState {
         )
     }
 
-    /// Answers a request for a path below `/api/`, which has been admitted.
+    /// The request must have been admitted (`routes.rs`).
     pub(super) async fn answer_api(&self, request: &Request) -> Response {
         let what = (request.method(), request.path());
         let parameters = Parameters::of(request.query());
@@ -289,7 +289,7 @@ impl AdminState {
         }
     }
 
-    /// Ends a connection, or its subscription to a channel, on whatever node.
+    /// The connection may be on any node: the workers of this one are asked first, then the other nodes.
     async fn end_access(&self, request: &Request, has_channel: bool) -> ApiOutcome<Json> {
         let body: Json = serde_json::from_slice(request.body()).map_err(|_| {
             bad_parameter("the body is no JSON: send {\"socket_id\": \"1234.5678\"}")

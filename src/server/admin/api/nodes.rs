@@ -1,8 +1,10 @@
 //! Questions of the admin API to the other nodes of the cluster, and which of them have not answered.
 //!
-//! The first worker sends the question over its cluster session, and collects the answers (`tick/gather.rs`). A node
-//! that does not answer within the time of the gather is named: of the nodes that this one sees, it is the one whose
-//! answer is missing. Limits: those of `shard/operator.rs` for the answer of a core, and the nodes of a cluster.
+//! Owns no state between requests. The first worker sends the question over its cluster session, and collects the
+//! answers (`tick/gather.rs`). A node that does not answer within the time of the gather is named: of the nodes that
+//! this one sees, it is the one whose answer is missing. Does not judge what a node answers. Limits: those of
+//! `shard/operator.rs` for the answer of a core, and the nodes of a cluster. Cost: one message through Redis, an answer
+//! of each core of each node, and one question to the workers of this node.
 
 use std::collections::BTreeMap;
 
@@ -16,25 +18,25 @@ use crate::shard::{
     Answer, Inspection, NodeId, NodeRows, OperatorAnswer, OperatorOutcome, OperatorQuestion,
 };
 
-/// What the other nodes have answered.
+/// The answers that came within the time of the gather, and the nodes whose answers did not.
 #[derive(Debug, Default)]
 pub(super) struct NodeAnswers {
     own_node: u64,
-    /// One of each core.
+    /// Each core of a node answers for itself, so a node has several.
     answers: Vec<OperatorAnswer>,
-    /// Nodes that have not answered, and the seconds since each was seen.
+    /// Nodes that send heartbeats and have not answered, and the seconds since the last heartbeat of each.
     silent_nodes: BTreeMap<u64, u32>,
-    /// The session that asks is down, so that no node was asked.
+    /// The session of the first worker, which asks, is down: no node was asked.
     is_session_down: bool,
 }
 
-/// A node as JSON names it.
+/// As JSON and the log name it: 16 hexadecimal digits, because JavaScript cannot hold 64 bits in a number.
 pub(super) fn node_name(node: u64) -> String {
     format!("{node:016x}")
 }
 
 impl AdminState {
-    /// Asks all other nodes. `None`: this node is alone.
+    /// `None`: this node is alone.
     ///
     /// # Errors
     /// See `Questions::ask`.
@@ -69,7 +71,7 @@ impl AdminState {
 }
 
 impl NodeAnswers {
-    /// The rows of each core, with its node.
+    /// A node has several, one of each core.
     pub(super) fn rows(&self) -> impl Iterator<Item = (u64, &NodeRows)> {
         self.answers.iter().filter_map(|answer| match &answer.outcome {
             OperatorOutcome::Rows(rows) => Some((answer.node, rows)),
@@ -85,7 +87,7 @@ impl NodeAnswers {
         self.answers.iter().find(|answer| answer.node == node).map(|answer| &*answer.host)
     }
 
-    /// Whether all nodes that are seen have answered.
+    /// `false`: a connection that no node has shown may be open on a node that is missing.
     pub(super) fn is_complete(&self) -> bool {
         let is_answered = |answer: &OperatorAnswer| !answer.is_busy() && !answer.had_no_memory();
         !self.is_session_down
@@ -93,7 +95,7 @@ impl NodeAnswers {
             && self.answers.iter().all(is_answered)
     }
 
-    /// The nodes that have answered, this one first, and those that have not.
+    /// `nodes` has this node first, then those that have answered. `silent_nodes` has the others.
     pub(super) fn add_nodes_to(&self, answer: &mut Value) {
         let mut nodes = BTreeMap::new();
         for answer in &self.answers {
@@ -125,7 +127,7 @@ impl NodeAnswers {
         }
     }
 
-    /// Which nodes have not answered and why, as a sentence without its stop.
+    /// The sentence has no full stop, so that a caller can add what follows from it.
     pub(super) fn missing_nodes_text(&self) -> String {
         if self.is_session_down {
             return "The connection of this node to Redis is down, so no other node was asked"

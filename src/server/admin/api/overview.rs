@@ -1,9 +1,9 @@
 //! What the console and `ringverb top` show at a glance: counters and gauges as `/metrics` reads them, of each core and
 //! of all together.
 //!
-//! Reads atomics that workers write, so it asks no worker and waits for none. Values of one answer may be some
-//! microseconds apart. The reader makes rates of two answers. Output: one JSON object. Cost: linear in cores and apps.
-//! Limit: `APPS_MAX` apps.
+//! Owns no state. Reads atomics that workers write, so it asks no worker and never waits for one. Values of one answer
+//! may be some microseconds apart. The reader makes rates of two answers. Output: one JSON object. Cost: linear in
+//! cores and apps, some atomic reads for each. Limit: `APPS_MAX` apps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,10 +20,10 @@ use crate::text::Counted;
 use crate::worker::Shared;
 use crate::worker::time::{unix_ms, unix_seconds};
 
-/// Apps of a list. More are counted.
+/// Apps beyond these have no counters of their own. They are counted in `left_out`.
 const APPS_MAX: usize = APPS_COUNTED_MAX;
 
-/// What is known beside the sources.
+/// What the admin listener knows and the workers do not publish.
 pub(super) struct OverviewFacts {
     pub(super) resident_bytes: Option<u64>,
     pub(super) why_not_ready: Option<&'static str>,
@@ -76,7 +76,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
     }))
 }
 
-/// The name of this host.
+/// The name that `uname` reports: in a container, the container's.
 pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
@@ -160,7 +160,7 @@ fn ended(cores: &[Arc<CoreMetrics>]) -> Value {
     each.collect()
 }
 
-/// All apps with their traffic and their settings. Secrets are left out.
+/// Secrets are left out, so that an operator may show the answer to others.
 pub(super) fn traffic(shared: &Shared, apps: &Apps) -> Value {
     let indexes = (0..u16::MAX).map(AppIndex);
     let each = apps.iter().zip(indexes).take(APPS_MAX);
@@ -183,7 +183,7 @@ fn app(shared: &Shared, app: &App, index: AppIndex) -> Value {
     })
 }
 
-/// Name and value of each setting, as a person reads them.
+/// The console shows these names and values as they are.
 fn settings(app: &App) -> Value {
     let limit = |value: Option<u64>| value.map_or("no limit".to_owned(), |value| value.to_string());
     let small = |value: Option<u32>| limit(value.map(Into::into));
@@ -226,7 +226,7 @@ fn webhook(webhook: &crate::app::Webhook) -> String {
     format!("{} ({})", webhook_url::shown(&webhook.url), kinds.join(", "))
 }
 
-/// The app that a request names, or the first one.
+/// `id` is optional, because most servers have one app: without it the first one is meant.
 pub(super) fn find_app(apps: &Apps, id: Option<&str>) -> Option<AppIndex> {
     match id {
         Some(id) => apps.by_id(id),

@@ -1,7 +1,8 @@
-//! Parameters of a query, and the event log as JSON.
+//! Parameters of a query, and what is wrong with them.
 //!
-//! Limit: `FILTER_BYTES_MAX` for the text of a filter. Input: the query of a request. Output: values, or a sentence
-//! about a wrong one.
+//! Plain values. Input: the query of a request. Output: values, or a sentence about a wrong one. Does not know which
+//! path takes which parameter. Limit: `FILTER_BYTES_MAX` for the text of a filter; the head of a request bounds the
+//! others. Cost: a few allocations for each parameter; a look-up is linear in their number.
 
 use std::borrow::Cow;
 
@@ -19,7 +20,7 @@ pub(in crate::server::admin) fn parse_socket_id(text: &str) -> Result<SocketId, 
     SocketId::parse(text).ok_or_else(shown_text)
 }
 
-/// The query of a request.
+/// Names and values are decoded; a name that is given twice counts once, the first time.
 pub(in crate::server::admin) struct Parameters<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Parameters<'a> {
@@ -27,7 +28,7 @@ impl<'a> Parameters<'a> {
         Self(parse_query(query))
     }
 
-    /// `None`: it is not given, or empty.
+    /// `None` also if the value is empty, because a form sends every field.
     pub(in crate::server::admin) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(given, _)| given == name);
         found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
@@ -42,7 +43,8 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// A text that names contain.
+    /// Rows are shown whose names contain this text; an empty text shows all. Workers compare it with each name, so its
+    /// length is bounded.
     pub(super) fn filter(&self) -> Result<Box<str>, String> {
         let text = self.get("filter").unwrap_or_default();
         if text.len() > FILTER_BYTES_MAX {

@@ -1,17 +1,18 @@
-//! Metrics as text: the Prometheus format 0.0.4 and OpenMetrics 1.0.0. PURE.
+//! Metrics as text: the Prometheus format 0.0.4 and OpenMetrics 1.0.0. PURE. Owns the text while it grows.
 //!
 //! An encoder of our own. The crate `prometheus-client` writes OpenMetrics only, adds `_total` to the name of every
 //! counter, and so cannot export names that dashboards of soketi and sockudo know, such as `socket_received_bytes`. It
 //! also wants each value in an object of its own. Here the table reads values where they are. The formats differ in how
 //! a counter's family is named, in the word for an unknown type, and in the last line. No limits: the text is as long
-//! as the samples that the table writes.
+//! as the samples that the table writes. Cost: linear in the samples, 16 KiB allocated at first, one allocation for
+//! each bound of a histogram.
 
 use std::fmt::Write;
 
 use super::{MetricKind, MetricSpec};
 use crate::metrics::Observed;
 
-/// A form of the exposition.
+/// Chosen for each scrape by its `Accept` (`of_accept`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server::admin) enum Format {
     Prometheus,
@@ -51,7 +52,7 @@ fn accept_weight(entry: &str) -> u32 {
     thousandths
 }
 
-/// Collects the samples of one metric after the other.
+/// The samples of one metric must follow each other: both formats demand it of a family.
 pub(super) struct Samples {
     text: String,
     format: Format,
@@ -63,7 +64,7 @@ impl Samples {
         Self { text: String::with_capacity(16 * 1024), format, spec: first }
     }
 
-    /// The next samples are of this metric.
+    /// To be called before the first sample of a metric. Also writes its help and type.
     pub(super) fn begin(&mut self, spec: &'static MetricSpec) {
         self.spec = spec;
         let is_open = self.format == Format::OpenMetrics;
@@ -83,7 +84,7 @@ impl Samples {
         writeln!(self.text, "# HELP {family} {}\n# TYPE {family} {kind}", spec.help).ok();
     }
 
-    /// One sample. `labels` are the values of the labels of the metric, in their order.
+    /// `labels` are the values of the labels of the metric, in the order of `MetricSpec::labels`.
     pub(super) fn sample(&mut self, labels: &[&str], value: impl std::fmt::Display) {
         self.line("", labels, None, value);
     }

@@ -2,9 +2,10 @@
 //!
 //! `/metrics` and docs/METRICS.md are made from it, and tests compare dashboards and alerts with it. Names are a
 //! contract: they do not change. Those that soketi and sockudo export have the same suffixes, so that their dashboards
-//! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Labels
-//! with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Owns names and texts,
-//! and no value: each row reads the counters of a scrape. Does not run on a worker.
+//! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Owns
+//! names and texts, and no value: each row reads the counters of a scrape. Does not run on a worker. Limit: labels with
+//! values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Cost: for a scrape, linear
+//! in samples (apps and cores); no worker is asked, so none does a step for it.
 
 mod exposition;
 mod scrape;
@@ -21,7 +22,8 @@ use crate::output;
 use exposition::Samples;
 pub(super) use spec::{MetricKind, MetricSpec};
 
-/// Makes `METRICS`.
+/// Makes two tables of one list of rows: what a metric is (`METRICS`), which documents and tests read, and how its
+/// values are read (`READERS`).
 macro_rules! metrics {
     ($($name:literal $kind:ident [$($label:literal),*] $help:literal, $read:expr;)+) => {
         /// Every metric, in the order of the exposition.
@@ -40,7 +42,7 @@ macro_rules! metrics {
 const NS: u64 = 1_000_000_000;
 const MS: u64 = 1_000;
 
-/// Reasons that are limits of a rate.
+/// The refusals that `rate_limit_triggered_total` reports. Their limits also count each check.
 const RATE_LIMITS: [Refused; 6] = [
     Refused::HandshakesPerIp,
     Refused::AuthFailuresPerIp,
@@ -49,7 +51,7 @@ const RATE_LIMITS: [Refused; 6] = [
     Refused::ControlFrameRate,
     Refused::ConnectionsPerIp,
 ];
-/// Reasons for which a handshake is refused.
+/// The refusals that `connection_errors_total` reports: the connection has never become a WebSocket.
 const CONNECTION_ERRORS: [Refused; 9] = [
     Refused::ConnectionsPerIp,
     Refused::HandshakesPerIp,

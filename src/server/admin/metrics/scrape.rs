@@ -1,7 +1,8 @@
 //! What a scrape reads: the values of all cores, summed by app or listed by core.
 //!
-//! Reads what workers have published and asks them nothing. Cost: linear in cores and apps. Limit: the rows of
-//! `CoreMetrics`. Does not name the metrics (`metrics/mod.rs`) and does not write text.
+//! Owns no value: reads what workers have published and asks them nothing. Does not name the metrics (`metrics/mod.rs`)
+//! and does not write text. Limit: the rows of `CoreMetrics`. Cost: linear in cores and apps, one atomic read for each
+//! value.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,19 +25,19 @@ const OTHER_APPS: &str = "(other)";
 
 pub(in crate::server) struct ScrapeSources {
     pub(in crate::server) shared: Arc<Shared>,
-    /// Of the workers, for questions.
+    /// The admin API wakes sleeping workers with them when it asks.
     pub(in crate::server) doorbells: Arc<[Doorbell]>,
     pub(in crate::server) webhooks: Arc<WebhookCounters>,
     /// How long the take-over by this process took, if it has taken over.
     pub(in crate::server) takeover: Option<Duration>,
-    /// `None`: no port is TLS.
+    /// `None`: no port is TLS. The watch of the certificates updates the value.
     pub(in crate::server) certificates_valid_until: Option<Arc<ValidUntil>>,
     pub(in crate::server) started_unix_seconds: u64,
 }
 
 pub(in crate::server::admin) struct Scrape<'a> {
     pub(in crate::server::admin) sources: &'a ScrapeSources,
-    /// Those in use, and those that were.
+    /// All apps that this process has had. A removed one keeps its row, so that no counter goes down.
     pub(in crate::server::admin) apps: &'a Apps,
     pub(in crate::server::admin) resident_bytes: Option<u64>,
     pub(in crate::server::admin) unix_seconds: u64,
@@ -72,7 +73,7 @@ impl Scrape<'_> {
         }
     }
 
-    /// `by_app`, with what belongs to no app.
+    /// The last sample has an empty label: it counts what belongs to no app.
     pub(super) fn by_app_or_none(&self, out: &mut Samples, read: impl Fn(&AppMetrics) -> u64) {
         self.by_app(out, &read);
         let none = self.cores().filter_map(|core| core.rows().last()).map(read).sum::<u64>();
@@ -111,7 +112,6 @@ impl Scrape<'_> {
         }
     }
 
-    /// What the operator queue of each core counts.
     pub(super) fn by_operator_queue(
         &self,
         out: &mut Samples,
@@ -129,7 +129,7 @@ impl Scrape<'_> {
         }
     }
 
-    /// Until when the certificates in use are valid.
+    /// In seconds since 1970, as the watch of the certificates has read them last.
     pub(super) fn certificates(&self, out: &mut Samples) {
         let valid =
             self.sources.certificates_valid_until.iter().flat_map(|valid_until| valid_until.get());
@@ -180,7 +180,7 @@ impl Scrape<'_> {
         }
     }
 
-    /// One histogram for all cores.
+    /// The sum of all cores, which have the same bounds.
     pub(super) fn histogram(
         &self,
         out: &mut Samples,
@@ -210,7 +210,6 @@ impl Scrape<'_> {
         out.sample(&[], read(&self.sources.webhooks));
     }
 
-    /// What waits in the ring of webhook events of each core.
     pub(super) fn by_webhook_ring(&self, out: &mut Samples, read: impl Fn(&DepthGauge) -> u64) {
         let mut number = itoa::Buffer::new();
         for (index, ring) in self.sources.webhooks.rings().iter().enumerate() {

@@ -1,13 +1,13 @@
 //! One row of the table of metrics: name, kind, labels and meaning.
 //!
-//! `mod.rs` has the table, `exposition.rs` writes it, and docs/METRICS.md is generated from it. Names and meanings do
-//! not change once they are released, because dashboards and alerts use them. Plain values; does not read a counter. No
-//! limits: rows are constants.
+//! Plain values; does not read a counter. `mod.rs` has the table, `exposition.rs` writes it, and docs/METRICS.md is
+//! generated from it. Names and meanings do not change once they are released, because dashboards and alerts use them.
+//! No limits: rows are constants. Cost: four words of static data for a row, no allocation.
 
-/// What a value means over time.
+/// The exposition writes these as types. `rate()` is meant for counters only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server::admin) enum MetricKind {
-    /// Only grows, until the process ends.
+    /// Grows only, from 0 at the start of the process.
     Counter,
     Gauge,
     Histogram,

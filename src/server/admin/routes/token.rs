@@ -1,8 +1,9 @@
 //! The token of the admin listener, which a request must have.
 //!
-//! A request has it as `Authorization: Bearer TOKEN`, and it is compared in constant time. A listener that other hosts
-//! reach serves nothing without a token: the configuration is refused earlier, and this is the second barrier. Does not
-//! look at `Host` (`routes.rs`). No limits: the head of a request bounds the field.
+//! Owns no state. A request has it as `Authorization: Bearer TOKEN`, and it is compared in constant time. A listener
+//! that other hosts reach serves nothing without a token: the configuration is refused earlier, and this is the second
+//! barrier. Does not look at `Host` (`routes.rs`). No limits: the head of a request bounds the field. Cost: two hashes
+//! of a few hundred bytes for a request with a token.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -13,8 +14,7 @@ use crate::app::Secret;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 
-/// Whether the request has the token, if one is needed. A listener that other hosts reach serves no request without
-/// one: the configuration is refused before that happens, and this is the second barrier.
+/// `token`: that of the configuration in use. `is_public`: other hosts can reach the listener.
 pub(super) fn check_token(
     token: Option<&Secret>,
     is_public: bool,
@@ -36,7 +36,7 @@ pub(super) fn check_token(
     Err(Response::text(401, text).with_header("WWW-Authenticate", challenge))
 }
 
-/// The token of an `Authorization` field.
+/// The scheme is compared without regard to case (RFC 9110 section 11.1).
 pub(super) fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

@@ -1,14 +1,16 @@
 //! The overview of a server, read from JSON, and rates between two of them.
 //!
-//! Input: the answer of `GET /api/overview` of the admin API, which another version of the server may have written. So
-//! a number that is missing counts as 0, and what is unknown is ignored. Output: numbers, and their differences by the
-//! time between two answers. Limit: `TEXT_LENGTH` of each text, because the terminal shows it.
+//! Plain values. Input: the answer of `GET /api/overview` of the admin API, which another version of the server may
+//! have written. So a number that is missing counts as 0, and what is unknown is ignored. Output: numbers, and their
+//! differences by the time between two answers. Does not ask the server, and reads no clock: the answers have the
+//! server's. Limit: `TEXT_LENGTH` of each text, because the terminal shows it. Cost: linear in the answer's bytes; each
+//! field is a look-up in its object.
 
 use crate::pusher::json::{self, Validator};
 use crate::server::client::outcome::member;
 use crate::text::visible;
 
-/// Characters of a text that are shown.
+/// Longer texts are cut, so that a program that is no ringverb cannot fill the screen.
 const TEXT_LENGTH: usize = 80;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,7 +29,7 @@ pub(super) struct Overview {
     pub(super) totals: Totals,
     pub(super) webhooks: WebhookCounts,
     pub(super) workers: Vec<WorkerCounts>,
-    /// The largest counts first.
+    /// Sorted by count, the largest first.
     pub(super) refused: Vec<(String, u64)>,
 }
 
@@ -64,7 +66,7 @@ pub(super) struct WorkerCounts {
     pub(super) mail_waiting: u64,
 }
 
-/// Numbers in a second.
+/// Averages of one second, over the time between two answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rates {
     pub(super) new_connections: f64,
@@ -78,7 +80,7 @@ pub(super) struct Rates {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct WorkerRates {
-    /// Share of the time in ticks.
+    /// The share of the time that the core spent in ticks: 0 to 1.
     pub(super) load: f64,
     pub(super) sent: f64,
     pub(super) received: f64,
@@ -98,7 +100,7 @@ fn text(object: &str, name: &str) -> String {
 }
 
 impl Overview {
-    /// `None`: it is no overview.
+    /// `None`: it is no overview, so another program answers.
     pub(super) fn read(body: &str) -> Option<Self> {
         let mut validator = Validator::default();
         let object = validator.check(body.trim().as_bytes())?;

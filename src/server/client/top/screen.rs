@@ -1,8 +1,9 @@
 //! What `ringverb top` shows: a screen of the terminal that is drawn again and again, or plain text once.
 //!
 //! Owns the last two overviews, the rates between them and their history. Input: an `Overview` for each answer of the
-//! admin API, or the sentence of a failure. Output: the lines of a frame, or text. Reads no terminal and no socket:
-//! `top.rs` does. Limits: `HISTORY_MAX` values for each curve, `REFUSALS_MAX` reasons; texts were cut by `overview.rs`.
+//! admin API, or the sentence of a failure. Output: the lines of a frame, or text. Does not read the terminal or a
+//! socket: `top.rs` does. Limits: `HISTORY_MAX` values for each curve, `REFUSALS_MAX` reasons; texts were cut by
+//! `overview.rs`. Cost: one frame a second, linear in its columns, lines and cores.
 
 use std::time::Duration;
 
@@ -11,11 +12,11 @@ use super::styled::{StyledLine, TextStyle, bar, beside, cell, curve};
 use super::terminal::ScreenSize;
 use crate::worker::time::Clock;
 
-/// Values of a line.
+/// Values of a curve: four minutes of answers.
 const HISTORY_MAX: usize = 240;
-/// Height of a curve.
+/// The height of a curve, in lines.
 const CURVE_ROWS: usize = 4;
-/// Lines of refusals.
+/// The most frequent reasons. More would leave no room for the cores on a screen of 24 lines.
 const REFUSALS_MAX: usize = 8;
 /// Share of its time from which a core is shown as busy, and as full.
 const BUSY: f64 = 0.7;
@@ -24,10 +25,10 @@ const FULL: f64 = 0.9;
 pub(super) struct Screen {
     now: Overview,
     rates: Option<Rates>,
-    /// Messages to clients in each second.
+    /// One value for each answer, so about one for each second.
     sent: Vec<u64>,
     connections: Vec<u64>,
-    /// Why the last answer is missing.
+    /// A sentence, if the last request failed. The numbers before it stay on the screen.
     failure: Option<String>,
     clock: Clock,
     shown_ms: u64,
@@ -48,7 +49,7 @@ impl Screen {
         }
     }
 
-    /// Whether the last answer is that old.
+    /// Whether it is time for the next request; a key draws the screen earlier.
     pub(super) fn is_due(&self, interval: Duration) -> bool {
         let age = Duration::from_millis(self.clock.now().0.saturating_sub(self.shown_ms));
         age >= interval
@@ -210,7 +211,7 @@ impl Screen {
     }
 }
 
-/// `--once`.
+/// `--once` prints it: without colors and cursor movements, so that it can be piped.
 pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
     let none = Rates::default();
     let rates = rates.unwrap_or(&none);
@@ -307,7 +308,7 @@ fn share_of(part: u64, whole: u64) -> f64 {
     (part as f64 / whole.max(1) as f64).clamp(0.0, 1.0)
 }
 
-/// 1,234,567.
+/// 1,234,567: for counts, of which every digit counts.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -320,7 +321,7 @@ fn grouped(number: u64) -> String {
     out
 }
 
-/// 12.3k.
+/// 12.3k: for rates, of which three digits are enough.
 fn format_number(number: f64) -> String {
     match number {
         number if number < 10.0 && number.fract() > 0.0 => format!("{number:.1}"),

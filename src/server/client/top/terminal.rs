@@ -2,9 +2,9 @@
 //!
 //! Owns the modes of the terminal while it exists: no echo, keys at once, a second screen without a cursor. They are as
 //! before when it is dropped, and when a signal ends the process, which Ctrl-C causes also while the command waits for
-//! the server. Keys are read from standard input, or from /dev/tty where that is no terminal.
-//! Limits: `KEYS_BYTES` are read at a time; a size of 0 columns or rows, which a serial line may have, counts as 80 by
-//! 24.
+//! the server. Keys are read from standard input, or from /dev/tty where that is no terminal. Does not know what is
+//! shown. Limits: `KEYS_BYTES` are read at a time; a size of 0 columns or rows, which a serial line may have, counts as
+//! 80 by 24. Cost: three system calls for a frame (size, write, poll); one thread that waits for signals.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -19,7 +19,7 @@ use rustix::termios::{
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Keys that are pressed faster than they are read wait in the kernel.
+/// A key has a code of a few bytes. Further keys wait in the kernel until the next read.
 const KEYS_BYTES: usize = 64;
 const ESCAPE: u8 = 0x1b;
 /// The second screen, without a cursor; long lines are cut and do not continue in the next one.
@@ -28,7 +28,7 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Columns and rows.
+/// In characters; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ScreenSize {
     pub(super) columns: usize,
@@ -86,15 +86,12 @@ impl Terminal {
     }
 
     /// # Errors
-    /// When the terminal is gone.
+    /// When the terminal has been closed.
     pub(super) fn show(&self, frame: &str) -> io::Result<()> {
         write(frame)
     }
 
-    /// Waits so long for a key; `None` if there was none.
-    ///
-    /// # Errors
-    /// When the terminal is gone.
+    /// `None`: no key within `patience`, or a signal came.
     pub(super) fn key(&mut self, patience: Duration) -> io::Result<Option<Key>> {
         let mut watched = [PollFd::new(&self.input, PollFlags::IN)];
         let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
@@ -115,7 +112,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Waits so long for room for the text; `None`: until the terminal takes it. A terminal that is gone needs nothing.
+/// `patience`: how long to wait for room for the text; `None`: until the terminal has it. Errors are ignored: a
+/// terminal that was closed needs nothing.
 fn restore(terminal: &File, modes: &Termios, patience: Option<&Timespec>) {
     tcsetattr(terminal, OptionalActions::Flush, modes).ok();
     // Without the lock of standard output, which a write that waits for the terminal's reader may hold.
@@ -124,7 +122,7 @@ fn restore(terminal: &File, modes: &Termios, patience: Option<&Timespec>) {
     }
 }
 
-/// A signal ends the process, with the terminal as it was.
+/// The default action would leave the shell in raw mode, on the second screen.
 fn restore_at_signals(terminal: File, modes: Termios) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
