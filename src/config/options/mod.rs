@@ -1,10 +1,12 @@
 //! The one table of options: names, defaults, what is accepted, what it means. PURE.
 //!
-//! Owns every name and every default. Loader, validation, `ringverb check`, `--help` and docs/OPTIONS.md read it;
-//! values are text until `validate.rs` reads them by `kind.rs`. The `REVERB_*` and `REDIS_*` names and their keys are
-//! the contract with Laravel (docs/PROTOCOL.md section A). An option of this server's own has one spelling: the key is
-//! the name in the environment in small letters, without `RINGVERB_` and without the scope. No limits: a table of
-//! constants.
+//! Owns every name and every default. Loader, validation, `ringverb check`, `--help` and docs/OPTIONS.md read it. Does
+//! not read a value: values are text until `validate.rs` reads them by `kind.rs`. The `REVERB_*` and `REDIS_*` names
+//! and their keys are the contract with Laravel (docs/PROTOCOL.md section A). An option of this server's own has one
+//! spelling: the key is the name in the environment in small letters, without `RINGVERB_` and without the scope.
+//!
+//! No limits: a table of constants. Cost: one look-up by id is an index; one by key compares it with each option of a
+//! scope.
 
 mod kind;
 
@@ -18,7 +20,6 @@ use kind::{
 use super::{redis_url, webhook_url};
 use crate::limits;
 
-/// What an option belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The process: `[server]` in `ringverb.toml`.
@@ -38,11 +39,12 @@ pub struct OptionSpec {
     pub key: &'static str,
     /// Names in the environment and in `.env`; the first one is the one to use.
     pub environment: &'static [&'static str],
-    /// Empty means not set.
+    /// The value if none is given. Empty: the option is not set.
     pub default: &'static str,
     pub accepts: Accepts,
     pub meaning: &'static str,
-    /// Of an option of the server: `ringverb reload` applies it. Options of apps and endpoints always change so.
+    /// Whether `ringverb reload` applies it, for an option of the server. Options of apps and endpoints always change
+    /// so.
     is_reloadable: bool,
 }
 
@@ -50,7 +52,7 @@ pub struct OptionSpec {
 macro_rules! options {
     ($($scope:ident { $($id:ident $key:literal [$($environment:literal),+] $default:literal,
         $accepts:expr, $meaning:literal $(, $live:ident)?;)+ })+) => {
-        /// An option, as the code names it.
+        /// The name of an option in the code. It is the index of the option in `OPTIONS`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum OptionId { $($($id,)+)+ }
 
@@ -70,9 +72,9 @@ macro_rules! options {
     (@is_live live) => { true };
 }
 
-/// For sizes that have no other maximum.
+/// The maximum of sizes that have no other one.
 const SIZE_MAX: u64 = u64::MAX;
-/// For numbers of 32 bits that have no other maximum.
+/// The maximum of 32-bit numbers that have no other one.
 const MANY: u64 = u32::MAX as u64;
 const WORKERS_MAX: u64 = limits::WORKERS_MAX as u64;
 const NO_LIMIT: &str = "empty for no limit";
@@ -222,7 +224,8 @@ fn capitalized(text: &str) -> String {
     first.into_iter().flatten().chain(chars).collect()
 }
 
-/// The scopes in the order in which people read about them.
+/// The scopes that people see, in the order in which they read about them: title, and where an option stands in the
+/// file.
 const TITLES: [(Scope, &str, &str); 3] = [
     (Scope::Server, "The server", "[server] in ringverb.toml"),
     (Scope::App, "The app", "each of [[apps]] in ringverb.toml"),
@@ -257,7 +260,7 @@ pub fn help() -> String {
     text
 }
 
-/// docs/OPTIONS.md.
+/// The text of docs/OPTIONS.md.
 #[must_use]
 pub fn document() -> String {
     let mut text = String::from(
