@@ -62,7 +62,7 @@ fn an_app_may_publish_so_much_a_second() {
     assert!(
         refused.header_fields.contains(&("Retry-After", "1".to_owned())),
         "{:?}",
-        refused.extra
+        refused.header_fields
     );
     assert!(matches!(
         post_to(&apps, "events", r#"{"name":"e","channel":"a","data":"1"}"#),
