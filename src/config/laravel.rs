@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn apps_of_the_toml_file_stay_and_fill_missing_values() {
-        let toml = "[server]\nport = 5\nworkers = 3\n[[apps]]\nid = \"1\"\nkey = \"old\"\nsecret = \"s\"\ncache_ttl = 9\n\
+        let toml = "[server]\nport = 5\nworkers = 3\n[[apps]]\nid = \"1\"\nkey = \"old\"\nsecret = \"s\"\n\
+            cache_ttl = 9\n\
             [[apps]]\nid = \"7\"\nkey = \"k7\"\nsecret = \"s\"\n";
         let sources = Sources { toml: toml.parse().unwrap(), ..sources(FILE, &[]) };
         let config = load(&sources);

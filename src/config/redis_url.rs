@@ -14,8 +14,8 @@ use crate::app::Secret;
 const HOST_BYTES_MAX: usize = 253;
 const MASK: &str = "********";
 
-const NO_TLS: &str = "this version connects to Redis without TLS: use redis:// for a Redis on this host or in a private \
-    network, or for a stunnel on this host that does the TLS";
+const NO_TLS: &str = "this version connects to Redis without TLS: use redis:// for a Redis on this host or in a \
+    private network, or for a stunnel on this host that does the TLS";
 const NO_SOCKET_FILES: &str = "this version connects to Redis over TCP only: set REDIS_HOST and REDIS_PORT (in \
     redis.conf: bind 127.0.0.1, port 6379)";
 const UNESCAPED: &str =
