@@ -1,12 +1,12 @@
 //! Requests of the admin thread to one worker: questions of an operator, and a few actions (`worker/inspect.rs`).
 //!
-//! An `OperatorQueue` is a flag that a tick reads, and a short queue behind a lock that the worker only tries. The one
-//! `Submitter` fills it, so a request goes to all workers or to none. A
-//! reply has a lock of its own, which the worker takes to store one value. The admin thread keeps a `ReplyReceiver` and
-//! polls it. If it gives up, it drops the receiver, and the worker drops the request. It knows nothing of how a request
-//! is carried out. Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost for a
-//! tick without requests: one load of the flag. ARCHITECTURE.md ("Questions of an operator") lists all files on the
-//! way.
+//! Owns one queue for each worker: a flag that a tick reads, and a short queue behind a lock that the worker only
+//! tries. The one `Submitter` fills it, so a request goes to all workers or to none. A reply has a lock of its own, which the worker takes to store one value. The admin thread keeps a
+//! `ReplyReceiver` and polls it. If it gives up, it drops the receiver, and the worker drops the request. Does not know
+//! how a request is carried out; ARCHITECTURE.md ("Questions of an operator") lists all files on the way.
+//!
+//! Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost: one load of the flag
+//! for a tick without requests; a few uncontended locks and one allocation for a request.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -29,19 +29,18 @@ use crate::shard::{
 /// Requests that wait for one worker.
 pub(crate) const OPERATOR_REQUESTS_MAX: usize = 16;
 
-/// What is wanted of a worker.
 #[derive(Debug)]
 pub(crate) enum OperatorRequest {
-    /// Something of its own core.
+    /// About this core alone: its connections and channels.
     ThisCore(CoreRequest),
-    /// A question of the HTTP API, to all cores and all nodes.
+    /// A question of the HTTP API. The worker asks all cores and all nodes, and adds up the answers.
     AllCores(Question),
     /// A question or an order to all other nodes.
     OtherNodes(OperatorQuestion),
 }
 
 impl OperatorRequest {
-    /// It changes something, so a caller without an answer cannot know whether it was carried out.
+    /// Whether it changes something: a caller without an answer then cannot know whether it was carried out.
     #[must_use]
     pub(crate) fn is_action(&self) -> bool {
         match self {
@@ -53,66 +52,63 @@ impl OperatorRequest {
     }
 }
 
-/// What is wanted of a worker's own core.
 #[derive(Debug)]
 pub(crate) enum CoreRequest {
     Inspect(Inspection),
-    /// The body is that of `POST /apps/{id}/events`.
+    /// Publishes an event. The body is that of `POST /apps/{id}/events`.
     Publish {
         app: AppIndex,
         request: Box<Request>,
     },
-    /// End a connection, or its subscription to a channel.
+    /// Ends a connection, or with `channel` its subscription to that channel.
     EndAccess {
         socket_id: SocketId,
         channel: Option<Box<str>>,
     },
-    /// The last refusals of a connection, or of all peers.
+    /// The last refusals of one connection; `None`: of all peers.
     Refusals {
         socket_id: Option<SocketId>,
     },
 }
 
-/// What a worker has answered.
 #[derive(Debug)]
 pub(crate) enum OperatorReply {
     Found(Box<InspectionReply>),
     Published(Response),
     Ended(AccessEnd),
-    /// Of all cores, and of the nodes that answered in time.
+    /// Answers of all cores, and of the nodes that answered in time.
     Answers(Vec<Answer>),
-    /// The worker is gathering the answers to as many questions as it may.
+    /// The worker gathers answers to as many questions as it may, so this one was not asked.
     Busy,
     Refused(Vec<EventLogEntry>),
 }
 
 impl OperatorReply {
-    /// No other worker can add to it: a connection is on one core.
+    /// Whether the caller need not wait for other workers: a connection is on one core.
     #[must_use]
     pub(crate) fn is_conclusive(&self) -> bool {
         matches!(self, Self::Ended(AccessEnd::Done | AccessEnd::NotSubscribed))
     }
 }
 
-/// The answer to a question.
 #[derive(Debug)]
 pub(crate) struct InspectionReply {
     pub findings: Findings,
-    /// For the inside of a connection.
+    /// Set for a question about one connection, if its socket is still open.
     pub socket: Option<SocketFacts>,
 }
 
 /// What the kernel knows of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketFacts {
-    /// A proxy's address, if there is one.
+    /// The address of the socket's other end, which is a proxy's where there is one.
     pub peer: Option<SocketAddr>,
     pub round_trip: Option<RoundTrip>,
     pub is_tls: bool,
 }
 
 impl SocketFacts {
-    /// Adds them to the inside of the connection.
+    /// Adds what the kernel knows to the details of the connection.
     pub(crate) fn copy_to(self, inside: &mut NodeConnectionDetails) {
         inside.address = self.peer.map(|peer| peer.to_string().into());
         inside.round_trip =
@@ -135,7 +131,7 @@ pub(crate) struct RoundTrip {
 )]
 type Locked<T> = std::sync::Mutex<T>;
 
-/// The worker's end of one reply. `ReplyReceiver` is the other.
+/// The worker's end of one reply. `ReplyReceiver` is the other end, and both share the place of the reply.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReplySender(Arc<Locked<Option<OperatorReply>>>);
 
@@ -145,33 +141,30 @@ impl ReplySender {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reply);
     }
 
-    /// The caller has given up: it has dropped its `ReplyReceiver`.
+    /// Whether the caller has given up, which it shows by dropping its `ReplyReceiver`.
     #[must_use]
     pub(crate) fn has_no_receiver(&self) -> bool {
         Arc::strong_count(&self.0) < 2
     }
 }
 
-/// The caller's end of a request.
 #[derive(Debug)]
 pub(crate) struct ReplyReceiver(ReplySender);
 
 impl ReplyReceiver {
-    /// The reply, once the worker has sent it.
+    /// Moves the reply out, once the worker has sent it. Never waits.
     #[must_use]
     pub(crate) fn try_receive(&self) -> Option<OperatorReply> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// A request, and where its reply goes.
 #[derive(Debug)]
 pub(crate) struct QueuedRequest {
     pub(crate) request: OperatorRequest,
     pub(crate) reply: ReplySender,
 }
 
-/// The requests that wait for one worker.
 #[derive(Debug, Default)]
 pub(crate) struct OperatorQueue {
     /// Read at each tick in place of the lock.
@@ -179,7 +172,7 @@ pub(crate) struct OperatorQueue {
     requests: Locked<VecDeque<QueuedRequest>>,
     /// The thread that has locked `requests` writes this and the next two.
     pub(crate) waiting: Tally,
-    /// The most that have waited.
+    /// The most requests that have waited at a time.
     pub(crate) waiting_peak: Tally,
     /// Requests that found no room.
     pub(crate) refused: Tally,
@@ -212,7 +205,7 @@ impl OperatorQueue {
         has_room
     }
 
-    /// Whether a request waits for the worker.
+    /// Whether a request waits for the worker. Read in each tick.
     #[inline]
     pub(crate) fn has_requests(&self) -> bool {
         self.has_requests.load(Ordering::Relaxed)

@@ -1,38 +1,40 @@
 //! The header of the PROXY protocol, versions 1 and 2: a load balancer that passes TCP names its client in it. PURE.
 //!
-//! Input: the first bytes of a connection, in any cut. Output: the client's address, or that the load balancer speaks
-//! for itself (`LOCAL`, `UNKNOWN`, and families that are not TCP), and how many bytes the header used. Who must send a
-//! header is decided in `admission`. Limits: 107 bytes of version 1; of version 2 the addresses are kept, and the
-//! fields after them (TLV) are skipped without being kept. Each byte is processed once.
+//! Owns the bytes of a header that is not complete. Input: the first bytes of a connection, in any cut. Output: the
+//! client's address, or that the load balancer speaks for itself (`LOCAL`, `UNKNOWN`, and families that are not TCP),
+//! and how many bytes the header used. Does not decide who must send a header: `admission` does.
+//!
+//! Limits: 107 bytes of version 1; of version 2 the addresses are kept, and the fields after them (TLV) are skipped
+//! without being kept. Cost: one step for each byte, no allocation.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest line of version 1, with its end.
-const LINE_BYTES_MAX: usize = 107;
-const LINE_START: &[u8] = b"PROXY ";
-/// The signature of version 2.
-const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version with command, family, and the length of what follows.
-const FIXED_BYTES: usize = 16;
-/// Two addresses and two ports.
+/// The longest line of version 1, with its CRLF (section 2.1 of the specification).
+const V1_BYTES_MAX: usize = 107;
+const V1_START: &[u8] = b"PROXY ";
+/// The first bytes of a header of version 2.
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Bytes of version 2 before the addresses: signature, version with command, family, and the length of what follows.
+const V2_FIXED_BYTES: usize = 16;
+/// Bytes of the addresses in version 2: two addresses and two ports.
 const IPV4_BYTES: usize = 12;
 const IPV6_BYTES: usize = 36;
 
-/// A header of a peer that speaks for itself, in version 1 and 2.
+/// Headers of a peer that speaks for itself, in version 1 and in version 2. The commands of this program send them.
 pub const OWN_HEADERS: [&[u8]; 2] = [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"];
 
-/// What is wrong with a header.
+/// Why a header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderFault {
-    /// The connection begins with something else.
+    /// The connection does not begin with a header of any version.
     Missing,
-    /// It is of a version that is not accepted.
+    /// It is a header of the version that the configuration does not accept.
     Version,
     Malformed,
 }
 
 impl HeaderFault {
-    /// As the rest of a sentence about the connection.
+    /// Completes a sentence about the peer.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -47,29 +49,29 @@ impl HeaderFault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// `None`: the peer speaks for itself.
+    /// `None` if the load balancer speaks for itself, such as for a health check.
     pub client: Option<SocketAddr>,
-    /// Bytes of the last input that belong to the header.
+    /// Bytes of the last input that belong to the header. What follows them is the client's.
     pub used: usize,
 }
 
 #[derive(Clone, Debug)]
 pub struct ProxyHeaderReader {
     accepted_versions: [bool; 2],
-    kept_bytes: [u8; LINE_BYTES_MAX],
+    kept_bytes: [u8; V1_BYTES_MAX],
     length: usize,
-    /// Bytes of a header of version 2 that are still to be skipped.
+    /// Bytes of a header of version 2 that are still to be skipped, the fields after the addresses.
     bytes_to_skip: usize,
     client: Option<SocketAddr>,
 }
 
 impl ProxyHeaderReader {
-    /// `accepted_versions`: version 1, version 2.
+    /// `accepted_versions`: whether version 1, and whether version 2.
     #[must_use]
-    pub fn new(accepts: [bool; 2]) -> Self {
+    pub fn new(accepted_versions: [bool; 2]) -> Self {
         Self {
-            accepted_versions: accepts,
-            kept_bytes: [0; LINE_BYTES_MAX],
+            accepted_versions,
+            kept_bytes: [0; V1_BYTES_MAX],
             length: 0,
             bytes_to_skip: 0,
             client: None,
@@ -100,14 +102,14 @@ impl ProxyHeaderReader {
         Ok(None)
     }
 
-    /// Adds a byte. `true`: everything that is kept is there.
+    /// Adds a byte. Returns whether all bytes that are kept have arrived.
     fn push(&mut self, byte: u8) -> Result<bool, HeaderFault> {
         let at = self.length;
-        let Some(place) = self.kept_bytes.get_mut(at) else { return Err(HeaderFault::Malformed) };
-        *place = byte;
+        let Some(slot) = self.kept_bytes.get_mut(at) else { return Err(HeaderFault::Malformed) };
+        *slot = byte;
         self.length += 1;
-        let is_binary = self.kept_bytes.first() == SIGNATURE.first();
-        let start = if is_binary { SIGNATURE } else { LINE_START };
+        let is_binary = self.kept_bytes.first() == V2_SIGNATURE.first();
+        let start = if is_binary { V2_SIGNATURE } else { V1_START };
         if start.get(at).is_some_and(|expected| *expected != byte) {
             return Err(HeaderFault::Missing);
         }
@@ -119,7 +121,7 @@ impl ProxyHeaderReader {
             return Err(HeaderFault::Version);
         }
         if is_binary {
-            return self.end_binary();
+            return self.check_complete_v2();
         }
         if byte != b'\n' {
             return Ok(false);
@@ -129,11 +131,12 @@ impl ProxyHeaderReader {
         Ok(true)
     }
 
-    /// Whether the kept part of a header of version 2 is complete. Sets what is to be skipped after it.
-    fn end_binary(&mut self) -> Result<bool, HeaderFault> {
+    /// Whether the kept part of a header of version 2 is complete. If it is, sets the client, and how many bytes are to
+    /// be skipped after it.
+    fn check_complete_v2(&mut self) -> Result<bool, HeaderFault> {
         let kept = self.kept_bytes.get(..self.length).unwrap_or_default();
         let Some(&[version, family, high, low]) =
-            kept.get(SIGNATURE.len()..FIXED_BYTES).and_then(<[u8]>::as_array)
+            kept.get(V2_SIGNATURE.len()..V2_FIXED_BYTES).and_then(<[u8]>::as_array)
         else {
             return Ok(false);
         };
@@ -150,7 +153,7 @@ impl ProxyHeaderReader {
         if rest < address_bytes {
             return Err(HeaderFault::Malformed);
         }
-        let addresses = kept.get(FIXED_BYTES..).unwrap_or_default();
+        let addresses = kept.get(V2_FIXED_BYTES..).unwrap_or_default();
         if addresses.len() < address_bytes {
             return Ok(false);
         }
@@ -160,7 +163,7 @@ impl ProxyHeaderReader {
     }
 }
 
-/// The client of a line of version 1 without its end. `None`: it breaks a rule.
+/// The client of a line of version 1 without its CRLF. `None` if the line breaks a rule.
 #[expect(
     clippy::option_option,
     reason = "the outer one is a fault, the inner one a peer that speaks for itself"
@@ -178,19 +181,19 @@ fn line_client(line: &[u8]) -> Option<Option<SocketAddr>> {
         _ => return None,
     };
     let [source, destination]: [IpAddr; 2] = [next()?.parse().ok()?, next()?.parse().ok()?];
-    let [source_port, _] = [port(next()?)?, port(next()?)?];
-    let fits = source.is_ipv4() == is_ipv4 && destination.is_ipv4() == is_ipv4;
-    (fits && next().is_none()).then(|| Some(SocketAddr::new(source, source_port)))
+    let [source_port, _] = [parse_port(next()?)?, parse_port(next()?)?];
+    let is_consistent = source.is_ipv4() == is_ipv4 && destination.is_ipv4() == is_ipv4;
+    (is_consistent && next().is_none()).then(|| Some(SocketAddr::new(source, source_port)))
 }
 
-/// A port without sign and without zeros before it.
-fn port(text: &str) -> Option<u16> {
+/// A port as the specification writes it: no sign, and no zeros before it.
+fn parse_port(text: &str) -> Option<u16> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let has_zeros = text.len() > 1 && text.starts_with('0');
     (is_plain && !has_zeros).then(|| text.parse().ok())?
 }
 
-/// The source of the addresses of version 2.
+/// The source address of version 2. `addresses` has the length of its family.
 fn binary_client(addresses: &[u8]) -> Option<SocketAddr> {
     let (address, ports): (IpAddr, &[u8]) = if addresses.len() == IPV4_BYTES {
         (Ipv4Addr::from(*addresses.first_chunk::<4>()?).into(), addresses.get(8..)?)
@@ -233,7 +236,7 @@ mod tests {
 
     fn binary(version: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
-        [SIGNATURE, &[version, family], &length, rest].concat()
+        [V2_SIGNATURE, &[version, family], &length, rest].concat()
     }
 
     fn addresses(client: SocketAddr) -> Vec<u8> {
@@ -285,7 +288,7 @@ mod tests {
             assert_eq!(read(line.as_bytes()), Some(Err(HeaderFault::Malformed)), "{line}");
         }
         let longest = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
-        assert_eq!(read(longest.as_bytes()), Some(Ok((None, LINE_BYTES_MAX))));
+        assert_eq!(read(longest.as_bytes()), Some(Ok((None, V1_BYTES_MAX))));
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! Text from outside, made safe for a log line or a terminal. PURE.
 //!
-//! Peers choose channel names, origins, paths, error texts of Redis and much more. `shown` cuts and escapes such text
-//! before it reaches a log line. Its work is bounded by the length shown, not by the length of the text. `LogLine` is
+//! Owns the rule which characters are hidden, and how they are written. Peers choose channel names, origins, paths,
+//! error texts of Redis and much more: `shown` cuts and escapes such text before it reaches a log line. `LogLine` is
 //! the second barrier: the log writes every line through it, so a line is bounded and free of control characters even
-//! if a caller forgot `shown`.
+//! if a caller forgot `shown`. Does not know what a text means.
+//!
+//! Limits: `SHOWN_BYTES_MAX` for one text, the caller's for a line. Cost: linear in the bytes that are shown and not in
+//! the length of the text; one allocation for a text.
 
 use std::fmt::{self, Write};
 
-/// Longest piece of one text of a peer in a line, in bytes as written, without its quotes.
+/// Longest part of one text of a peer in a line, in bytes as written, without its quotes.
 pub(crate) const SHOWN_BYTES_MAX: usize = 120;
 
-/// A number of things: `1 event`, `2 events`.
+/// A number of things, as people write it: `1 event`, `2 events`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted(pub u64, pub &'static str);
 
@@ -21,7 +24,7 @@ impl fmt::Display for Counted {
     }
 }
 
-/// A text of a peer in quotes, cut and escaped.
+/// A text of a peer that is cut and escaped when it is written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EscapedText<'a> {
     text: &'a [u8],
@@ -33,35 +36,35 @@ pub(crate) fn shown<T: AsRef<[u8]> + ?Sized>(text: &T) -> EscapedText<'_> {
     shown_up_to(text, SHOWN_BYTES_MAX)
 }
 
-/// `shown` with another bound.
+/// `shown` for a place with more or less room: `bytes_max` bytes as written, without the quotes.
 pub(crate) fn shown_up_to<T: AsRef<[u8]> + ?Sized>(text: &T, bytes_max: usize) -> EscapedText<'_> {
     EscapedText { text: text.as_ref(), bytes_max }
 }
 
 impl fmt::Display for EscapedText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut piece = LogLine::new(self.bytes_max);
+        let mut escaped = LogLine::new(self.bytes_max);
         // An escaped character is never shorter than the original, so more input would not be shown.
         let looked_at = self.text.len().min(self.bytes_max + 1);
         for chunk in self.text[..looked_at].utf8_chunks() {
             for character in chunk.valid().chars() {
                 if matches!(character, '"' | '\\') {
-                    piece.push_whole(&['\\', character]);
+                    escaped.push_whole(&['\\', character]);
                 } else {
-                    piece.push(character);
+                    escaped.push(character);
                 }
             }
             if !chunk.invalid().is_empty() {
-                piece.push(char::REPLACEMENT_CHARACTER);
+                escaped.push(char::REPLACEMENT_CHARACTER);
             }
         }
         formatter.write_char('"')?;
-        formatter.write_str(piece.as_str())?;
-        formatter.write_str(if piece.is_cut() { "…\"" } else { "\"" })
+        formatter.write_str(escaped.as_str())?;
+        formatter.write_str(if escaped.is_cut() { "…\"" } else { "\"" })
     }
 }
 
-/// One line of the log while it is written: escapes what is hidden, and takes no more than so many bytes.
+/// One line of the log while it is written: escapes hidden characters, and discards what exceeds `bytes_max` bytes.
 #[derive(Debug)]
 pub(crate) struct LogLine {
     text: String,
@@ -80,7 +83,7 @@ impl LogLine {
         &self.text
     }
 
-    /// Something did not fit. Everything after it is discarded.
+    /// Some text did not fit. Everything after it was discarded, too, so that a line never has a gap.
     #[must_use]
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut
@@ -92,7 +95,7 @@ impl LogLine {
         self.push_whole(&escaped[..length]);
     }
 
-    /// Takes all of these characters or none.
+    /// Appends all of these characters or none, so that an escape is never cut.
     fn push_whole(&mut self, characters: &[char]) {
         let bytes: usize = characters.iter().map(|character| character.len_utf8()).sum();
         if self.is_cut || self.text.len() + bytes > self.bytes_max {
@@ -103,7 +106,7 @@ impl LogLine {
     }
 }
 
-/// Never fails: what does not fit is left out.
+/// Never fails: text that does not fit is discarded, and `is_cut` says so.
 impl fmt::Write for LogLine {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
@@ -116,10 +119,10 @@ impl fmt::Write for LogLine {
     }
 }
 
-/// `\u` and at most six digits.
+/// Longest escape: `\u` and six digits.
 const ESCAPE_CHARS_MAX: usize = 8;
 
-/// Writes a character as it is shown, and returns how many characters that takes.
+/// Writes a character as it is shown, into the front of `out`. Returns how many characters that are.
 fn escape(character: char, out: &mut [char; ESCAPE_CHARS_MAX]) -> usize {
     let short = match character {
         '\n' => Some('n'),
@@ -138,14 +141,15 @@ fn escape(character: char, out: &mut [char; ESCAPE_CHARS_MAX]) -> usize {
     out[..2].copy_from_slice(&['\\', 'u']);
     // At least four digits, as JSON has it.
     let digits = (u32::from(character).max(1).ilog2() / 4 + 1).max(4) as usize;
-    for (at, place) in out[2..2 + digits].iter_mut().enumerate() {
+    for (at, slot) in out[2..2 + digits].iter_mut().enumerate() {
         let digit = u32::from(character) >> (4 * (digits - 1 - at)) & 15;
-        *place = char::from_digit(digit, 16).unwrap_or('?');
+        *slot = char::from_digit(digit, 16).unwrap_or('?');
     }
     2 + digits
 }
 
-/// Appends at most `length` characters of an untrusted text, with hidden characters escaped.
+/// Appends at most `length` characters of an untrusted text, with hidden characters escaped and a mark where it is cut.
+/// Without quotes, for a column of a terminal.
 pub(crate) fn visible(text: &str, length: usize, out: &mut String) {
     let mut chars = text.chars();
     for character in chars.by_ref().take(length) {
@@ -184,7 +188,8 @@ pub(crate) fn is_hidden(character: char) -> bool {
         )
 }
 
-/// The first place of a byte, searched a word at a time: for texts so short that a vector search takes longer to start.
+/// The index of the first such byte, searched a word at a time: for texts so short that a vector search takes longer to
+/// start.
 #[must_use]
 pub(crate) fn find_near(text: &[u8], byte: u8) -> Option<usize> {
     let (words, rest) = text.as_chunks::<8>();
@@ -197,13 +202,14 @@ pub(crate) fn find_near(text: &[u8], byte: u8) -> Option<usize> {
     Some(8 * words.len() + rest.iter().position(|found| *found == byte)?)
 }
 
-/// A word of eight equal bytes.
+/// A word whose eight bytes are all `byte`.
 #[must_use]
 pub(crate) const fn repeated(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
-/// Marks the top bit of bytes that are zero. Bytes below the lowest zero byte are not marked. Bytes above it may be.
+/// Sets the top bit of each byte that is zero. Bits of bytes below the lowest zero byte are never set; those above it
+/// may be set wrongly, so only the lowest one counts.
 #[must_use]
 pub(crate) const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(repeated(1)) & !word & repeated(0x80)

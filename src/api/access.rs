@@ -1,8 +1,11 @@
-//! Requests that take access back: of a user or of one connection (docs/PROTOCOL.md C25).
+//! Requests that end access: that of a user or of one connection (docs/PROTOCOL.md C25).
 //!
-//! Turns a request into an `AccessCommand`. Nothing here knows whether the user, the connection or the subscription
-//! exists: it may be on another node, so such a request is answered like one that ended something. Limits: those of an
-//! API request; a channel name is one that a client could subscribe to. Does not carry the command out: the tick does.
+//! Turns a request into an `AccessCommand`; the tick carries it out. Owns no state. Does not know the user, the
+//! connection or the subscription: each may be on another node, so such a request is answered like one that ended
+//! something.
+//!
+//! Limits: those of an API request; a channel name is one that a client could subscribe to. Cost: one allocation for
+//! the user id or the channel name, and for `unsubscribe` one pass over the body.
 
 use super::events::{channel_text, read_object};
 use super::routes::{AccessEnding, AccessSubject};
@@ -16,13 +19,13 @@ use crate::shard::{AccessAction, AccessCommand, AccessTarget};
 
 pub(super) fn plan(
     app: AppIndex,
-    whose: &AccessSubject,
-    how: AccessEnding,
+    subject: &AccessSubject,
+    ending: AccessEnding,
     request: &Request,
     context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
     let mut problems = Problems::default();
-    let target = match whose {
+    let target = match subject {
         AccessSubject::User(id) => Some(AccessTarget::User(id.as_str().into())),
         AccessSubject::Socket(text) => {
             let parsed = SocketId::parse(text);
@@ -32,7 +35,7 @@ pub(super) fn plan(
             parsed.map(AccessTarget::Socket)
         }
     };
-    let action = match how {
+    let action = match ending {
         AccessEnding::Terminate => Some(AccessAction::Terminate),
         AccessEnding::Reconnect => Some(AccessAction::Reconnect),
         AccessEnding::Unsubscribe => {

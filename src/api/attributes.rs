@@ -1,9 +1,9 @@
 //! Which attributes of channels a request asks for (`info`, docs/PROTOCOL.md rule 111).
 //!
 //! Owns the list of known attributes. Input: the text of `info`. Unknown names are ignored, as in Reverb. `events.rs`
-//! and `channels.rs` use it. Limit: none, because it keeps three flags.
+//! and `channels.rs` use it; does not know which kind of channel has which attribute (`channels.rs`). No limit: the
+//! head or the body of the request bounds the text. Cost: three passes over the text, no allocation.
 
-/// Which attributes were asked for. Unknown ones are ignored as in Reverb (rule 111).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attributes {
     pub(super) user_count: bool,
@@ -13,11 +13,11 @@ pub struct Attributes {
 
 impl Attributes {
     pub(super) fn read(info: &str) -> Self {
-        let asked = |name: &str| info.split(',').any(|attribute| attribute.trim() == name);
+        let is_asked = |name: &str| info.split(',').any(|attribute| attribute.trim() == name);
         Self {
-            user_count: asked("user_count"),
-            subscription_count: asked("subscription_count"),
-            cache: asked("cache"),
+            user_count: is_asked("user_count"),
+            subscription_count: is_asked("subscription_count"),
+            cache: is_asked("cache"),
         }
     }
 }

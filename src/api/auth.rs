@@ -1,11 +1,12 @@
 //! Authentication of API requests: finds the app and checks the signature (docs/PROTOCOL.md rules 48 to 51, 60).
 //!
-//! Everybody can send a request that fails here, so a failure is cheaper than any request that succeeds. The checks
-//! come in the order of their cost: app id, number of parameters, key, form of the signature, then the HMAC. All
-//! work is linear in the request, whose head `limits::HTTP_HEAD_BYTES_MAX` bounds.
+//! Owns the decision whether a request is from the app's backend. Does not know what is asked. Everybody can send a
+//! request that fails here, so the checks come in the order of their cost: app id, number of parameters, key, form of
+//! the signature, HMAC.
 //!
-//! Limit: `limits::API_PARAMETERS_MAX` parameters in a request. Input: a request with its body. Output: the index of
-//! the app, or a refusal.
+//! Limits: `limits::API_PARAMETERS_MAX` parameters; `limits::HTTP_HEAD_BYTES_MAX` bounds the query. Cost: linear in the
+//! request; one allocation for the parameters of a usual request, one MD5 over the body, and one HMAC for each secret
+//! of the app and each form of the path that is tried.
 
 use std::borrow::Cow;
 
@@ -22,7 +23,7 @@ use crate::limits::API_PARAMETERS_MAX;
 use crate::pusher::signature::{self, Signature};
 use crate::text::shown_up_to;
 
-/// Finds the app and checks the request's signature.
+/// Finds the app and checks the request's signature. The timestamp is judged last, by `check_timestamp`.
 pub(super) fn authenticate(
     request: &Request,
     app_id: &str,
@@ -80,13 +81,14 @@ fn request_line_detail(request: &Request) -> Detail<'_> {
     Detail::Request(request.method(), request.path())
 }
 
-/// A parameter that the signature covers.
+/// A parameter that the signature covers: all but `auth_signature` and `UNSIGNED_PARAMETERS`.
 struct Parameter<'a> {
-    /// Decoded, in lower case.
+    /// Decoded and in lower case, as in the signed text (docs/PROTOCOL.md rule 48).
     name: Cow<'a, str>,
-    /// Bytes of the name without what PHP appends to the names of arrays.
+    /// Length of the name without what PHP appends to the name of an array, as in `info[]`.
     base_bytes: usize,
-    /// As it was sent. `QueryCredentials::build_signed_form` decodes it.
+    /// Encoded as received, until `QueryCredentials::build_signed_form` decodes it: a request with a wrong key is
+    /// refused without that work.
     value: Cow<'a, str>,
 }
 
@@ -100,25 +102,26 @@ impl Parameter<'_> {
     }
 }
 
-/// The query as it was sent.
+/// What the query contains for the authentication. Nothing of it is checked yet.
 struct QueryCredentials<'a> {
     parameters: Vec<Parameter<'a>>,
     key: Cow<'a, str>,
     signature: Cow<'a, str>,
-    /// The MD5 that the client has sent.
+    /// The MD5 of the body by the client, for the log only: the one that is checked is computed from the body.
     body_md5: Option<&'a str>,
-    /// Some name or value is encoded.
+    /// The query has `%` or `+`. Without them no name and no value is decoded, and none is copied.
     has_escapes: bool,
 }
 
-/// Reverb leaves these out of the signed text; they are routing leftovers of its framework.
-const UNSIGNED: [&str; 3] = ["appid", "appkey", "channelname"];
+/// Reverb leaves these out of the signed text, because its router adds them to the query (docs/PROTOCOL.md rule 49).
+const UNSIGNED_PARAMETERS: [&str; 3] = ["appid", "appkey", "channelname"];
 
-/// Room for the parameters of a request of the official libraries.
+/// Parameters of a request of the official libraries: the list is allocated once.
 const PARAMETERS_USUAL: usize = 6;
 
 impl<'a> QueryCredentials<'a> {
-    /// `None`: there are more parameters than `API_PARAMETERS_MAX`.
+    /// `None` if there are more than `API_PARAMETERS_MAX` parameters. A parameter without a name counts, because it
+    /// costs work, too.
     fn read(query: &'a str) -> Option<Self> {
         let has_escapes = memchr::memchr2(b'%', b'+', query.as_bytes()).is_some();
         let decoded = |text| if has_escapes { decode_form(text) } else { Cow::Borrowed(text) };
@@ -164,7 +167,7 @@ impl<'a> QueryCredentials<'a> {
                     continue;
                 }
                 "body_md5" => given.body_md5 = Some(value),
-                name if UNSIGNED.contains(&name) => continue,
+                name if UNSIGNED_PARAMETERS.contains(&name) => continue,
                 _ if parameter.base_name() == "auth_key" => given.key = decoded(value),
                 _ => {}
             }
@@ -230,7 +233,7 @@ fn lower_case(name: Cow<'_, str>) -> Cow<'_, str> {
     if is_lower { name } else { Cow::Owned(name.to_lowercase()) }
 }
 
-/// Appends the query that is signed.
+/// Appends the parameters as `k=v` joined by `&`. They must be in the signed form (`build_signed_form`).
 fn write_signed_query(signed: &[Parameter<'_>], out: &mut Vec<u8>) {
     for (index, parameter) in signed.iter().enumerate() {
         if index > 0 {
@@ -303,55 +306,59 @@ fn decoded_if_unambiguous(request: &Request, prefix: &str) -> Option<String> {
     Some(decoded)
 }
 
-/// Which part of the signature is wrong. All parts have one answer, as in Reverb.
+/// The first part of the authentication that is wrong, for the log. The answer is one for all of them, as in Reverb, so
+/// that a stranger cannot find out which part was right.
 fn signature_fault(
     index: AppIndex,
     given: &QueryCredentials<'_>,
-    has_form: bool,
+    is_well_formed: bool,
     request: &Request,
     context: &mut RequestContext<'_>,
 ) -> Denied {
     let response = Response::text(401, "Authentication signature invalid.");
-    let what = request_line_detail(request);
+    let request_line = request_line_detail(request);
     let apps = context.apps;
     let app = apps.get(index);
     let mut deny =
         |cause, values: &[Detail<'_>]| context.deny(response.clone(), Some(index), cause, values);
     if given.key.is_empty() {
-        return deny(Cause::ApiKeyMissing, &[what]);
+        return deny(Cause::ApiKeyMissing, &[request_line]);
     }
     if !given.has_key_of(app) {
         return deny(Cause::ApiKeyWrong, &[Detail::text(&*given.key), Detail::Own(&app.id)]);
     }
     if given.signature.is_empty() {
-        return deny(Cause::ApiSignatureMissing, &[what]);
+        return deny(Cause::ApiSignatureMissing, &[request_line]);
     }
-    if !has_form {
-        return deny(Cause::ApiSignatureForm, &[what, Detail::count(given.signature.len())]);
+    if !is_well_formed {
+        return deny(
+            Cause::ApiSignatureForm,
+            &[request_line, Detail::count(given.signature.len())],
+        );
     }
     let signed = &given.parameters;
-    let md5_of_body = signed.iter().find(|parameter| parameter.base_name() == "body_md5");
-    if let (Some(given), Some(right)) = (given.body_md5, md5_of_body)
-        && given != right.value
+    let computed_md5 = signed.iter().find(|parameter| parameter.base_name() == "body_md5");
+    if let (Some(sent), Some(computed)) = (given.body_md5, computed_md5)
+        && sent != computed.value
     {
-        return deny(Cause::ApiBodyChanged, &[what, Detail::text(given)]);
+        return deny(Cause::ApiBodyChanged, &[request_line, Detail::text(sent)]);
     }
     if given.body_md5.is_none() && !request.body().is_empty() {
-        return deny(Cause::ApiBodyUnsigned, &[what]);
+        return deny(Cause::ApiBodyUnsigned, &[request_line]);
     }
     let text = if context.debug { signed_text(signed, request) } else { String::new() };
-    let values = [what, Detail::Own(&text)];
+    let values = [request_line, Detail::Own(&text)];
     context.deny(response, Some(index), Cause::ApiSignatureMismatch, &values)
 }
 
-/// The text that should have been signed. It contains no secret.
+/// The text that should have been signed, for a developer to compare with. It contains no secret.
 fn signed_text(signed: &[Parameter<'_>], request: &Request) -> String {
-    const SHOWN_MAX: usize = 240;
+    const SHOWN_BYTES_MAX: usize = 240;
     let mut query = Vec::new();
     write_signed_query(signed, &mut query);
     let query = String::from_utf8_lossy(&query);
     let text = format!("{}\n{}\n{query}", request.method(), request.path());
-    format!("; the signed text should be {}", shown_up_to(&text, SHOWN_MAX))
+    format!("; the signed text should be {}", shown_up_to(&text, SHOWN_BYTES_MAX))
 }
 
 /// A captured request must not work for ever (docs/PROTOCOL.md rule 50).

@@ -2,8 +2,10 @@
 //!
 //! Owns: which question a request becomes, and the JSON of the answer. Does not touch the shard: the tick asks all
 //! cores, and all nodes in a cluster, and passes the answers back to `render_*`. Answers of other nodes may have any
-//! length: lists are joined by name, and numbers are added without overflow. Limits: those of the request; an answer is
-//! as long as the app has channels.
+//! length: lists are joined by name, and numbers are added without overflow.
+//!
+//! Limits: those of the request; an answer is as long as the app has channels. Cost: linear in the answers, with one
+//! look-up for each channel or user of a list, and a sort of the list of channels.
 
 use std::sync::Arc;
 
@@ -53,13 +55,13 @@ pub(super) fn plan_users(
     Ok(Plan::Ask { question, reply: Reply::Users })
 }
 
-/// Looks parameters up by name; a missing one is empty, an array is joined by commas.
+/// Looks parameters up by name. A missing one is empty; the values of an array (`info[]`) are joined by commas.
 fn parameters(query: &str) -> impl Fn(&str) -> String + '_ {
     let pairs = parse_query(query);
     move |name| {
-        let is = |given: &str| given.split('[').next() == Some(name);
+        let is_named = |given: &str| given.split('[').next() == Some(name);
         let values: Vec<&str> =
-            pairs.iter().filter(|(given, _)| is(given)).map(|(_, value)| &**value).collect();
+            pairs.iter().filter(|(given, _)| is_named(given)).map(|(_, value)| &**value).collect();
         values.join(",")
     }
 }
@@ -67,16 +69,16 @@ fn parameters(query: &str) -> impl Fn(&str) -> String + '_ {
 pub(super) fn render_event(
     names: &[String],
     attributes: Attributes,
-    parts: &[Described],
+    descriptions: &[Described],
 ) -> Response {
     let mut body = b"{\"channels\":{".to_vec();
-    for (index, (name, part)) in names.iter().zip(parts).enumerate() {
+    for (index, (name, description)) in names.iter().zip(descriptions).enumerate() {
         if index > 0 {
             body.push(b',');
         }
         json::write_string(name, &mut body);
         body.push(b':');
-        write_object(name, attributes, part, None, &mut body);
+        write_object(name, attributes, description, None, &mut body);
     }
     body.extend_from_slice(b"}}");
     Response::json(200, body)
@@ -84,16 +86,18 @@ pub(super) fn render_event(
 
 pub(super) fn render_batch(
     items: &[Option<(String, Attributes)>],
-    parts: &[Described],
+    descriptions: &[Described],
 ) -> Response {
     let mut body = b"{\"batch\":[".to_vec();
-    for (index, (item, part)) in items.iter().zip(parts).enumerate() {
+    for (index, (item, description)) in items.iter().zip(descriptions).enumerate() {
         if index > 0 {
             body.push(b',');
         }
         match item {
             None => body.extend_from_slice(b"{}"),
-            Some((name, attributes)) => write_object(name, *attributes, part, None, &mut body),
+            Some((name, attributes)) => {
+                write_object(name, *attributes, description, None, &mut body)
+            }
         }
     }
     body.extend_from_slice(b"]}");
@@ -103,32 +107,37 @@ pub(super) fn render_batch(
 pub(super) fn render_list(attributes: Attributes, answers: Vec<Answer>) -> Response {
     let mut channels: IndexMap<Arc<str>, Described, RandomState> = IndexMap::default();
     for answer in answers {
-        let Answer::Channels(parts) = answer else { continue };
-        for (name, part) in parts {
-            channels.entry(name).or_default().merge(part);
+        let Answer::Channels(descriptions) = answer else { continue };
+        for (name, description) in descriptions {
+            channels.entry(name).or_default().merge(description);
         }
     }
     // A roster can outlive its last subscriber by one mail: the answer has only channels with a subscriber (rule 66).
-    channels.retain(|_, part| part.subscription_count > 0);
+    channels.retain(|_, description| description.subscription_count > 0);
     channels.sort_unstable_keys();
     let mut body = b"{\"channels\":{".to_vec();
-    for (index, (name, part)) in channels.iter().enumerate() {
+    for (index, (name, description)) in channels.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
         json::write_string(name, &mut body);
         body.push(b':');
         let attributes = Attributes { cache: false, ..attributes };
-        write_object(name, attributes, part, None, &mut body);
+        write_object(name, attributes, description, None, &mut body);
     }
     body.extend_from_slice(b"}}");
     Response::json(200, body)
 }
 
-pub(super) fn render_channel(name: &str, attributes: Attributes, parts: &[Described]) -> Response {
-    let part = parts.first().cloned().unwrap_or_default();
+pub(super) fn render_channel(
+    name: &str,
+    attributes: Attributes,
+    descriptions: &[Described],
+) -> Response {
+    let description = descriptions.first().cloned().unwrap_or_default();
+    let is_occupied = description.subscription_count > 0;
     let mut body = Vec::new();
-    write_object(name, attributes, &part, Some(part.subscription_count > 0), &mut body);
+    write_object(name, attributes, &description, Some(is_occupied), &mut body);
     Response::json(200, body)
 }
 
@@ -155,18 +164,19 @@ pub(super) fn render_users(answers: Vec<Answer>) -> Response {
     Response::json(200, body)
 }
 
-/// The attributes of one channel as an object: what its kind has of what was asked (C19).
+/// The attributes of one channel as an object: those that were asked for and that its kind has (C19). `occupied` is
+/// `None` where the answer lists occupied channels only.
 fn write_object(
     name: &str,
     attributes: Attributes,
-    part: &Described,
+    description: &Described,
     occupied: Option<bool>,
     out: &mut Vec<u8>,
 ) {
     let Ok(kind) = classify(name) else { return out.extend_from_slice(b"{\"occupied\":false}") };
-    let presence = kind.access == Access::Presence;
+    let is_presence = kind.access == Access::Presence;
     let mut separator = "{";
-    let mut member = |name: &str, value: &[u8]| {
+    let mut write_member = |name: &str, value: &[u8]| {
         out.extend_from_slice(separator.as_bytes());
         json::write_string(name, out);
         out.push(b':');
@@ -174,19 +184,19 @@ fn write_object(
         separator = ",";
     };
     if let Some(occupied) = occupied {
-        member("occupied", if occupied { b"true" } else { b"false" });
+        write_member("occupied", if occupied { b"true" } else { b"false" });
     }
-    let here = part.subscription_count > 0;
-    if here && presence && attributes.user_count {
-        member("user_count", part.user_count.to_string().as_bytes());
+    let is_occupied = description.subscription_count > 0;
+    if is_occupied && is_presence && attributes.user_count {
+        write_member("user_count", description.user_count.to_string().as_bytes());
     }
-    if here && !presence && attributes.subscription_count {
-        member("subscription_count", part.subscription_count.to_string().as_bytes());
+    if is_occupied && !is_presence && attributes.subscription_count {
+        write_member("subscription_count", description.subscription_count.to_string().as_bytes());
     }
     if kind.cached && attributes.cache {
-        match &part.cached {
-            Some((cached, seconds)) => member("cache", &with_ttl(cached, *seconds)),
-            None => member("cache", b"null"),
+        match &description.cached {
+            Some((cached, seconds)) => write_member("cache", &with_ttl(cached, *seconds)),
+            None => write_member("cache", b"null"),
         }
     }
     if separator == "{" {

@@ -1,8 +1,11 @@
 //! POST events and batch_events: body in, encoded events out (docs/PROTOCOL.md rules 62 to 65).
 //!
-//! Checks the form of a request and the limits of its app; `tick` publishes the result. `name` and `data` are copied
-//! into the frame as raw spans, so the publisher's bytes reach the subscriber. Limits:
-//! `limits::EVENT_EXPANSION_BYTES_MAX` and those of the app. Does not look at subscribers or channels of a shard.
+//! Owns the checks of a request's form and of the limits of its app; `tick` publishes the result. `name` and `data` are
+//! copied into the frame as raw spans, so the publisher's bytes reach the subscriber. Does not look at subscribers or
+//! channels of a shard.
+//!
+//! Limits: `limits::EVENT_EXPANSION_BYTES_MAX` and those of the app. Cost: one pass over the body; for each channel one
+//! copy of the event and one allocation for its frame; none for the list of channels if there is one.
 
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
@@ -39,15 +42,16 @@ impl<'a> Fields<'a> {
     fn read(object: &'a str) -> Self {
         let mut fields = Self::default();
         for (name, value) in json::members(object).into_iter().flatten() {
-            if let Some(field) = fields.member_span(name) {
+            if let Some(field) = fields.field_of_member(name) {
                 *field = (value != "null").then_some(value);
             }
         }
         fields
     }
 
-    /// The field of this name. Names are compared as they are spelled usually, and otherwise decoded.
-    fn member_span(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
+    /// Where the value of the member `name` (with its quotes) belongs. The usual spelling is compared as it stands;
+    /// only another one, such as `"\u006eame"`, is decoded.
+    fn field_of_member(&mut self, name: &str) -> Option<&mut Option<&'a str>> {
         Some(match name {
             "\"name\"" => &mut self.name,
             "\"data\"" => &mut self.data,
@@ -73,14 +77,13 @@ impl<'a> Fields<'a> {
         Some(Attributes::read(&json::string(self.info?)?))
     }
 
-    /// Bytes of this event's text in a frame, for a channel name of this length.
+    /// Bytes of this event's text in a frame, about: enough for one allocation.
     fn text_bytes(&self, channel_bytes: usize) -> usize {
         let (name, data) = (self.name.unwrap_or_default(), self.data.unwrap_or_default());
         name.len() + data.len() + channel_bytes + EVENT_OVERHEAD_BYTES
     }
 
-    /// One event for one channel. Called when the fields are known to be good.
-    /// `space` is used again for the next one.
+    /// One event for one channel. The fields must have passed all checks. `space` is reused for the next one.
     fn publication(
         &self,
         channel: &ChannelName,
@@ -96,11 +99,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What an event's text has beside name, data and channel.
+/// About what the text of an event has beside name, data and channel: names of members, quotes, commas.
 const EVENT_OVERHEAD_BYTES: usize = 40;
 
-/// POST /apps/{id}/events.
-pub(super) fn event(
+/// `POST /apps/{id}/events`. An event with a channel that is not valid is sent to none of its channels.
+pub(super) fn plan_event(
     app: AppIndex,
     request: &Request,
     context: &mut RequestContext<'_>,
@@ -118,7 +121,7 @@ pub(super) fn event(
     check_reserved(&fields, app, context)?;
     check_payload(&fields, app, request, context)?;
     check_expansion(&fields, names, request.body(), app, context)?;
-    let quota = quota::take_publishes(app, names.len(), context)?;
+    let quota = quota::charge_publishes(app, names.len(), context)?;
     let excluded_socket_id = fields.socket_id();
     let mut space = context.validator.take_space();
     let publications =
@@ -163,8 +166,8 @@ fn check_expansion(
     Err(context.deny(response, Some(app), Cause::EventExpansion, &values))
 }
 
-/// POST /apps/{id}/batch_events. One invalid item, and nothing is sent.
-pub(super) fn batch(
+/// `POST /apps/{id}/batch_events`. One invalid item, and none is published.
+pub(super) fn plan_batch(
     app: AppIndex,
     request: &Request,
     context: &mut RequestContext<'_>,
@@ -197,7 +200,7 @@ pub(super) fn batch(
     problems.into_result(app, request, context)?;
     items.iter().try_for_each(|fields| check_reserved(fields, app, context))?;
     items.iter().try_for_each(|fields| check_payload(fields, app, request, context))?;
-    let quota = quota::take_publishes(app, items.len(), context)?;
+    let quota = quota::charge_publishes(app, items.len(), context)?;
     let mut space = context.validator.take_space();
     debug_assert_eq!(channels.len(), items.len(), "an item without a channel is a problem");
     let plan = batch_plan(app, &items, &channels, quota, &mut space);
@@ -291,7 +294,7 @@ pub(super) fn read_object<'a>(
 /// Names of channels. Most events have one channel, for which no list is allocated.
 enum ChannelNames {
     One(ChannelName),
-    /// Or none.
+    /// None, or several.
     Many(Vec<ChannelName>),
 }
 
@@ -318,16 +321,16 @@ impl ChannelNames {
 /// Channel names of an event: `channels`, or else `channel`.
 fn channel_names(problems: &mut Problems, app: &App, fields: &Fields<'_>) -> ChannelNames {
     let mut names = ChannelNames::Many(Vec::new());
-    let mut listed = false;
+    let mut has_list = false;
     if let Some(channels) = fields.channels {
         match json::elements(channels) {
             None => {
                 problems.not_an_array(format_args!("channels"), channels);
-                listed = true;
+                has_list = true;
             }
             Some(elements) => {
                 for (index, element) in elements.enumerate() {
-                    listed = true;
+                    has_list = true;
                     let field = format_args!("channels.{index}");
                     if let Some(name) = channel_name(problems, app, field, element) {
                         names.add_channel(name);
@@ -336,7 +339,7 @@ fn channel_names(problems: &mut Problems, app: &App, fields: &Fields<'_>) -> Cha
             }
         }
     }
-    if listed {
+    if has_list {
         let count = names.as_slice().len();
         if let Some(most) = app.event_channels_max.filter(|most| count > *most as usize) {
             problems.too_many_channels(count, most);
@@ -357,7 +360,7 @@ fn channel_names(problems: &mut Problems, app: &App, fields: &Fields<'_>) -> Cha
     names
 }
 
-/// A text that names a channel, of any length.
+/// A text that names a channel: only the limit of the protocol is checked, not that of the app.
 pub(super) fn channel_text(
     problems: &mut Problems,
     field: FieldPath<'_>,
@@ -440,16 +443,16 @@ fn check_name(
 fn check_socket_id(problems: &mut Problems, field: FieldPath<'_>, span: Option<&str>) {
     check_optional_string(problems, field, span);
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let is_good = |text: &str| {
+    let is_socket_id = |text: &str| {
         text.split_once('.').is_some_and(|(first, second)| is_number(first) && is_number(second))
     };
     let Some(span) = span.filter(|span| span.starts_with('"')) else { return };
-    if !json::string(span).is_some_and(|text| text.is_empty() || is_good(&text)) {
+    if !json::string(span).is_some_and(|text| text.is_empty() || is_socket_id(&text)) {
         problems.not_a_socket_id(field, span);
     }
 }
 
-/// A publisher could forge `member_added` (docs/PROTOCOL.md rule 129).
+/// Refuses names of the protocol, because a publisher could forge `member_added` (docs/PROTOCOL.md rule 129).
 fn check_reserved(
     fields: &Fields<'_>,
     app: AppIndex,

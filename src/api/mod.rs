@@ -1,9 +1,11 @@
 //! The HTTP API: a parsed request in, a `Plan` out; answers of the cores in, a `Response` out (docs/PROTOCOL.md C9,
 //! C20).
 //!
-//! Does not wait or touch a shard: the worker carries a plan out. Texts and statuses are Reverb's, because Laravel
-//! shows them to developers. Limits: `limits::API_PARAMETERS_MAX`, the request sizes of `http1`, and those of each file
-//! for its own requests.
+//! Owns the order of the checks: path, method, signature, then the request itself. Does not wait or touch a shard: the
+//! worker carries a plan out. Texts and statuses are Reverb's, because Laravel shows them to developers.
+//!
+//! Limits: `limits::API_PARAMETERS_MAX`, the request sizes of `http1`, and those of each file for its own requests.
+//! Cost: that of the authentication (`auth.rs`) and linear in the body.
 
 mod access;
 mod attributes;
@@ -29,23 +31,35 @@ pub use outcome::{Denied, Plan, Publication, Reply, RequestContext};
 pub use remaining::Quota;
 pub use routes::{AccessEnding, AccessSubject, Call, Target, target};
 
-/// Decides what a request wants. Authenticates it first.
+/// Decides what a request wants. A request to `/apps/{id}/...` is authenticated first.
 #[must_use]
 pub fn plan(request: &Request, target: &Target, context: &mut RequestContext<'_>) -> Plan {
-    let what = || Detail::Request(request.method(), request.path());
+    let request_line = || Detail::Request(request.method(), request.path());
     let plan = match target {
         Target::NotFound | Target::OutsidePrefix if request.path().contains("//") => {
-            let values = [what(), Detail::Own(context.prefix)];
+            let values = [request_line(), Detail::Own(context.prefix)];
             Err(context.deny(not_found(), None, Cause::DoubledSlash, &values))
         }
-        Target::NotFound => Err(context.deny(not_found(), None, Cause::UnknownPath, &[what()])),
+        Target::NotFound => {
+            Err(context.deny(not_found(), None, Cause::UnknownPath, &[request_line()]))
+        }
         Target::OutsidePrefix => {
             let prefix = Detail::Own(context.prefix);
-            Err(context.deny(not_found(), None, Cause::OutsidePrefix, &[what(), prefix, prefix]))
+            Err(context.deny(
+                not_found(),
+                None,
+                Cause::OutsidePrefix,
+                &[request_line(), prefix, prefix],
+            ))
         }
         Target::WrongMethod { allow } => {
             let response = Response::text(405, "Method not allowed.").with_header("Allow", *allow);
-            Err(context.deny(response, None, Cause::WrongMethod, &[what(), Detail::Own(allow)]))
+            Err(context.deny(
+                response,
+                None,
+                Cause::WrongMethod,
+                &[request_line(), Detail::Own(allow)],
+            ))
         }
         // A WebSocket handshake to an API path: the client has the wrong URL (docs/PROTOCOL.md rule 74).
         _ if request.wants_upgrade() => {
@@ -56,7 +70,7 @@ pub fn plan(request: &Request, target: &Target, context: &mut RequestContext<'_>
         Target::Up => return Plan::Respond(up(context.draining)),
         // The worker deals with handshakes.
         Target::Socket { .. } => {
-            Err(context.deny(not_found(), None, Cause::UnknownPath, &[what()]))
+            Err(context.deny(not_found(), None, Cause::UnknownPath, &[request_line()]))
         }
         Target::Api { app_id, call } => match auth::authenticate(request, app_id, context) {
             // Only the app's backend learns it: the request was signed (docs/PROTOCOL.md C20).
@@ -84,12 +98,14 @@ fn plan_call(
     context: &mut RequestContext<'_>,
 ) -> Result<Plan, Denied> {
     match call {
-        Call::Events => events::event(app, request, context),
-        Call::BatchEvents => events::batch(app, request, context),
+        Call::Events => events::plan_event(app, request, context),
+        Call::BatchEvents => events::plan_batch(app, request, context),
         Call::Channels => Ok(channels::plan_channel_list(app, request.query())),
         Call::Channel { name } => Ok(channels::plan_channel(app, name, request.query())),
         Call::Users { name } => channels::plan_users(app, name, context),
-        Call::EndAccess { whose, how } => access::plan(app, whose, *how, request, context),
+        Call::EndAccess { subject, ending } => {
+            access::plan(app, subject, *ending, request, context)
+        }
         Call::Connections => {
             Ok(Plan::Ask { question: Question::Traffic { app }, reply: Reply::Connections })
         }
@@ -108,10 +124,10 @@ pub fn plan_operators_event(
         let text = format!("{}.", error_code::APP_DISABLED.message);
         return Plan::Respond(Response::text(403, &text));
     }
-    events::event(app, request, context).unwrap_or_else(Plan::Refuse)
+    events::plan_event(app, request, context).unwrap_or_else(Plan::Refuse)
 }
 
-/// The answer of `/up`.
+/// The answer of `/up`. Load balancers stop sending clients to a server that answers 503.
 #[must_use]
 pub fn up(draining: bool) -> Response {
     if draining {
@@ -128,12 +144,12 @@ pub fn render(reply: &Reply, answers: Vec<Answer>) -> Response {
         Reply::Empty => Response::json(200, b"{}".to_vec()),
         Reply::EmptyBatch => Response::json(200, b"{\"batch\":{}}".to_vec()),
         Reply::Event { names, attributes } => {
-            channels::render_event(names, *attributes, &merged(answers))
+            channels::render_event(names, *attributes, &merge_descriptions(answers))
         }
-        Reply::Batch { items } => channels::render_batch(items, &merged(answers)),
+        Reply::Batch { items } => channels::render_batch(items, &merge_descriptions(answers)),
         Reply::Channels { attributes } => channels::render_list(*attributes, answers),
         Reply::Channel { name, attributes } => {
-            channels::render_channel(name, *attributes, &merged(answers))
+            channels::render_channel(name, *attributes, &merge_descriptions(answers))
         }
         Reply::Users => channels::render_users(answers),
         Reply::Connections => render_connections(answers),
@@ -142,11 +158,11 @@ pub fn render(reply: &Reply, answers: Vec<Answer>) -> Response {
 
 /// Adds up the connections and messages of all nodes.
 fn render_connections(answers: Vec<Answer>) -> Response {
-    let parts = answers.into_iter().filter_map(|answer| match answer {
+    let traffics = answers.into_iter().filter_map(|answer| match answer {
         Answer::Traffic(traffic) => Some(traffic),
         _ => None,
     });
-    let Traffic { connections, messages } = parts.reduce(Traffic::merge).unwrap_or_default();
+    let Traffic { connections, messages } = traffics.reduce(Traffic::merge).unwrap_or_default();
     let messages = messages.map_or_else(String::new, |MessageCounts { sent, received }| {
         format!(",\"messages_sent\":{sent},\"messages_received\":{received}")
     });
@@ -154,14 +170,14 @@ fn render_connections(answers: Vec<Answer>) -> Response {
     Response::json(200, body.into_bytes())
 }
 
-/// Adds up what the cores know of the same list of channels.
-fn merged(answers: Vec<Answer>) -> Vec<Described> {
+/// Adds up the descriptions of each channel. All cores describe the same list of names, in its order.
+fn merge_descriptions(answers: Vec<Answer>) -> Vec<Described> {
     let mut total: Vec<Described> = Vec::new();
     for answer in answers {
-        let Answer::Described(parts) = answer else { continue };
-        total.resize(total.len().max(parts.len()), Described::default());
-        for (sum, part) in total.iter_mut().zip(parts) {
-            sum.merge(part);
+        let Answer::Described(descriptions) = answer else { continue };
+        total.resize(total.len().max(descriptions.len()), Described::default());
+        for (sum, description) in total.iter_mut().zip(descriptions) {
+            sum.merge(description);
         }
     }
     total

@@ -1,8 +1,11 @@
 //! What the API needs to know of a request (`RequestContext`), and what becomes of it (`Plan`).
 //!
 //! A plan is a value: an answer, a refusal with its log line, events to publish, or a question to all cores with the
-//! form of the answer (`Reply`). `tick/http` carries it out. Plain values: they own no socket and touch no shard.
-//! Limits: those of `events.rs`.
+//! form of the answer (`Reply`). `tick/http` carries it out. Plain values, which own no socket and touch no shard. Does
+//! not decide anything: the other files of this folder do.
+//!
+//! Limits: those of `events.rs`. Cost: a refusal has one allocation for its text, and one for its log line if the line
+//! budget has room.
 
 use super::attributes::Attributes;
 use super::remaining::Quota;
@@ -16,19 +19,19 @@ use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{AccessCommand, Question};
 
-/// What the API needs to know of the server.
+/// What the API needs to know of the server. A new one is made for each request.
 pub struct RequestContext<'a> {
     pub apps: &'a Apps,
-    /// `Config::path`.
+    /// `Config::path`, which URLs begin with.
     pub prefix: &'a str,
-    /// Seconds since 1970, for the timestamp window.
+    /// Seconds since 1970, for the window of timestamps and the quota of a second.
     pub unix_seconds: u64,
-    /// The server is stopping: `/up` answers 503.
+    /// The server is stopping: `/up` answers 503, and all else is served.
     pub draining: bool,
     pub validator: &'a mut Validator,
-    /// What the log has room for.
+    /// How many lines about refusals the log still has room for, by cause.
     pub lines: &'a mut LineBudget,
-    /// See `Config::verbose_errors`.
+    /// `Config::verbose_errors`: texts of answers are short, because the reason follows them.
     pub verbose_errors: bool,
     /// Lines may be long: they have the text that should have been signed.
     pub debug: bool,
@@ -36,7 +39,8 @@ pub struct RequestContext<'a> {
 }
 
 impl RequestContext<'_> {
-    /// A refusal with this answer.
+    /// Refuses a request with `response`. `values` are for the log line, which is formatted if the budget has room for
+    /// it or with verbose errors.
     pub(super) fn deny(
         &mut self,
         response: Response,
@@ -53,12 +57,12 @@ impl RequestContext<'_> {
 #[derive(Debug)]
 pub struct Denied {
     pub response: Response,
-    /// The app it is for, if there is one.
+    /// `None` if the request names no app that exists.
     pub app: Option<AppIndex>,
     pub log_line: Noted,
 }
 
-/// One event for one channel, encoded.
+/// One event for one channel, as the frame that its subscribers receive.
 #[derive(Debug)]
 pub struct Publication {
     pub channel: ChannelName,
@@ -66,7 +70,7 @@ pub struct Publication {
     pub excluded_socket_id: Option<SocketId>,
 }
 
-/// What is to be done for a request.
+/// What the worker is to do for a request.
 #[derive(Debug)]
 pub enum Plan {
     Respond(Response),
@@ -76,10 +80,10 @@ pub enum Plan {
     Publish {
         app: AppIndex,
         publications: Vec<Publication>,
-        /// What to ask once all is published, if the request wants `info`.
+        /// What to ask once all is published; `None` if the request wants no `info`.
         info: Option<Question>,
         reply: Reply,
-        /// What is left of the app's quota, if it has one.
+        /// What is left of the app's quota; `None` if the app has no quota.
         quota: Option<Quota>,
     },
     Ask {
@@ -89,7 +93,7 @@ pub enum Plan {
     EndAccess(AccessCommand),
 }
 
-/// The form of the answer.
+/// The form of the answer, once all cores have answered the question.
 #[derive(Debug)]
 pub enum Reply {
     Empty,

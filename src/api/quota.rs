@@ -1,9 +1,11 @@
 //! What an app may publish: size of an event, events a second (docs/PROTOCOL.md rule 106, C20).
 //!
-//! Owns the two refusals and the headers that report the rest of a second's quota. The count itself is
-//! `App::published`, which all workers share. An event counts once for each of its channels. A request over the quota
-//! is refused whole, with 429 and `Retry-After`. Limits: `RINGVERB_PUBLISHES_PER_SECOND_MAX`,
-//! `RINGVERB_EVENT_PAYLOAD_MAX`; both are off by default.
+//! Owns the two refusals. The count itself is `App::published`, which all workers share. An event counts once for each
+//! of its channels; a request over the quota is refused whole, with 429 and `Retry-After`. Does not count requests that
+//! are refused for another reason before.
+//!
+//! Limits: `RINGVERB_PUBLISHES_PER_SECOND_MAX`, `RINGVERB_EVENT_PAYLOAD_MAX`; both are off by default. Cost: a few
+//! steps on atomics that all workers share, and none where the app has no quota.
 
 use super::remaining::Quota;
 use super::{Denied, RequestContext};
@@ -13,8 +15,8 @@ use crate::counters::Refused;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 
-/// Takes `events` (each event counts once for each of its channels) from this second's quota.
-pub(super) fn take_publishes(
+/// Charges `events` (each counts once for each of its channels) to this second's quota. `None` if the app has no quota.
+pub(super) fn charge_publishes(
     app: AppIndex,
     events: usize,
     context: &mut RequestContext<'_>,

@@ -1,11 +1,12 @@
 //! What is left of an app's quota of events, for the headers of the answer.
 //!
-//! `quota.rs` takes from the quota and makes a `Quota`; this file only writes it. It has a file of its own because
-//! `Plan` has one as well, and `quota.rs` uses the types of `Plan`.
+//! Plain values. `quota.rs` charges the quota and makes a `Quota`; this file only writes it, and does not know how it
+//! is counted. It has a file of its own because `Plan` has one as well, and `quota.rs` uses the types of `Plan`. No
+//! limit: two numbers. Cost: two allocations for each answer of an app that has a quota.
 
 use crate::http1::response::Response;
 
-/// The remaining events of this second, for the answer.
+/// The quota of this second after a request, in events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     pub(super) limit: u32,
@@ -13,7 +14,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// Tells a client how fast it may go on.
+    /// Adds the two headers by which a client can adapt its rate.
     #[must_use]
     pub fn add_to(self, response: Response) -> Response {
         response

@@ -1,9 +1,11 @@
 //! Path and method to target: the one table (docs/PROTOCOL.md rules 59, 60).
 //!
-//! A path is also found beside the prefix and without it, because clients resolve it and proxies cut it in different
-//! ways (`candidate_resources`). Segments are percent-decoded one by one, so that an encoded slash is part of a name.
-//! Knows no signature: `auth.rs` checks a request after its target is known. Limits: `SEGMENTS_MAX`; a longer path is
-//! not found.
+//! Owns which paths exist. A path is also found beside the prefix and without it, because clients resolve it and
+//! proxies cut it in different ways (`candidate_resources`). Segments are percent-decoded one by one, so that an
+//! encoded slash is part of a name. Knows no signature: `auth.rs` checks a request after its target is known.
+//!
+//! Limits: `SEGMENTS_MAX`; a longer path is not found. Cost: up to three passes over the path, and one allocation for
+//! each id or name in it.
 
 use std::borrow::Cow;
 
@@ -12,19 +14,18 @@ use crate::http1::query::{percent_decode, split_at_byte};
 /// The destination of a request. Ids and names are percent-decoded.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// `/app/{key}`: a WebSocket.
+    /// `/app/{key}`: a WebSocket handshake.
     Socket {
         key: String,
     },
     Up,
-    /// `/apps/{id}/...`: a request that must be signed.
+    /// `/apps/{id}/...`: a request that the app's backend must sign.
     Api {
         app_id: String,
         call: Call,
     },
-    /// No such path.
     NotFound,
-    /// The path lacks the prefix that this server has.
+    /// The path exists without the prefix that this server has, or is unknown. A refusal then names the prefix.
     OutsidePrefix,
     WrongMethod {
         allow: &'static str,
@@ -32,7 +33,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// No such path, or not with this method.
+    /// The answer is 404 or 405.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::NotFound | Self::OutsidePrefix | Self::WrongMethod { .. })
@@ -51,23 +52,23 @@ pub enum Call {
     Users {
         name: String,
     },
-    /// Takes access back. `Unsubscribe` names the channel in the body.
+    /// Ends access. The body of `Unsubscribe` names the channel.
     EndAccess {
-        whose: AccessSubject,
-        how: AccessEnding,
+        subject: AccessSubject,
+        ending: AccessEnding,
     },
     Connections,
 }
 
-/// Whose access a request takes back.
+/// Whose access a request ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessSubject {
     User(String),
-    /// Text that should be a socket id.
+    /// Text that should be a socket id: `access.rs` parses it, and refuses a wrong one with 422.
     Socket(String),
 }
 
-/// How a request takes access back.
+/// What a request does to the connections of its subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessEnding {
     Terminate,
@@ -108,17 +109,17 @@ pub(super) fn candidate_resources<'a>(
     })
 }
 
-/// Segments of the longest path.
+/// Segments of the longest path: `/apps/{id}/channels/{name}/users`.
 const SEGMENTS_MAX: usize = 5;
 
-/// `None` where there is nothing.
+/// `None` if no target has this path.
 fn target_of(method: &str, resource: &str) -> Option<Target> {
     let mut segments = [""; SEGMENTS_MAX];
     let mut count = 0;
     let mut rest = Some(resource.strip_prefix('/')?);
     while let Some(text) = rest {
-        let (segment, behind) = match split_at_byte(text, b'/') {
-            Some((segment, behind)) => (segment, Some(behind)),
+        let (segment, after) = match split_at_byte(text, b'/') {
+            Some((segment, after)) => (segment, Some(after)),
             None => (text, None),
         };
         if segment.is_empty() {
@@ -126,7 +127,7 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
         }
         *segments.get_mut(count)? = segment;
         count += 1;
-        rest = behind;
+        rest = after;
     }
     let (allowed, target) = match segments.get(..count)? {
         ["up"] => ("GET", Target::Up),
@@ -139,8 +140,8 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
                 ["channels"] => ("GET", Call::Channels),
                 ["channels", name] => ("GET", Call::Channel { name: decode_segment(name) }),
                 ["channels", name, "users"] => ("GET", Call::Users { name: decode_segment(name) }),
-                [whose @ ("users" | "connections"), id, how] => {
-                    let how = match (*whose, *how) {
+                [kind @ ("users" | "connections"), id, action] => {
+                    let ending = match (*kind, *action) {
                         ("users", "terminate_connections") | ("connections", "terminate") => {
                             AccessEnding::Terminate
                         }
@@ -149,12 +150,12 @@ fn target_of(method: &str, resource: &str) -> Option<Target> {
                         _ => return None,
                     };
                     let id = decode_segment(id);
-                    let whose = if *whose == "users" {
+                    let subject = if *kind == "users" {
                         AccessSubject::User(id)
                     } else {
                         AccessSubject::Socket(id)
                     };
-                    ("POST", Call::EndAccess { whose, how })
+                    ("POST", Call::EndAccess { subject, ending })
                 }
                 _ => return None,
             };

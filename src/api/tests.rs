@@ -113,7 +113,8 @@ fn recorded_laravel_requests_are_understood() {
         &auth_signature=c6457c408fe1bae3868aab47f1b98b4cedd7052e54cdb154b24e68fcba914570 HTTP/1.1\r\n\
         Host: 127.0.0.1:9055\r\nUser-Agent: GuzzleHttp/7\r\nContent-Type: application/json\r\n\
         X-Pusher-Library: pusher-http-php 7.2.6\r\nContent-Length: 101\r\n\r\n\
-        {\"name\":\"App\\\\Events\\\\ArticlePublished\",\"data\":\"{\\\"title\\\":\\\"Hello\\\"}\",\"channels\":[\"news\",\"archive\"]}";
+        {\"name\":\"App\\\\Events\\\\ArticlePublished\",\"data\":\"{\\\"title\\\":\\\"Hello\\\"}\",\
+        \"channels\":[\"news\",\"archive\"]}";
     let Plan::Publish { publications, info: None, .. } = run(&request(text), "") else { panic!() };
     let channels: Vec<&str> = publications.iter().map(|one| &*one.channel).collect();
     assert_eq!(channels, ["news", "archive"]);
@@ -138,13 +139,15 @@ fn validation_speaks_laravels_words() {
         (
             "{}",
             format!(
-                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],{channel_required}}}"
+                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],\
+                 {channel_required}}}"
             ),
         ),
         (
             "[]",
             format!(
-                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],{channel_required}}}"
+                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],\
+                 {channel_required}}}"
             ),
         ),
         (
@@ -187,7 +190,8 @@ fn validation_speaks_laravels_words() {
         ),
         (
             r#"{"batch":[{"name":"b1","channel":"news"},{"channel":"news","data":"x"}]}"#,
-            r#"{"batch.1.name":["The batch.1.name field is required."],"batch.0.data":["The batch.0.data field is required."]}"#,
+            "{\"batch.1.name\":[\"The batch.1.name field is required.\"],\
+             \"batch.0.data\":[\"The batch.0.data field is required.\"]}",
         ),
         (
             r#"{"batch":[{"name":"b1","channels":["news","news2"],"data":"1"}]}"#,

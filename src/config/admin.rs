@@ -1,8 +1,11 @@
 //! Where the admin listener is: an address, a socket file, or nowhere. PURE.
 //!
-//! Reads `RINGVERB_ADMIN` and checks `RINGVERB_ADMIN_TOKEN`. `server/admin` listens there. A listener that other hosts
-//! can reach must have a token, because metrics name apps and channels of customers. Limits: a token has 16 to 256
-//! characters; `validate.rs` bounds the text of an option.
+//! Owns the rule that a listener which other hosts can reach must have a token, because metrics name apps and channels
+//! of customers. Reads `RINGVERB_ADMIN` and checks `RINGVERB_ADMIN_TOKEN`. Does not listen or look at the file system:
+//! `server/admin` does.
+//!
+//! Limits: a token has 16 to 256 characters, a path 107 bytes; `validate.rs` bounds the text of an option. Cost: once
+//! at the start, one allocation for the path or the address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,16 +15,15 @@ use crate::app::Secret;
 
 /// Shortest and longest token in bytes. 16 random characters cannot be guessed over a network.
 const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
-/// What `sockaddr_un` holds, without the byte that ends it.
+/// What `sockaddr_un` has room for, without the byte that ends it.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// The admin listener as configured.
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub place: AdminPlace,
-    /// It is configured, so the server does not start without it. The default may be in use by another server.
+    /// The place was configured, so the server does not start without it. The default may be in use by another server.
     pub is_explicit: bool,
-    /// What requests must show, except for probes.
+    /// The token that requests must carry, except for probes. `None` only if no other host can reach the listener.
     pub token: Option<Secret>,
 }
 
@@ -34,10 +36,10 @@ pub enum AdminPlace {
 }
 
 impl AdminPlace {
-    /// Reads the option.
+    /// Reads `RINGVERB_ADMIN`.
     ///
     /// # Errors
-    /// Why the text names no place.
+    /// Why the text names no place, to be read after "but".
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self::Off);
@@ -65,7 +67,7 @@ impl AdminPlace {
         })
     }
 
-    /// Other hosts may reach it.
+    /// Whether other hosts may reach it, so that it needs a token.
     #[must_use]
     pub fn is_public(&self) -> bool {
         matches!(self, Self::Tcp(address) if !address.ip().to_canonical().is_loopback())
@@ -82,7 +84,7 @@ impl fmt::Display for AdminPlace {
     }
 }
 
-/// Why a text is no token, if it is none.
+/// Why a text is not accepted as a token; `None` if it is.
 pub(super) fn token_problem(token: &str) -> Option<String> {
     if !TOKEN_BYTES.contains(&token.len()) {
         return Some(format!(

@@ -1,28 +1,28 @@
-//! Reads `.env` as Laravel does, so that both sides of a signature hold the same secret. PURE.
+//! Reads `.env` as Laravel does, so that both sides of a signature have the same secret. PURE.
 //!
-//! A port of what phpdotenv 5.6 does (`Lines`, `EntryParser`, `Resolver`), and of Laravel's `env()`: shell-like readers
-//! differ where it hurts. To Laravel a `$` without braces, a backslash outside of double quotes and a quote inside a
-//! word are plain text, a `#` ends an unquoted value anywhere, and `="` opens a value of several lines even in a
-//! comment. One difference is on purpose: phpdotenv drops the rest of a file silently when such a value never ends, and
-//! this reader reports it. Messages name line and variable, never the value: it may be a secret.
+//! Owns the syntax: a port of what phpdotenv 5.6 does (`Lines`, `EntryParser`, `Resolver`), and of Laravel's `env()`,
+//! because shell-like readers differ where it hurts. To Laravel a `$` without braces, a backslash outside of double
+//! quotes and a quote inside a word are plain text, a `#` ends an unquoted value anywhere, and `="` opens a value of
+//! several lines even in a comment. One difference: phpdotenv drops the rest of a file silently when such a value never
+//! ends; this reader reports it. Messages never contain a value: it may be a secret.
 //!
-//! Limits: `VALUE_BYTES_MAX` for a value with its variables replaced; `load.rs` bounds the file.
+//! Limits: `VALUE_BYTES_MAX` for a value with its variables replaced; `load.rs` bounds the file. Cost: linear in the
+//! file, a few allocations for each line; once at the start and at each reload.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Length of a value whose variables are replaced. A few lines that name each other twice would take all memory.
+/// Longest value with its variables replaced, in bytes. Without a limit, a few lines that name each other twice would
+/// take all memory.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
 
-/// Why a line cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     QuoteOpen,
-    /// Something follows the end of the value.
+    /// Text that is no comment follows the value.
     Trailing,
-    /// A backslash in double quotes before something that is not escaped.
+    /// In double quotes, a backslash before a character that has no escape.
     Escape,
-    /// Variables make it longer than `VALUE_BYTES_MAX`.
     TooLong,
     Name,
 }
@@ -41,7 +41,7 @@ impl Fault {
     }
 }
 
-/// A line that has no value, because it is malformed.
+/// A line whose value is not used. `name` is the text before `=`; `sentence` never contains the value.
 pub struct MalformedLine {
     pub name: String,
     pub sentence: String,
@@ -59,7 +59,7 @@ pub fn parse(
     let mut values: HashMap<String, String> = HashMap::new();
     let mut malformed = Vec::new();
     let (entries, open) = entries(text);
-    let mut wrong = |number: usize, name: &str, fault: Fault| {
+    let mut add_malformed = |number: usize, name: &str, fault: Fault| {
         let shown = if is_name(name) { name } else { "no name" };
         let sentence = format!("line {number} ({shown}) is malformed: {}", fault.sentence());
         malformed.push(MalformedLine { name: name.to_owned(), sentence });
@@ -71,7 +71,7 @@ pub fn parse(
         };
         let name = bare_name(name);
         if !is_name(name) {
-            wrong(number, name, Fault::Name);
+            add_malformed(number, name, Fault::Name);
             continue;
         }
         let lookup = |name: &str| environment.get(name).or_else(|| values.get(name)).cloned();
@@ -79,14 +79,14 @@ pub fn parse(
             Some(Ok(value)) => {
                 values.insert(name.to_owned(), value);
             }
-            Some(Err(fault)) => wrong(number, name, fault),
+            Some(Err(fault)) => add_malformed(number, name, fault),
             None => {
                 values.remove(name);
             }
         }
     }
     if let Some((number, line)) = open {
-        wrong(
+        add_malformed(
             number,
             bare_name(php_trim(line.split('=').next().unwrap_or_default())),
             Fault::QuoteOpen,
@@ -106,15 +106,14 @@ pub fn laravel_env_value(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// An entry with the number of its first line.
-type Numbered<'a> = (usize, Cow<'a, str>);
+type NumberedEntry<'a> = (usize, Cow<'a, str>);
 
-/// The entries, and the one that never ends, if there is one.
-fn entries(text: &str) -> (Vec<Numbered<'_>>, Option<(usize, &str)>) {
-    let mut entries: Vec<Numbered<'_>> = Vec::new();
+/// The entries, each with the number of its first line; and the one whose quote is never closed, if there is one.
+fn entries(text: &str) -> (Vec<NumberedEntry<'_>>, Option<(usize, &str)>) {
+    let mut entries: Vec<NumberedEntry<'_>> = Vec::new();
     let mut open: Option<(usize, &str, Vec<&str>)> = None;
     for (line, number) in split_lines(text).zip(1..) {
-        let entry: Numbered<'_> = if let Some((first, start, mut parts)) = open.take() {
+        let entry: NumberedEntry<'_> = if let Some((first, start, mut parts)) = open.take() {
             parts.push(line);
             if !has_closing_quotes(line, 1) {
                 open = Some((first, start, parts));
@@ -135,7 +134,7 @@ fn entries(text: &str) -> (Vec<Numbered<'_>>, Option<(usize, &str)>) {
     (entries, open.map(|(number, start, _)| (number, start)))
 }
 
-/// At each of \r\n, \n and \r.
+/// Lines end at \r\n, \n or \r, as for phpdotenv.
 fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -150,24 +149,25 @@ fn split_lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether at least so many double quotes without a backslash are in the line, none of them at its start.
+/// Whether at least so many double quotes without a backslash before them are in the line, none of them at its start.
+/// It decides, as phpdotenv does, where a value of several lines ends.
 fn has_closing_quotes(line: &str, quotes: usize) -> bool {
-    let line_without = line.replace(r"\\", "");
-    let quote = |pair: &&[u8]| pair[0] != b'\\' && pair[1] == b'"';
-    line == "\"" || line_without.as_bytes().windows(2).filter(quote).count() >= quotes
+    let without_pairs = line.replace(r"\\", "");
+    let is_quote = |pair: &&[u8]| pair[0] != b'\\' && pair[1] == b'"';
+    line == "\"" || without_pairs.as_bytes().windows(2).filter(is_quote).count() >= quotes
 }
 
-/// PHP's `trim`.
+/// The characters that PHP's `trim` removes.
 fn php_trim(text: &str) -> &str {
     text.trim_matches([' ', '\n', '\r', '\t', '\0', '\u{b}'])
 }
 
-/// PHP's `ctype_space`.
+/// The characters of PHP's `ctype_space`.
 fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\n' | '\r' | '\t' | '\u{b}' | '\u{c}')
 }
 
-/// The name without `export` and quotes.
+/// The name without `export` before it and without quotes around it.
 fn bare_name(text: &str) -> &str {
     let text = text
         .strip_prefix("export")
@@ -177,7 +177,7 @@ fn bare_name(text: &str) -> &str {
     strip_quotes(text).filter(|inside| !inside.is_empty()).unwrap_or(text)
 }
 
-/// The text between two equal quotes.
+/// The text between two equal quotes; `None` if there are none around it.
 fn strip_quotes(text: &str) -> Option<&str> {
     let between = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     between('"').or_else(|| between('\''))
@@ -188,15 +188,15 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_part)
 }
 
-/// A value before its variables are put in.
+/// A value whose variables are not replaced yet.
 #[derive(Debug, Default)]
-struct Raw {
+struct UnexpandedValue {
     text: String,
-    /// Where a `$` stands that may begin a variable.
+    /// Indexes of each `$` that may begin a variable. One after a backslash or in single quotes is not here.
     variables: Vec<usize>,
 }
 
-impl Raw {
+impl UnexpandedValue {
     fn push(&mut self, character: char) {
         if character == '$' {
             self.variables.push(self.text.len());
@@ -204,7 +204,8 @@ impl Raw {
         self.text.push(character);
     }
 
-    /// From the last one to the first, as phpdotenv does. A variable that is not there stays as it stands.
+    /// Replaces the variables from the last one to the first, as phpdotenv does. An unknown variable stays as it is
+    /// written.
     fn insert_variables(self, lookup: impl Fn(&str) -> Option<String>) -> Result<String, Fault> {
         let mut text = self.text;
         for at in self.variables.into_iter().rev() {
@@ -224,11 +225,11 @@ impl Raw {
     }
 }
 
-fn read_value(text: &str) -> Result<Raw, Fault> {
+fn read_value(text: &str) -> Result<UnexpandedValue, Fault> {
     if let Some(quoted) = text.strip_prefix('\'') {
         let (value, after) = quoted.split_once('\'').ok_or(Fault::QuoteOpen)?;
         return check_end_of_value(after)
-            .map(|()| Raw { text: value.to_owned(), variables: Vec::new() });
+            .map(|()| UnexpandedValue { text: value.to_owned(), variables: Vec::new() });
     }
     if let Some(quoted) = text.strip_prefix('"') {
         return read_double_quoted(quoted);
@@ -236,13 +237,13 @@ fn read_value(text: &str) -> Result<Raw, Fault> {
     let end = text.find(|char: char| char == '#' || is_space(char)).unwrap_or(text.len());
     let (word, after) = text.split_at(end);
     check_end_of_value(after)?;
-    let mut value = Raw::default();
+    let mut value = UnexpandedValue::default();
     word.chars().for_each(|char| value.push(char));
     Ok(value)
 }
 
-fn read_double_quoted(text: &str) -> Result<Raw, Fault> {
-    let mut value = Raw::default();
+fn read_double_quoted(text: &str) -> Result<UnexpandedValue, Fault> {
+    let mut value = UnexpandedValue::default();
     let mut chars = text.chars();
     while let Some(character) = chars.next() {
         match character {

@@ -1,11 +1,14 @@
 //! The file of `--laravel-config`: a Laravel application's effective `config('reverb')` and its apps, as the package
 //! `ringverb/laravel` writes them before each start. PURE: `load.rs` reads the file and checks its mode.
 //!
-//! Input: JSON with `server`, which is `config('reverb.servers.reverb')`, and `apps`, a list of apps as Reverb's
-//! `ApplicationProvider` has them. Output: flat texts by option key, like those of `ringverb.toml`. PHP has read the
-//! `REVERB_*` and `REDIS_*` names already, so with this file they are not read from the environment (`is_read_by_php`).
-//! Keys that this server does not know cause a warning, because a new version of Reverb may add some.
-//! Limits: `DEPTH_MAX` levels, and the size of the file in `load.rs`. Messages name places, never values.
+//! Owns which keys of PHP stand for which option. Input: JSON with `server`, which is
+//! `config('reverb.servers.reverb')`, and `apps`, a list of apps as Reverb's `ApplicationProvider` has them. Output:
+//! flat texts by option key. PHP has read the `REVERB_*` and `REDIS_*` names already, so with this file they are not
+//! read from the environment (`is_read_by_php`). Unknown keys cause a warning, because a new version of Reverb may add
+//! some. Messages never contain a value.
+//!
+//! Limits: `DEPTH_MAX` levels, and the size of the file in `load.rs`. Cost: once at the start and at each reload, a few
+//! allocations for each key.
 
 use simd_json::{OwnedValue, StaticNode};
 
@@ -15,7 +18,7 @@ use super::toml_file::{AppTexts, Texts};
 /// Levels of objects below `server` and below an app. Reverb has three.
 const DEPTH_MAX: usize = 8;
 
-/// The file, flattened. No `Debug`: it has secrets.
+/// The file, flattened. No `Debug`, because it contains secrets.
 #[derive(Clone)]
 pub struct LaravelConfig {
     pub(super) name: String,
@@ -24,8 +27,8 @@ pub struct LaravelConfig {
     pub(super) warnings: Vec<String>,
 }
 
-/// Whether `config/reverb.php` reads this name. The origins are literal there, and the others are about the start
-/// message only.
+/// Whether `config/reverb.php` reads this name. The origins are literal there, and the others concern the start message
+/// only.
 pub(super) fn is_read_by_php(option: &OptionSpec, name: &str) -> bool {
     let is_of_reverb = name.starts_with("REVERB_") || name.starts_with("REDIS_");
     is_of_reverb && !matches!(option.id, Id::AllowedOrigins | Id::PublicPort | Id::Scheme)
@@ -129,7 +132,7 @@ impl JsonReader<'_> {
             }
             return;
         }
-        let known = match (scope, key) {
+        let option_key = match (scope, key) {
             (Scope::App, "app_id") => "id",
             (Scope::App, "webhooks") => return,
             // Reverb has the key in the file of the certificate if `local_pk` is missing.
@@ -144,10 +147,10 @@ impl JsonReader<'_> {
             }
             (_, key) => key,
         };
-        if OptionSpec::by_key(Scope::Unused, known).is_some() {
+        if OptionSpec::by_key(Scope::Unused, option_key).is_some() {
             return;
         }
-        let Some(option) = OptionSpec::by_key(scope, known) else {
+        let Some(option) = OptionSpec::by_key(scope, option_key) else {
             if !is_empty(value) {
                 let file = self.file;
                 self.warnings.push(format!(
@@ -158,11 +161,11 @@ impl JsonReader<'_> {
             return;
         };
         if let Some(text) = self.text(option, value, &format!("{place}.{key}")) {
-            texts.insert(known.to_owned(), text);
+            texts.insert(option_key.to_owned(), text);
         }
     }
 
-    /// A value as text; `None` for PHP's null, which is the option's default.
+    /// A value as text. `None` for PHP's null, which means the option's default, and for a value that is a problem.
     fn text(&mut self, option: &OptionSpec, value: &OwnedValue, place: &str) -> Option<String> {
         match value {
             OwnedValue::String(text) => Some(text.clone()),
@@ -202,7 +205,7 @@ impl JsonReader<'_> {
     }
 }
 
-/// PHP takes one file for both: a certificate with its key.
+/// Completes a certificate without a key, or a key without a certificate: PHP accepts one file that contains both.
 fn complete_tls(server: &mut Texts) {
     let text =
         |server: &Texts, id: Id| server.of(id.spec()).filter(|text| !text.is_empty()).cloned();
@@ -304,7 +307,8 @@ mod tests {
 
     #[test]
     fn apps_of_the_toml_file_stay_and_fill_missing_values() {
-        let toml = "[server]\nport = 5\nworkers = 3\n[[apps]]\nid = \"1\"\nkey = \"old\"\nsecret = \"s\"\ncache_ttl = 9\n\
+        let toml = "[server]\nport = 5\nworkers = 3\n[[apps]]\nid = \"1\"\nkey = \"old\"\nsecret = \"s\"\n\
+            cache_ttl = 9\n\
             [[apps]]\nid = \"7\"\nkey = \"k7\"\nsecret = \"s\"\n";
         let sources = Sources { toml: toml.parse().unwrap(), ..sources(FILE, &[]) };
         let config = load(&sources);

@@ -1,8 +1,11 @@
-//! The sources of the configuration: flags, the environment, `.env`, `ringverb.toml`, the file of `--laravel-config`,
-//! `config/reverb.php`.
+//! Reads the sources of the configuration: flags, the environment, `.env`, `ringverb.toml`, the file of
+//! `--laravel-config`, the apps file, `config/reverb.php`.
 //!
-//! Owns the reading of files and of the environment, here and nowhere else. `merge.rs` makes one value per option of
-//! them. Limits: `FILE_BYTES_MAX` for each file; only a file that was named may be a pipe.
+//! Owns the reading of files and of the environment, here and nowhere else in the configuration. Does not judge a
+//! value: `merge.rs` makes one value per option of the sources, and `validate.rs` checks it.
+//!
+//! Limits: `FILE_BYTES_MAX` for each file; only a file that was named may be a pipe. Cost: once at the start, at each
+//! reload and for each command: one read of each file, and one copy of the environment.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,11 +21,11 @@ use super::sources::{ConfigurationFiles, FileReader, Files, Sources, Unreadable}
 use super::values::is_null;
 use super::{dotenv, toml_file};
 
-/// A mistake in a file of the configuration, or a file that cannot be read.
+/// A mistake in a file, or a file that cannot be read.
 #[derive(Debug)]
 pub struct FileMistake {
     pub sentence: String,
-    /// The variable whose value is lost by it, if it is known and has no value elsewhere.
+    /// The variable that has no value because of it. `None` if no variable is known, or it has a value elsewhere.
     pub variable: Option<String>,
 }
 
@@ -42,24 +45,25 @@ impl Sources {
         }
     }
 
-    /// What can be read of the files, as `read_sources` reads them, and the mistakes in them.
+    /// What can be read of the files, and the mistakes in them: for commands, which work on with what is there.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn read_readable(
         flags: HashMap<Id, String>,
-        ConfigurationFiles { toml_file, env_file, laravel_env, of_host, reader }: ConfigurationFiles<'_>,
+        ConfigurationFiles { toml_file, env_file, laravel_env, service_file, reader }: ConfigurationFiles<'_>,
     ) -> (Self, Vec<FileMistake>) {
         // Text that is no UTF-8 belongs to another program, or is a wrong value that is reported as one.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let environment: HashMap<String, String> =
             std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
         let mut files = Files::of_environment(reader);
-        let own = environment_file(env_file, laravel_env, environment.get("APP_ENV"));
-        let env_file = env_file.or(own.as_deref());
-        let of_host = of_host
+        let env_file_of_laravel =
+            environment_file(env_file, laravel_env, environment.get("APP_ENV"));
+        let env_file = env_file.or(env_file_of_laravel.as_deref());
+        let service_file = service_file
             .filter(|_| toml_file.is_none() && env_file.is_none())
             .filter(|_| !is_configured_here(&flags, &environment))
             .filter(|path| files.may_read(path));
-        let toml_file = toml_file.or(of_host);
+        let toml_file = toml_file.or(service_file);
         let mut mistakes = Vec::new();
         let toml = files.read(toml_file, TOML_FILE).and_then(|bytes| {
             toml_file::parse(&String::from_utf8_lossy(&bytes))
@@ -92,7 +96,7 @@ impl Sources {
             toml,
             toml_name: toml_file.map(|path| path.display().to_string()),
             dotenv_name: env_file.map(|path| path.display().to_string()),
-            is_of_host: of_host.is_some(),
+            is_service_file: service_file.is_some(),
             reverb_php,
             laravel: None,
             apps_file: None,
@@ -106,7 +110,6 @@ impl Sources {
         (sources, mistakes)
     }
 
-    /// Reads the file of `--laravel-config`, if one is named.
     fn read_laravel_file(&mut self) -> Result<(), Vec<String>> {
         let Some(path) = self.laravel_file() else { return Ok(()) };
         let name = path.display().to_string();
@@ -119,7 +122,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Where the file of `--laravel-config` is, by the precedence of all options.
+    /// The path of `--laravel-config`. It is needed before the sources are merged, so its precedence is repeated here.
     fn laravel_file(&self) -> Option<PathBuf> {
         let option = Id::LaravelConfig.spec();
         let name = option.environment[0];
@@ -133,7 +136,8 @@ impl Sources {
         given.into_iter().flatten().find(|path| !is_null(path)).map(PathBuf::from)
     }
 
-    /// Reads the file of `RINGVERB_APPS_FILE`, whose path the other sources have. It need not exist yet.
+    /// Reads the file of `RINGVERB_APPS_FILE`, which the other sources name. It need not exist yet: the first change of
+    /// an app makes it.
     fn read_named_apps_file(&mut self) -> Result<(), String> {
         let Some(path) = apps_file_path(self) else { return Ok(()) };
         let table = read_apps_file(Path::new(&path), self.files.reader)?;
@@ -142,7 +146,7 @@ impl Sources {
         Ok(())
     }
 
-    /// These sources with another content of the apps file.
+    /// These sources with another content of the apps file, to check a change before it is written.
     #[must_use]
     pub fn with_apps(&self, table: toml::Table) -> Self {
         let mut sources = self.clone();
@@ -179,14 +183,16 @@ pub fn read_apps_file(path: &Path, reader: FileReader) -> Result<Option<toml::Ta
     }
 }
 
-/// Whether a file can be read once only, as a shell makes for `<(command)`: then its content cannot be read again.
+/// Whether a file can be read once only, such as the pipe that a shell makes for `<(command)`. A reload cannot read it
+/// again.
 #[must_use]
 pub fn is_read_once(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.is_file())
 }
 
-/// Herd and Valet serve sites over https with certificates of their own authority. Reverb uses the one whose name is
-/// `REVERB_HOST`, if there is one; so browsers of a developer that trust the authority need no proxy.
+/// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and where they are. These serve sites over https
+/// with certificates of their own authority. Reverb uses the one whose name is `REVERB_HOST`, so browsers of a
+/// developer that trust the authority need no proxy.
 pub(super) fn local_certificate(
     flags: &HashMap<Id, String>,
     environment: &HashMap<String, String>,
@@ -201,7 +207,7 @@ pub(super) fn local_certificate(
     let in_file = toml.get("server").and_then(|server| server.get("hostname")?.as_str());
     let host = flags.get(&Id::Hostname).or_else(|| environment.get(variable));
     let host = host.or_else(|| dotenv.get(variable)).map(String::as_str).or(in_file)?;
-    // It is a part of a path here.
+    // The host becomes part of a path, so it must not lead to another folder.
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
     if host.is_empty() || host.starts_with('.') || !host.bytes().all(is_name) {
         return None;
@@ -216,8 +222,8 @@ pub(super) fn local_certificate(
     })
 }
 
-/// Laravel reads `.env.NAME` instead of `.env` where there is such a file, for `--env=NAME` or for `APP_ENV` in the
-/// real environment.
+/// The file that Laravel reads instead of `.env`, if it exists: `.env.NAME` for `--env=NAME`, or for `APP_ENV` in the
+/// environment of the process.
 fn environment_file(
     named: Option<&Path>,
     laravel_env: Option<&str>,
@@ -233,7 +239,8 @@ fn environment_file(
     files.find(|file| file.is_file())
 }
 
-/// Whether the working directory has a configuration, or the flags or the environment name an app.
+/// Whether the working directory has a configuration, or the flags or the environment name an app. Then the file of the
+/// host's service does not count.
 fn is_configured_here(flags: &HashMap<Id, String>, environment: &HashMap<String, String>) -> bool {
     let is_given = |id: Id| {
         let mut names = id.spec().environment.iter();
@@ -261,7 +268,8 @@ impl Files {
         Self { folder: folder.unwrap_or_default(), read: Vec::new(), unreadable: None, reader }
     }
 
-    /// Whether the service's file is there for this user. One that is there and cannot be read is remembered.
+    /// Whether the service's file exists and this user may read it. One that exists and cannot be read is kept in
+    /// `unreadable` for a warning.
     fn may_read(&mut self, path: &Path) -> bool {
         let opened = match std::fs::metadata(path) {
             // A FIFO would hold up the command.
@@ -304,8 +312,8 @@ fn why_unusable(error: &io::Error) -> Unreadable {
     }
 }
 
-/// The error, and for a file that this user may not read: whose it is, who this is, and what to change. Files with
-/// secrets often have the mode 600, and a container has a user of its own.
+/// The text of an error. For a file that this user may not read, it says who owns it, who this user is, and what to
+/// change: files with secrets often have the mode 600, and a container has a user of its own.
 fn why_unreadable(path: &Path, error: &io::Error, reader: FileReader) -> String {
     if error.kind() != ErrorKind::PermissionDenied {
         return error.to_string();
@@ -318,20 +326,20 @@ fn why_unreadable(path: &Path, error: &io::Error, reader: FileReader) -> String 
     });
     match (owned, reader) {
         (Ok((owner, whose)), FileReader::Server) => format!(
-            "{error}; it {whose}, and the server runs as user {user}: let this user read it (chgrp to a group of this user \
-             and chmod 640), or start the server as the file's owner (in a container: --user {owner})"
+            "{error}; it {whose}, and the server runs as user {user}: let this user read it (chgrp to a group of this \
+             user and chmod 640), or start the server as the file's owner (in a container: --user {owner})"
         ),
         (Ok((_, whose)), FileReader::Command) => format!(
-            "{error}; it {whose}, and this command runs as user {user}: run it as the file's owner, or let this user read \
-             it (chgrp to a group of this user and chmod 640)"
+            "{error}; it {whose}, and this command runs as user {user}: run it as the file's owner, or let this user \
+             read it (chgrp to a group of this user and chmod 640)"
         ),
         (Err(_), FileReader::Server) => format!(
             "{error}; the server runs as user {user}, which may not enter a folder of the path: let this user enter it \
              (chmod o+x), or start the server as another user"
         ),
         (Err(_), FileReader::Command) => format!(
-            "{error}; this command runs as user {user}, which may not enter a folder of the path: run it in another folder, \
-             or name files of other folders with --env-file and --config"
+            "{error}; this command runs as user {user}, which may not enter a folder of the path: run it in another \
+             folder, or name files of other folders with --env-file and --config"
         ),
     }
 }
@@ -350,7 +358,7 @@ fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a file with secrets. It must belong to this user or root, and no other user may read it.
+/// Reads a file with secrets. It is refused if it does not belong to this user or root, or if another user can read it.
 fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let refused = |why: String| io::Error::other(why);
     // A FIFO would hold up the start.
@@ -393,18 +401,19 @@ mod tests {
         let (service, other) = (scratch("service"), scratch("other"));
         std::fs::write(&service, "[server]\nport = 9\n").unwrap();
         std::fs::write(&other, "").unwrap();
-        let gathered = |flags: &[(Id, &str)], named: Option<&Path>, of_host: &Path| {
+        let gathered = |flags: &[(Id, &str)], named: Option<&Path>, service_file: &Path| {
             let flags = flags.iter().map(|(id, value)| (*id, (*value).to_owned())).collect();
             {
-                let of_host = Some(of_host);
-                let files = ConfigurationFiles { toml_file: named, of_host, ..Default::default() };
+                let service_file = Some(service_file);
+                let files =
+                    ConfigurationFiles { toml_file: named, service_file, ..Default::default() };
                 Sources::read_sources(flags, files)
             }
             .unwrap()
         };
         let found = gathered(&[], None, &service);
         let name = service.display().to_string();
-        assert!(found.is_of_host && found.toml.contains_key("server"));
+        assert!(found.is_service_file && found.toml.contains_key("server"));
         assert_eq!(
             (found.toml_name(), &found.files.read[..]),
             (name.as_str(), &[name.clone()][..])
@@ -415,7 +424,7 @@ mod tests {
             gathered(&[], None, Path::new("/nonexistent/ringverb.toml")),
         ];
         for sources in elsewhere {
-            assert!(!sources.is_of_host && !sources.toml.contains_key("server"));
+            assert!(!sources.is_service_file && !sources.toml.contains_key("server"));
             assert_eq!(sources.files.unreadable, None);
         }
         std::fs::remove_file(&service).unwrap();

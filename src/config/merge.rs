@@ -1,11 +1,12 @@
-//! Merges the sources into one value per option: flags > environment > `.env` > `ringverb.toml` > defaults. PURE.
-//! The file of `--laravel-config` stands between `.env` and `ringverb.toml`, and replaces the names that PHP reads.
+//! Merges the sources into one value per option: flags > environment > `.env` > `ringverb.toml` > defaults. PURE. The
+//! file of `--laravel-config` stands between `.env` and `ringverb.toml`, and replaces the names that PHP reads.
 //!
-//! Inputs: `Sources`, as `load.rs` found them. Outputs: `Merged`, text that `validate.rs` checks, with problems and
-//! warnings. Values remember where they came from. The app of the environment wins over the app of the file with the
-//! same id, one option at a time; the other apps of the file are as they stand there.
+//! Owns that precedence. Inputs: `Sources`, as `load.rs` found them. Outputs: `Merged`, text that `validate.rs` checks,
+//! with problems and warnings; each value has its source. The app of the environment wins over the app of the file with
+//! the same id, one option at a time; the other apps of the file are as they are written there. Does not judge a value.
 //!
-//! Limit: none of its own. The lists grow with the files and the environment, which `load.rs` bounds.
+//! Limit: none of its own; the lists grow with the files and the environment, which `load.rs` bounds. Cost: once at the
+//! start and at each reload, one look-up for each option, source and app.
 
 use super::laravel::LaravelConfig;
 use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
@@ -17,16 +18,16 @@ use super::toml_file::{self, AppTexts, Texts};
 use super::values::{Values, defaults, is_null};
 use super::warnings::{disabled, names_of_pusher, unreadable, without_effect};
 
-/// The values of all sources, not checked yet.
+/// The values of all sources, with their sources. Nothing is checked yet.
 #[derive(Debug)]
 pub struct Merged {
     pub server: Values,
     pub apps: Vec<Values>,
-    /// App options without an app: what an app of development mode gets.
+    /// App options that are given without an app: an app of development mode gets them.
     pub development: Values,
-    /// Where the apps came from, for the start message.
+    /// Names of the sources of the apps, for the start message.
     pub source: String,
-    /// `NO_COLOR` is not set (no-color.org).
+    /// Color is not forbidden: `NO_COLOR` is not set (no-color.org).
     pub color: bool,
     pub files: Files,
     pub problems: Vec<String>,
@@ -53,20 +54,20 @@ pub fn merge(sources: &Sources) -> Merged {
     if server.get(Id::ScalingEnabled).and_then(|given| boolean(&given.value)) == Some(true) {
         public_side::redis_port(&mut server, &mut warnings);
     }
-    let own = app_of_environment(sources, &mut problems);
+    let env_app = app_of_environment(sources, &mut problems);
     let changeable = changeable_apps(sources, &mut problems);
     let mut files = vec![(sources.toml_name(), &toml_apps)];
     if let (Some((name, _)), false) = (&sources.apps_file, changeable.is_empty()) {
         files.push((name.as_str(), &changeable));
     }
-    let (mut apps, mut source) = merge_apps(sources, &files, own.as_ref(), &mut problems);
+    let (mut apps, mut source) = merge_apps(sources, &files, env_app.as_ref(), &mut problems);
     if let Some(laravel) = &sources.laravel {
         apps = merge_laravel(sources, laravel, apps, &mut problems);
         source.clone_from(&laravel.name);
         warnings.extend(laravel.warnings.iter().cloned());
     }
-    let is_orphaned = sources.laravel.is_none() && own.is_none() && !apps.is_empty();
-    let development = own.map_or_else(|| app_values(sources), |_| Values::default());
+    let is_orphaned = sources.laravel.is_none() && env_app.is_none() && !apps.is_empty();
+    let development = env_app.map_or_else(|| app_values(sources), |_| Values::default());
     warnings.extend(without_effect(sources, is_orphaned.then_some(&development)));
     if apps.is_empty() {
         warnings.extend(names_of_pusher(sources));
@@ -101,7 +102,6 @@ pub fn merge(sources: &Sources) -> Merged {
     }
 }
 
-/// The value of an option of the server.
 fn server_value(
     server: &mut Values,
     option: &'static OptionSpec,
@@ -123,7 +123,8 @@ fn server_value(
     }
 }
 
-/// `RINGVERB_APPS_FILE`, which has to be known before all sources are.
+/// The path in `RINGVERB_APPS_FILE`, by the precedence of all options. The file is a source itself, so its path is
+/// needed before the merge.
 pub(super) fn apps_file_path(sources: &Sources) -> Option<String> {
     let (toml_server, _) = toml_file::flatten(&sources.toml, sources.toml_name(), &mut Vec::new());
     let mut server = Values::default();
@@ -131,7 +132,7 @@ pub(super) fn apps_file_path(sources: &Sources) -> Option<String> {
     server.get(Id::AppsFile).map(|given| given.value.clone())
 }
 
-/// The apps of the apps file. It has nothing else.
+/// The apps of the apps file. A `[server]` table in it is a problem.
 fn changeable_apps(sources: &Sources, problems: &mut Vec<String>) -> Vec<AppTexts> {
     let Some((name, table)) = &sources.apps_file else { return Vec::new() };
     if table.contains_key("server") {
@@ -143,8 +144,8 @@ fn changeable_apps(sources: &Sources, problems: &mut Vec<String>) -> Vec<AppText
     toml_file::flatten(table, name, problems).1
 }
 
-/// Where no certificate is named, Reverb takes that of `options.tls`, and then the one that Herd or Valet has made for
-/// `REVERB_HOST`.
+/// Sets a certificate where no option names one: as in Reverb that of `options.tls`, or else the one that Herd or Valet
+/// has made for `REVERB_HOST`.
 fn certificate(sources: &Sources, server: &mut Values) {
     if [Id::TlsCert, Id::TlsKey].iter().any(|id| server.get(*id).is_some()) {
         return;
@@ -165,7 +166,7 @@ fn certificate(sources: &Sources, server: &mut Values) {
     server.set(Id::TlsKey, &key, source.replace("local_cert", "local_pk"));
 }
 
-/// The app options of the environment and `.env`.
+/// The app options of the environment and `.env`, with one endpoint for each URL of `RINGVERB_WEBHOOK_URL`.
 fn app_values(sources: &Sources) -> Values {
     let mut values = Values::default();
     for option in app_options() {
@@ -187,7 +188,8 @@ fn app_values(sources: &Sources) -> Values {
     values
 }
 
-/// The app of the environment or `.env`, if there is one.
+/// The app of the environment or `.env`. `None` if none of its credentials is set; if only some are, the others are
+/// problems.
 fn app_of_environment(sources: &Sources, problems: &mut Vec<String>) -> Option<Values> {
     let values = app_values(sources);
     let missing = CREDENTIALS.into_iter().filter(|id| values.get(*id).is_none());
@@ -208,7 +210,7 @@ fn app_of_environment(sources: &Sources, problems: &mut Vec<String>) -> Option<V
 fn merge_apps(
     sources: &Sources,
     files: &[(&str, &Vec<AppTexts>)],
-    own: Option<&Values>,
+    env_app: Option<&Values>,
     problems: &mut Vec<String>,
 ) -> (Vec<Values>, String) {
     let mut apps: Vec<Values> = Vec::new();
@@ -218,18 +220,19 @@ fn merge_apps(
     let named = files.iter().filter(|(_, tables)| !tables.is_empty()).map(|(file, _)| *file);
     let named = named.collect::<Vec<_>>().join(" and ");
     let mut source = if apps.is_empty() { "development mode" } else { &named }.to_owned();
-    if let Some(own) = own {
-        let from_dotenv = own.get(Id::AppKey).is_some_and(|key| key.is_from(sources.dotenv_name()));
+    if let Some(env_app) = env_app {
+        let from_dotenv =
+            env_app.get(Id::AppKey).is_some_and(|key| key.is_from(sources.dotenv_name()));
         source = if from_dotenv { sources.dotenv_name() } else { "environment" }.to_owned();
         if !apps.is_empty() {
             source = format!("{source} and {named}");
         }
         // The environment wins over the file, one option at a time.
         let id = |values: &Values| values.get(Id::AppId).map(|id| id.value.clone());
-        let mut first = own.clone();
-        if let Some(at) = apps.iter().position(|app| id(app) == id(own)) {
+        let mut first = env_app.clone();
+        if let Some(at) = apps.iter().position(|app| id(app) == id(env_app)) {
             first = apps.remove(at);
-            first.override_with(own);
+            first.override_with(env_app);
         }
         apps.insert(0, first);
     }
@@ -287,16 +290,17 @@ fn merge_laravel(
         }
     }
     let name = Id::AppId.spec().environment[0];
-    let own = sources.environment.get(name).or_else(|| sources.dotenv.get(name));
-    let own = own.and_then(|own| apps.iter().position(|app| id(app).as_ref() == Some(own)));
-    if let Some(app) = apps.get_mut(own.unwrap_or(0)) {
+    let env_id = sources.environment.get(name).or_else(|| sources.dotenv.get(name));
+    let place =
+        env_id.and_then(|env_id| apps.iter().position(|app| id(app).as_ref() == Some(env_id)));
+    if let Some(app) = apps.get_mut(place.unwrap_or(0)) {
         app.override_with(&app_values(sources));
     }
     apps.append(&mut others);
     apps
 }
 
-/// An app of the file, by its place and its id.
+/// An app of a file as messages name it: by its place, and by its id if it has one.
 fn app_by_place_and_id(values: &Values, index: usize) -> String {
     match values.get(Id::AppId) {
         Some(id) => format!("apps[{index}] (id {})", id.value),

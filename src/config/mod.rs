@@ -1,13 +1,13 @@
 //! The effective configuration: what the rest of the server reads.
 //!
-//! `options` is the one table of names and defaults; `dotenv.rs`, `toml_file.rs` and `laravel.rs` read the files' text;
-//! `load.rs` and `merge.rs` merge the sources; `validate.rs` checks the values with `admin.rs`, `network.rs`,
-//! `origins.rs`, `redis_url.rs`, `sizes.rs`, `tls.rs` and `webhook_url.rs`. `names.rs`, `public_side.rs`,
-//! `reverb_php.rs` and `warnings.rs` only cause warnings.
-//! PURE but for `load.rs` (its files and the environment) and `directories.rs` (the environment).
+//! Owns the type `Config`. `options` is the one table of names and defaults; `dotenv.rs`, `toml_file.rs` and
+//! `laravel.rs` read the files' text; `load.rs` and `merge.rs` merge the sources; `validate.rs` checks the values with
+//! `admin.rs`, `network.rs`, `origins.rs`, `redis_url.rs`, `sizes.rs`, `tls.rs` and `webhook_url.rs`. `names.rs`,
+//! `public_side.rs`, `reverb_php.rs` and `warnings.rs` only cause warnings. PURE but for `load.rs` (its files and the
+//! environment) and `directories.rs` (the environment).
 //!
 //! Limits: those of the options (`options/mod.rs`); `load.rs` bounds the files, `validate.rs` the endpoints, `tls.rs`
-//! the certificates.
+//! the certificates. Cost: once at the start and at each reload, a few files of some KiB.
 
 pub mod admin;
 pub mod directories;
@@ -44,20 +44,20 @@ pub use values::{Sourced, Values};
 
 use crate::app::{App, Secret};
 
-/// All options, merged and checked. Values are in the unit their name ends with.
+/// All options, merged and checked. A value has the unit that its name ends with.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub host: IpAddr,
     /// TCP port to listen on; 0 lets the kernel choose.
     pub port: u16,
-    /// Certificates of TLS listeners; `None`: there are none.
+    /// Certificates of TLS listeners; `None`: all ports are plain HTTP.
     pub tls: Option<TlsOptions>,
     /// Prefix of every path, without a trailing slash: empty, or `/something`.
     pub path: String,
     /// Number of workers. 0 means one for each CPU that the process can use, until `server/resources.rs` has put a
     /// number there.
     pub workers: usize,
-    /// The interface of the kernel that workers wait on.
+    /// The interface of the kernel by which workers wait for their sockets.
     pub io: Io,
     /// Print each frame as `reverb:start --debug` does.
     pub debug: bool,
@@ -80,7 +80,6 @@ pub struct Config {
     pub shutdown_delay_seconds: u32,
     /// Offer listeners and connections to a new process of the same user.
     pub takeover: bool,
-    /// Where metrics and probes are served.
     pub admin: admin::Admin,
     /// Bytes a connection may have waiting to be sent before it counts as a slow consumer and is closed with 4100.
     pub send_queue_bytes_max: usize,
@@ -102,7 +101,8 @@ pub struct Config {
     /// Resident memory over which load is shed, in bytes. `None` never sheds: without a limit of the cgroup only the
     /// operator knows what else needs memory on the host.
     pub memory_max: Option<u64>,
-    /// It is not configured, so it follows from the limit of the cgroup, if there is one (`server/resources.rs`).
+    /// `memory_max` is not configured, so it follows from the limit of the cgroup, if there is one
+    /// (`server/resources.rs`).
     pub memory_max_by_cgroup: bool,
     /// Time one request of a webhook may take, in seconds.
     pub webhook_timeout_seconds: u32,
@@ -114,7 +114,7 @@ pub struct Config {
     pub webhook_queue_events_max: usize,
     /// The Redis that connects this node to the others; `None` for a single node.
     pub scaling: Option<Scaling>,
-    /// At least one.
+    /// At least one: without a configured app there is one with generated credentials.
     pub apps: Vec<App>,
     /// No app was configured: the one app has a random key and secret.
     pub development: bool,
@@ -123,16 +123,16 @@ pub struct Config {
     pub source: String,
 }
 
-/// Certificates and the port that uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOptions {
     /// At least one. The name that a client asks for chooses one, otherwise it is the first.
     pub pairs: Vec<TlsPair>,
-    /// Of all keys that are encrypted.
+    /// Passphrase of all keys that are encrypted; `None`: an encrypted key is refused.
     pub passphrase: Option<MaskedText>,
-    /// The port for TLS; `None`: `Config::port` is for TLS only.
+    /// The port for TLS beside the plain one; `None`: `Config::port` itself is TLS.
     pub port: Option<u16>,
-    /// Keys of session tickets are derived from it; `None`: they are generated.
+    /// Keys of session tickets are derived from it, so that nodes accept each other's tickets; `None`: each node
+    /// generates its own.
     pub ticket_secret: Option<MaskedText>,
 }
 
@@ -146,14 +146,13 @@ impl std::fmt::Debug for MaskedText {
     }
 }
 
-/// Two PEM files.
+/// Two PEM files, by their paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsPair {
     pub certificate: String,
     pub key: String,
 }
 
-/// Which interface of the kernel workers use to wait for their sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
     /// io_uring where it works, else epoll.
@@ -163,19 +162,17 @@ pub enum Io {
     Epoll,
 }
 
-/// How the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     pub format: LogFormat,
     /// `None`: the level that `RUST_LOG` names, or INFO.
     pub level: Option<LogLevel>,
-    /// Lines of text have local time.
-    pub is_local: bool,
+    /// Times of a text log are local. A JSON log is always UTC.
+    pub is_local_time: bool,
     /// Log each answered request of the HTTP API.
     pub access: bool,
 }
 
-/// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, otherwise JSON.
@@ -184,7 +181,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The least level that is logged.
+/// The least level that is logged: each contains those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     Error,
@@ -197,13 +194,13 @@ pub enum LogLevel {
 /// The Redis (or Valkey) server over which nodes send each other messages.
 #[derive(Clone, Debug)]
 pub struct Scaling {
-    /// A name or an address; resolved at each connection.
+    /// A name or an address. A name is resolved for each connection, so that a fail-over by DNS works.
     pub host: String,
     pub port: u16,
     /// Used only with a password, because `AUTH` has no form with a user alone.
     pub username: Option<String>,
     pub password: Option<Secret>,
-    /// Start of all names in Redis (`REVERB_SCALING_CHANNEL`).
+    /// Start of all names in Redis (`REVERB_SCALING_CHANNEL`). Nodes with different ones do not see each other.
     pub prefix: String,
     /// Time for a connection to be made, in seconds.
     pub timeout_seconds: u32,

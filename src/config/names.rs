@@ -1,17 +1,21 @@
 //! Names of options that no reader has: misspelled ones, with the name that is probably meant. PURE.
 //!
-//! Input are the names in the environment and in `.env`; values are looked at only where Kubernetes put them. Messages
-//! never contain a value. At most `WARNINGS_MAX` names are reported, and longer names than `NAME_BYTES_MAX` are
-//! compared with nothing, so the work is linear in the number of names. Limits: `WARNINGS_MAX` and `NAME_BYTES_MAX`, as
-//! above.
+//! Owns the rules of what is near enough, and the list of names that other programs read. Input are the names in the
+//! environment and in `.env`; values are looked at only where Kubernetes put them. Does not change a value, and
+//! messages never contain one.
+//!
+//! Limits: `WARNINGS_MAX` names are reported; names longer than `NAME_BYTES_MAX` are compared with nothing. Cost: once
+//! at the start and at each reload, linear in the number of names, with one comparison for each option and unknown
+//! name.
 
 use super::options::OPTIONS;
 
-/// Shorter names, such as KEY and HOST, begin too many others.
+/// Least length of an option's name, without its prefix, that may be found as the start of a longer word. Shorter
+/// names, such as KEY and HOST, begin too many others.
 const SPECIFIC_BYTES: usize = 6;
-/// Names that are reported one by one.
+/// Unknown names that are reported one by one. The rest are one number.
 const WARNINGS_MAX: usize = 20;
-/// The longest option has 46 bytes.
+/// Longer names are cut in messages and compared with no option: the longest option has 46 bytes.
 const NAME_BYTES_MAX: usize = 80;
 
 /// Names that Laravel, Reverb, the package in `laravel/` or the tools around them read, and this server has no use for.
@@ -25,8 +29,8 @@ const READ_BY_OTHERS: [&str; 7] = [
     "RINGVERB_WEBHOOK_PATH",
 ];
 
-/// What people write for an option whose name has little in common with it.
-const OTHER_NAMES: &[(&str, &str)] = &[
+/// What people write for an option whose name has few letters in common with it.
+const SYNONYMS: &[(&str, &str)] = &[
     ("ORIGIN", "RINGVERB_ALLOWED_ORIGINS"),
     ("ORIGINS", "RINGVERB_ALLOWED_ORIGINS"),
     ("CORS_ORIGINS", "RINGVERB_ALLOWED_ORIGINS"),
@@ -42,7 +46,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("MEMORY_LIMIT", "RINGVERB_MEMORY_MAX"),
 ];
 
-/// A name, its value, and the file or "environment".
+/// A name with its value. `source` is the file's name or "environment".
 pub(super) struct NamedValue<'a> {
     pub(super) name: &'a str,
     pub(super) value: &'a str,
@@ -74,7 +78,7 @@ fn sentence(name: &str, source: &str) -> String {
     }
 }
 
-/// Whether the name is meant for this server or for Reverb, and read by neither.
+/// Whether the name is meant for this server or for Reverb, and neither reads it.
 fn is_unknown(name: &str, value: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     let is_read =
@@ -133,7 +137,7 @@ pub(super) fn service_port(value: &str) -> Option<u16> {
     port.parse().ok().filter(|port| *port > 0)
 }
 
-/// The option that is probably meant.
+/// The option that is probably meant; `None` if none is near.
 fn nearest_name(name: &str) -> Option<&'static str> {
     if name.len() > NAME_BYTES_MAX {
         return None;
@@ -149,17 +153,17 @@ fn nearest_name(name: &str) -> Option<&'static str> {
         return Some(near);
     }
     let rest = without_prefix(&upper);
-    let other = OTHER_NAMES.iter().find(|(written, _)| *written == rest).map(|(_, meant)| *meant);
+    let other = SYNONYMS.iter().find(|(written, _)| *written == rest).map(|(_, meant)| *meant);
     // The right words in another order, or below the wrong prefix.
     let words = |name: &str| {
         let mut words: Vec<String> = name.split('_').map(str::to_owned).collect();
         words.sort_unstable();
         words
     };
-    let same = known_names()
+    let reordered = known_names()
         .find(|known| has_server_prefix(known) && words(without_prefix(known)) == words(rest));
-    if same.is_some() {
-        return same;
+    if reordered.is_some() {
+        return reordered;
     }
     // One word too many.
     let longer = known_names()

@@ -1,15 +1,18 @@
 //! Addresses and CIDR networks, as people write them in a list. PURE.
 //!
-//! A dual-stack listener shows IPv4 peers as IPv4-mapped IPv6 addresses, so both sides of a comparison are brought into
-//! their canonical form. An address without a prefix is a network of one address. No limits: a value is two addresses;
-//! `validate.rs` bounds the list.
+//! Plain values. A dual-stack listener shows IPv4 peers as IPv4-mapped IPv6 addresses, so both sides of a comparison
+//! are brought into their canonical form. An address without a prefix is a network of one address. Does not resolve
+//! names.
+//!
+//! No limits: a value is two numbers; `validate.rs` bounds the list. Cost: a comparison is a few steps without an
+//! allocation, for each accepted connection and configured proxy.
 
 use std::net::IpAddr;
 
 /// The addresses that share a prefix. A single address is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// The first address of it.
+    /// The first address of the network, as a number.
     start: u128,
     mask: u128,
     is_ipv4: bool,

@@ -1,13 +1,15 @@
 //! The entries of `allowed_origins`: what can match an Origin header, and why the rest cannot. PURE.
 //!
-//! A browser sends `scheme://host` and a port unless it is the default one, all in lower case, in ASCII and without a
-//! path (RFC 6454 section 7). An entry that differs in form matches nothing, and the page it was meant for is refused.
-//! `pusher/origin.rs` compares; this module only accepts, normalizes or refuses entries. No limits: the entries are
-//! those of one option, whose file `load.rs` bounds.
+//! Owns the rules. A browser sends `scheme://host` and a port unless it is the default one, all in lower case, in ASCII
+//! and without a path (RFC 6454 section 7). An entry that differs in form matches nothing, and the page it was meant
+//! for is refused. Does not compare: `pusher/origin.rs` does; this module only accepts, normalizes or refuses entries.
+//!
+//! No limits: the entries are those of one option, whose file `load.rs` bounds. Cost: once at the start and at each
+//! reload, linear in the entry.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A name of the DNS is not longer.
+/// Longest name in the DNS, in bytes (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
@@ -159,7 +161,7 @@ fn check_host(host: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// As browsers write it: unlike Rust, without a dotted IPv4 part.
+/// The address as browsers write it in an Origin header. Rust writes an IPv4-mapped one with dots, browsers do not.
 fn canonical_origin(address: Ipv6Addr) -> String {
     match address.to_ipv4_mapped() {
         Some(_) => {
@@ -208,7 +210,7 @@ fn ascii_host(authority: &str) -> Option<String> {
     Some(port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")))
 }
 
-/// RFC 3492 section 6.3. `None` for a label that is too long for the DNS.
+/// Punycode (RFC 3492 section 6.3), for the hint which form to write. `None` for a label that is too long for the DNS.
 fn punycode(label: &str) -> Option<String> {
     const BASE: u32 = 36;
     const T_MIN: u32 = 1;

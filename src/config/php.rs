@@ -1,17 +1,18 @@
 //! Reads the array that a PHP configuration file returns, without running PHP. PURE.
 //!
-//! A file of Laravel's `config/` folder is `return [...]` of nested arrays whose values are literals, calls of `env()`
-//! or other code. This reader knows literals and `env()`; everything else becomes `PhpValue::Code`, with the calls of
-//! `env()` in it. It never fails: text that is no such file gives `None`.
+//! Owns no state. A file of Laravel's `config/` folder is `return [...]` of nested arrays whose values are literals,
+//! calls of `env()` or other code. This reader knows literals and `env()`; everything else becomes `PhpValue::Code`,
+//! with the calls of `env()` in it. It never fails: text that is no such file gives `None`. Does not know which keys
+//! Reverb has.
 //!
-//! Limits: `BYTES_MAX` of input, `DEPTH_MAX` nested arrays. The work is linear in the text.
+//! Limits: `BYTES_MAX` of input, `DEPTH_MAX` nested arrays. Cost: linear in the text, with one allocation for each
+//! token; once at the start and at each reload.
 
-/// More is no configuration file.
+/// Longest file that is read. Reverb's has 3 KiB, so a longer one is no configuration file.
 pub(super) const BYTES_MAX: usize = 256 << 10;
-/// Arrays within arrays; Reverb's file has seven levels.
+/// Most arrays within arrays; Reverb's file has seven levels.
 const DEPTH_MAX: usize = 24;
 
-/// A value of the array.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum PhpValue {
     /// A text, a number as it is written without `_`, or `true` and `false`.
@@ -19,13 +20,12 @@ pub(super) enum PhpValue {
     Null,
     /// Elements in their order; those without a key have none.
     Array(Vec<(Option<String>, PhpValue)>),
-    /// `env('NAME', default)`.
+    /// `env('NAME', default)` alone, so that its value is known.
     Env(Env),
     /// Anything else, with the calls of `env()` in it.
     Code(Vec<Env>),
 }
 
-/// A call of `env()`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Env {
     pub(super) name: String,
@@ -45,7 +45,7 @@ enum PhpToken {
     Sign(char),
 }
 
-/// The array that the file returns.
+/// The array that the file returns. `None` if the file does not start with `<?php`, is too long, or returns no array.
 pub(super) fn parse_returned_array(text: &str) -> Option<PhpValue> {
     if text.len() > BYTES_MAX {
         return None;
@@ -92,7 +92,7 @@ impl Lexer<'_> {
         }
         let rest = self.rest;
         let first = rest.chars().next()?;
-        // What follows is no PHP.
+        // What follows is text for the output and no PHP.
         if rest.starts_with("?>") {
             self.rest = "";
             return None;
@@ -107,14 +107,16 @@ impl Lexer<'_> {
         Some(match first {
             '\'' => self.single_quoted(),
             '"' => self.double_quoted(),
-            '0'..='9' => PhpToken::Number(self.take(is_of_number).replace('_', "").to_lowercase()),
+            '0'..='9' => {
+                PhpToken::Number(self.word_while(is_of_number).replace('_', "").to_lowercase())
+            }
             '$' => {
                 self.rest = &rest[1..];
-                self.take(is_of_word);
+                self.word_while(is_of_word);
                 PhpToken::Dynamic
             }
             _ if is_of_word(first) => {
-                PhpToken::Word(self.take(is_of_word).trim_start_matches('\\').to_lowercase())
+                PhpToken::Word(self.word_while(is_of_word).trim_start_matches('\\').to_lowercase())
             }
             _ => {
                 self.rest = &rest[first.len_utf8()..];
@@ -123,11 +125,11 @@ impl Lexer<'_> {
         })
     }
 
-    fn take(&mut self, is_part: fn(char) -> bool) -> String {
+    fn word_while(&mut self, is_part: fn(char) -> bool) -> String {
         let end = self.rest.find(|char| !is_part(char)).unwrap_or(self.rest.len());
-        let (taken, rest) = self.rest.split_at(end);
+        let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
-        taken.to_owned()
+        word.to_owned()
     }
 
     fn single_quoted(&mut self) -> PhpToken {
@@ -180,7 +182,7 @@ impl Lexer<'_> {
         if is_dynamic { PhpToken::Dynamic } else { PhpToken::Text(text) }
     }
 
-    /// Up to the line that starts with the label, which may be indented (PHP 7.3).
+    /// Skips a heredoc: up to the line that starts with its label, which may be indented (PHP 7.3).
     fn heredoc(&mut self) -> PhpToken {
         let after = self.rest[3..].trim_start_matches([' ', '\t', '\'', '"']);
         let end = after.find(|char| !is_of_word(char)).unwrap_or(after.len());
@@ -191,10 +193,10 @@ impl Lexer<'_> {
         }
         while let Some((_, next)) = rest.split_once('\n') {
             rest = next;
-            if let Some(behind) = next.trim_start_matches([' ', '\t']).strip_prefix(label)
-                && !behind.starts_with(is_of_word)
+            if let Some(after) = next.trim_start_matches([' ', '\t']).strip_prefix(label)
+                && !after.starts_with(is_of_word)
             {
-                self.rest = behind;
+                self.rest = after;
                 return PhpToken::Dynamic;
             }
         }
@@ -225,20 +227,20 @@ impl Parser<'_> {
         self.peek(ahead) == Some(&PhpToken::Sign(sign))
     }
 
-    /// Whether an expression may end here.
-    fn at_end(&self) -> bool {
+    /// Whether the next token ends an expression, or none follows.
+    fn is_at_end(&self) -> bool {
         matches!(
             self.peek(0),
             None | Some(PhpToken::Arrow | PhpToken::Sign(',' | ')' | ']' | '}' | ';'))
         )
     }
 
-    /// One expression, up to the sign that ends it.
+    /// One expression, up to the sign that ends it. An unknown one, or one that is nested too deeply, becomes `Code`.
     fn expression(&mut self, depth: usize) -> PhpValue {
         let start = self.at;
         let value = if depth < DEPTH_MAX { self.operand(depth) } else { None };
         match value {
-            Some(value) if self.at_end() => value,
+            Some(value) if self.is_at_end() => value,
             _ => {
                 self.at = start;
                 self.skip_unknown_expression();
@@ -283,7 +285,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `60 * 60`: people write times and sizes so.
+    /// A number, and numbers that follow as factors: people write times and sizes as `60 * 60`.
     fn product(&mut self, first: String) -> String {
         let mut product = first;
         while self.is_sign(0, '*') {
@@ -354,14 +356,14 @@ impl Parser<'_> {
         }
     }
 
-    /// Passes an expression of any kind: to a sign that ends it outside of all brackets.
+    /// Skips an expression of any kind, up to the sign that ends it outside of all brackets.
     fn skip_unknown_expression(&mut self) {
         let mut depth = 0_usize;
         while let Some(token) = self.peek(0) {
             match token {
                 PhpToken::Sign('(' | '[' | '{') => depth += 1,
                 PhpToken::Sign(')' | ']' | '}') if depth > 0 => depth -= 1,
-                _ if depth == 0 && self.at_end() => return,
+                _ if depth == 0 && self.is_at_end() => return,
                 _ => {}
             }
             self.at += 1;

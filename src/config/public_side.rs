@@ -1,15 +1,17 @@
 //! How browsers reach the server (`REVERB_HOST`, `REVERB_PORT`, `REVERB_SCHEME`), and ports that Kubernetes sets. PURE.
 //!
-//! The public side is shown in the start message and used for nothing else, so a wrong value is a warning and never a
-//! reason not to start. Kubernetes sets `REVERB_PORT=tcp://...` in every pod of a namespace with a service `reverb`. No
-//! limits: one warning for each option that it looks at.
+//! Owns what is made of a malformed value. The public side is shown in the start message and used for nothing else, so
+//! a wrong value is a warning and never a reason not to start. Kubernetes sets `REVERB_PORT=tcp://...` in every pod of
+//! a namespace with a service `reverb`. Does not look at the network.
+//!
+//! No limits: one warning for each option that it looks at. Cost: once at the start and at each reload, a few look-ups.
 
 use super::names::service_port;
 use super::options::OptionId as Id;
 use super::values::{Sourced, Values};
 use super::webhook_url;
 
-/// Makes what is shown well-formed, with a warning for each value that was not.
+/// Makes the values that the start message shows well-formed, with a warning for each that was not.
 pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
     let mut change = |id: Id, good: fn(&str) -> Option<String>| {
         let Some(given) = server.get(id).cloned() else { return };
@@ -45,7 +47,7 @@ pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
     });
 }
 
-/// Host and port of a URL, or of a text that should be a host.
+/// The authority of a URL without credentials, or of a text that should be a host.
 fn host_of(text: &str) -> &str {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -60,7 +62,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Browsers that are sent to this server's own port with https meet plain HTTP there.
+/// A warning if browsers are sent to this server's own port with https, and it is plain HTTP there.
 pub(super) fn tls_on_the_plain_port(server: &Values) -> Option<String> {
     let value = |id: Id| server.get(id).map(|given| given.value.as_str());
     let port = value(Id::PublicPort).filter(|port| value(Id::Port) == Some(port))?;
@@ -103,8 +105,8 @@ fn port_sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
     )
 }
 
-/// The port of a server that Kubernetes or Docker links describe as a URL, as a plain number. `REDIS_PORT` is the
-/// address of the service, so its port is right.
+/// Replaces a URL in `REDIS_PORT`, as Kubernetes and Docker links set it, by its port. The URL is the address of the
+/// service, so its port is right.
 pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
     const PORT: Id = Id::RedisPort;
     let Some(given) = server.get(PORT).cloned() else { return };

@@ -1,30 +1,34 @@
 //! The address of Redis in `REDIS_URL` or `REDIS_HOST`: what is accepted, and how it is shown. PURE.
 //!
-//! A URL holds a password, and a bad one may hold it anywhere: it is shown without credentials, or not at all. Each
-//! refusal says which option to set instead. Limit: `HOST_BYTES_MAX` for a host.
+//! Owns the syntax. A URL contains a password, and a bad one may contain it anywhere: it is shown without credentials,
+//! or not at all. Each refusal says which option to set instead. Does not resolve or connect.
+//!
+//! Limit: `HOST_BYTES_MAX` for a host; `load.rs` bounds the file. Cost: once at the start and at each reload, linear in
+//! the text.
 
 use std::net::Ipv6Addr;
 
 use crate::app::Secret;
 
-/// A name of the DNS is not longer.
+/// Longest name in the DNS, in bytes (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
 const MASK: &str = "********";
 
-const TLS: &str = "this version connects to Redis without TLS: use redis:// for a Redis on this host or in a private network, or \
-    for a stunnel on this host that does the TLS";
-const SOCKET: &str = "this version connects to Redis over TCP only: set REDIS_HOST and REDIS_PORT (in redis.conf: bind 127.0.0.1, \
-    port 6379)";
-const QUOTE: &str = "a /, ? or # in the name or password of a URL is written as %2F, %3F or %23";
-const END: &str = "a URL ends with the port or the number of a database: set the user in REDIS_USERNAME and the password in \
-    REDIS_PASSWORD";
-const HOST: &str = "a host is a name such as redis.internal or an IP address";
+const NO_TLS: &str = "this version connects to Redis without TLS: use redis:// for a Redis on this host or in a \
+    private network, or for a stunnel on this host that does the TLS";
+const NO_SOCKET_FILES: &str = "this version connects to Redis over TCP only: set REDIS_HOST and REDIS_PORT (in \
+    redis.conf: bind 127.0.0.1, port 6379)";
+const UNESCAPED: &str =
+    "a /, ? or # in the name or password of a URL is written as %2F, %3F or %23";
+const TEXT_AFTER_PORT: &str = "a URL ends with the port or the number of a database: set the user in REDIS_USERNAME \
+    and the password in REDIS_PASSWORD";
+const BAD_HOST: &str = "a host is a name such as redis.internal or an IP address";
 
 /// The parts of one text. Options of their own supply the parts that it leaves out, as in Laravel
 /// (`ConfigurationUrlParser`).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RedisUrl {
-    /// Without brackets.
+    /// A name, or an address without brackets. Empty only in `Default`, for a text that was refused.
     pub host: String,
     pub port: Option<u16>,
     /// `redis://:password@host` has an empty user, which wins over `REDIS_USERNAME`.
@@ -39,14 +43,14 @@ impl RedisUrl {
     /// What is wrong and what to do, to be read after "but".
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         let rest = after_scheme(url)?.ok_or("a URL of Redis starts with redis://")?;
-        let (authority, behind) =
+        let (authority, path) =
             rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
-        if behind.contains('@') {
-            return Err(QUOTE);
+        if path.contains('@') {
+            return Err(UNESCAPED);
         }
         let is_database = |path: &str| path.bytes().all(|byte| byte.is_ascii_digit());
-        if !behind.is_empty() && !behind.strip_prefix('/').is_some_and(is_database) {
-            return Err(END);
+        if !path.is_empty() && !path.strip_prefix('/').is_some_and(is_database) {
+            return Err(TEXT_AFTER_PORT);
         }
         let (credentials, place) = match authority.rsplit_once('@') {
             Some((credentials, place)) => (Some(credentials), place),
@@ -91,7 +95,7 @@ impl RedisUrl {
     }
 }
 
-/// A URL for messages, whatever it is.
+/// A URL for messages. Of one that cannot be read, only the scheme is shown.
 #[must_use]
 pub fn shown(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -103,22 +107,25 @@ pub fn shown(url: &str) -> String {
     if scheme.is_empty() || !is_scheme { rest.to_owned() } else { format!("{scheme}://{rest}") }
 }
 
-/// A host for messages, whatever it is.
+/// A host for messages. One that could contain credentials is masked.
 #[must_use]
 pub fn shown_host(text: &str) -> &str {
     if text.contains(['@', '?']) { MASK } else { text }
 }
 
-/// What follows the scheme, if there is one.
+/// The text after the scheme; `None` if the text has no scheme.
+///
+/// # Errors
+/// The scheme means TLS, a socket file, or another protocol.
 fn after_scheme(text: &str) -> Result<Option<&str>, &'static str> {
     if text.starts_with('/') {
-        return Err(SOCKET);
+        return Err(NO_SOCKET_FILES);
     }
     let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
     match scheme.to_ascii_lowercase().as_str() {
         "redis" | "valkey" | "tcp" => Ok(Some(rest)),
-        "rediss" | "valkeys" | "tls" | "ssl" => Err(TLS),
-        "unix" | "redis+unix" | "rediss+unix" => Err(SOCKET),
+        "rediss" | "valkeys" | "tls" | "ssl" => Err(NO_TLS),
+        "unix" | "redis+unix" | "rediss+unix" => Err(NO_SOCKET_FILES),
         _ => Err("the scheme of Redis is redis:// or tcp://"),
     }
 }
@@ -133,8 +140,8 @@ fn host_of(text: &str) -> Result<String, &'static str> {
             .ok_or("only an IPv6 address can be in brackets");
     }
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let good = (1..=HOST_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain);
-    good.then(|| text.to_owned()).ok_or(HOST)
+    let is_host = (1..=HOST_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain);
+    is_host.then(|| text.to_owned()).ok_or(BAD_HOST)
 }
 
 fn port_of(text: &str) -> Result<u16, &'static str> {
@@ -142,7 +149,7 @@ fn port_of(text: &str) -> Result<u16, &'static str> {
     number.flatten().filter(|port| *port > 0).ok_or("a port is a number from 1 to 65535")
 }
 
-/// As PHP's `rawurldecode`: a % that is not followed by two hex digits stays.
+/// Decodes as PHP's `rawurldecode`: a % that is not followed by two hex digits stays.
 fn decoded(text: &str) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

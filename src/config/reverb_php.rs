@@ -1,12 +1,12 @@
 //! `config/reverb.php` of a Laravel application: what was written there by hand, and this server does not read.
 //!
-//! Nothing of the file takes effect but the certificate of `options.tls`. Reverb reads it, so a migration would lose
-//! what is in it without a word: origins (which opens the server to every page), apps, sizes. Each such value causes a
-//! warning that says where it belongs. The file as `php artisan reverb:install` writes it causes none: its values are
-//! calls of `env()` with the defaults of Reverb. `php.rs` reads the text; it never fails, and neither does anything
-//! here.
+//! Owns the comparison of the file with what the server does. Nothing of the file takes effect but the certificate of
+//! `options.tls`. Reverb reads it, so a migration would lose what is in it without a word: origins (which opens the
+//! server to every page), apps, sizes. Each such value causes a warning that says where it belongs; the file as `php
+//! artisan reverb:install` writes it causes none. Does not parse PHP (`php.rs` does), and never fails.
 //!
-//! Limits: `WARNINGS_MAX` warnings, `VALUE_BYTES_MAX` of a value in one.
+//! Limits: `WARNINGS_MAX` warnings, `VALUE_CHARS_MAX` of a value in one. Cost: once at the start and at each reload,
+//! one file read and one look-up for each option.
 
 use std::io::Read;
 use std::path::Path;
@@ -20,33 +20,32 @@ use crate::text::shown;
 #[cfg(test)]
 mod tests;
 
-/// Values that are reported one by one.
+/// Values that are reported one by one. The rest are one number.
 const WARNINGS_MAX: usize = 20;
-/// Longest value in a message.
-const VALUE_BYTES_MAX: usize = 100;
+/// Longest part of a value in a message, in characters.
+const VALUE_CHARS_MAX: usize = 100;
 
-/// The file as it was found.
 #[derive(Clone, Debug)]
 pub struct ReverbPhp {
     name: String,
     text: String,
 }
 
-/// What the server does, to compare the file with.
+/// The values that the server uses, to compare the file with.
 pub(super) struct Effective<'a> {
     pub(super) server: &'a Values,
     /// The app of the environment, or else the first one.
     pub(super) app: &'a Values,
     pub(super) apps: &'a [Values],
-    /// A variable of the environment or of `.env`.
+    /// Looks up a variable in the environment, and then in `.env`.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// Certificate and key, where they are named, and the passphrase of the key.
+/// Files of certificate and key, the place in the file that names them, and the passphrase of the key.
 type CertificateOfPhp = ([String; 2], String, Option<String>);
 
 impl ReverbPhp {
-    /// The file in the folder `config` beside `.env`, if there is one.
+    /// The file in the folder `config` beside `.env`. `None` if it does not exist or cannot be read.
     pub(super) fn beside(env_file: &Path) -> Option<Self> {
         let path = env_file.parent()?.join("config/reverb.php");
         // A FIFO would hold up the start.
@@ -69,11 +68,11 @@ impl ReverbPhp {
     pub(super) fn certificate(&self, effective: &Effective<'_>) -> Option<CertificateOfPhp> {
         let root = php::parse_returned_array(&self.text)?;
         let comparison = Comparison { file: &self.name, effective, warnings: Vec::new() };
-        let (files, passphrase) = comparison.certificate(comparison.chosen(&root)?)?;
+        let (files, passphrase) = comparison.certificate(comparison.chosen_server(&root)?)?;
         Some((files, format!("{}: options.tls.local_cert", self.name), passphrase))
     }
 
-    /// One sentence for each value that the server does not know otherwise.
+    /// One sentence for each value that differs from the one that the server uses.
     pub(super) fn warnings(&self, effective: &Effective<'_>) -> Vec<String> {
         let Some(root) = php::parse_returned_array(&self.text) else {
             return vec![format!(
@@ -95,7 +94,7 @@ impl ReverbPhp {
     }
 }
 
-/// The value below these keys.
+/// The value at a path of keys joined by dots.
 fn at<'v>(value: &'v PhpValue, keys: &str) -> Option<&'v PhpValue> {
     keys.split('.').try_fold(value, |value, key| {
         let PhpValue::Array(elements) = value else { return None };
@@ -113,7 +112,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn server(&mut self, root: &PhpValue) {
-        let Some(server) = self.chosen(root) else { return };
+        let Some(server) = self.chosen_server(root) else { return };
         let is_on = |text: &str| boolean(text) == Some(true);
         let here = self.effective.server.get(Id::ScalingEnabled);
         let there = at(server, "scaling.enabled").and_then(|value| self.text(value));
@@ -127,8 +126,8 @@ impl Comparison<'_> {
         }
     }
 
-    /// The server of the file that Reverb would start.
-    fn chosen<'v>(&self, root: &'v PhpValue) -> Option<&'v PhpValue> {
+    /// The server of the file that Reverb would start: the one that `default` names, or else the first.
+    fn chosen_server<'v>(&self, root: &'v PhpValue) -> Option<&'v PhpValue> {
         let Some(PhpValue::Array(servers)) = at(root, "servers") else { return None };
         let chosen = at(root, "default").and_then(|value| self.text(value));
         let chosen = chosen.unwrap_or_else(|| "reverb".to_owned());
@@ -180,17 +179,18 @@ impl Comparison<'_> {
             at(app, name).and_then(|value| self.text(value)).filter(|text| !text.is_empty())
         };
         let (id, key) = (text("app_id"), text("key"));
-        let is = |values: &Values, option: Id, given: &Option<String>| {
+        let is_equal = |values: &Values, option: Id, given: &Option<String>| {
             given.is_none() || values.get(option).map(|given| &given.value) == given.as_ref()
         };
         let is_named = id.is_some() || key.is_some();
         let mut all = self.effective.apps.iter().filter(|_| is_named);
-        let served = all.find(|app| is(app, Id::AppId, &id) && is(app, Id::AppKey, &key));
-        let hand_written = ["app_id", "key", "secret"]
+        let served =
+            all.find(|app| is_equal(app, Id::AppId, &id) && is_equal(app, Id::AppKey, &key));
+        let is_hand_written = ["app_id", "key", "secret"]
             .iter()
             .any(|name| matches!(at(app, name), Some(PhpValue::Scalar(_))));
         let place = format!("apps[{index}]");
-        if served.is_none() && (hand_written || (index > 0 && id.is_some())) {
+        if served.is_none() && (is_hand_written || (index > 0 && id.is_some())) {
             let named = id.map(|id| format!(" with the id {}", shown(&id))).unwrap_or_default();
             let where_to = if index == 0 {
                 "set REVERB_APP_ID, REVERB_APP_KEY and REVERB_APP_SECRET in .env"
@@ -240,7 +240,7 @@ impl Comparison<'_> {
             _ => None,
         };
         let written = self.text(value).or(computed);
-        let belongs = match name.contains('[') {
+        let destination = match name.contains('[') {
             true => format!("{} of an [[apps]] in ringverb.toml", option.key),
             false => format!("{} of .env", option.environment[0]),
         };
@@ -254,12 +254,12 @@ impl Comparison<'_> {
         let Some(written) = written else {
             if is_computed(value) && opens {
                 self.warnings.push(format!(
-                    "every origin is accepted, although {} (which is not read) computes {name}: set {belongs}",
+                    "every origin is accepted, although {} (which is not read) computes {name}: set {destination}",
                     self.file
                 ));
             } else if is_computed(value) {
                 self.warnings.push(format!(
-                    "{} computes {name}, and is not read: {uses}. The value belongs in {belongs}",
+                    "{} computes {name}, and is not read: {uses}. The value belongs in {destination}",
                     self.file
                 ));
             }
@@ -270,9 +270,9 @@ impl Comparison<'_> {
         }
         if opens && !written.trim().is_empty() {
             let shown: String =
-                written.chars().take(VALUE_BYTES_MAX).flat_map(char::escape_debug).collect();
+                written.chars().take(VALUE_CHARS_MAX).flat_map(char::escape_debug).collect();
             let remedy = match name.contains('[') {
-                true => format!("set {belongs}"),
+                true => format!("set {destination}"),
                 false => format!("set {}={shown} in .env", option.environment[0]),
             };
             self.warnings.push(format!(
@@ -283,10 +283,10 @@ impl Comparison<'_> {
         }
         let is_secret = option.accepts.kind.is_confidential() || option.id == Id::RedisUsername;
         let shown: String =
-            written.chars().take(VALUE_BYTES_MAX).flat_map(char::escape_debug).collect();
+            written.chars().take(VALUE_CHARS_MAX).flat_map(char::escape_debug).collect();
         let value = if is_secret { String::new() } else { format!(" = {shown}") };
         self.warnings.push(format!(
-            "{} has {name}{value}, and is not read: {uses}. The value belongs in {belongs}",
+            "{} has {name}{value}, and is not read: {uses}. The value belongs in {destination}",
             self.file
         ));
     }
@@ -301,12 +301,12 @@ impl Comparison<'_> {
                     elements.iter().map(|(_, value)| self.text(value)).collect();
                 items.map(|items| items.join(","))
             }
-            PhpValue::Env(env) => self.of_env(env),
+            PhpValue::Env(env) => self.value_of_env(env),
             PhpValue::Code(_) => None,
         }
     }
 
-    fn of_env(&self, env: &Env) -> Option<String> {
+    fn value_of_env(&self, env: &Env) -> Option<String> {
         match (self.effective.env)(&env.name) {
             Some(value) => Some(dotenv::laravel_env_value(&value).into_owned()),
             None => self.text(&env.default),
@@ -321,8 +321,8 @@ impl Comparison<'_> {
         let is_own = |env: &&Env| option.environment.contains(&env.name.as_str());
         let env = calls.iter().find(is_own).unwrap_or(first);
         let later = calls.iter().skip_while(|call| call.name != env.name).skip(1);
-        self.of_env(env)
-            .or_else(|| later.map(|call| self.of_env(call)).find(Option::is_some).flatten())
+        self.value_of_env(env)
+            .or_else(|| later.map(|call| self.value_of_env(call)).find(Option::is_some).flatten())
     }
 }
 
@@ -335,7 +335,7 @@ fn is_computed(value: &PhpValue) -> bool {
     }
 }
 
-/// Whether both mean the same to the option.
+/// Whether both texts mean the same to the option, so that no warning is due.
 fn is_same(option: &OptionSpec, written: &str, used: &str) -> bool {
     if option.id == Id::AllowedOrigins {
         let normal = |text: &str| -> Vec<String> {

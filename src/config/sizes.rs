@@ -1,10 +1,10 @@
 //! Numbers of bytes as people write them: `65536`, `64K`, `64KB`, `64 KiB`. PURE.
 //!
-//! Each unit is a power of 1024, as in the options of Redis, nginx, PHP and the JVM. Input and output are text; the
-//! table of options has the range. A number that does not fit 64 bits is no size. No limits: the table of options has
-//! the range of each size.
+//! Owns no state. Each unit is a power of 1024, as in the options of Redis, nginx, PHP and the JVM. Does not know
+//! ranges: the table of options has them. No limits: a number that does not fit 64 bits is no size. Cost: linear in the
+//! text, one or two allocations for a call.
 
-/// `None` for what is no size, or does not fit 64 bits.
+/// The number of bytes. `None` for a text that is no size, or does not fit 64 bits.
 #[must_use]
 pub(super) fn parse(text: &str) -> Option<u64> {
     let end = text.find(|char: char| !char.is_ascii_digit() && char != '_').unwrap_or(text.len());
@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// The shortest form of a number of bytes that is a size.
+/// The shortest form that `parse` reads as the same number.
 #[must_use]
 pub(super) fn format_short(bytes: u64) -> String {
     let unit = |shift: u32| bytes > 0 && bytes.trailing_zeros() >= shift;

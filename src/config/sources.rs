@@ -1,9 +1,10 @@
 //! The sources of the configuration as values, and what environment and `.env` have of an option. PURE.
 //!
-//! `load.rs` fills `Sources` from files and the environment, and tests fill it by hand. `merge.rs` makes one value per
-//! option of it, and `warnings.rs` looks for what has no effect.
+//! Owns the values of all sources. `load.rs` fills `Sources` from files and the environment, and tests fill it by hand.
+//! `merge.rs` makes one value per option of it, and `warnings.rs` looks for what has no effect. Does not read a file.
 //!
-//! Limit: none of its own; `load.rs` bounds what it reads.
+//! Limit: none of its own; `load.rs` bounds what it reads. Cost: one look-up for each name of an option; once at the
+//! start and at each reload.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,8 +15,7 @@ use super::options::{OptionId as Id, OptionSpec, Scope, of_scope};
 use super::reverb_php::ReverbPhp;
 use super::values::Values;
 
-/// The sources as they were found. Tests fill it by hand.
-/// No `Debug`: the environment has other programs' secrets, too.
+/// The sources as they were found. No `Debug`, because the environment contains other programs' secrets, too.
 #[derive(Clone, Default)]
 pub struct Sources {
     pub flags: HashMap<Id, String>,
@@ -24,42 +24,39 @@ pub struct Sources {
     pub toml: toml::Table,
     /// The file of `RINGVERB_APPS_FILE`, if one is named: its path and its apps.
     pub apps_file: Option<(String, toml::Table)>,
-    /// That file does not exist.
+    /// The apps file is named and does not exist yet.
     pub apps_file_is_missing: bool,
     /// Names of the files in messages, if they are not the default ones.
     pub toml_name: Option<String>,
     pub dotenv_name: Option<String>,
     /// The configuration file is the one of the host's service, because nothing else named one.
-    pub is_of_host: bool,
+    pub is_service_file: bool,
     /// `config/reverb.php` beside `.env`. Only its certificate counts; what is written there by hand causes warnings.
     pub reverb_php: Option<ReverbPhp>,
     /// The file of `--laravel-config`. `REVERB_*` names of the environment do not count with it.
     pub laravel: Option<LaravelConfig>,
-    /// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and where they are.
+    /// Certificate and key that Herd or Valet has made for `REVERB_HOST`, and a text that says where they are.
     pub local_certificate: Option<([String; 2], String)>,
     pub files: Files,
 }
 
-/// Which files are read, and for whom.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConfigurationFiles<'a> {
-    /// Those that the command line names.
+    /// `--config` and `--env-file`; `None`: the default names in the working directory.
     pub toml_file: Option<&'a Path>,
     pub env_file: Option<&'a Path>,
-    /// artisan's `--env`.
+    /// `--env` of artisan: the `.env.NAME` to read instead of `.env`.
     pub laravel_env: Option<&'a str>,
-    /// The file of the host's service (`SERVICE_FILE`), which counts where nothing else names a configuration.
-    pub of_host: Option<&'a Path>,
+    /// The file of the host's service (`SERVICE_FILE`), which counts only where nothing else names a configuration.
+    pub service_file: Option<&'a Path>,
     pub reader: FileReader,
 }
 
-/// Who reads the files, for the remedy of an error.
+/// Who reads the files: the remedy in an error text differs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FileReader {
-    /// A server, at its start or later.
     #[default]
     Server,
-    /// Any other command.
     Command,
 }
 
@@ -77,7 +74,6 @@ pub struct Files {
 /// Why the file of the host's service does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// This user may not read it.
     Denied,
     /// It is a directory, a FIFO or another kind of file.
     NotRegular,
@@ -93,7 +89,7 @@ pub(super) fn webhook_options() -> impl Iterator<Item = &'static OptionSpec> {
     of_scope(Scope::Webhook)
 }
 
-/// The webhook options of the environment and `.env`: they hold for each of the URLs.
+/// The webhook options of the environment and `.env`. They apply to each URL of `RINGVERB_WEBHOOK_URL`.
 pub(super) fn webhook_values(sources: &Sources) -> Values {
     let mut values = Values::default();
     for option in webhook_options() {
@@ -102,7 +98,7 @@ pub(super) fn webhook_values(sources: &Sources) -> Values {
     values
 }
 
-/// Sets what the environment or `.env` has of an option.
+/// Sets an option to its value in the environment, or else in `.env`.
 pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
     let maps = [(&sources.dotenv, sources.dotenv_name()), (&sources.environment, ENVIRONMENT)];
     for (map, source) in maps {

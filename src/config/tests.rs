@@ -125,7 +125,8 @@ fn all_problems_are_reported_at_once_with_name_value_and_accepted_values() {
         "REDIS_DB is \"x\"",
         "REDIS_TIMEOUT is \"0\" (environment), but it takes seconds, 1 to 3600",
         "RINGVERB_ALLOWED_ORIGINS has the entry \"\" (environment), but an entry of the list",
-        "RINGVERB_MEMORY_MAX is \"lots\" (environment), but it takes bytes, or a size such as 64K: at least 16M; 0 is off",
+        "RINGVERB_MEMORY_MAX is \"lots\" (environment), but it takes bytes, or a size such as 64K: \
+         at least 16M; 0 is off",
     ] {
         assert!(all.contains(part), "{part}\nnot in\n{all}");
     }

@@ -1,10 +1,12 @@
 //! The options of what comes before HTTP: TLS with its files in pairs and its port, and the PROXY protocol. PURE:
 //! `server/certificates.rs` reads the files.
 //!
-//! Input: values of options as text. Output: `TlsOptions`, the versions of the PROXY protocol, and the secret of
-//! session tickets. Checks that certificates and keys come in pairs, that the TLS port differs from the plain port, and
-//! the length of the secret. Problems are collected for `validate.rs`. Limits: `PAIRS_MAX` pairs, `SECRET_BYTES` of a
-//! secret.
+//! Owns the rules between these options: certificates and keys come in pairs, and the TLS port differs from the plain
+//! port. Input: values of options as text. Output: `TlsOptions`, the versions of the PROXY protocol, and the secret of
+//! session tickets. Problems are collected for `validate.rs`. Does not know certificates.
+//!
+//! Limits: `PAIRS_MAX` pairs, `SECRET_BYTES` of a secret. Cost: once at the start and at each reload, one allocation
+//! for each file name.
 
 use super::options::OptionId as Id;
 use super::validate::OptionReader;
@@ -12,11 +14,11 @@ use super::{MaskedText, Sourced, TlsOptions, TlsPair, Values};
 
 /// Pairs of files. Each is parsed for each handshake in which a name is asked for.
 const PAIRS_MAX: usize = 32;
-/// Of a secret from which keys are derived.
+/// Least and greatest length of a secret from which keys are derived.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
 
 impl OptionReader {
-    /// Versions 1 and 2 of the PROXY protocol.
+    /// Which of the versions 1 and 2 of the PROXY protocol are accepted; `None`: it is off.
     pub(super) fn proxy_protocol(&mut self, server: &Values) -> Option<[bool; 2]> {
         let versions = match self.choice(server, Id::ProxyProtocol) {
             0 => return None,
@@ -49,7 +51,7 @@ impl OptionReader {
         Some(MaskedText(given.value.clone()))
     }
 
-    /// `port`: the plain port, which cannot be the TLS port too.
+    /// Certificates, keys and the TLS port. `port` is the plain port, which cannot be the TLS port too. `None`: no TLS.
     pub(super) fn tls(&mut self, server: &Values, port: u16) -> Option<TlsOptions> {
         let [certificates, keys] = [Id::TlsCert, Id::TlsKey].map(|id| self.list(server, id));
         let tls_port: Option<u16> = self.optional_number(server, Id::TlsPort);
@@ -66,8 +68,8 @@ impl OptionReader {
         }
         if certificates.len() != keys.len() {
             self.problems.push(format!(
-                "{cert_name} names {} and {key_name} names {}, but each certificate needs its key: name as many files in \
-                 both, in the same order",
+                "{cert_name} names {} and {key_name} names {}, but each certificate needs its key: name as many files \
+                 in both, in the same order",
                 files(certificates.len()),
                 files(keys.len())
             ));

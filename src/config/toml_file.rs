@@ -1,10 +1,11 @@
-//! `ringverb.toml` as flat lists of texts by option key: one for `[server]`, one for each of `[[apps]]` and of
-//! their `[[apps.webhooks]]`. PURE.
+//! `ringverb.toml` as flat lists of texts by option key: one for `[server]`, one for each of `[[apps]]` and of their
+//! `[[apps.webhooks]]`. PURE.
 //!
-//! What is not in the table of options is a problem, with the name that is probably meant. Messages name places,
-//! never values: one of them may be a secret.
+//! Owns the shape of the file. A name that is not in the table of options is a problem, with the name that is probably
+//! meant. Messages name places, never values: one of them may be a secret. Does not judge a value.
 //!
-//! Limit: none of its own; `load.rs` bounds the file, and `validate.rs` the number of apps and endpoints.
+//! Limit: none of its own; `load.rs` bounds the file, and `validate.rs` the number of apps and endpoints. Cost: once at
+//! the start and at each reload, a few allocations for each key.
 
 use std::collections::HashMap;
 
@@ -27,17 +28,16 @@ impl Texts {
     }
 }
 
-/// The values of one app in the file.
 #[derive(Clone)]
 pub(super) struct AppTexts {
     pub(super) texts: Texts,
     pub(super) webhooks: Vec<Texts>,
 }
 
-/// Reads the text of the file.
+/// Parses the text of the file.
 ///
 /// # Errors
-/// A sentence that names the line. The parser's own message would quote it, secret and all.
+/// A sentence that names the line. The parser's own message would quote the line, with a secret that may be in it.
 pub fn parse(text: &str) -> Result<Table, String> {
     text.parse::<Table>().map_err(|error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -46,7 +46,7 @@ pub fn parse(text: &str) -> Result<Table, String> {
     })
 }
 
-/// Tables to dotted keys, values to text. `file` is its name in messages.
+/// Turns tables into dotted keys and values into text. `file` is the file's name in messages.
 pub(super) fn flatten(
     table: &Table,
     file: &str,
@@ -85,7 +85,7 @@ impl TomlReader<'_> {
         self.problems.push(format!("{}: {sentence}", self.file));
     }
 
-    /// The tables of a list, each with its place.
+    /// The tables of a list, each with its place for messages. Other elements are problems.
     fn tables<'t>(
         &mut self,
         list: &'t [Value],
@@ -179,7 +179,7 @@ impl TomlReader<'_> {
                 Value::Array(list) => {
                     let items: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
                     if items.len() < list.len() || items.iter().all(|item| item.trim().is_empty()) {
-                        // Left out it would take its default, for origins the opposite of an empty list.
+                        // Without the key the option would have its default, for origins the opposite of an empty list.
                         self.add_problem(&format!(
                             "{place}.{key} must be a list of at least one text"
                         ));
@@ -199,12 +199,12 @@ impl TomlReader<'_> {
     }
 
     fn check_names(&mut self, texts: &Texts, place: &str, scope: Scope) {
-        let known = |key: &str| {
+        let is_known = |key: &str| {
             OptionSpec::by_key(scope, key)
                 .or_else(|| OptionSpec::by_key(Scope::Unused, key))
                 .is_some()
         };
-        let mut unknown: Vec<&String> = texts.0.keys().filter(|key| !known(key)).collect();
+        let mut unknown: Vec<&String> = texts.0.keys().filter(|key| !is_known(key)).collect();
         unknown.sort();
         for key in unknown {
             let end = match nearest(key, scope) {

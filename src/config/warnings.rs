@@ -1,8 +1,11 @@
 //! Warnings about values that have no effect, or not the one that was probably meant. PURE.
 //!
-//! `merge.rs` merges the sources, and this file looks at the same sources for what the merge left out: misspelled
-//! names, names that another name overrides, options of an app that is not there. No sentence contains a secret: they
-//! name options and files. Limit: `names.rs` bounds how many misspelled names are reported.
+//! Owns no state. `merge.rs` merges the sources, and this file looks at the same sources for what the merge left out:
+//! misspelled names, names that another name overrides, options of an app that is not there. Does not change a value.
+//! No sentence contains a secret: they name options and files.
+//!
+//! Limit: `names.rs` bounds how many misspelled names are reported. Cost: once at the start and at each reload, a few
+//! look-ups for each option.
 
 use super::names;
 use super::options::{OPTIONS, OptionId as Id, boolean};
@@ -12,8 +15,8 @@ use super::sources::{
 };
 use super::values::{Sourced, Values, is_null};
 
-/// Warnings about what would be ignored silently otherwise: misspelled names, names that another one overrides, and
-/// options of an app or an endpoint that is not there.
+/// Warnings about what would be ignored silently otherwise. `orphans`: app options of the environment, if all apps are
+/// in files, so that no app has them.
 pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
     let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
     let given = maps.into_iter().flat_map(|(map, source)| {
@@ -24,16 +27,16 @@ pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec
         for option in OPTIONS {
             let given = option.environment.iter().filter_map(|name| Some((name, map.get(*name)?)));
             let mut given = given.filter(|(_, value)| !is_null(value));
-            let Some((wins, value)) = given.next() else { continue };
+            let Some((winner, value)) = given.next() else { continue };
             let ignored = given.filter(|(_, other)| *other != value);
             warnings.extend(ignored.map(|(name, _)| {
                 format!(
-                    "{name} ({source}) is ignored, because {wins} is set too and has precedence"
+                    "{name} ({source}) is ignored, because {winner} is set too and has precedence"
                 )
             }));
             if is_from_kubernetes(option, value) {
                 warnings.push(format!(
-                    "{wins} ({source}) is ignored: Kubernetes sets it to a URL for a service of that name \
+                    "{winner} ({source}) is ignored: Kubernetes sets it to a URL for a service of that name \
                      (enableServiceLinks: false turns that off); give the port to listen on with --port"
                 ));
             }
@@ -62,7 +65,7 @@ pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec
     warnings
 }
 
-/// The command is about another server than the service of this host, whose configuration cannot be read.
+/// A warning that a command is about another server than the service of this host, whose configuration cannot be read.
 pub(super) fn unreadable(sources: &Sources) -> Option<String> {
     let (path, why) = sources.files.unreadable.as_ref()?;
     let (why, remedy) = match why {

@@ -1,13 +1,17 @@
 //! The URL of a webhook: what is accepted, and how it is shown. PURE.
 //!
-//! A URL may carry credentials in its userinfo and tokens in its query, so neither is ever shown. Accepted is what
-//! `ureq` sends unchanged; a URL that a client would have to encode first is refused with the reason. Limit:
-//! `URL_BYTES_MAX` for a URL.
+//! Owns no state. A URL may contain credentials in its userinfo and tokens in its query, so neither is ever shown.
+//! Accepted is what `ureq` sends unchanged; a URL that a client would have to encode first is refused with the reason.
+//! Does not resolve or connect.
+//!
+//! Limit: `URL_BYTES_MAX` for a URL. Cost: linear in the URL, one allocation for a shown one.
 
+/// What is shown of a bad URL whose credentials may be anywhere in it.
+const MASK: &str = "********";
 /// Longest URL in bytes. Servers take about 8,000.
 const URL_BYTES_MAX: usize = 2_000;
 
-/// Checks the form.
+/// Checks the form of a URL.
 ///
 /// # Errors
 /// What is wrong, to be read after "but" or a colon.
@@ -61,13 +65,14 @@ fn check_host(host_and_port: &str) -> Result<(), &'static str> {
 /// The URL without userinfo and query, for messages. Also of text that is no good URL.
 #[must_use]
 pub fn shown(url: &str) -> String {
+    let whole = url.split_once("://").map_or(url, |(_, rest)| rest);
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) =
         url.split_once("://").map_or(("", url), |(scheme, rest)| (&url[..scheme.len() + 3], rest));
     let (authority, path) = split_authority(rest);
-    // A bad URL may have its @ anywhere.
-    if path.contains('@') && !authority.contains('@') && scheme.is_empty() {
-        return rest.rsplit_once('@').map_or(rest, |(_, after)| after).to_owned();
+    // A password with an unescaped /, ? or # ends the authority before its @.
+    if !authority.contains('@') && whole.contains('@') && check_host(authority).is_err() {
+        return format!("{scheme}{MASK}");
     }
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}{host}{path}")
@@ -127,7 +132,11 @@ mod tests {
             ("http://a.test?x=hunter2", "http://a.test"),
             ("http://a:hunter2@b:hunter2@c/", "http://c/"),
             ("user:hunter2@a.test/x", "a.test/x"),
-            ("user:hunter2/hunter2@a.test", "a.test"),
+            ("user:hunter2/hunter2@a.test", "********"),
+            ("http://user:hunter2/hunter2@a.test/x", "http://********"),
+            ("http://user:hunter2?hunter2@a.test/x", "http://********"),
+            ("http://user:hunter2#@a.test/x", "http://********"),
+            ("http://user hunter2/@a.test/x", "http://********"),
             ("http://a.test/#hunter2", "http://a.test/"),
             ("", ""),
         ] {

@@ -1,9 +1,11 @@
-//! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte.
+//! The chunked transfer coding (RFC 9112 section 7.1), resumable at every byte. PURE.
 //!
-//! Strict where a lax reader could be made to see another request than the proxy before it: sizes are bare hexadecimal
-//! digits and every line ends with CRLF. Extensions and trailers are skipped. Input: bytes in any cut. Output: how many
-//! of them were used, and the content. Does not know requests. Limits: `SIZE_DIGITS_MAX` digits of a size,
-//! `HTTP_HEAD_BYTES_MAX` for extensions and trailers, and the caller's budget for content.
+//! Owns the state between two pieces of a body. Strict where a lax reader could be made to see another request than the
+//! proxy before it: sizes are bare hexadecimal digits and every line ends with CRLF. Extensions and trailers are
+//! skipped. Input: bytes in any cut. Output: how many of them were used, and the content. Does not know requests.
+//!
+//! Limits: `SIZE_DIGITS_MAX` digits of a size, `HTTP_HEAD_BYTES_MAX` for extensions and trailers, and the caller's
+//! budget for content. Cost: one step for each byte of framing, one copy of the content, no allocation of its own.
 
 use super::refusal::RequestRefusal;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
@@ -18,20 +20,19 @@ enum Expect {
     SizeBlank,
     /// The rest of a size line after `;`.
     Extension,
-    /// LF after the size.
+    /// The LF of a size line, after its CR.
     SizeEnd,
     Data {
         remaining: usize,
     },
-    /// CR after the data.
     DataCr,
-    /// LF after that CR.
     DataEnd,
     /// The first byte of a trailer line, or the CR of the empty line that ends the body.
     TrailerStart,
     Trailer,
     TrailerLf,
     LastLf,
+    /// The body is complete.
     Nothing,
 }
 
@@ -40,10 +41,10 @@ pub(super) struct Chunked {
     expect: Expect,
     size: u64,
     digits: u8,
-    /// Raw bytes the body may still take, framing included: what the head left of the limit.
+    /// Received bytes that the body may still have, framing included: what the head has left of the limit of a request.
     budget: usize,
-    /// Extension and trailer bytes still accepted. They carry nothing for us, so a large request
-    /// limit does not widen this one.
+    /// Bytes of extensions and trailers that are still accepted. They have no use here, so a large request limit does
+    /// not widen this one.
     skipped_budget: usize,
 }
 
@@ -58,8 +59,8 @@ impl Chunked {
         }
     }
 
-    /// Appends the data in `input` to `body`; returns the bytes used and whether the body is
-    /// complete. Each input byte is looked at once.
+    /// Appends the data in `input` to `body`; returns the bytes used and whether the body is complete. Each input byte
+    /// is looked at once. The unused bytes belong to the next request.
     pub(super) fn decode(
         &mut self,
         input: &[u8],
@@ -68,23 +69,23 @@ impl Chunked {
         let mut rest = input;
         while self.expect != Expect::Nothing {
             if let Expect::Data { remaining } = self.expect {
-                let (data, behind) = rest.split_at(rest.len().min(remaining));
+                let (data, after) = rest.split_at(rest.len().min(remaining));
                 body.extend_from_slice(data);
-                rest = behind;
+                rest = after;
                 let remaining = remaining - data.len();
                 self.expect =
                     if remaining == 0 { Expect::DataCr } else { Expect::Data { remaining } };
             }
-            let Some((&byte, behind)) = rest.split_first() else { break };
-            // Data was paid for when its size was read.
+            let Some((&byte, after)) = rest.split_first() else { break };
+            // The budget was charged for the data when its size was read.
             self.budget = self.budget.checked_sub(1).ok_or(RequestRefusal::TooLarge)?;
             self.expect = self.decode_step(byte)?;
-            rest = behind;
+            rest = after;
         }
         Ok((input.len() - rest.len(), self.expect == Expect::Nothing))
     }
 
-    /// What follows a byte of framing.
+    /// Handles one byte of framing. Returns what must follow it.
     fn decode_step(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
         Ok(match (self.expect, byte) {
             (Expect::SizeDigit, b' ' | b'\t' | b';' | b'\r') if self.digits > 0 => {
@@ -119,7 +120,8 @@ impl Chunked {
         Ok(Expect::SizeDigit)
     }
 
-    /// A size line has ended: its data must fit before any of it arrives.
+    /// A size line has ended. The whole chunk is charged to the budget before any of it arrives, so that a refusal
+    /// comes early.
     fn start_data(&mut self) -> Result<Expect, RequestRefusal> {
         let size = usize::try_from(self.size).map_err(|_| RequestRefusal::TooLarge)?;
         self.budget = self.budget.checked_sub(size).ok_or(RequestRefusal::TooLarge)?;

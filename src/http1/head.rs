@@ -1,10 +1,12 @@
 //! One parsed request: its head as it was sent, with spans into it, and what its fields say about the body and the
 //! connection. PURE.
 //!
-//! `httparse` finds the fields; the rules of framing (RFC 9112 section 6) are here: one length, no length beside a
-//! chunked coding, one host. Spans are 16 bits wide. Header lookups are linear, because a head has few fields. Limits:
-//! `limits::HTTP_HEAD_BYTES_MAX`, `HTTP_HEADERS_MAX`. The memory of a body grows with the received bytes and not with
-//! the declared length.
+//! Owns the bytes of a request, and the rules of framing (RFC 9112 section 6): one length, no length beside a chunked
+//! coding, one host. `httparse` finds the fields. Does not know paths, or what a field of the application means.
+//!
+//! Limits: `limits::HTTP_HEAD_BYTES_MAX`, `HTTP_HEADERS_MAX`; the memory of a body grows with the received bytes and
+//! not with the declared length. Cost: one pass over the head, one allocation and one copy for a request; a look-up of
+//! a field is linear in the fields, because a head has few.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -12,7 +14,7 @@ use std::mem::MaybeUninit;
 use super::refusal::RequestRefusal;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
-/// A stretch of the head.
+/// A range of the head, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
     start: u16,
@@ -32,21 +34,20 @@ impl Span {
 pub struct Request {
     /// The head, then the table of its fields, then the body. One vector for all three, because most requests are small
     /// and an allocation costs more than they do.
-    bytes: Vec<u8>,
+    buffer: Vec<u8>,
     head_bytes: u16,
     fields: u16,
     method: Span,
     path: Span,
     query: Span,
     http_11: bool,
-    /// Which of the fields that `known` names it has.
-    has_known_field: u8,
+    /// Bits of the fields that `known_field_bit` knows and the request has.
+    known_fields: u8,
 }
 
-/// A field's row in the table: `FieldSpans::to_row`.
+/// Bytes of a field's row in the table: two spans of four 16-bit numbers (`FieldSpans::to_row`).
 const ROW_BYTES: usize = 8;
 
-/// Where a field's name and value are.
 #[derive(Clone, Copy)]
 struct FieldSpans {
     name: Span,
@@ -77,7 +78,7 @@ const EXPECT: u8 = 1 << 3;
 const CONNECTION: u8 = 1 << 4;
 const UPGRADE: u8 = 1 << 5;
 
-/// The fields that each request is asked for, so that those it lacks are not searched for.
+/// Fields that the server asks every request for. A field that is absent is known by its bit, without a search.
 fn known_field_bit(name: &str) -> u8 {
     let (known, bit) = match name.len() {
         4 => ("host", HOST),
@@ -99,14 +100,17 @@ pub(super) enum Framing {
 }
 
 impl Request {
-    /// Memory of head and body, in bytes.
+    /// Memory of head and body, in bytes, for the memory limit of the server.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
-        self.bytes.capacity()
+        self.buffer.capacity()
     }
 
-    /// Parses a complete head, including its blank line. `behind`: received bytes after it.
-    pub(super) fn parse(head: &[u8], behind: usize) -> Result<(Self, Framing), RequestRefusal> {
+    /// Parses a complete head, including its blank line. `bytes_after_head`: how many were received after it.
+    pub(super) fn parse(
+        head: &[u8],
+        bytes_after_head: usize,
+    ) -> Result<(Self, Framing), RequestRefusal> {
         // Left uninitialized: to clear two kilobytes costs as much as to parse a small request.
         let mut fields = [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
@@ -120,19 +124,19 @@ impl Request {
         };
         let (path, query) = split_target(target).ok_or(RequestRefusal::BadRequest)?;
         let span = |part: &[u8]| span_of(head, part).ok_or(RequestRefusal::BadRequest);
-        let (mut has, mut hosts) = (0, 0);
+        let (mut known_fields, mut hosts) = (0, 0);
         let mut length = Ok(None);
         for field in parsed.headers.iter() {
             let bit = known_field_bit(field.name);
-            has |= bit;
+            known_fields |= bit;
             hosts += usize::from(bit == HOST);
             if bit == CONTENT_LENGTH {
-                length = length.and_then(|before| one_length(before, field.value));
+                length = length.and_then(|before| merge_lengths(before, field.value));
             }
         }
         // Memory grows with the received bytes, not with the declared length.
-        let body_bytes =
-            behind.min(to_usize_saturating(length.unwrap_or_default().unwrap_or_default()));
+        let body_bytes = bytes_after_head
+            .min(to_usize_saturating(length.unwrap_or_default().unwrap_or_default()));
         let fields = parsed.headers.len();
         let mut bytes = Vec::with_capacity(head.len() + fields * ROW_BYTES + body_bytes);
         bytes.extend_from_slice(head);
@@ -150,8 +154,8 @@ impl Request {
             path: span(path.as_bytes())?,
             query: span(query.as_bytes())?,
             http_11,
-            has_known_field: has,
-            bytes,
+            known_fields,
+            buffer: bytes,
         };
         let framing = request.framing(length?)?;
         Ok((request, framing))
@@ -166,12 +170,12 @@ impl Request {
     /// The body as far as it has been read; chunks are joined.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        self.bytes.get(self.body_start()..).unwrap_or_default()
+        self.buffer.get(self.body_start()..).unwrap_or_default()
     }
 
     /// Where the bytes of the body are appended.
     pub(super) fn body_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.buffer
     }
 
     fn body_start(&self) -> usize {
@@ -179,15 +183,15 @@ impl Request {
     }
 
     fn has_known_field(&self, bits: u8) -> bool {
-        self.has_known_field & bits == bits
+        self.known_fields & bits == bits
     }
 
     #[must_use]
     pub fn method(&self) -> &str {
-        match self.bytes(self.method) {
+        match self.span_bytes(self.method) {
             b"GET" => "GET",
             b"POST" => "POST",
-            _ => self.text(self.method),
+            _ => self.span_text(self.method),
         }
     }
 
@@ -195,16 +199,16 @@ impl Request {
     /// with scheme and host is reduced to its path.
     #[must_use]
     pub fn path(&self) -> &str {
-        match self.text(self.path) {
+        match self.span_text(self.path) {
             "" => "/",
             path => path,
         }
     }
 
-    /// What follows `?`, as it was sent.
+    /// What follows `?`, as it was sent: still encoded, and empty if there is none.
     #[must_use]
     pub fn query(&self) -> &str {
-        self.text(self.query)
+        self.span_text(self.query)
     }
 
     /// The first field of that name, ignoring case. Bytes that are not UTF-8 become U+FFFD, so that a bad byte does not
@@ -285,8 +289,8 @@ impl Request {
         if length.is_some() || !self.http_11 {
             return Err(RequestRefusal::BadRequest);
         }
-        let supported = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if supported {
+        let is_chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if is_chunked {
             Ok(Framing::Chunked)
         } else {
             Err(RequestRefusal::UnsupportedTransferCoding)
@@ -294,14 +298,14 @@ impl Request {
     }
 
     fn raw_values<'a>(&'a self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
-        let table = self.bytes.get(usize::from(self.head_bytes)..self.body_start());
+        let table = self.buffer.get(usize::from(self.head_bytes)..self.body_start());
         let (rows, _) = table.unwrap_or_default().as_chunks::<ROW_BYTES>();
         let fields = rows.iter().map(|row| FieldSpans::from_row(*row));
         let is_named = move |field: &FieldSpans| {
             field.name.len() == name.len()
-                && self.bytes(field.name).eq_ignore_ascii_case(name.as_bytes())
+                && self.span_bytes(field.name).eq_ignore_ascii_case(name.as_bytes())
         };
-        fields.filter(is_named).map(|field| self.bytes(field.value))
+        fields.filter(is_named).map(|field| self.span_bytes(field.value))
     }
 
     fn list_contains(&self, name: &str, token: &str) -> bool {
@@ -309,17 +313,17 @@ impl Request {
         tokens.any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    fn bytes(&self, span: Span) -> &[u8] {
-        self.bytes.get(usize::from(span.start)..usize::from(span.end)).unwrap_or_default()
+    fn span_bytes(&self, span: Span) -> &[u8] {
+        self.buffer.get(usize::from(span.start)..usize::from(span.end)).unwrap_or_default()
     }
 
-    /// Method and target were found to be UTF-8 when the head was parsed.
-    fn text(&self, span: Span) -> &str {
-        simdutf8::basic::from_utf8(self.bytes(span)).unwrap_or_default()
+    /// The text of a span. Method and target were found to be UTF-8 when the head was parsed.
+    fn span_text(&self, span: Span) -> &str {
+        simdutf8::basic::from_utf8(self.span_bytes(span)).unwrap_or_default()
     }
 }
 
-/// Values are ASCII as a rule, which is faster to check than to look for faults.
+/// A value as text. Most values are ASCII, and to check that is faster than to search for bytes that are not UTF-8.
 fn text_of_value(value: &[u8]) -> Cow<'_, str> {
     simdutf8::basic::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed)
 }
@@ -338,7 +342,7 @@ fn to_usize_saturating(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
-/// Where in `head` the slice `part` of it lies. An empty part may lie anywhere.
+/// Where in `head` the slice `part` of it lies. An empty part may lie anywhere. `None` if it is no part of `head`.
 fn span_of(head: &[u8], part: &[u8]) -> Option<Span> {
     if part.is_empty() {
         return Some(Span::default());
@@ -385,8 +389,8 @@ fn parse_length(value: &[u8]) -> Result<u64, RequestRefusal> {
     value.iter().try_fold(0, add).ok_or(RequestRefusal::TooLarge)
 }
 
-/// One more Content-Length: several are one if they are equal.
-fn one_length(before: Option<u64>, value: &[u8]) -> Result<Option<u64>, RequestRefusal> {
+/// Adds one more Content-Length. Several are one if they are equal; different ones are refused (RFC 9112 section 6.3).
+fn merge_lengths(before: Option<u64>, value: &[u8]) -> Result<Option<u64>, RequestRefusal> {
     let length = parse_length(value)?;
     if before.is_some_and(|before| before != length) {
         return Err(RequestRefusal::BadRequest);

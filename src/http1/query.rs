@@ -1,16 +1,17 @@
 //! Percent-decoding (RFC 3986 section 2.1) of query strings and path segments. PURE.
 //!
-//! Tolerant, like the servers that our clients were written against: what is not an escape stays as it was sent, and a
-//! pair without `=` has an empty value. What needs no decoding is borrowed. The work is linear in the text; the limit
-//! is that of the request's head. No limits: the head of a request bounds the text (`limits::HTTP_HEAD_BYTES_MAX`).
+//! Owns no state. Tolerant, like the servers that our clients were written against: what is not an escape stays as it
+//! was sent, and a pair without `=` has an empty value. Does not know which parameters exist.
+//!
+//! No limits: the head of a request bounds the text (`limits::HTTP_HEAD_BYTES_MAX`). Cost: linear in the text; one
+//! allocation for each text that has an escape, and none for one that is borrowed as it is.
 
 use std::borrow::Cow;
 
 use crate::text::find_near;
 
-/// Name and value pairs in their order; `+` is a space, as in HTML forms. PHP-style lists
-/// (`info[]=a&info[]=b`) stay pairs that share the name `info[]`. Bytes that are not UTF-8 become
-/// U+FFFD. Borrows what needs no decoding. The request head's bound is the bound of the result.
+/// Name and value pairs in their order; `+` is a space, as in HTML forms. PHP-style lists (`info[]=a&info[]=b`) stay
+/// pairs that share the name `info[]`. Bytes that are not UTF-8 become U+FFFD.
 #[must_use]
 pub fn parse_query(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
     raw_pairs(query).map(|(name, value)| (decode_form(name), decode_form(value))).collect()
@@ -25,8 +26,8 @@ pub fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
         if rest.is_empty() {
             return None;
         }
-        let (pair, behind) = split_at_byte(rest, b'&').unwrap_or((rest, ""));
-        rest = behind;
+        let (pair, after) = split_at_byte(rest, b'&').unwrap_or((rest, ""));
+        rest = after;
         Some(pair)
     });
     pairs
@@ -34,7 +35,8 @@ pub fn raw_pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
         .map(|pair| split_at_byte(pair, b'=').unwrap_or((pair, "")))
 }
 
-/// The text before and after the first of these ASCII bytes. For texts of some dozen bytes.
+/// The text before and after the first of these ASCII bytes. For texts of some dozen bytes, for which a vector search
+/// takes longer to start.
 #[must_use]
 pub fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
     let at = find_near(text.as_bytes(), byte)?;
@@ -51,9 +53,9 @@ pub fn percent_decode(text: &str) -> Cow<'_, [u8]> {
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
         match split_escape(byte, tail) {
-            Some((decoded, behind)) => {
+            Some((decoded, after)) => {
                 out.push(decoded);
-                rest = behind;
+                rest = after;
             }
             None => {
                 out.push(byte);
@@ -66,11 +68,11 @@ pub fn percent_decode(text: &str) -> Cow<'_, [u8]> {
 
 /// The byte an escape stands for and what follows it; `None` if `byte` starts no escape.
 fn split_escape(byte: u8, tail: &[u8]) -> Option<(u8, &[u8])> {
-    let (&[high, low], behind) = tail.split_first_chunk::<2>()?;
+    let (&[high, low], after) = tail.split_first_chunk::<2>()?;
     if byte != b'%' {
         return None;
     }
-    Some((hex_digit(high)? << 4 | hex_digit(low)?, behind))
+    Some((hex_digit(high)? << 4 | hex_digit(low)?, after))
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {

@@ -1,8 +1,9 @@
 //! Errors of a request that are found before its path is read: one small value per error, with its status and text.
 //! PURE.
 //!
-//! The texts are plain, as in docs/PROTOCOL.md rule 59. `request.rs` and `head.rs` find the errors, and the session
-//! answers and closes: where the next request would begin is not known. No limits: values without a heap.
+//! Owns the statuses and texts, which are plain, as in docs/PROTOCOL.md rule 59. Does not find the errors: `request.rs`
+//! and `head.rs` do, and the session answers and closes, because where the next request would begin is not known. No
+//! limits: values without a heap. Cost: one look-up in a match, no allocation.
 
 listed! {
     /// The request is not read to its end: answer with `status` and `body`, then close the connection,

@@ -1,9 +1,12 @@
-//! The request reader: bytes in any cut to whole requests, pipelined or not.
+//! The request reader: bytes in any cut to whole requests, pipelined or not. PURE.
 //!
-//! Resumable with linear work: the search for the end of the head looks at new bytes only, and body bytes are moved
-//! once. Limits: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`, head and body together by
-//! `RequestLimits::request_size_max`, as Reverb counts. A declared length is judged with the head; memory grows with
-//! the bytes that arrive. Owns the state of one incomplete request; knows nothing of sockets and paths. PURE.
+//! Owns the state of one incomplete request; knows nothing of sockets and paths. Resumable: the search for the end of
+//! the head looks at new bytes only. A declared length is judged with the head; memory grows with the bytes that
+//! arrive.
+//!
+//! Limits: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`, head and body together by
+//! `RequestLimits::request_size_max`, as Reverb counts. Cost: linear in the received bytes, each looked at once in the
+//! search; one allocation and one copy of head and body for a request.
 
 use super::chunked::Chunked;
 use super::head::Framing;
@@ -44,7 +47,7 @@ pub struct RequestReader {
     open: Option<OpenRequest>,
 }
 
-/// A request whose head is complete.
+/// A request whose head is complete, and whose body is not.
 #[derive(Debug)]
 struct OpenRequest {
     request: Request,
@@ -64,7 +67,8 @@ impl RequestReader {
         Self { limits, searched: 0, leading_lines: 0, open: None }
     }
 
-    /// Memory of the request that is being read, in bytes.
+    /// Memory of the request that is being read, in bytes, for the memory limit of the server. 0 before
+    /// its head is complete.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.open.as_ref().map_or(0, |open| open.request.buffered_bytes())
@@ -83,7 +87,7 @@ impl RequestReader {
         self.open.is_none()
     }
 
-    /// Takes what it can use from the front of `buffer`; what follows a complete request stays.
+    /// Removes what it can use from the front of `buffer`; what follows a complete request stays.
     ///
     /// # Errors
     /// As soon as the bytes at hand cannot become an acceptable request.
@@ -94,7 +98,7 @@ impl RequestReader {
         progress
     }
 
-    /// `read` that leaves the bytes where they are: it adds to `used` how many it has taken from the front. Where many
+    /// `read` that leaves the bytes where they are: it adds to `used` how many it has read from the front. Where many
     /// requests wait in one buffer, each costs no more than its own bytes.
     ///
     /// # Errors
@@ -121,9 +125,9 @@ impl RequestReader {
                 open
             }
         };
-        let (taken, complete) = open.read_body(rest)?;
-        *used += taken;
-        if complete {
+        let (body_bytes, is_complete) = open.read_body(rest)?;
+        *used += body_bytes;
+        if is_complete {
             *self = Self::new(self.limits);
             return Ok(Progress::Complete(open.request));
         }
@@ -141,11 +145,11 @@ impl RequestReader {
         }
         let skipped = 2 * lines;
         // No request starts with a control byte, but TLS does: waiting for its end is useless.
-        let foreign = match buffer.get(skipped..).unwrap_or_default() {
+        let is_other_protocol = match buffer.get(skipped..).unwrap_or_default() {
             [] | [b'\r'] => false,
             [first, ..] => first.is_ascii_control(),
         };
-        if foreign || self.leading_lines > LEADING_LINES_MAX {
+        if is_other_protocol || self.leading_lines > LEADING_LINES_MAX {
             return Err(RequestRefusal::BadRequest);
         }
         Ok(skipped)
@@ -156,10 +160,11 @@ impl RequestReader {
     fn find_head<'a>(&mut self, buffer: &'a [u8]) -> Result<Option<&'a [u8]>, RequestRefusal> {
         let size_max = self.limits.request_size_max.min(HTTP_HEAD_BYTES_MAX);
         let window = buffer.get(..size_max).unwrap_or(buffer);
-        let new = self.searched.min(window.len());
+        let search_start = self.searched.min(window.len());
         // One search for all lines, because to set one up costs as much as a line.
-        for line_feed in memchr::memchr_iter(b'\n', window.get(new..).unwrap_or_default()) {
-            self.searched = new + line_feed + 1;
+        for line_feed in memchr::memchr_iter(b'\n', window.get(search_start..).unwrap_or_default())
+        {
+            self.searched = search_start + line_feed + 1;
             let lines = window.get(..self.searched).unwrap_or(window);
             if !lines.ends_with(b"\r\n") {
                 return Err(RequestRefusal::BadRequest);
@@ -180,8 +185,12 @@ impl RequestReader {
 }
 
 impl OpenRequest {
-    fn new(head: &[u8], behind: usize, limits: RequestLimits) -> Result<Self, RequestRefusal> {
-        let (request, framing) = Request::parse(head, behind)?;
+    fn new(
+        head: &[u8],
+        bytes_after_head: usize,
+        limits: RequestLimits,
+    ) -> Result<Self, RequestRefusal> {
+        let (request, framing) = Request::parse(head, bytes_after_head)?;
         let budget = limits.request_size_max.saturating_sub(head.len());
         let body = match framing {
             Framing::Chunked => BodyProgress::Chunked(Chunked::new(budget)),

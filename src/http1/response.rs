@@ -1,10 +1,11 @@
 //! The response writer. PURE.
 //!
-//! Every answer has its length and states whether the connection stays open, so a client never has to guess (RFC 9112
-//! sections 6.2 and 9.3). Control bytes of a header value are not written, so that no value can end its line. The usual
-//! answer, 200 with JSON, is written from a constant.
+//! Owns no state. Every answer has its length and states whether the connection stays open, so a client never has to
+//! guess (RFC 9112 sections 6.2 and 9.3). Control bytes of a header value are not written, so that no value can end its
+//! line. The usual answer, 200 with JSON, is written from a constant. Does not decide a status or a text.
 //!
-//! Limit: none of its own; the caller bounds the body and names the fields.
+//! Limit: none of its own; the caller bounds the body and names the fields. Cost: one copy of the body into the
+//! caller's buffer, and an allocation only if that buffer has no room.
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -13,9 +14,9 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub enum ContentType {
     Json,
     Text,
-    /// The text format metrics are scraped in.
+    /// The text format of Prometheus, version 0.0.4.
     Prometheus,
-    /// The same as OpenMetrics 1.0.0.
+    /// The format of OpenMetrics 1.0.0: that of Prometheus with stricter rules for names.
     OpenMetrics,
     Html,
     Css,
@@ -41,15 +42,16 @@ impl ContentType {
 pub struct Response {
     pub status: u16,
     pub content_type: ContentType,
-    /// Further header fields. Control bytes in a value are not written: none can end its line.
-    pub extra: Vec<(&'static str, String)>,
+    /// Header fields beside type, length and connection. Control bytes in a value are not written: none can end its
+    /// line.
+    pub header_fields: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
 }
 
 impl Response {
     #[must_use]
     pub fn new(status: u16, content_type: ContentType, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, content_type, extra: Vec::new(), body: body.into() }
+        Self { status, content_type, header_fields: Vec::new(), body: body.into() }
     }
 
     #[must_use]
@@ -64,12 +66,12 @@ impl Response {
 
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.extra.push((name, value.into()));
+        self.header_fields.push((name, value.into()));
         self
     }
 
-    /// Appends the response. `head_only` answers HEAD: the length of the body it does not send
-    /// (RFC 9110 section 9.3.2).
+    /// Appends the response. `head_only` answers HEAD: the length is that of the body, which is not sent (RFC 9110
+    /// section 9.3.2).
     pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, head_only: bool) {
         let mut digits = itoa::Buffer::new();
         out.reserve(HEAD_BYTES_USUAL + self.body.len());
@@ -90,7 +92,7 @@ impl Response {
             false => b"\r\nConnection: close\r\n",
         };
         out.extend_from_slice(connection);
-        for (name, value) in &self.extra {
+        for (name, value) in &self.header_fields {
             write_field(out, name, value);
         }
         out.extend_from_slice(b"\r\n");
@@ -100,9 +102,9 @@ impl Response {
     }
 }
 
-/// The start of nearly every answer.
+/// The start of the usual answer, so that it is one copy.
 const JSON_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json";
-/// Room for the head of an answer without further fields.
+/// About the bytes of a head without further fields: the buffer grows at most once.
 const HEAD_BYTES_USUAL: usize = 160;
 
 fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
@@ -112,7 +114,7 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The phrase of a status; empty for one we do not use (RFC 9112 section 4 allows it).
+/// The phrase of a status; empty for one that this server does not send (RFC 9112 section 4 allows it).
 #[must_use]
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {

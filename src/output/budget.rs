@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A rate in bytes a second with a burst, as one atomic number (the generic cell rate algorithm): the moment at which
-/// all that was let through would have been written at that rate.
+/// all bytes that were accepted would have been written at that rate.
 #[derive(Debug)]
 pub(super) struct RateBudget {
     spent_until_nanos: AtomicU64,
@@ -22,7 +22,7 @@ impl RateBudget {
         Self { spent_until_nanos: AtomicU64::new(0), nanos_per_byte, burst_nanos }
     }
 
-    /// Whether so many bytes may be written now.
+    /// Charges a line to the budget. `false`: the budget has no room for it, and nothing is charged.
     pub(super) fn try_spend(&self, bytes: usize, now_nanos: u64) -> bool {
         let cost = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(self.nanos_per_byte);
         let paid = |until: u64| {

@@ -1,12 +1,14 @@
 //! The table of log events: the values of the key `event` of JSON lines, and what each means.
 //!
-//! Names are a contract: they do not change. docs/LOGS.md is made from this table and from the table of causes, and a
-//! test compares the table with the calls in the sources. Targets of lines with a budget of their own are here, too.
-//! Owns names and meanings; does not write a line. No limits: rows are constants.
+//! Owns names and meanings; does not write a line. Names are a contract: they do not change. docs/LOGS.md is made from
+//! this table and from the table of causes, and a test compares the table with the calls in the sources. Targets of
+//! lines with a budget of their own are here, too.
+//!
+//! No limits: rows are constants. Cost: for a line in JSON, one comparison with each name up to its own.
 
 /// The `tracing` target of lines that peers can cause: they are shorter, and have a smaller budget (`budget.rs`).
 pub(crate) const PEER: &str = "ringverb::peer";
-/// The target of the access log, with a budget of its own.
+/// The target of the access log, whose budget is larger, because the operator has asked for it.
 pub(crate) const ACCESS: &str = "ringverb::access";
 
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub(super) struct LogEventSpec {
     meaning: &'static str,
 }
 
-/// Makes `LOG_EVENTS`.
+/// Makes `LOG_EVENTS`. The meanings are compiled into tests only, which make docs/LOGS.md.
 macro_rules! events {
     ($($name:literal $meaning:literal;)+) => {
         pub(super) static LOG_EVENTS: &[LogEventSpec] = &[$(LogEventSpec {
@@ -30,7 +32,9 @@ macro_rules! events {
 #[rustfmt::skip]
 events! {
     "access"
-        "An answered request of the HTTP API, with `RINGVERB_ACCESS_LOG=true`. Fields: `method`, `path`, `status`, `duration_ms` (from the tick that had the whole request to the end of the tick that had the answer), `received_bytes`, `sent_bytes`.";
+        "An answered request of the HTTP API, with `RINGVERB_ACCESS_LOG=true`. Fields: `method`, `path`, `status`, \
+         `duration_ms` (from the tick that had the whole request to the end of the tick that had the answer), \
+         `received_bytes`, `sent_bytes`.";
     "access_suppressed"
         "Requests for which the access log had no room. Field: `left_out`.";
     "admin_listener_missing"
@@ -60,7 +64,8 @@ events! {
     "development_access_not_published"
         "`ringverb publish` does not find this server by itself.";
     "lines_lost"
-        "Log lines that were not written. Fields: `unread` (the reader was too slow), `unwritten` (the stream refused them), `over_rate` (the limit of bytes a second).";
+        "Log lines that were not written. Fields: `unread` (the reader was too slow), `unwritten` (the stream refused \
+         them), `over_rate` (the limit of bytes a second).";
     "lines_suppressed"
         "Notes of a worker over its limit of lines a second.";
     "memory_level_changed"
@@ -84,7 +89,9 @@ events! {
     "refusals_total"
         "What was refused since the start, at the end.";
     "refused"
-        "The server refused something or closed a connection. `reason` is a name of the table below. Fields as far as they are known: `app`, `peer` (address and port), `client` (the address that a trusted proxy names), `socket_id`, `channel`, `left_out` (lines of this reason that were left out before).";
+        "The server refused something or closed a connection. `reason` is a name of the table below. Fields as far as \
+         they are known: `app`, `peer` (address and port), `client` (the address that a trusted proxy names), \
+         `socket_id`, `channel`, `left_out` (lines of this reason that were left out before).";
     "replacement_complete"
         "SIGUSR2: the new program serves.";
     "replacement_ended"
@@ -98,7 +105,8 @@ events! {
     "replacement_started"
         "SIGUSR2: the stand-in starts.";
     "rings_small"
-        "Workers have smaller rings of io_uring than was planned, because other processes of the user have locked memory.";
+        "Workers have smaller rings of io_uring than was planned, because other processes of the user have locked \
+         memory.";
     "server_started"
         "The start message: addresses, apps, limits.";
     "server_stopped"
@@ -161,10 +169,10 @@ events! {
         "A worker has not run since the last notification of the watchdog.";
 }
 
-/// The name of an event that names none.
+/// The name for events that name none: those of libraries.
 pub(super) const UNNAMED: &str = "unnamed";
 
-/// The same name as a static text.
+/// The same name as a text of the table, which outlives the event. `UNNAMED` if the table has no such name.
 pub(super) fn static_name(name: &str) -> &'static str {
     LOG_EVENTS.iter().find(|event| event.name == name).map_or(UNNAMED, |event| event.name)
 }

@@ -1,8 +1,11 @@
 //! The form of a log line as text: time, level, message, fields. `json.rs` has the form for programs.
 //!
-//! The text form leaves out `event` and `channel`, because the message says both. A line has a bounded length and no
-//! control character except the final line feed, for any content: `text::LogLine` escapes and cuts. Input: events of
-//! `tracing`; output: bytes for `lane.rs`. Limits: `PEER_LINE_BYTES_MAX`, `LINE_BYTES_MAX`.
+//! Owns the order and the colors, and reads the zone of the host. Leaves out `event` and `channel`, because the message
+//! contains both. A line has no control character except the final line feed, for any content: `text::LogLine` escapes
+//! and cuts. Input: events of `tracing`; output: bytes for `lane.rs`. Does not write.
+//!
+//! Limits: `PEER_LINE_BYTES_MAX`, `LINE_BYTES_MAX`. Cost: linear in the line, a few allocations for each; the zone is
+//! one file read at the start.
 
 use std::fmt::{self, Write};
 use std::sync::OnceLock;
@@ -20,23 +23,22 @@ use super::events::{PEER, UNNAMED};
 use super::json::JsonParts;
 use crate::text::{LogLine, shown};
 
-/// Message and fields of a line about what a peer did, in bytes.
+/// Longest message with its fields in a line about what a peer did, in bytes before the time and the level are added.
 pub(super) const PEER_LINE_BYTES_MAX: usize = 460;
-/// The same for the server's own lines: the longest one lists every reason for a refusal.
+/// The same of the server's own lines: the longest one lists every reason for a refusal.
 pub(super) const LINE_BYTES_MAX: usize = 1_536;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LineFormat {
     pub(super) color: bool,
     pub(super) is_json: bool,
-    /// Of the times in text. `None`: UTC.
+    /// The zone of the times; `None`: UTC.
     pub(super) zone: Option<&'static TimeZone>,
 }
 
-/// The zone of the host.
 #[derive(Debug)]
 pub(super) struct LocalZone {
-    /// UTC if none is known.
+    /// UTC if the zone is not known.
     pub(super) zone: TimeZone,
     pub(super) is_known: bool,
 }
@@ -52,15 +54,15 @@ pub(super) fn local_zone() -> &'static LocalZone {
     })
 }
 
-/// Why times are UTC although local ones are wanted. `tz`: the environment variable `TZ`.
+/// A warning that times are UTC although local ones are wanted. `tz`: the environment variable `TZ`.
 pub(super) fn unknown_zone(tz: Option<&str>) -> String {
     let why = match tz {
         Some(tz) => format!("TZ is {}, which names no zone of /usr/share/zoneinfo", shown(tz)),
         None => "TZ is not set, and /etc/localtime is missing or cannot be read".to_owned(),
     };
     format!(
-        "RINGVERB_LOG_TIME is local, but the log has UTC (+00:00), because the time zone of this host is unknown: {why}. \
-         Install tzdata and set TZ to a zone such as Europe/Berlin, or set RINGVERB_LOG_TIME=utc"
+        "RINGVERB_LOG_TIME is local, but the log has UTC (+00:00), because the time zone of this host is unknown: \
+         {why}. Install tzdata and set TZ to a zone such as Europe/Berlin, or set RINGVERB_LOG_TIME=utc"
     )
 }
 
@@ -88,9 +90,9 @@ where
             LineParts { message: LogLine::new(bytes_max), fields: LogLine::new(bytes_max) };
         event.record(&mut parts);
         // Fields name the peer and are never cut: the message is cut if it leaves no room for them.
-        let room = bytes_max - parts.fields.as_str().len();
+        let message_bytes_max = bytes_max - parts.fields.as_str().len();
         let message = parts.message.as_str();
-        let message = &message[..message.floor_char_boundary(room)];
+        let message = &message[..message.floor_char_boundary(message_bytes_max)];
         let is_cut = parts.message.is_cut() || message.len() < parts.message.as_str().len();
         let mark = |is_cut| if is_cut { "…" } else { "" };
         let text =
@@ -99,7 +101,7 @@ where
     }
 }
 
-/// A line that is no event of `tracing`: the output itself writes it.
+/// Formats a line that is no event of `tracing`, such as a report of lost lines.
 pub(super) fn line_without_event(level: Level, format: LineFormat, text: &str) -> Vec<u8> {
     let mut line = LogLine::new(LINE_BYTES_MAX);
     // What does not fit is cut.
@@ -128,7 +130,7 @@ fn write_line(
     writeln!(writer, "{plain} {paint}{level:>5}{plain} {text}")
 }
 
-/// RFC 3339, as for UTC, with the offset of the zone in place of the `Z`.
+/// Writes the time in RFC 3339, as for UTC, with the offset of the zone in place of the `Z`.
 fn write_local(writer: &mut impl Write, now: Timestamp, zone: &TimeZone) -> fmt::Result {
     write!(writer, "{}", now.to_zoned_datetime(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%.6f%:z"))
 }
@@ -143,7 +145,7 @@ fn paint(level: Level) -> &'static str {
     }
 }
 
-/// The message, and behind it the fields as ` name=value`.
+/// The message, and the fields as ` name=value`, which follow it.
 struct LineParts {
     message: LogLine,
     fields: LogLine,
@@ -151,7 +153,7 @@ struct LineParts {
 
 impl Visit for LineParts {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a Line cannot fail.
+        // Writing to a `LogLine` cannot fail.
         let written = match field.name() {
             "event" | "channel" => Ok(()),
             "message" => write!(self.message, "{value:?}"),

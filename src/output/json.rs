@@ -1,9 +1,12 @@
 //! The form of a log line for programs: one JSON object in a line.
 //!
-//! The first members are `time` (UTC, RFC 3339), `level` and `event`; then the fields of the event, and `message`, the
-//! text that a person reads. docs/LOGS.md lists the names, which do not change. Input: events of `tracing`; output:
-//! bytes for `lane.rs`. A value is cut before it is escaped, so each line is valid JSON. Limits: `bytes_max` bytes of
-//! values before they are escaped, `FIELDS_MAX` fields.
+//! Owns the names that differ from the text form (`RENAMED`) and the order: `time` (UTC, RFC 3339), `level` and
+//! `event`, then the fields of the event, and `message`, the text that a person reads. docs/LOGS.md lists the names,
+//! which do not change. Input: events of `tracing`; output: bytes for `lane.rs`. A value is cut before it is escaped,
+//! so each line is valid JSON. Does not write.
+//!
+//! Limits: `bytes_max` bytes of values before they are escaped, `FIELDS_MAX` fields. Cost: linear in the line, a few
+//! allocations for each.
 
 use std::fmt::{self, Write};
 
@@ -15,17 +18,17 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use crate::pusher::json::write_string;
 use crate::text::LogLine;
 
-/// Fields of one event: no event has so many.
+/// Most fields of one event: more are left out. No event of this server has so many.
 const FIELDS_MAX: usize = 16;
 
-/// The names of two fields in the text form are older than the names of this form.
+/// Fields that have another name here than in the text form, whose names are older.
 const RENAMED: [(&str, &str); 2] = [("cause", "reason"), ("socket", "socket_id")];
 
-/// The parts of one event.
+/// The parts of one event, while its fields are visited.
 pub(super) struct JsonParts {
     event: &'static str,
     message: LogLine,
-    /// Members, each with a comma before it.
+    /// The fields as JSON members, each with a comma before it.
     members: Vec<u8>,
     fields: usize,
     bytes_left: usize,
@@ -33,7 +36,7 @@ pub(super) struct JsonParts {
 }
 
 impl JsonParts {
-    /// `event` is the name of an event that names none itself.
+    /// `event` is the name for an event that names none itself.
     pub(super) fn new(event: &'static str, bytes_max: usize) -> Self {
         Self {
             event,
@@ -84,7 +87,7 @@ impl Visit for JsonParts {
         match field.name() {
             "message" => {
                 self.message = LogLine::new(self.bytes_max);
-                // A `String` takes everything.
+                // A `LogLine` cuts what does not fit, so writing cannot fail.
                 write!(self.message, "{value:?}").ok();
             }
             name => self.text(name, &format_args!("{value:?}")),
@@ -119,7 +122,7 @@ impl Visit for JsonParts {
     }
 }
 
-/// A line of the output itself, or a text of several lines. `members`: each with a comma before it.
+/// One line for a text that is no event of `tracing`. `members`: each with a comma before it.
 pub(super) fn object(
     event: &str,
     level: Level,

@@ -1,11 +1,12 @@
 //! One stream of the process (standard output or standard error), written by a thread of its own.
 //!
-//! Other threads push text into a bounded queue and never wait. Only the thread of the stream waits: for a pipe
-//! without a reader, a terminal that Ctrl-S has stopped, a slow disk. Text that finds the queue full is discarded and
-//! counted, and so is text that cannot be written. One line reports the losses when the stream accepts text again.
+//! Owns one queue and one thread; knows nothing of levels and formats. Other threads push text into a bounded queue and
+//! never wait. Only the thread of the stream waits: for a pipe without a reader, a terminal that Ctrl-S has stopped, a
+//! slow disk. Text that finds the queue full is discarded and counted, and so is text that cannot be written. One line
+//! reports the losses when the stream accepts text again. Does not lose the order of texts.
 //!
-//! Limits: those of `Bounds`. Text over them is discarded and counted. Owns one queue and one thread; knows nothing of
-//! levels and formats.
+//! Limits: those of `Bounds`. Text over them is discarded and counted. Cost: for a text that is pushed, a few atomics
+//! and one copy of its bytes by the thread; one system call for up to `BATCH_BYTES`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// What may wait for the thread.
+/// What may wait for the thread. A text over either limit is discarded and counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) texts_max: usize,
@@ -27,12 +28,13 @@ pub(super) struct Bounds {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostLines {
-    /// The queue was full: the reader was too slow.
+    /// Lines that found the queue full, because the reader of the stream was too slow.
     pub queue_full: u64,
-    /// The stream refused them, with this error number at last.
+    /// Lines that the stream refused.
     pub write_failed: u64,
+    /// The number of the last error of the stream; 0 if there was none.
     pub last_error: i32,
-    /// The rate limit left them out.
+    /// Lines that the rate limit (`budget.rs`) left out.
     pub over_rate: u64,
 }
 
@@ -45,32 +47,31 @@ impl LostLines {
 /// Reports losses. If the report cannot be written now, the losses are reported later.
 pub(super) type LossReport = Box<dyn Fn(LostLines) -> Reported + Send>;
 
-/// The outcome of a report.
 pub(super) enum Reported {
-    /// A line to be written to this stream itself.
+    /// A line to write to this stream itself.
     Here(Vec<u8>),
+    /// The report is in another stream.
     Elsewhere,
+    /// The other stream has no room, so the losses stay unreported.
     NotYet,
 }
 
 enum QueueEntry {
     Text(Box<[u8]>),
-    /// Answered when all that was pushed before has been written or is lost.
+    /// Answered once all that was pushed before has been written or is lost.
     Flush(SyncSender<()>),
 }
 
-/// Bytes in the queue of a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct QueuedBytes {
     pub(crate) now: usize,
-    /// Since the start.
+    /// The most bytes at a time since the start.
     pub(crate) peak: usize,
 }
 
 #[derive(Debug, Default)]
 struct LossCounts {
     queued_bytes: AtomicUsize,
-    /// The most bytes that were queued at a time.
     queued_bytes_peak: AtomicUsize,
     queue_full: LossCount,
     write_failed: LossCount,
@@ -92,7 +93,6 @@ impl LossCount {
     }
 }
 
-/// The sending end of a stream, shared by the whole process.
 #[derive(Debug)]
 pub(super) struct OutputLane {
     queue: SyncSender<QueueEntry>,
@@ -100,18 +100,15 @@ pub(super) struct OutputLane {
     bytes_max: usize,
 }
 
-/// Written by one system call at most.
+/// Most bytes of one write, unless a single text is longer.
 const BATCH_BYTES: usize = 64 * 1024;
-/// Between two reports while losses go on.
+/// Time between two reports while losses go on.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Between two reports of lines over the rate alone: a flood goes on for long.
+/// Time between two reports of lines over the rate alone, which a flood causes for hours.
 const REPORT_RATE_EVERY: Duration = Duration::from_secs(60);
 
 impl OutputLane {
-    /// Starts the thread that writes to this stream.
-    ///
-    /// # Errors
-    /// When no thread can be had.
+    /// The system refuses a thread.
     pub(super) fn start(
         name: &str,
         stream: impl AsFd + Send + 'static,
@@ -134,7 +131,7 @@ impl OutputLane {
         Ok(Self { queue, counts, bytes_max: bounds.bytes_max })
     }
 
-    /// Queues whole lines for the thread. `false`: there was no room, and they are counted as lost.
+    /// Queues whole lines for the thread. `false`: the queue had no room, and they are counted as lost.
     pub(super) fn push(&self, text: impl Into<Box<[u8]>>) -> bool {
         let text = text.into();
         let (bytes, lines) = (text.len(), count_lines(&text));
@@ -149,12 +146,11 @@ impl OutputLane {
         false
     }
 
-    /// A line that the rate limit left out.
     pub(super) fn count_over_rate(&self) {
         self.counts.over_rate.add(1);
     }
 
-    /// Bytes that wait for the thread, and the most that have waited at a time.
+    /// Bytes that wait for the thread, for the metrics of the log.
     pub(super) fn queued_bytes(&self) -> QueuedBytes {
         QueuedBytes {
             now: self.counts.queued_bytes.load(Ordering::Relaxed),
@@ -162,16 +158,16 @@ impl OutputLane {
         }
     }
 
-    /// Since the start, reported or not.
-    pub(super) fn lost_in_all(&self) -> LostLines {
+    /// Losses since the start, reported or not.
+    pub(super) fn losses_since_start(&self) -> LostLines {
         self.counts.losses(|count| &count.since_start)
     }
 
-    pub(super) fn losses(&self) -> LostLines {
+    pub(super) fn unreported_losses(&self) -> LostLines {
         self.counts.losses(|count| &count.unreported)
     }
 
-    /// Waits until all that was pushed before is written or lost, but not longer than to the deadline.
+    /// Waits until all that was pushed before is written or lost, or until the deadline. Returns whether it is.
     pub(super) fn flush(&self, deadline: Instant) -> bool {
         /// Pause between two attempts to put the flush request into a full queue.
         const STEP: Duration = Duration::from_millis(5);
@@ -187,7 +183,7 @@ impl OutputLane {
             if left.is_zero() {
                 return false;
             }
-            // Nothing is ever sent: a pause.
+            // Nothing is ever sent on this channel yet: the wait is a pause.
             is_done.recv_timeout(STEP.min(left)).ok();
         }
     }
@@ -211,19 +207,19 @@ impl LossCounts {
     }
 }
 
-/// What the thread has.
+/// The state of the stream's thread.
 struct Writer<S> {
     stream: S,
     counts: Arc<LossCounts>,
     report: LossReport,
     reported_at: Option<Instant>,
-    /// The last write ended within a line.
+    /// The last write ended within a line, so that the next one begins with a line feed.
     is_torn: bool,
     batch: Vec<u8>,
 }
 
 impl<S: AsFd> Writer<S> {
-    /// Ends with the process, or when all senders were dropped.
+    /// Writes texts in their order. Returns when all senders were dropped; otherwise the thread ends with the process.
     fn write_until_closed(&mut self, entries: &Receiver<QueueEntry>) {
         while let Ok(first) = entries.recv() {
             let flushed = self.collect_batch(first, entries);
@@ -236,13 +232,13 @@ impl<S: AsFd> Writer<S> {
                 self.report_losses(flushed.is_some());
             }
             if let Some(flushed) = flushed {
-                // The caller of `flush` may have given up.
+                // The caller of `flush` may have stopped waiting.
                 flushed.try_send(()).ok();
             }
         }
     }
 
-    /// Puts what waits together, up to a flush.
+    /// Collects what waits into one batch. Stops at a flush, and returns who waits for it.
     fn collect_batch(
         &mut self,
         first: QueueEntry,
@@ -277,7 +273,8 @@ impl<S: AsFd> Writer<S> {
         self.batch.shrink_to(BATCH_BYTES);
     }
 
-    /// Writes all of it, however long the stream takes. An error comes with what was written before it.
+    /// Writes all of it, however long the stream takes. An error comes with the number of bytes that were written
+    /// before.
     fn write(&mut self, text: &[u8]) -> Result<(), (usize, Errno)> {
         if text.is_empty() {
             return Ok(());
@@ -313,15 +310,16 @@ impl<S: AsFd> Writer<S> {
         Ok(())
     }
 
-    /// Reports what was lost, if there is anything and it is time; at the end it is always time.
+    /// Reports unreported losses, at most once in `REPORT_EVERY`. At a flush a report is always due, because the
+    /// process may end.
     fn report_losses(&mut self, is_end: bool) {
         let losses = self.counts.losses(|count| &count.unreported);
         if losses.is_none() {
             return;
         }
         let now = now();
-        let of_rate_alone = losses.queue_full + losses.write_failed == 0;
-        let every = if of_rate_alone { REPORT_RATE_EVERY } else { REPORT_EVERY };
+        let is_rate_alone = losses.queue_full + losses.write_failed == 0;
+        let every = if is_rate_alone { REPORT_RATE_EVERY } else { REPORT_EVERY };
         if !is_end && self.reported_at.is_some_and(|at| now.duration_since(at) < every) {
             return;
         }
@@ -399,7 +397,7 @@ mod tests {
             }
         }
         assert!(lane.flush(soon(10_000)));
-        assert!(lane.losses().is_none());
+        assert!(lane.unreported_losses().is_none());
         drop(lane);
         let lines: Vec<u64> =
             reader.join().unwrap().iter().map(|line| line.trim().parse().unwrap()).collect();
@@ -416,8 +414,8 @@ mod tests {
         assert!(!lane.flush(soon(50)), "nobody reads");
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
-        assert_eq!(lane.losses().queue_full, lost);
-        assert_eq!(lane.lost_in_all(), lane.losses());
+        assert_eq!(lane.unreported_losses().queue_full, lost);
+        assert_eq!(lane.losses_since_start(), lane.unreported_losses());
         let queued = lane.queued_bytes();
         assert!(queued.now <= queued.peak && queued.peak <= BOUNDS.bytes_max, "{queued:?}");
         assert!(queued.peak > BOUNDS.bytes_max / 3, "the queue was full: {queued:?}");
@@ -428,7 +426,7 @@ mod tests {
         assert_eq!(lines.next().unwrap(), format!("lost {lost} 0 0"));
         assert!(lane.push(line(7)) && lane.flush(soon(10_000)));
         assert_eq!(lines.next().unwrap().trim(), "7");
-        assert!(lane.losses().is_none());
+        assert!(lane.unreported_losses().is_none());
     }
 
     #[test]
@@ -439,13 +437,16 @@ mod tests {
             assert!(lane.push(line(number)));
             assert!(lane.flush(soon(10_000)));
         }
-        let losses = lane.losses();
+        let losses = lane.unreported_losses();
         assert_eq!((losses.write_failed, losses.last_error), (10, libc::ENOSPC));
         let (reader, writer) = pipe();
         drop(reader);
         let lane = super::tests::lane(writer);
         assert!(lane.push(b"a\nb\nc\n".to_vec()) && lane.flush(soon(10_000)));
-        assert_eq!((lane.losses().write_failed, lane.losses().last_error), (3, libc::EPIPE));
+        assert_eq!(
+            (lane.unreported_losses().write_failed, lane.unreported_losses().last_error),
+            (3, libc::EPIPE)
+        );
     }
 
     /// Another process may have set O_NONBLOCK on a terminal or pipe it shares with us.
@@ -461,7 +462,7 @@ mod tests {
         for number in 0..400 {
             assert_eq!(lines.next().unwrap().trim(), number.to_string());
         }
-        assert!(lane.flush(soon(10_000)) && lane.losses().is_none());
+        assert!(lane.flush(soon(10_000)) && lane.unreported_losses().is_none());
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Which events are logged: the level of the configuration, or the filter in `RUST_LOG`.
 //!
 //! Owns the subscriber of `tracing`, whose filter can be replaced while the process runs: `set_level` is called when
-//! the configuration is read again. The access log has an option of its own, so no level switches it off. No limits:
-//! one filter for the process.
+//! the configuration is read again. The access log has an option of its own, so no level switches it off. Does not
+//! format or write a line.
+//!
+//! No limits: one filter for the process. Cost: one look-up in the filter for an event; a new filter is a lock and a
+//! few allocations.
 
 use std::env;
 use std::sync::OnceLock;
@@ -17,12 +20,12 @@ use super::events::ACCESS;
 use super::format::LineFormat;
 use crate::config::LogLevel;
 
-/// Replaces the filter. `false`: there is no log.
+/// Replaces the filter. Returns `false` if the subscriber no longer exists.
 type ReplaceFilter = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 
 static REPLACE: OnceLock<ReplaceFilter> = OnceLock::new();
 
-/// Starts the log of the process.
+/// Starts the log of the process. Called once, because a process has one subscriber.
 pub(super) fn install<W>(format: LineFormat, level: Option<LogLevel>, writer: W)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -35,7 +38,7 @@ where
         .with_writer(writer);
     let replace: ReplaceFilter = Box::new(move |filter| handle.reload(filter).is_ok());
     registry().with(filter).with(lines).init();
-    // The process has one log.
+    // Called once, so the cell is empty.
     REPLACE.set(replace).ok();
 }
 
@@ -45,8 +48,8 @@ pub(crate) fn set_level(level: Option<LogLevel>) -> bool {
     REPLACE.get().is_some_and(|replace| replace(filter(level)))
 }
 
-/// What is logged: events of the level, or of the targets and levels in `RUST_LOG` (`info`,
-/// `warn,ringverb::webhook=debug`), which counts as INFO if it cannot be read; and the access log, always.
+/// The filter for a level. `None`: the targets and levels in `RUST_LOG` (`info`, `warn,ringverb::webhook=debug`), or
+/// INFO if it is unset or cannot be read. The access log passes every filter.
 #[expect(
     clippy::disallowed_methods,
     reason = "RUST_LOG is a convention of Rust's programs, and no option"

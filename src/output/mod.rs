@@ -1,13 +1,14 @@
 //! Everything the server writes to standard output and standard error: log lines, the start message, `--debug` and
 //! `--print-events`.
 //!
-//! A log must never stop the server. Each stream has a bounded queue and a thread (`lane.rs`). So with a full disk, a
-//! closed pipe, a reader that stops or a terminal that Ctrl-S has stopped, lines are discarded, counted and reported,
-//! and nothing else happens. `format.rs` and `json.rs` bound every log line and escape control characters. `budget.rs`
-//! bounds the bytes of lines a second, so that peers cannot fill a disk. At the end, `finish` waits at most
-//! `FINISH_TIME` for queued lines. Commands that end by themselves (`check`, `publish`) write directly. Owns both
-//! streams while the server runs, and knows nothing of what a line means. Limits: those of `lane.rs`, `format.rs` and
-//! `budget.rs`.
+//! Owns both streams while the server runs, and knows nothing of what a line means. A log must never stop the server,
+//! so each stream has a bounded queue and a thread (`lane.rs`): with a full disk, a closed pipe, a reader that stops or
+//! a terminal that Ctrl-S has stopped, lines are discarded, counted and reported. `format.rs` and `json.rs` bound every
+//! line and escape control characters; `budget.rs` bounds the bytes a second, so that peers cannot fill a disk.
+//! Commands that end by themselves (`check`, `publish`) write directly. Does not wait, except in `finish`.
+//!
+//! Limits: those of `lane.rs`, `format.rs` and `budget.rs`; `finish` waits at most `FINISH_TIME`. Cost: two threads;
+//! for a line, one atomic of the budget and one push into the queue.
 
 mod budget;
 mod events;
@@ -37,15 +38,15 @@ pub(crate) const FINISH_TIME: Duration = Duration::from_secs(1);
 const LOG_BOUNDS: Bounds = Bounds { texts_max: 2_048, bytes_max: 1 << 20 };
 const EVENT_BOUNDS: Bounds = Bounds { texts_max: 8_192, bytes_max: 8 << 20 };
 
-/// Lines of the target `PEER`: 177 MB a day at most.
+/// Budget of lines of the target `PEER`: 177 MB a day at most.
 const PEER_BYTES_PER_SECOND: u64 = 2 << 10;
 const PEER_BURST_BYTES: u64 = 64 << 10;
-/// All other lines of level INFO and above: 708 MB a day at most. DEBUG and TRACE have no limit, because an operator
-/// switches them on.
+/// Budget of all other lines of level INFO and above: 708 MB a day at most. DEBUG and TRACE have no limit, because an
+/// operator switches them on.
 const OWN_BYTES_PER_SECOND: u64 = 8 << 10;
 const OWN_BURST_BYTES: u64 = 256 << 10;
 
-/// Lines of the target `ACCESS`, which the operator has asked for.
+/// Budget of lines of the target `ACCESS`, which the operator has asked for.
 const ACCESS_BYTES_PER_SECOND: u64 = 256 << 10;
 const ACCESS_BURST_BYTES: u64 = 1 << 20;
 
@@ -55,11 +56,11 @@ static OUTPUT: OnceLock<Output> = OnceLock::new();
 struct Output {
     stdout: OutputLane,
     stderr: OutputLane,
-    /// Standard output belongs to the events (`--print-events`), and the log goes to standard error.
+    /// Standard output has only events (`--print-events`), and the log goes to standard error.
     prints_events: bool,
     color: bool,
     is_json: bool,
-    /// Local times are wanted, and the zone of the host is unknown.
+    /// Local times are wanted, and the zone of the host is unknown, so times are UTC.
     is_zone_unknown: bool,
     start: Instant,
     peer_budget: RateBudget,
@@ -69,15 +70,15 @@ struct Output {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OutputSettings {
-    /// Standard output is for events alone.
+    /// `--print-events`: standard output is for events alone, and the log goes to standard error.
     pub prints_events: bool,
-    /// Color is wanted where the log is a terminal.
+    /// Color where the log is a terminal.
     pub color: bool,
     pub format: LogFormat,
-    /// `None`: as `RUST_LOG` has it, or INFO.
+    /// `None`: the filter in `RUST_LOG`, or INFO.
     pub level: Option<LogLevel>,
     /// Lines of text have the time of the host's zone, which is read once.
-    pub is_local: bool,
+    pub is_local_time: bool,
 }
 
 /// Starts the threads that write and the log. Called once, before any other thread runs.
@@ -85,7 +86,7 @@ pub(crate) struct OutputSettings {
 /// # Errors
 /// When a thread cannot be started.
 pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
-    let OutputSettings { prints_events, color, format, level, is_local } = settings;
+    let OutputSettings { prints_events, color, format, level, is_local_time } = settings;
     let is_terminal =
         if prints_events { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
     let is_json = match format {
@@ -95,7 +96,7 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
     };
     let color = color && is_terminal && !is_json;
     // JSON is always UTC.
-    let local = (is_local && !is_json).then(format::local_zone);
+    let local = (is_local_time && !is_json).then(format::local_zone);
     let zone = local.map(|local| &local.zone);
     let format = format::LineFormat { color, is_json, zone };
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
@@ -130,8 +131,8 @@ pub(crate) fn zone_warning() -> Option<String> {
     lacks_zone.then(|| format::unknown_zone(tz.as_deref()))
 }
 
-/// The standard hook writes to standard error directly. A process that has panicked would block there if the stream is
-/// not read, and neither serve nor end.
+/// Writes panics through the queue of standard error. The standard hook writes directly: a process that has panicked
+/// would block there if the stream is not read, and neither serve nor end.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -149,7 +150,7 @@ fn report_panics() {
     }));
 }
 
-/// Whether text for the log may have colors.
+/// Whether text for the log may have colors: the log is a terminal, and color is not forbidden.
 #[must_use]
 pub(crate) fn has_color() -> bool {
     OUTPUT.get().is_some_and(|output| output.color)
@@ -158,7 +159,7 @@ pub(crate) fn has_color() -> bool {
 /// Lines that the log has lost since the start.
 #[must_use]
 pub(crate) fn lost_lines() -> LostLines {
-    OUTPUT.get().map_or_else(LostLines::default, |output| output.log().lost_in_all())
+    OUTPUT.get().map_or_else(LostLines::default, |output| output.log().losses_since_start())
 }
 
 /// Bytes of log lines that wait for their stream.
@@ -167,7 +168,7 @@ pub(crate) fn queued_log_bytes() -> QueuedBytes {
     OUTPUT.get().map_or_else(QueuedBytes::default, |output| output.log().queued_bytes())
 }
 
-/// The same of printed events: 0 if none are printed, because standard output has the log then.
+/// The same for printed events: 0 if none are printed, because standard output has the log then.
 #[must_use]
 pub(crate) fn queued_printed_bytes() -> QueuedBytes {
     let lane = OUTPUT.get().and_then(Output::printed);
@@ -177,11 +178,10 @@ pub(crate) fn queued_printed_bytes() -> QueuedBytes {
 /// Printed events that were lost since the start.
 #[must_use]
 pub(crate) fn lost_printed() -> u64 {
-    let lost = OUTPUT.get().and_then(Output::printed).map(OutputLane::lost_in_all);
+    let lost = OUTPUT.get().and_then(Output::printed).map(OutputLane::losses_since_start);
     lost.map_or(0, |lost| lost.queue_full + lost.write_failed)
 }
 
-/// Whether the log is lines of JSON.
 #[must_use]
 pub(crate) fn is_json() -> bool {
     OUTPUT.get().is_some_and(|output| output.is_json)
@@ -226,7 +226,7 @@ fn write_stderr_as(event: &str, level: Level, text: &str) {
     }
 }
 
-/// What a message on standard error is.
+/// The kind of a message on standard error: it decides the word before the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoticeKind {
     Error,
@@ -269,7 +269,7 @@ pub(crate) fn finish() {
     let Some(output) = OUTPUT.get() else { return };
     let deadline = lane::now() + FINISH_TIME;
     output.stdout.flush(deadline);
-    let losses = output.stdout.losses();
+    let losses = output.stdout.unreported_losses();
     if !output.prints_events && losses.write_failed > 0 {
         let format = format::LineFormat { color: false, is_json: output.is_json, zone: None };
         let line = match output.is_json {
@@ -307,7 +307,7 @@ fn loss_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u
     json::object("lines_lost", Level::WARN, members.as_bytes(), &text, false)
 }
 
-/// A stream of data for programs carries no sentences.
+/// The report for the stream of printed events goes to the log, because a stream of data for programs has no sentences.
 fn report_in_log(format: format::LineFormat) -> LossReport {
     Box::new(move |losses| {
         let line = loss_line(format, "events of --print-events", losses);
@@ -339,7 +339,7 @@ impl Output {
         if self.prints_events { &self.stderr } else { &self.stdout }
     }
 
-    /// The stream of printed events.
+    /// The stream of printed events; `None` if none are printed.
     fn printed(&self) -> Option<&OutputLane> {
         self.prints_events.then_some(&self.stdout)
     }
@@ -354,10 +354,10 @@ impl Output {
     }
 }
 
-/// Makes a writer for each line of `tracing`.
+/// Makes a writer for each line of `tracing`, with the budget of the line's target.
 struct Log;
 
-/// Takes one line, whole.
+/// Writes one whole line.
 struct LineWriter {
     budget: fn(&Output) -> Option<&RateBudget>,
 }
@@ -383,7 +383,7 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// Never fails: lines that find no room are counted.
+/// Never fails: a line that finds no room is counted.
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Some(output) = OUTPUT.get() {

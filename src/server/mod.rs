@@ -110,7 +110,7 @@ fn wait_for_stand_in(stand_in: Pid, arguments: &Arguments) -> ExitCode {
         color: false,
         format: log.map_or(LogFormat::Auto, |log| log.format),
         level: log.and_then(|log| log.level),
-        is_local: log.is_some_and(|log| log.is_local),
+        is_local_time: log.is_some_and(|log| log.is_local_time),
     };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));
@@ -176,7 +176,7 @@ fn configuration_files(files: &FileArguments, reader: FileReader) -> Configurati
         toml_file: files.config.as_deref(),
         env_file: files.env_file.as_deref(),
         laravel_env: files.env.as_deref(),
-        of_host: Some(Path::new(SERVICE_FILE)),
+        service_file: Some(Path::new(SERVICE_FILE)),
         reader,
     }
 }
@@ -229,7 +229,7 @@ fn run_health(command: &ClientCommand, has_url: bool, arguments: &Arguments) -> 
     let merged = merge(&sources);
     output::allow_color(merged.color);
     warn(&merged);
-    let ReachableConfig { config, of_connection, others } =
+    let ReachableConfig { config, connection_problems, other_problems } =
         build_reachable_config(&merged, &generated_credentials());
     let is_of_connection = |mistake: &FileMistake| {
         mistake.variable.as_deref().is_some_and(|variable| {
@@ -240,12 +240,12 @@ fn run_health(command: &ClientCommand, has_url: bool, arguments: &Arguments) -> 
         })
     };
     let (lost, mistakes): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(is_of_connection);
-    let lost = lost.into_iter().map(|mistake| mistake.sentence).chain(of_connection);
+    let lost = lost.into_iter().map(|mistake| mistake.sentence).chain(connection_problems);
     let mut problems: Vec<String> = lost.collect();
     if !has_url && !problems.is_empty() {
         return refuse(&problems, consequence(arguments.command.as_ref()));
     }
-    problems.extend(mistakes.into_iter().map(|mistake| mistake.sentence).chain(others));
+    problems.extend(mistakes.into_iter().map(|mistake| mistake.sentence).chain(other_problems));
     problems.iter().for_each(|problem| output::notice(NoticeKind::Warning, problem));
     if !problems.is_empty() {
         output::notice(
@@ -335,7 +335,7 @@ fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
         color: config.color,
         format: config.log.format,
         level: config.log.level,
-        is_local: config.log.is_local,
+        is_local_time: config.log.is_local_time,
     };
     if let Err(error) = output::start(settings) {
         return fail(&StartError::Start(error));

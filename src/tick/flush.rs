@@ -1,10 +1,13 @@
 //! HOT: the end of a tick: one send per dirty connection, in batched submissions. PURE: the kernel is a parameter.
 //!
-//! A queue of one frame is sent from its own memory. Several frames are copied into an arena first, because one send of
-//! 400 bytes costs a quarter of four sends of 100. The kernel's TCP send is the cost of a delivery; the cost here is a
-//! queue entry and an SQE. With TLS, what waits is sealed in the arena as one record. Limit: `FLUSHES_PER_TICK_MAX`
-//! connections in a tick. Cost: for a connection a step through its queue and, with several frames, a copy to the
-//! arena; no allocation. One or two sends are a system call each, more are one for up to 64 (io_uring).
+//! Owns the list of connections to be flushed and the arena. A queue of one frame is sent from its own memory. Several
+//! frames are copied into the arena first, because one send of 400 bytes costs a quarter of four sends of 100. The
+//! kernel's TCP send is the cost of a delivery; the cost here is a queue entry and an SQE. With TLS, what waits is
+//! sealed in the arena as one record. Does not decide what a connection receives.
+//!
+//! Limit: `FLUSHES_PER_TICK_MAX` connections in a tick. Cost: for a connection a step through its queue and, with
+//! several frames, a copy to the arena; no allocation. One or two sends are a system call each, more are one for up to
+//! 64 (io_uring).
 
 use super::kernel::{Kernel, Send, Sent, SessionKey};
 use super::reactor::Reactor;
@@ -14,62 +17,62 @@ use crate::limits;
 use crate::shard::{AfterSend, Connection, ConnectionKey, Shard};
 use crate::slot::Slot;
 
-/// Storage that is reused from tick to tick.
+/// Storage that is reused from tick to tick, so that a flush allocates nothing.
 #[derive(Default)]
 pub(super) struct Flush {
-    /// Slots still to be flushed, oldest first.
+    /// Slots still to be flushed, oldest first. Those of the last tick come before those that became dirty in this one.
     dirty: Vec<Slot>,
-    items: Vec<Item>,
-    /// Those of `items` that were sealed.
+    items: Vec<ConnectionSend>,
+    /// What was sealed for each of `items` with TLS.
     sealed: Vec<Sealed>,
-    /// Sessions of the current batch. Their results follow those of `items`.
-    answers: Vec<AnswerItem>,
-    /// Storage of the connections of one run.
+    /// Sends of sessions in the current batch. Their results follow those of `items`.
+    answers: Vec<SessionSend>,
+    /// Storage for the slots that one flush works on.
     batch_slots: Vec<Slot>,
-    /// Storage of `Sessions::answers`.
+    /// Storage that is exchanged with `Sessions::answers`, because sessions with more to send are added there again.
     keys: Vec<SessionKey>,
     arena: Vec<u8>,
     results: Vec<Sent>,
-    /// Those that have something to send, and whose channel seals nothing any longer.
+    /// Connections and sessions that have something to send, and whose channel can seal nothing any longer.
     unsealable: Vec<ConnectionKey>,
     unsealable_sessions: Vec<SessionKey>,
 }
 
-/// One connection's send in the current batch.
-struct Item {
+/// A connection's send in the current batch.
+struct ConnectionSend {
     key: ConnectionKey,
     source: Source,
     /// Bytes given to the kernel. Noted here because the queue may grow before the result is settled.
     bytes: usize,
 }
 
-/// Where the bytes of a send are.
 #[derive(Clone, Copy)]
 enum Source {
-    /// The only frame of its queue.
+    /// In the queue, which has this frame only.
     Queue,
-    /// In the arena, from here on.
+    /// In the arena, from this index on.
     Arena(usize),
-    /// The same with TLS, and its place in `Flush::sealed`: a list of its own, so that other items are not larger.
+    /// Sealed in the arena, from the first index on. The second is the index in `Flush::sealed`: a list of its own, so
+    /// that other items are not larger.
     Sealed(usize, u32),
 }
 
-/// A sealed send: the bytes of the queue that were sealed, and the memory of its channel before that.
+/// A sealed send: bytes of the queue's content in it, and the memory of the channel before it was sealed.
 #[derive(Clone, Copy)]
 struct Sealed {
     content: usize,
     backlog_bytes_before: usize,
 }
 
-/// One session's send in the current batch.
-struct AnswerItem {
+/// A session's send in the current batch.
+struct SessionSend {
     key: SessionKey,
-    /// With TLS: where its sealed bytes begin in the arena.
+    /// With TLS: the index of its sealed bytes in the arena.
     arena_start: Option<usize>,
     bytes: usize,
 }
 
-impl Item {
+impl ConnectionSend {
     /// The bytes to send, from where they are.
     fn bytes<'a>(&self, shard: &'a Shard, arena: &'a [u8]) -> Option<&'a [u8]> {
         match self.source {
@@ -79,7 +82,7 @@ impl Item {
     }
 }
 
-impl AnswerItem {
+impl SessionSend {
     /// The bytes to send. `unsent`: what the session has that is not sealed.
     fn bytes<'a>(&self, unsent: &'a [u8], arena: &'a [u8]) -> Option<&'a [u8]> {
         match self.arena_start {
@@ -90,7 +93,7 @@ impl AnswerItem {
 }
 
 impl Sealed {
-    /// Keeps what the kernel did not take, and reports to the shard what was sealed.
+    /// Keeps the bytes that the kernel did not accept, and reports to the shard what was sealed.
     fn settle<K: Kernel>(
         self,
         shard: &mut Shard,
@@ -103,7 +106,7 @@ impl Sealed {
         let after = shard.on_sent(key.slot, self.content, blocked);
         reactor.close_exhausted_key(shard, key);
         match after {
-            // The last bytes wait until the socket takes them.
+            // The last bytes wait until the socket accepts them.
             AfterSend::Finish if blocked => AfterSend::Nothing,
             after => after,
         }
@@ -170,12 +173,11 @@ impl Flush {
         }
     }
 
-    /// Slots that wait for the next tick.
+    /// Slots that are flushed in the next tick, because this one had sent enough.
     pub(super) fn waiting_slots(&self) -> &[Slot] {
         &self.dirty
     }
 
-    /// Connections wait for the next tick.
     pub(super) fn has_waiting(&self) -> bool {
         !self.dirty.is_empty()
     }
@@ -191,12 +193,12 @@ impl Flush {
             if reactor.secure.get(slot).is_some() {
                 self.gather_secure(key, shard, reactor);
             } else if let Some(frame) = queue.single_frame() {
-                self.items.push(Item { key, source: Source::Queue, bytes: frame.len() });
+                self.items.push(ConnectionSend { key, source: Source::Queue, bytes: frame.len() });
             } else if !queue.is_empty() {
                 let start = self.arena.len();
                 queue.copy_to(&mut self.arena, limits::SEND_BYTES_PER_TICK_MAX);
                 let bytes = self.arena.len() - start;
-                self.items.push(Item { key, source: Source::Arena(start), bytes });
+                self.items.push(ConnectionSend { key, source: Source::Arena(start), bytes });
             }
         }
     }
@@ -218,14 +220,14 @@ impl Flush {
         let content = secure.write(&mut self.arena, |out, most| queue.copy_to(out, most));
         let is_closing = shard.get(key).is_some_and(Connection::is_closing);
         if is_closing && content == queue.bytes() {
-            // It leaves with the last frame.
+            // The announcement of the end is sent with the last frame.
             secure.close(&mut self.arena);
         }
         let bytes = self.arena.len() - start;
         if bytes > 0 {
             let place = u32::try_from(self.sealed.len()).unwrap_or(u32::MAX);
             self.sealed.push(Sealed { content, backlog_bytes_before });
-            self.items.push(Item { key, source: Source::Sealed(start, place), bytes });
+            self.items.push(ConnectionSend { key, source: Source::Sealed(start, place), bytes });
         } else if !queue.is_empty() {
             self.unsealable.push(key);
         }
@@ -245,14 +247,14 @@ impl Flush {
             if reactor.sessions.seal(key, &mut self.arena) {
                 let bytes = self.arena.len() - start;
                 if bytes > 0 {
-                    self.answers.push(AnswerItem { key, arena_start: Some(start), bytes });
+                    self.answers.push(SessionSend { key, arena_start: Some(start), bytes });
                 } else {
                     self.unsealable_sessions.push(key);
                 }
             } else if let Some((_, bytes)) = reactor.sessions.unsent(key) {
                 // A session that has ended has nothing to send.
                 let bytes = bytes.len().min(limits::SEND_BYTES_PER_TICK_MAX);
-                self.answers.push(AnswerItem { key, arena_start: None, bytes });
+                self.answers.push(SessionSend { key, arena_start: None, bytes });
             }
         }
         left
@@ -273,8 +275,8 @@ impl Flush {
         kernel.send_all(sends.chain(answers), &mut self.results);
     }
 
-    /// Reports to the shard how many bytes the kernel took. Failed sockets are dropped last, because their leaving can
-    /// enqueue frames for connections of this batch.
+    /// Reports to the shard how many bytes the kernel accepted. Failed sockets are dropped last, because a member that
+    /// leaves can enqueue frames for connections of this batch.
     fn settle<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
         let sends = self.items.len() + self.answers.len();
         debug_assert_eq!(sends, self.results.len(), "one result a send");
@@ -314,7 +316,7 @@ impl Flush {
                 AfterSend::Nothing => {}
                 AfterSend::Finish => reactor.finish(shard, key),
                 AfterSend::Fail => {
-                    // The queue is as it was.
+                    // `on_sent` has removed nothing from the queue.
                     sent_bytes -= content;
                     failed.push(key);
                 }
@@ -326,7 +328,7 @@ impl Flush {
         }
     }
 
-    /// The same for sessions.
+    /// Reports to the sessions how many bytes of their answers the kernel accepted.
     fn settle_answers<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         let results = self.results.iter().skip(self.items.len());
         for (item, sent) in self.answers.drain(..).zip(results) {

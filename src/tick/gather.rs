@@ -1,11 +1,12 @@
 //! Questions of the HTTP API and of operators to other cores and nodes, and questions that other nodes ask this one.
 //! PURE.
 //!
-//! Owns the answers until they are complete. Nodes have `NODES_TIME_MS` to answer: after that, the answers of the
-//! others are the result. Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes,
-//! `CALLER_QUESTIONS_MAX` of callers that poll (operators). The answers of other nodes have `SESSION_BYTES_MAX` for all
-//! sessions and `CALLER_BYTES_MAX` for all callers, and take their bytes from the memory budget; those of this node's
-//! cores are as large as what the cores have.
+//! Owns the answers until they are complete, and does not read them. Nodes have `NODES_TIME_MS` to answer: after that,
+//! the answers of the others are the result.
+//!
+//! Limits: one question for each session, `NODE_QUESTIONS_MAX` of other nodes, `CALLER_QUESTIONS_MAX` of callers that
+//! poll (operators). The answers of other nodes have `SESSION_BYTES_MAX` for all sessions and `CALLER_BYTES_MAX` for
+//! all callers, and are charged to the memory budget; those of this node's cores are as large as what the cores have.
 //! Cost: one entry of a table and one list for a question, and a step for each row of another node's answer.
 
 use std::collections::VecDeque;
@@ -23,8 +24,8 @@ use crate::shard::{
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
 const _: () = assert!(ORDER_TIME_MS < NODES_TIME_MS, "a node that asks has the answer in time");
-/// Questions of other nodes in progress at a time. A further one is not answered: the node that asks goes on without
-/// this one.
+/// Questions of other nodes in progress at a time. A further one is not answered: the node that asks continues without
+/// this node.
 const NODE_QUESTIONS_MAX: usize = 1_024;
 
 /// Questions of callers in progress at a time. A caller checks `has_room_for_caller_question` first.
@@ -33,9 +34,10 @@ const CALLER_QUESTIONS_MAX: usize = 16;
 /// Bytes of the answers of other nodes to all questions of sessions. Over it all answers of a node are discarded, as if
 /// it had not answered in time. A message of a node has 16 MiB at most (`cluster/envelope.rs`).
 const SESSION_BYTES_MAX: usize = 256 << 20;
-/// The same for all questions of callers, whose rows are cut before.
+/// The same for the answers to questions of callers. Over it all answers of a node are discarded; their rows are cut
+/// before, at `CALLER_ROWS_BYTES_MAX`.
 const CALLER_BYTES_MAX: usize = 32 << 20;
-/// Of these, what rows and details of connections may use. Over it they are left out and counted.
+/// Bytes of these that rows and details of connections may use. Rows beyond it are left out and counted.
 const CALLER_ROWS_BYTES_MAX: usize = 28 << 20;
 
 /// Questions by number. Each question has a new number, so that a late answer does not count for a later question.
@@ -45,11 +47,11 @@ pub struct Gathers {
     /// Sessions whose answers became complete since `next_complete_session` returned them last, with the number of the
     /// question.
     complete: VecDeque<(SessionKey, u32)>,
-    /// Of `gathers`, questions of other nodes.
+    /// How many of `gathers` other nodes have asked.
     node_question_count: usize,
-    /// Of `gathers`, questions of callers.
+    /// How many of `gathers` callers have asked.
     caller_question_count: usize,
-    /// Bytes of the answers of other nodes.
+    /// Bytes of other nodes' answers to questions of sessions, and to those of callers.
     session_bytes: usize,
     caller_bytes: usize,
     metrics: Arc<CoreMetrics>,
@@ -59,25 +61,25 @@ pub struct Gathers {
 struct Gather {
     asker: Asker,
     since: Moment,
-    /// Cores that have not answered.
+    /// Number of this node's cores that have not answered.
     missing: usize,
     /// Other nodes that have not answered; the reply of Redis adds how many there are.
     missing_nodes: i64,
-    /// It was sent to other nodes, and its end was not counted yet.
+    /// The question was sent to other nodes, and its end is not counted yet.
     is_to_nodes: bool,
     answers: Vec<Answer>,
-    /// Of `answers`, bytes of those of other nodes.
+    /// Bytes of other nodes' answers in `answers`.
     node_bytes: usize,
 }
 
-/// The asker of a question.
+/// Who has asked a question, and so receives its answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asker {
     /// A session of this core; `next_complete_session` returns it.
     Session(SessionKey),
     /// A session of another node, and the number of the question there.
     Node(SessionId, u32),
-    /// A caller that polls for the answers.
+    /// A caller that polls for the answers with `take_answers`.
     Caller,
 }
 
@@ -88,7 +90,6 @@ impl Gather {
 }
 
 impl Gathers {
-    /// `metrics` counts the questions between nodes.
     pub(super) fn new(metrics: Arc<CoreMetrics>) -> Self {
         Self {
             gathers: HashMap::default(),
@@ -166,7 +167,7 @@ impl Gathers {
         self.now = shard.now();
         let mut answered = std::mem::take(&mut shard.outbox.answered);
         for answered in answered.drain(..) {
-            // A late answer has no question.
+            // A late answer has no question any longer.
             let id = match answered {
                 GatherAnswer::Core { id, answer } => {
                     let Some(gather) = self.gathers.get_mut(&id) else { continue };
@@ -207,7 +208,7 @@ impl Gathers {
                 let (rows_max, most) = (CALLER_ROWS_BYTES_MAX, CALLER_BYTES_MAX);
                 (&mut self.caller_bytes, self.session_bytes, rows_max, most)
             }
-            // No other node was asked for it.
+            // A question of another node is not passed on, so no node answers it.
             Asker::Node(..) => return,
         };
         gather.missing_nodes -= 1;
@@ -309,18 +310,17 @@ impl Gathers {
         self.complete.pop_front()
     }
 
-    /// Sessions with complete answers are waiting.
     pub(super) fn has_complete_sessions(&self) -> bool {
         !self.complete.is_empty()
     }
 
-    /// All answers if none is missing. That ends the question.
+    /// Ends a question and returns all answers, if none is missing.
     pub fn take_answers(&mut self, id: u32) -> Option<Vec<Answer>> {
         self.gathers.get(&id).filter(|gather| gather.is_complete())?;
         self.end(id)
     }
 
-    /// Ends a question. Returns the answers that have arrived.
+    /// Ends a question, complete or not. Returns the answers that have arrived; `None` if there is no such question.
     pub fn end(&mut self, id: u32) -> Option<Vec<Answer>> {
         let gather = self.gathers.remove(&id)?;
         self.metrics.gathers.set(self.gathers.len() as u64);

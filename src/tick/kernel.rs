@@ -1,12 +1,13 @@
 //! The kernel interface: everything that a core asks of the system.
 //!
-//! The worker implements it on io_uring and on epoll (`worker/kernel`), the simulator on simulated sockets. Only `park`
-//! blocks. A report can arrive after its connection has ended and its slot has a new owner, so keys carry a generation.
+//! Owns no state: it is a trait with its values. The worker implements it on io_uring and on epoll (`worker/kernel`),
+//! the simulator on simulated sockets. Only `park` blocks. A report can arrive after its connection has ended and its
+//! slot has a new owner, so keys carry a generation. A watch for reading reports once if bytes wait already, and then
+//! each time that more arrive. It does not report bytes again that were left unread, so a caller that does not read
+//! everything must remember that. A report can be spurious: the read after it then finds nothing.
 //!
-//! A watch for reading reports once if bytes wait already, and then each time that more arrive. It does not report
-//! bytes again that were left unread, so a caller that does not read everything must remember that. A report can be
-//! spurious: the read after it then finds nothing. Limits: `limits::SENDS_PER_SUBMIT` sends in a batch. Cost: a method
-//! is a static call without an allocation; `worker/kernel` states its system calls.
+//! Limits: `limits::SENDS_PER_SUBMIT` sends in a batch. Cost: a method is a static call without an allocation;
+//! `worker/kernel` states its system calls.
 
 use core::net::SocketAddr;
 
@@ -15,27 +16,25 @@ use crate::shard::ConnectionKey;
 use crate::slot::Slot;
 use crate::tls::socket::SecureChannel;
 
-/// A connection that speaks HTTP, by its slot among those of its core.
+/// A connection that speaks HTTP, by its slot among those of its core. The generation tells it from earlier owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub slot: Slot,
     pub generation: u32,
 }
 
-/// The owner of a watched descriptor.
+/// The owner of a watched descriptor. A report names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watched {
-    /// An established WebSocket.
     Connection(ConnectionKey),
-    /// A connection that speaks HTTP.
+    /// A connection that still speaks HTTP, or TLS before it.
     Session(SessionKey),
-    /// A listener, by its index.
+    /// A listener, by its index in the reactor.
     Listener(u32),
     /// The Redis connection, by a number that grows with each new one.
     Cluster(u32),
 }
 
-/// What a report belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     Readable(Watched),
@@ -58,12 +57,11 @@ pub struct KernelEvent {
     pub failed: bool,
 }
 
-/// The result of an accept.
 #[derive(Debug)]
 pub enum Accepted<S> {
     /// A connection, and the other end's address. TCP_NODELAY is set: a frame leaves when its tick ends.
     Socket(S, SocketAddr),
-    /// No connection waits.
+    /// No connection is in the backlog of the listener.
     Nothing,
     /// A connection waits, but there is no descriptor or no memory for it: the error of the system, and what to change.
     Exhausted(String),
@@ -71,28 +69,24 @@ pub enum Accepted<S> {
     Failed,
 }
 
-/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// That many bytes, at least one.
+    /// So many bytes were read, at least one.
     Bytes(usize),
-    /// Nothing waits.
     Nothing,
     /// The peer has ended its half, or the connection has failed.
     Gone,
 }
 
-/// One send of a batch.
 pub struct Send<'a, S> {
     pub socket: &'a S,
     pub bytes: &'a [u8],
 }
 
-/// The result of a send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     Whole,
-    /// That many bytes; none when the socket was full.
+    /// So many bytes; 0 if the socket's buffer was full.
     Part(usize),
     Failed,
 }
@@ -105,13 +99,12 @@ pub trait Kernel {
     /// needs random numbers; the simulator has a cipher without them.
     type Channel: SecureChannel;
 
-    /// Reports when connections wait, as `watch_readable` does.
+    /// Reports when connections wait to be accepted, as `watch_readable` does for bytes.
     fn watch_listener(&mut self, listener: &Self::Listener, index: u32);
 
-    /// Ends the watch of a listener.
     fn unwatch_listener(&mut self, listener: &Self::Listener, index: u32);
 
-    /// Takes one connection that waits.
+    /// Accepts one connection. Never waits.
     fn accept(&mut self, listener: &Self::Listener) -> Accepted<Self::Socket>;
 
     /// Reports each time the socket becomes readable, until `unwatch`. Replaces a watch for reading of the same socket
@@ -124,7 +117,7 @@ pub trait Kernel {
         self.watch_readable(socket, watched);
     }
 
-    /// Reports once that the socket takes bytes again.
+    /// Reports once, when the socket accepts bytes again.
     fn watch_writable(&mut self, socket: &Self::Socket, watched: Watched);
 
     /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one. `writable_too`:
@@ -153,12 +146,12 @@ pub trait Kernel {
     ) where
         Self::Socket: 'a;
 
-    /// Reads available bytes, as far as they fit.
+    /// Reads the bytes that wait, as far as `buffer` has room. Never waits.
     fn receive(&mut self, socket: &Self::Socket, buffer: &mut [u8]) -> Received;
 
-    /// Ends our half; `false` when the connection has failed.
+    /// Ends our half of the connection, so that the peer sees its end. `false` if the connection has failed.
     fn shut_down(&mut self, socket: &Self::Socket) -> bool;
 
-    /// Nanoseconds of a clock that all cores share, to order mail of different cores by.
+    /// Nanoseconds of a clock that all cores share. Mail of different cores is ordered by it.
     fn stamp(&self) -> u64;
 }

@@ -1,8 +1,10 @@
 //! One core's tick: shard, mailbox, sockets and flush together, without the thread, the clock and the kernel.
 //!
-//! A tick processes everything that is ready, then flushes each dirty connection once (docs/decisions/0001). Generic
-//! over the kernel: the worker runs it on io_uring or epoll, the simulator runs many cores in one thread. PURE except
-//! for the doorbells of the mailbox. ARCHITECTURE.md ("A worker") has the steps in order. Owns the parts of one core.
+//! Owns the parts of one core, and the order of a tick: it processes everything that is ready, then flushes each dirty
+//! connection once (docs/decisions/0001). Generic over the kernel: the worker runs it on io_uring or epoll, the
+//! simulator runs many cores in one thread. PURE except for the doorbells of the mailbox. ARCHITECTURE.md ("A worker")
+//! has the steps in order.
+//!
 //! Limits: the budgets of `reactor.rs`, `sessions/accept.rs`, `site.rs` and `flush.rs` in a tick. Cost: linear in what
 //! is ready; a tick without work is one load for each ring and no allocation.
 
@@ -32,27 +34,26 @@ use gather::{Asker, Gathers};
 use http::{Http, Rules};
 use kernel::Kernel;
 pub use reactor::{AddressChange, ClusterReports, PACED_LOOK_MS, Reactor, socket_bytes};
-use site::{Post, Site};
+use site::{MailBuffers, Site};
 pub use transfer::{SessionPeer, TransferredConnection, TransferredSession};
 
-/// The state of one core.
 pub struct Core<K: Kernel> {
     pub shard: Shard,
     pub reactor: Reactor<K>,
     pub mailbox: Mailbox<Mail>,
     pub gathers: Gathers,
     pub http: Http,
-    post: Post,
+    mail_buffers: MailBuffers,
     flush: Flush,
-    /// See `pause`.
+    /// Set between `pause` and `resume`, while the core's connections may move to another process.
     paused: bool,
-    /// When the tick began, by `Kernel::stamp`.
+    /// When the current tick began, by `Kernel::stamp`.
     began: u64,
     /// The stamp of the oldest event that a flush has not finished sending.
     unsent_since: Option<u64>,
 }
 
-/// A configuration, as a core applies it.
+/// The parts of a configuration that a core applies.
 #[derive(Clone, Debug)]
 pub struct CoreConfiguration {
     pub shard: ShardConfiguration,
@@ -62,7 +63,7 @@ pub struct CoreConfiguration {
 /// When the core needs its next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextTick {
-    /// At once: work is left.
+    /// At once, because work is left.
     Now,
     /// At this moment, or when something is reported.
     At(Moment),
@@ -90,7 +91,7 @@ impl<K: Kernel> Core<K> {
             mailbox,
             gathers,
             http,
-            post: Post::default(),
+            mail_buffers: MailBuffers::default(),
             flush: Flush::default(),
             paused: false,
             began: 0,
@@ -105,11 +106,11 @@ impl<K: Kernel> Core<K> {
         self.shard.apply(shard);
     }
 
-    /// Everything but the sockets, and the sockets.
+    /// The core as a request sees it, and the sockets. Reads the clock of the kernel for the site's stamp.
     fn split(&mut self) -> (Site<'_>, &mut Reactor<K>) {
         let stamp = self.reactor.kernel.stamp();
-        let Self { shard, reactor, mailbox, gathers, http, post, .. } = self;
-        (Site { shard, mailbox, post, gathers, http, stamp }, reactor)
+        let Self { shard, reactor, mailbox, gathers, http, mail_buffers, .. } = self;
+        (Site { shard, mailbox, mail_buffers, gathers, http, stamp }, reactor)
     }
 
     /// The first half of a tick: processes everything that is ready. The caller then carries out the effects left in
@@ -218,7 +219,7 @@ impl<K: Kernel> Core<K> {
     /// its tick, which has read those of this core. The stamp of a tick ends with the tick, also on a core that had
     /// nothing to send. Otherwise later events would leave for other cores with it.
     fn observe_events(&mut self) {
-        let received = self.post.oldest_event.take();
+        let received = self.mail_buffers.oldest_event.take();
         if std::mem::take(&mut self.shard.outbox.has_events) {
             let oldest = received.map_or(self.began, |at| at.min(self.began));
             self.unsent_since = Some(self.unsent_since.map_or(oldest, |at| at.min(oldest)));
@@ -231,15 +232,15 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// Publishes what is counted elsewhere. Call it at the end of a tick.
+    /// Copies numbers of the mailbox, the queues and the shard into the metrics. Call it at the end of a tick.
     pub fn note_gauges(&self) {
         let metrics = self.shard.metrics();
-        let carried = self.mailbox.mail_totals();
-        metrics.mail_sent.set(carried.sent);
+        let totals = self.mailbox.mail_totals();
+        metrics.mail_sent.set(totals.sent);
         // The rings themselves are not asked: each has an index that another core writes.
-        let taken = carried.received.saturating_sub(metrics.mail_received.get());
-        metrics.ring_mail.set(taken);
-        metrics.mail_received.set(carried.received);
+        let received_now = totals.received.saturating_sub(metrics.mail_received.get());
+        metrics.ring_mail.set(received_now);
+        metrics.mail_received.set(totals.received);
         metrics.mail_discarded.set(self.mailbox.discarded_count());
         metrics.mail_waiting.set(self.mailbox.overflow_len() as u64);
         metrics.mail_held.set(self.mailbox.held_len() as u64);
@@ -275,7 +276,7 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// Connections have frames to send that wait for the next tick.
+    /// Whether connections have frames that are sent in the next tick only.
     pub fn has_unflushed(&self) -> bool {
         self.flush.has_waiting()
     }
@@ -301,7 +302,7 @@ impl<K: Kernel> Core<K> {
         self.split().0.settle_mail();
     }
 
-    /// Closes the connections in these slots that keep most memory.
+    /// Closes the connections in these slots that keep most memory. The worker calls it when memory is short.
     pub fn shed(&mut self, slots: std::ops::Range<usize>) {
         let reactor = &self.reactor;
         self.shard.shed(slots, |slot| reactor.input_bytes(slot));

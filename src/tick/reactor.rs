@@ -1,23 +1,15 @@
 //! The sockets of a core: reports of the kernel, and established WebSockets with their descriptors and their reads.
-//! `end` closes them; `sessions` has the sockets that speak HTTP. PURE: the kernel is a parameter.
+//! PURE: the kernel is a parameter. `sessions` has the sockets that speak HTTP. Slots are the shard's.
 //!
-//! Invariant: each connection in the shard's slab has its entry in `sockets`, because `adopt` follows the shard's
-//! `open` or `import_connection` within the same call, and `sockets` never shrinks. So a slot whose key the shard knows
-//! is an index here.
+//! Owns one entry for each socket, and the queues of readable ones. An idle socket has nothing else: no task, timer or
+//! buffer (docs/decisions/0002). Does not decode. Invariant: each connection in the shard's slab has its entry in
+//! `sockets`, because `adopt` follows the shard's `open` or `import_connection` within the same call, and `sockets`
+//! never shrinks.
 //!
-//! Slots are the shard's. An idle socket owns its entry here and nothing else: no task, no timer, no buffer
-//! (docs/decisions/0002).
-//!
-//! Fairness: a readable socket is queued once, even if the kernel reports it several times. It is read once a tick at
-//! most, and at most `READ_BYTES_PER_TICK_MAX` bytes. The reads of all WebSockets in a tick end after
-//! `READ_TIME_PER_TICK_NS`; `sessions` has as much time for those that speak HTTP. A socket with more to read waits for
-//! the next tick, after all sockets that became readable since. So a client that sends little does not wait for clients
-//! that send without end. At least every second tick reads one of the waiting sockets.
-//!
-//! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one entry in
-//! `final_bytes` for each connection with TLS that ended in this tick. A kernel reports at once at most what its ring
-//! has completions for (`limits::RING_COMPLETIONS_LARGE`), or `limits::EPOLL_EVENTS_MAX` events. Cost: an entry of 16
-//! bytes for each socket; a report is one look-up by slot, a read one system call.
+//! Limits: one entry in each table and queue for each connection (`limits::DESCRIPTORS_MAX`); one in `final_bytes` for
+//! each connection with TLS that ended in this tick; reports of `limits::RING_COMPLETIONS_LARGE` completions, or
+//! `limits::EPOLL_EVENTS_MAX` events, at once. Cost: an entry of 16 bytes for each socket; a report is one look-up by
+//! slot, a read one system call.
 
 mod end;
 mod invariants;
@@ -50,15 +42,15 @@ use secure::SecureSockets;
 /// Time between two checks of connections whose reads are paused, in milliseconds.
 pub const PACED_LOOK_MS: u64 = 10;
 
-/// One socket. `descriptor` is `None` in a free slot.
+/// One socket with the state of its reads. `descriptor` is `None` in a free slot.
 struct SocketState<S> {
     descriptor: Option<S>,
     /// The tick in which it was read last, modulo 2^16. A coincidence delays a read by one tick.
     read_in_tick: u16,
     queued: Queued,
-    /// The peer has sent its close frame: once ours is sent, the socket can be closed.
+    /// The peer has sent its close frame, so the socket can be closed once ours is sent.
     peer_closed: bool,
-    /// A frame or message that is not complete.
+    /// An incomplete frame or message; `None` for nearly all sockets.
     partial: Option<Box<Partial>>,
 }
 
@@ -82,7 +74,6 @@ pub const fn socket_bytes<S>() -> usize {
 
 type SessionsOf<K> = Sessions<<K as Kernel>::Socket, <K as Kernel>::Channel>;
 
-/// By slot.
 pub(super) struct Sockets<S>(Vec<SocketState<S>>);
 
 impl<S> Sockets<S> {
@@ -91,27 +82,34 @@ impl<S> Sockets<S> {
     }
 }
 
-/// A change of the address slot of a connection, by connection slot. In order, because slots are reused.
+/// A change of the address slot of a connection, by the connection's slot. Changes are kept in order, because slots are
+/// reused.
 #[derive(Debug)]
 pub enum AddressChange {
     Begun(Slot, AddressSlot),
     Ended(Slot),
 }
 
-/// Sockets of one worker and the kernel that watches them.
+/// The sockets of one worker and the kernel that watches them.
+///
+/// Fairness: a readable socket is queued once, even if the kernel reports it several times. It is read once a tick at
+/// most, and at most `READ_BYTES_PER_TICK_MAX` bytes. The reads of all WebSockets in a tick end after
+/// `READ_TIME_PER_TICK_NS`; `sessions` has as much time for those that speak HTTP. A socket with more to read waits for
+/// the next tick, after all sockets that became readable since. So a client that sends little does not wait for clients
+/// that send without end. At least every second tick reads one of the waiting sockets.
 pub struct Reactor<K: Kernel> {
     pub kernel: K,
     sockets: Sockets<K::Socket>,
     pub(super) sessions: SessionsOf<K>,
     pub(super) listeners: Vec<ListenerState<K::Listener>>,
-    /// TLS of established connections, by slot.
+    /// TLS channels of established connections.
     pub(super) secure: SecureSockets<K::Channel>,
     pub(super) named: NamedClients,
-    /// What TLS connections are made from; `None` without certificates.
+    /// From which TLS channels are made; `None` without certificates.
     pub acceptor: Option<<K::Channel as SecureChannel>::Acceptor>,
-    /// Sockets that are closed after these bytes were sent, as far as they fit.
+    /// Sockets that are closed once these bytes were sent, as far as the kernel accepts them.
     pub(super) final_bytes: Vec<(K::Socket, Vec<u8>)>,
-    /// Nothing is accepted before.
+    /// No connection is accepted before this moment, because the system has refused one.
     pub(super) accept_resumes_at: Moment,
     /// The listener from which the next tick accepts first.
     pub(super) first_listener: usize,
@@ -121,16 +119,16 @@ pub struct Reactor<K: Kernel> {
     ready: VecDeque<ConnectionKey>,
     /// Readable sockets that were read in this tick already: they wait for the next one.
     unread: VecDeque<ConnectionKey>,
-    /// The previous tick had no time for any of `unread`.
+    /// The previous tick had no time for any of `unread`, so this one reads one of them first.
     had_no_read_time: bool,
     /// Readable sockets whose reads are paused: see `Shard::must_wait`. They count as queued, so none is here twice.
     paused_reads: Vec<ConnectionKey>,
     next_paused_check: Moment,
-    /// The number of this tick.
+    /// The number of this tick, modulo 2^16.
     pub(super) tick: u16,
     /// Closing connections and their deadlines, in order of deadline.
     closing_deadlines: VecDeque<(Moment, ConnectionKey)>,
-    /// Closed once the kernel has ended their watches.
+    /// Sockets to be closed at the end of the tick, once the kernel has ended their watches.
     pub(super) closed_sockets: Vec<K::Socket>,
     /// Received bytes, from `RECORD_BYTES_MAX` on. The room before is for the beginning of a TLS record.
     pub(super) scratch: Box<[u8]>,
@@ -138,24 +136,24 @@ pub struct Reactor<K: Kernel> {
     pub cluster: ClusterReports,
     /// The watch of the doorbell has ended, as any watch may after a burst: the core arms it again.
     pub(super) doorbell_watch_ended: bool,
-    /// Changes of address slots since the worker took them last.
+    /// Changes of address slots since the worker took the list last. The worker counts connections by address.
     pub accounts: Vec<AddressChange>,
 }
 
 pub(super) struct ListenerState<L> {
     pub(super) listener: L,
-    /// Connections may be waiting.
+    /// Connections may be waiting to be accepted.
     pub(super) is_ready: bool,
     /// Its connections begin with a TLS handshake.
     pub(super) is_secure: bool,
 }
 
-/// Reports of the Redis connection.
+/// What the kernel has reported of the Redis connection. The worker reads and clears it.
 #[derive(Debug, Default)]
 pub struct ClusterReports {
     pub readable: bool,
     pub writable: bool,
-    /// Its watch for reading has ended.
+    /// The watch for reading has ended, so the worker must arm it again.
     pub watch_ended: bool,
     /// The number of the connection that is watched now; reports of others are old.
     pub number: u32,
@@ -221,25 +219,24 @@ impl<K: Kernel> Reactor<K> {
         Some((socket.descriptor.as_ref()?, socket.peer_closed, partial))
     }
 
-    /// The socket of a connection, while it has one.
+    /// The socket of a connection, or `None` in a free slot.
     #[must_use]
     pub fn descriptor(&self, slot: Slot) -> Option<&K::Socket> {
         self.sockets.descriptor(slot)
     }
 
-    /// The client that a header of the PROXY protocol has named.
+    /// The client that a header of the PROXY protocol has named; `None` if there was no such header.
     #[must_use]
     pub fn named_client(&self, slot: Slot) -> Option<SocketAddr> {
         self.named.get(slot)
     }
 
-    /// Whether the connection speaks TLS.
     #[must_use]
     pub fn is_secure(&self, slot: Slot) -> bool {
         self.secure.is_secure(slot)
     }
 
-    /// Memory of a slot's incomplete input, and of the bytes that wait in its TLS.
+    /// Memory of a slot's incomplete input, and of the bytes that wait in its TLS channel.
     pub(super) fn input_bytes(&self, slot: Slot) -> usize {
         let partial = self.sockets.0.get(slot.index()).and_then(|socket| socket.partial.as_ref());
         partial.map_or(0, |partial| partial.heap_bytes()) + self.secure.heap_bytes(slot)
@@ -254,20 +251,20 @@ impl<K: Kernel> Reactor<K> {
         (&mut self.kernel, &self.sockets, &self.sessions)
     }
 
-    /// Reports when the kernel takes bytes for this connection again.
+    /// Asks for a report when the kernel accepts bytes for this connection again.
     pub(super) fn wait_writable(&mut self, key: ConnectionKey) {
         if let Some(socket) = self.sockets.descriptor(key.slot) {
             self.kernel.watch_writable(socket, Watched::Connection(key));
         }
     }
 
-    /// Processes everything that is ready. `paused`: nothing is read; `congested`: the mailboxes are full, so
-    /// publishers are not read.
+    /// Processes everything that is ready. `paused`: nothing is read. `congested`: the mailboxes are full, so
+    /// WebSockets are not read, because their messages would cause more mail.
     pub(super) fn run_events(&mut self, site: &mut Site<'_>, paused: bool, congested: bool) {
         self.tick = self.tick.wrapping_add(1);
         let waiting = self.unread.len();
         self.check_paused_reads(site.shard);
-        self.take_reports(site);
+        self.dispatch_reports(site);
         if paused {
             return;
         }
@@ -278,7 +275,7 @@ impl<K: Kernel> Reactor<K> {
         self.accept(site);
     }
 
-    fn take_reports(&mut self, site: &mut Site<'_>) {
+    fn dispatch_reports(&mut self, site: &mut Site<'_>) {
         self.kernel.reap(&mut self.events);
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
@@ -321,7 +318,7 @@ impl<K: Kernel> Reactor<K> {
             Token::Writable(Watched::Cluster(number)) if number == self.cluster.number => {
                 self.cluster.writable = true;
             }
-            // The connection has ended.
+            // The connection has ended, and its slot may have another owner.
             Token::Readable(_) | Token::Writable(_) => {}
             Token::Lost => self.drop_all(site),
             // The worker drains its mailboxes in every tick; the core only has to be woken.
@@ -350,7 +347,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Submits the remaining requests and closes descriptors whose watches have ended.
+    /// Submits the remaining requests, and closes sockets whose watches have ended.
     pub(super) fn finish_tick(&mut self) {
         self.send_final_bytes();
         self.kernel.submit();

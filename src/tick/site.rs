@@ -3,9 +3,10 @@
 //!
 //! Owns no state. It moves mail between shard and rings, in the order that the order of events needs: `FromHome` mail
 //! first, then `ToHome` mail of all cores by its stamps, then mail of this core to itself. Does not touch sockets, so
-//! that requests of clients, of the API and of operators use the same code. Limits: `limits::MAIL_PER_TICK_MAX` for
-//! each ring; its buffers are reused. Cost: one load for each ring, one store for each that had mail, and the work of
-//! each mail; no allocation unless a list grows.
+//! that requests of clients, of the API and of operators use the same code.
+//!
+//! Limits: `limits::MAIL_PER_TICK_MAX` for each ring; its buffers are reused. Cost: one load for each ring, one store
+//! for each that had mail, and the work of each mail; no allocation unless a list grows.
 
 use std::sync::Arc;
 
@@ -20,18 +21,18 @@ use crate::shard::{
     Shard, ToCluster,
 };
 
-/// Mail within a core. The lists are empty between two calls and keep their storage.
+/// Buffers for mail within a core. They are empty between two calls, and keep their storage.
 #[derive(Default)]
-pub(super) struct Post {
+pub(super) struct MailBuffers {
     /// Mail on its way to the shard, with its stamps.
     inbox: Vec<StampedMail<Mail>>,
-    /// Mail of the shard to itself.
+    /// Mail of the shard to itself, which needs no ring.
     own_mail: Vec<Mail>,
     /// The stamp of the oldest event that other cores have sent in this tick; see `Core::observe_events`.
     pub(super) oldest_event: Option<u64>,
 }
 
-impl Post {
+impl MailBuffers {
     fn note_event(&mut self, stamp: u64) {
         self.oldest_event = Some(self.oldest_event.map_or(stamp, |oldest| oldest.min(stamp)));
     }
@@ -46,11 +47,11 @@ impl Post {
     }
 }
 
-/// A core without its sockets.
+/// A core without its sockets. It is borrowed for one step of a tick.
 pub(super) struct Site<'a> {
     pub(super) shard: &'a mut Shard,
     pub(super) mailbox: &'a mut Mailbox<Mail>,
-    pub(super) post: &'a mut Post,
+    pub(super) mail_buffers: &'a mut MailBuffers,
     pub(super) gathers: &'a mut Gathers,
     pub(super) http: &'a mut Http,
     /// The time of the current request, by `Kernel::stamp`. It orders mail of different cores, so it is read after the
@@ -71,13 +72,13 @@ impl Site<'_> {
             }
             for (to, mail) in self.shard.outbox.mails.drain(..) {
                 if to == own_core {
-                    self.post.own_mail.push(mail);
+                    self.mail_buffers.own_mail.push(mail);
                 } else {
-                    let stamp = self.post.stamp_of(&mail, self.stamp);
+                    let stamp = self.mail_buffers.stamp_of(&mail, self.stamp);
                     self.mailbox.send(to, lane_index(mail.lane()), stamp, mail);
                 }
             }
-            for mail in self.post.own_mail.drain(..) {
+            for mail in self.mail_buffers.own_mail.drain(..) {
                 self.shard.on_mail(mail);
             }
         }
@@ -90,35 +91,36 @@ impl Site<'_> {
         self.settle_mail();
     }
 
-    /// Always allowed: this mail causes none that needs room at once.
+    /// Receives all `FromHome` mail. Always allowed, because this mail causes none that needs room at once.
     pub(super) fn drain_from_home(&mut self) {
         let lane = lane_index(Lane::FromHome);
         for from in 0..self.mailbox.cores() {
             for _ in 0..limits::MAIL_PER_TICK_MAX {
                 let Some((stamp, mail)) = self.mailbox.receive_stamped(from, lane) else { break };
                 if let Mail::Deliver { .. } = mail {
-                    self.post.note_event(stamp);
+                    self.mail_buffers.note_event(stamp);
                 }
                 self.shard.on_mail(mail);
             }
         }
     }
 
-    /// Only while there is room for the mail that it can cause.
+    /// Receives all `ToHome` mail that was sent before now, but only while there is room for the mail that it can
+    /// cause.
     fn drain_to_home(&mut self) {
         if self.mailbox.is_from_home_congested() {
             return;
         }
         let lane = lane_index(Lane::ToHome);
-        self.mailbox.receive_ordered(lane, self.stamp, &mut self.post.inbox);
-        let mut inbox = std::mem::take(&mut self.post.inbox);
+        self.mailbox.receive_ordered(lane, self.stamp, &mut self.mail_buffers.inbox);
+        let mut inbox = std::mem::take(&mut self.mail_buffers.inbox);
         for (stamp, mail) in inbox.drain(..) {
             if let Mail::Publish { .. } = mail {
-                self.post.note_event(stamp);
+                self.mail_buffers.note_event(stamp);
             }
             self.shard.on_mail(mail);
         }
-        self.post.inbox = inbox;
+        self.mail_buffers.inbox = inbox;
     }
 
     /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
@@ -155,7 +157,7 @@ impl Site<'_> {
         id
     }
 
-    /// A question of another node, for all cores of this one.
+    /// Passes a question of another node to all cores of this one. `None`: this node does not know the app.
     pub(super) fn begin_node_question(
         &mut self,
         from: SessionId,
@@ -193,7 +195,8 @@ impl Site<'_> {
         (id, question)
     }
 
-    /// All cores, this one included, answer in slices.
+    /// Passes an operator's question to all cores. All of them, this one included, answer in slices, so that no tick is
+    /// long.
     fn order_cores(&mut self, asker: Asker, question: OperatorQuestion) {
         let cores = self.mailbox.cores();
         let received_at = self.shard.now();

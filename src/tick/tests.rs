@@ -357,14 +357,14 @@ fn the_stamp_of_an_event_ends_with_its_tick_on_a_core_that_sends_nothing() {
             Mail::Publish { channel: channel.clone(), frame: frame.clone(), except: None, cache };
         other.send(0, 0, core.reactor.kernel.now - 5, mail);
         tick(&mut core);
-        assert_eq!(core.post.oldest_event, None);
+        assert_eq!(core.mail_buffers.oldest_event, None);
     }
     core.reactor.kernel.now = 1_000;
     other.send(0, 1, 993, Mail::Deliver { channel, frame, except: None });
     tick(&mut core);
     let observed = core.shard.metrics().publish_to_flush_ns.read();
     assert_eq!((observed.counts.iter().sum::<u64>(), observed.sum), (1, 7));
-    assert_eq!(core.post.oldest_event, None);
+    assert_eq!(core.mail_buffers.oldest_event, None);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! A core's part in the transfer of its connections to another process, or from one. PURE: sockets travel separately.
 //!
-//! A paused core reads nothing, sends nothing and ignores time, but still processes mail. Once no mail is under way
-//! between the cores of a process, all of them are at rest. `export_connections` then exports the complete state and
-//! changes nothing, so `resume` undoes a failed transfer.
+//! Owns the format of a connection and a session in transfer. A paused core reads nothing, sends nothing and ignores
+//! time, but still processes mail. Once no mail is under way between the cores of a process, all of them are at rest.
+//! `export_connections` then exports the complete state and changes nothing, so `resume` undoes a failed transfer. Does
+//! not send or receive the states: `worker/transfer` does.
 //!
 //! Limit: none of its own; `worker/transfer/stream.rs` bounds a batch of connections. Cost: nothing while no process
 //! takes over; an export copies the state of every connection.
@@ -20,11 +21,11 @@ use crate::tls::socket::{SecureSocket, SecureState};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransferredConnection {
     pub connection: ConnectionState,
-    /// The peer has sent its close frame.
+    /// The peer has sent its close frame, so ours is the last frame.
     pub peer_closed: bool,
     /// An incomplete frame or message, as bytes to read again.
     pub partial: Vec<u8>,
-    /// Its TLS, with the keys.
+    /// Its TLS channel, with the keys; `None` without TLS.
     pub secure: Option<Box<SecureState>>,
     /// The client that a header of the PROXY protocol has named.
     pub named_client: Option<SocketAddr>,
@@ -34,7 +35,7 @@ pub struct TransferredConnection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionPeer {
     pub address: SocketAddr,
-    /// A header of the PROXY protocol has named it.
+    /// `address` is that of a client that a header of the PROXY protocol has named, and not the socket's.
     pub is_named: bool,
 }
 
@@ -43,16 +44,16 @@ pub struct SessionPeer {
 pub struct TransferredSession<'a, S> {
     pub socket: &'a S,
     pub peer: SessionPeer,
-    /// A request was answered.
+    /// A request was answered, so the session may wait for the next one (keep-alive).
     pub served: bool,
-    /// Received bytes of the next request.
+    /// Received bytes of an incomplete request.
     pub input: &'a [u8],
     pub secure: Option<Box<SecureState>>,
 }
 
 impl<K: Kernel> Core<K> {
-    /// Refuses incomplete requests first, because this is the last moment for it: a client without an answer does not
-    /// know whether its request was carried out.
+    /// Stops reading, sending and the timers of this core. Refuses incomplete requests first, because this is the last
+    /// moment for it: a client without an answer does not know whether its request was carried out.
     pub fn pause(&mut self) {
         if std::mem::replace(&mut self.paused, true) {
             return;
@@ -76,7 +77,7 @@ impl<K: Kernel> Core<K> {
         }
     }
 
-    /// HTTP sessions that cannot be transferred yet.
+    /// HTTP sessions whose request must be answered before they can be transferred.
     #[must_use]
     pub fn busy_sessions(&self) -> usize {
         self.reactor.sessions.untransferable_count()
@@ -156,12 +157,11 @@ impl<K: Kernel> Core<K> {
         key
     }
 
-    /// Imports another process's state of a channel.
     pub fn import_channel(&mut self, state: ChannelState) {
         self.shard.import_channel(state);
     }
 
-    /// Everything is imported: sends the homes the subscriptions, by mail.
+    /// Ends an import: sends the homes the subscriptions, by mail.
     pub fn finish_import(&mut self) {
         self.shard.finish_import();
         self.settle_mail();

@@ -1,9 +1,11 @@
 //! Alerts of TLS (RFC 8446 section 6): the numbers that this server sends, and texts for all that peers send. PURE.
 //!
-//! The texts are for log lines: they say what the peer did or reports, in words that an operator can search for. A
-//! number without a text has a general one. No limits: a table of constants.
+//! Plain values. The texts are for log lines: they say what the peer did or reports, in words that an operator can
+//! search for. A number without a text has a general one. Does not encrypt or send.
+//!
+//! No limits: a table of constants. Cost: one look-up in a match, no allocation.
 
-/// A fatal alert, or `CLOSE_NOTIFY`.
+/// The number of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alert(pub u8);
 
@@ -16,7 +18,7 @@ impl Alert {
     pub const DECODE_ERROR: Self = Self(50);
     pub const PROTOCOL_VERSION: Self = Self(70);
     pub const INTERNAL_ERROR: Self = Self(80);
-    /// Of TLS 1.2. It does not end the connection.
+    /// TLS 1.2 only: the answer to a renegotiation. It is a warning and does not end the connection.
     pub const NO_RENEGOTIATION: Self = Self(100);
 
     /// The level that goes with the number: 1 is a warning, 2 is fatal.
@@ -24,7 +26,7 @@ impl Alert {
         if matches!(self, Self::CLOSE_NOTIFY | Self::NO_RENEGOTIATION) { 1 } else { 2 }
     }
 
-    /// What this server refused, for the log.
+    /// What this server refused, as the rest of a sentence about the peer, for the log.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -39,7 +41,7 @@ impl Alert {
         }
     }
 
-    /// Why the peer gave up, for the log.
+    /// Why the peer ended the connection, as the rest of a sentence about it, for the log.
     #[must_use]
     pub fn text_of_peer(self) -> &'static str {
         match self.0 {

@@ -1,23 +1,25 @@
 //! One direction of an established connection: its key, IV, sequence number and traffic secret. PURE.
 //!
-//! Keys are kept as bytes, because an expanded AES key has 544 bytes. They are expanded for each burst: the one record
-//! of a flush, or all records of a read (docs/decisions/0011). ring does the cryptography. Limit: `SEQUENCE_MAX`
-//! records of one key.
+//! Owns these 104 bytes, and zeroes them at its end. Keys are kept as bytes, because an expanded AES key has 544 bytes.
+//! They are expanded for each burst: the one record of a flush, or all records of a read (docs/decisions/0011). ring
+//! does the cryptography. Does not know records: `record.rs` builds nonces of TLS 1.2 and headers.
+//!
+//! Limit: `SEQUENCE_MAX` records of one key. Cost: one key expansion for each burst, no allocation.
 
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
 use rustls::{CipherSuite, ConnectionTrafficSecrets};
 use zeroize::Zeroize;
 
-/// Longest key: AES-256 and ChaCha20.
+/// Bytes of the longest key: that of AES-256 and of ChaCha20.
 const KEY_BYTES_MAX: usize = 32;
-/// Longest traffic secret: SHA-384.
+/// Bytes of the longest traffic secret: that of a suite with SHA-384.
 pub(super) const SECRET_BYTES_MAX: usize = 48;
 pub(super) const TAG_BYTES: usize = 16;
-/// A nonce would repeat after the last sequence number.
+/// The last sequence number of a key, because a nonce would repeat after it.
 const SEQUENCE_MAX: u64 = u64::MAX;
 
-/// The AEAD of a connection, with its hash in TLS 1.3.
+/// The AEAD of a connection. In TLS 1.3 it also decides the hash of the key schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Suite {
@@ -33,7 +35,7 @@ impl Suite {
             .find(|suite| *suite as u8 == number)
     }
 
-    /// Of TLS 1.3. `None`: a suite that this server does not offer.
+    /// The AEAD of a suite of TLS 1.3. `None` if this server does not offer the suite.
     pub(super) fn of_tls13(suite: CipherSuite) -> Option<Self> {
         match suite {
             CipherSuite::TLS13_AES_128_GCM_SHA256 => Some(Self::Aes128),
@@ -47,7 +49,7 @@ impl Suite {
         if self == Self::Aes128 { 16 } else { KEY_BYTES_MAX }
     }
 
-    /// Of the hash, and so of a traffic secret.
+    /// Bytes of the suite's hash, which a traffic secret has, too.
     fn secret_bytes(self) -> usize {
         if self == Self::Aes256 { SECRET_BYTES_MAX } else { 32 }
     }
@@ -60,14 +62,14 @@ impl Suite {
         }
     }
 
-    /// HKDF-Expand-Label of RFC 8446 section 7.1, with an empty context. `None`: a length that the hash cannot make.
+    /// HKDF-Expand-Label of RFC 8446 section 7.1, with an empty context. `None` if the hash cannot make so many bytes.
     fn expand(self, secret: &[u8], label: &[u8], out: &mut [u8]) -> Option<()> {
         let hash = if self == Self::Aes256 { hkdf::HKDF_SHA384 } else { hkdf::HKDF_SHA256 };
         let key = hkdf::Prk::new_less_safe(hash, secret);
         let length = u16::try_from(out.len()).ok()?.to_be_bytes();
         let label_length = u8::try_from(6 + label.len()).ok()?;
-        let info: [&[u8]; 5] = [&length, &[label_length], b"tls13 ", label, &[0]];
-        key.expand(&info, OutputLength(out.len())).ok()?.fill(out).ok()
+        let hkdf_label: [&[u8]; 5] = [&length, &[label_length], b"tls13 ", label, &[0]];
+        key.expand(&hkdf_label, OutputLength(out.len())).ok()?.fill(out).ok()
     }
 }
 
@@ -79,16 +81,16 @@ impl hkdf::KeyType for OutputLength {
     }
 }
 
-/// The expanded key of the records of one read, from the first one that is opened on. It is for one direction, and not
-/// after an update.
+/// The expanded key of the records of one read, made for the first record that is opened. It is valid for one
+/// direction, and until a key update.
 #[derive(Default)]
 pub(super) struct BurstKey(Option<LessSafeKey>);
 
 /// 104 bytes for every suite, so that a connection is one allocation of one size.
 pub(super) struct Direction {
-    /// Of the next record.
+    /// The sequence number of the next record.
     pub(super) sequence: u64,
-    /// TLS 1.3: the secret from which a key update derives the next one.
+    /// TLS 1.3: the secret from which a key update derives the next one. Zeros in TLS 1.2.
     secret: [u8; SECRET_BYTES_MAX],
     key: [u8; KEY_BYTES_MAX],
     iv: [u8; aead::NONCE_LEN],
@@ -103,13 +105,13 @@ impl Drop for Direction {
 }
 
 impl Direction {
-    /// What rustls has negotiated. `None`: a suite that this server does not offer.
+    /// The keys that rustls has negotiated. `None` if this server does not offer the suite.
     pub(super) fn new(
         sequence: u64,
         secrets: &ConnectionTrafficSecrets,
         secret: [u8; SECRET_BYTES_MAX],
     ) -> Option<(Suite, Self)> {
-        let (suite, from, iv) = match secrets {
+        let (suite, negotiated_key, iv) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Suite::Aes128, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Suite::Aes256, key, iv),
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (Suite::ChaCha20, key, iv),
@@ -117,19 +119,19 @@ impl Direction {
         };
         let mut key = [0; KEY_BYTES_MAX];
         let bytes = suite.key_bytes();
-        key.get_mut(..bytes)?.copy_from_slice(from.as_ref().get(..bytes)?);
-        let mut made = Self { sequence, secret, key, iv: [0; aead::NONCE_LEN] };
+        key.get_mut(..bytes)?.copy_from_slice(negotiated_key.as_ref().get(..bytes)?);
+        let mut direction = Self { sequence, secret, key, iv: [0; aead::NONCE_LEN] };
         key.zeroize();
-        made.iv = iv.as_ref().try_into().ok()?;
-        Some((suite, made))
+        direction.iv = iv.as_ref().try_into().ok()?;
+        Some((suite, direction))
     }
 
     /// The first keys of a traffic secret of TLS 1.3 (RFC 8446 section 7.3).
     pub(super) fn of_secret(suite: Suite, secret: [u8; SECRET_BYTES_MAX]) -> Option<Self> {
         let (key, iv) = ([0; KEY_BYTES_MAX], [0; aead::NONCE_LEN]);
-        let mut made = Self { sequence: 0, secret, key, iv };
-        made.derive_keys(suite)?;
-        Some(made)
+        let mut direction = Self { sequence: 0, secret, key, iv };
+        direction.derive_keys(suite)?;
+        Some(direction)
     }
 
     fn key(&self, suite: Suite) -> Option<LessSafeKey> {
@@ -137,7 +139,8 @@ impl Direction {
         UnboundKey::new(suite.algorithm(), key).ok().map(LessSafeKey::new)
     }
 
-    /// IV and sequence number (RFC 8446 section 5.3; RFC 7905; for AES-GCM of TLS 1.2 see `record.rs`).
+    /// The nonce of the next record: IV XOR sequence number (RFC 8446 section 5.3; RFC 7905; for AES-GCM of TLS 1.2 see
+    /// `record.rs`).
     pub(super) fn nonce(&self) -> [u8; aead::NONCE_LEN] {
         let mut nonce = self.iv;
         let sequence = self.sequence.to_be_bytes();
@@ -145,7 +148,7 @@ impl Direction {
         nonce
     }
 
-    /// Encrypts `content` in place, and counts it. `None`: the keys are used up.
+    /// Encrypts `content` in place and returns its tag. `None` if the key has no sequence number left.
     pub(super) fn seal(
         &mut self,
         suite: Suite,
@@ -161,7 +164,8 @@ impl Direction {
         tag.as_ref().try_into().ok()
     }
 
-    /// Decrypts in place, and counts it. Returns the length of the content. `None`: it is not authentic.
+    /// Decrypts in place and returns the length of the content. `None` if the record is not authentic; then it is not
+    /// counted.
     pub(super) fn open(
         &mut self,
         suite: Suite,
@@ -184,7 +188,8 @@ impl Direction {
         self.sequence == SEQUENCE_MAX
     }
 
-    /// The next generation of keys (RFC 8446 section 7.2).
+    /// Replaces the keys by those of the next generation (RFC 8446 section 7.2). `None` only if the hash cannot make
+    /// them.
     pub(super) fn update(&mut self, suite: Suite) -> Option<()> {
         let bytes = suite.secret_bytes();
         let mut next = [0; SECRET_BYTES_MAX];
@@ -202,7 +207,7 @@ impl Direction {
         suite.expand(secret, b"iv", &mut self.iv)
     }
 
-    /// For another process: what `import` reads.
+    /// Appends all state, with the keys, for another process: `import` reads it.
     pub(super) fn export(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.sequence.to_le_bytes());
         out.extend_from_slice(&self.secret);
@@ -210,7 +215,7 @@ impl Direction {
         out.extend_from_slice(&self.iv);
     }
 
-    /// Reads a direction, and returns the bytes after it.
+    /// Reads what `export` has written, and returns the bytes after it. `None` if there are too few bytes.
     pub(super) fn import(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (sequence, bytes) = bytes.split_first_chunk()?;
         let (secret, bytes) = bytes.split_first_chunk()?;

@@ -1,10 +1,14 @@
 //! Early data of a client that has a ticket of another server: recognized, so that the handshake driver discards it
 //! (RFC 8446 section 4.2.10). PURE.
 //!
-//! rustls skips a record that does not decrypt, but does not say so, and expects to be shown it again in front of the
-//! next one. It would count it twice then, and the driver would run out of room. A part of a Finished message looks the
-//! same from outside, but rustls does need that again. So a record that may be early data is copied before rustls has
-//! it, and the copy is opened with the key of the client's handshake. Limit: `EARLY_DATA_BYTES_MAX`, counted by rustls.
+//! Owns what one handshake has seen of it. rustls skips a record that does not decrypt, but does not say so, and
+//! expects to be shown it again in front of the next one; it would then count it twice, and the driver would run out of
+//! room. A part of a Finished message looks the same from outside, but rustls does need that again. So a record that
+//! may be early data is copied before rustls has it, and the copy is opened with the key of the client's handshake.
+//! Does not accept early data.
+//!
+//! Limit: `EARLY_DATA_BYTES_MAX`, counted by rustls. Cost: one copy of a record that may be early data, and one key
+//! expansion; of most clients, for the record with Finished only.
 
 use rustls::{CipherSuite, Error};
 
@@ -18,17 +22,15 @@ use super::secrets::Secrets;
 /// the other half is for the tags of small records.
 pub(super) const EARLY_DATA_BYTES_MAX: u32 = 32_768;
 
-/// What one handshake has seen of it.
 #[derive(Default)]
 pub(super) struct EarlyData {
-    /// A record was opened with the client's handshake key: no early data can follow.
+    /// A record was opened with the client's handshake key, so no early data can follow.
     is_ruled_out: bool,
     has_begun: bool,
 }
 
 impl EarlyData {
-    /// A copy of what rustls is shown next, if that is a record that may be early data. Otherwise this costs nothing;
-    /// of most clients, only the record with Finished is copied.
+    /// A copy of the record that rustls is shown next, if it may be early data. `None`, and no copy, if it cannot.
     pub(super) fn copy_if_possible(&self, secrets: &Secrets, shown: &[u8]) -> Option<Vec<u8>> {
         let is_possible = !self.is_ruled_out
             && shown.first() == Some(&DATA)
@@ -37,7 +39,8 @@ impl EarlyData {
         is_possible.then(|| shown.to_vec())
     }
 
-    /// Whether `record`, which rustls was shown, is to be discarded. `is_kept`: rustls did not ask to discard it.
+    /// Whether `record`, which rustls was shown, is early data and is to be discarded. `is_kept`: rustls did not ask to
+    /// discard it.
     pub(super) fn is_early_data(
         &mut self,
         secrets: &Secrets,
@@ -46,12 +49,13 @@ impl EarlyData {
         is_kept: bool,
     ) -> bool {
         // The sequence number of the client's first record is 0, so a record after it cannot be tried with this key.
-        self.is_ruled_out = !is_kept || opens(secrets, suite, record).unwrap_or(true);
+        self.is_ruled_out =
+            !is_kept || opens_with_handshake_key(secrets, suite, record).unwrap_or(true);
         self.has_begun |= !self.is_ruled_out;
         !self.is_ruled_out
     }
 
-    /// What an error of rustls means for the client.
+    /// The text of an error of rustls. An error of decryption after early data has two possible causes.
     pub(super) fn text_of(&self, error: &Error) -> &'static str {
         if self.has_begun && *error == Error::DecryptError {
             return "it sent early data over 32,768 bytes, or a record that does not decrypt";
@@ -60,8 +64,12 @@ impl EarlyData {
     }
 }
 
-/// Whether the client's handshake key opens this record, as its first one. `None`: this cannot be known.
-fn opens(secrets: &Secrets, suite: Option<CipherSuite>, mut record: Vec<u8>) -> Option<bool> {
+/// Whether the client's handshake key opens this record, as its first one. `None` if the key or the suite is not known.
+fn opens_with_handshake_key(
+    secrets: &Secrets,
+    suite: Option<CipherSuite>,
+    mut record: Vec<u8>,
+) -> Option<bool> {
     let suite = Suite::of_tls13(suite?)?;
     let mut client = Direction::of_secret(suite, secrets.client_handshake()?)?;
     let nonce = client.nonce();

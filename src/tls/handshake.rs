@@ -1,10 +1,13 @@
 //! The handshake of one connection: rustls' unbuffered API, driven without I/O. PURE but for rustls' random numbers.
 //!
-//! Input: received bytes. Output: bytes to send, and at the end a `RecordLayer` with the keys. rustls is shown one
-//! record at a time, where it was received, so it never opens a record after the client's Finished. A buffer is
-//! allocated only for a record or message of which a part is missing. After an error only rustls' alert is read: a
-//! further call would panic inside rustls if part of a message had been received. Limit: `INPUT_BYTES_MAX` of input
-//! that is not complete.
+//! Owns rustls' state and the input that is not complete. Input: received bytes. Output: bytes to send, and at the end
+//! a `RecordLayer` with the keys. rustls is shown one record at a time, where it was received, so it never opens a
+//! record after the client's Finished. After an error only rustls' alert is read: a further call would panic inside
+//! rustls if part of a message had been received. Does not know sockets or HTTP.
+//!
+//! Limit: `INPUT_BYTES_MAX` of input that is not complete. Cost: `RUSTLS_BYTES` of memory until it ends; a buffer is
+//! allocated only for a record or message of which a part is missing; the steps are those of the key exchange and of
+//! one signature.
 
 mod text;
 
@@ -24,7 +27,8 @@ use super::secrets::Secrets;
 use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
 pub(super) use text::text_of;
 
-/// Input that a handshake keeps: one record of TLS 1.3, or several small ones. rustls would take 64 KiB.
+/// Most bytes of input that a handshake keeps: one record of TLS 1.3, or several small ones. rustls alone would keep 64
+/// KiB.
 pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
 /// Memory of rustls during a handshake: 5.0 to 6.3 KB were counted (docs/decisions/0011).
 pub(super) const RUSTLS_BYTES: usize = 6_400;
@@ -32,15 +36,16 @@ pub(super) const RUSTLS_BYTES: usize = 6_400;
 /// The state of a handshake after some input.
 pub enum HandshakeProgress {
     Incomplete,
-    /// Boxed, because every other state is small.
+    /// The handshake is complete. Boxed, because every other state is small.
     Established(Box<RecordLayer>),
 }
 
-/// The reason for which a handshake has ended. What is in `out` is to be sent, then the connection is to be closed.
+/// Why a handshake has ended. The bytes in `out` are to be sent, then the connection is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeError {
-    /// The first byte is not that of a handshake. Nothing of the input was used.
+    /// The first byte is not that of a TLS handshake. Nothing of the input was used, so that it can be read as HTTP.
     NotTls,
+    /// The rest of a sentence about the client, for the log.
     Failed(&'static str),
 }
 
@@ -55,24 +60,25 @@ const RECORD_TOO_LONG: HandshakeError =
 const _: () = assert!(INPUT_BYTES_MAX == 16_645 && CONTENT_BYTES_MAX == 16_384, "the texts");
 
 pub struct Handshake {
-    /// `None` after its end.
+    /// `None` after the end of the handshake, with or without success.
     connection: Option<UnbufferedServerConnection>,
     secrets: Secrets,
     early_data: EarlyData,
     /// Received bytes that must be shown again: whole records with a part of a message, then an incomplete record.
     /// Mostly empty, because a client sends whole messages in whole records.
     input: Vec<u8>,
+    /// Bytes at the front of `input` that rustls has seen and needs again.
     shown: usize,
     has_begun: bool,
 }
 
-enum Pumped {
-    NextRecord,
-    Done,
+enum RustlsProgress {
+    NeedsNextRecord,
+    Complete,
 }
 
 impl Handshake {
-    /// `None`: the configuration is unusable.
+    /// `None` if rustls refuses the configuration.
     #[must_use]
     pub fn new(config: Arc<ServerConfig>) -> Option<Self> {
         let connection = UnbufferedServerConnection::new(config).ok()?;
@@ -125,34 +131,34 @@ impl Handshake {
     ) -> Result<HandshakeProgress, HandshakeError> {
         loop {
             let rest = input.get_mut(*used..).unwrap_or_default();
-            let (pumped, copy) = if self.input.is_empty() && is_whole(rest) {
+            let (progress, copy) = if self.input.is_empty() && is_whole(rest) {
                 let record_bytes = first_record_bytes(rest);
                 let record = rest.get_mut(..record_bytes).unwrap_or_default();
                 *used += record.len();
                 self.check_header(record, 0, out)?;
                 let copy = self.early_data.copy_if_possible(&self.secrets, record);
-                let (pumped, discarded) = self.process_with_rustls(record, out)?;
+                let (progress, discarded) = self.process_with_rustls(record, out)?;
                 record.get(discarded..).unwrap_or_default().clone_into(&mut self.input);
-                (pumped, copy)
+                (progress, copy)
             } else {
-                let Some(taken) = self.take_record(rest, out)? else {
+                let Some(appended) = self.append_record(rest, out)? else {
                     *used = input.len();
                     return Ok(HandshakeProgress::Incomplete);
                 };
-                *used += taken;
+                *used += appended;
                 let mut kept = std::mem::take(&mut self.input);
                 let copy = self.early_data.copy_if_possible(&self.secrets, &kept);
-                let (pumped, discarded) = self.process_with_rustls(&mut kept, out)?;
+                let (progress, discarded) = self.process_with_rustls(&mut kept, out)?;
                 kept.drain(..discarded);
                 if !kept.is_empty() {
                     self.input = kept;
                 }
-                (pumped, copy)
+                (progress, copy)
             };
             self.shown = self.input.len();
-            match pumped {
-                Pumped::NextRecord => self.skip_early_data(copy),
-                Pumped::Done => return self.finish(),
+            match progress {
+                RustlsProgress::NeedsNextRecord => self.skip_early_data(copy),
+                RustlsProgress::Complete => return self.finish(),
             }
         }
     }
@@ -171,30 +177,30 @@ impl Handshake {
         }
     }
 
-    /// Appends the next record to `self.input`, or the part of it that is there. Returns the bytes taken of `rest`;
-    /// `None`: the record is incomplete.
-    fn take_record(
+    /// Appends the next record to `self.input`, or the part of it that has arrived. Returns how many bytes of `rest`
+    /// these are; `None` if the record is still incomplete.
+    fn append_record(
         &mut self,
         rest: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<usize>, HandshakeError> {
-        let mut taken = 0;
-        // The header has the length.
+        let mut appended = 0;
+        // Twice, because the header must be there before the length of the record is known.
         for _ in 0..2 {
             let begun = self.input.get(self.shown..).unwrap_or_default();
             let missing = first_record_bytes(begun).saturating_sub(begun.len());
-            let piece = rest.get(taken..).unwrap_or_default();
+            let piece = rest.get(appended..).unwrap_or_default();
             let piece = piece.get(..missing).unwrap_or(piece);
             self.input.extend_from_slice(piece);
-            taken += piece.len();
+            appended += piece.len();
             self.check_header(self.input.get(self.shown..).unwrap_or_default(), self.shown, out)?;
         }
         let begun = self.input.get(self.shown..).unwrap_or_default();
-        Ok(is_whole(begun).then_some(taken))
+        Ok(is_whole(begun).then_some(appended))
     }
 
-    /// Refuses what rustls would take. `kept`: bytes of records before this one that rustls needs again. A record that
-    /// is too long is refused before it is complete.
+    /// Refuses records that rustls would accept. `kept`: bytes of records before this one that rustls needs again. A
+    /// record that is too long is refused before it is complete.
     fn check_header(
         &self,
         begun: &[u8],
@@ -203,12 +209,13 @@ impl Handshake {
     ) -> Result<(), HandshakeError> {
         let [kind, _, _, _, _, ..] = begun else { return Ok(()) };
         let record_bytes = first_record_bytes(begun);
-        // It skips such a record as early data.
+        // rustls skips such a record as early data.
         if *kind == record::HANDSHAKE && self.secrets.client_handshake().is_some() {
             write_alert(Alert::UNEXPECTED_MESSAGE, out);
             return Err(NOT_SEALED);
         }
-        // Without type and tag it would also be skipped, and its content counted, so an endless number of them.
+        // Without type and tag rustls would skip it, too, and count its content, which is empty: an endless number of
+        // them.
         if *kind == record::DATA && record_bytes <= HEADER_BYTES + TAG_BYTES {
             write_alert(Alert::BAD_RECORD_MAC, out);
             return Err(TOO_SHORT);
@@ -217,7 +224,7 @@ impl Handshake {
             write_alert(Alert::RECORD_OVERFLOW, out);
             return Err(TOO_LONG);
         }
-        // rustls takes 2,048 bytes more than RFC 8446 section 5.1 allows.
+        // rustls accepts 2,048 bytes more than RFC 8446 section 5.1 allows.
         if *kind == record::HANDSHAKE && record_bytes > HEADER_BYTES + CONTENT_BYTES_MAX {
             write_alert(Alert::RECORD_OVERFLOW, out);
             return Err(RECORD_TOO_LONG);
@@ -230,7 +237,7 @@ impl Handshake {
         &mut self,
         records: &mut [u8],
         out: &mut Vec<u8>,
-    ) -> Result<(Pumped, usize), HandshakeError> {
+    ) -> Result<(RustlsProgress, usize), HandshakeError> {
         let mut discarded = 0;
         loop {
             let connection = self.connection.as_mut().ok_or(NOTHING_FOLLOWS)?;
@@ -242,8 +249,8 @@ impl Handshake {
                     data.done();
                     Ok(None)
                 }
-                Ok(ConnectionState::BlockedHandshake) => Ok(Some(Pumped::NextRecord)),
-                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Pumped::Done)),
+                Ok(ConnectionState::BlockedHandshake) => Ok(Some(RustlsProgress::NeedsNextRecord)),
+                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(RustlsProgress::Complete)),
                 // No record after Finished is shown, and 0-RTT is never accepted.
                 Ok(_) => Err(CLOSED),
                 Err(error) => Err(HandshakeError::Failed(self.early_data.text_of(&error))),
@@ -252,17 +259,17 @@ impl Handshake {
             discarded = records.len().min(discarded + discard);
             match next {
                 Ok(None) => {}
-                Ok(Some(pumped)) => return Ok((pumped, discarded)),
+                Ok(Some(progress)) => return Ok((progress, discarded)),
                 Err(error) => {
-                    self.take_alert(out);
+                    self.write_queued_alert(out);
                     return Err(error);
                 }
             }
         }
     }
 
-    /// Takes the alert that rustls has queued after an error, and what it has queued before.
-    fn take_alert(&mut self, out: &mut Vec<u8>) {
+    /// Appends the alert that rustls has queued after an error, and what it has queued before.
+    fn write_queued_alert(&mut self, out: &mut Vec<u8>) {
         let Some(mut connection) = self.connection.take() else { return };
         // A call that finds nothing to write looks at the input again, and panics on a message that was incomplete.
         while connection.wants_write() {
@@ -289,12 +296,12 @@ impl Handshake {
     }
 }
 
-/// The first record is complete.
+/// Whether `input` contains the whole first record.
 fn is_whole(input: &[u8]) -> bool {
     input.len() >= HEADER_BYTES && input.len() >= first_record_bytes(input)
 }
 
-/// An alert without encryption, as RFC 8446 section 6 has it before keys exist.
+/// Appends an alert without encryption, as RFC 8446 section 6 has it before keys exist.
 fn write_alert(alert: Alert, out: &mut Vec<u8>) {
     out.extend_from_slice(&[21, 3, 3, 0, 2, alert.level(), alert.0]);
 }
@@ -305,7 +312,7 @@ fn encode(
 ) -> Result<(), HandshakeError> {
     let failed = HandshakeError::Failed("its answer cannot be encoded");
     let begin = out.len();
-    // The first call returns the size.
+    // The first call has no room and returns the size.
     let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
         data.encode(&mut [])
     else {

@@ -1,11 +1,13 @@
 //! Certificates and keys of the server: PEM to a configuration of rustls, and the reasons why a pair cannot be used.
 //!
-//! Input: the bytes of the files. Output: an `Identity` for each pair, or an error that says what to change. `acceptor`
-//! makes the configuration of new handshakes from identities and ticket keys. With several identities, the name that
-//! the client asks for (SNI) chooses the certificate. The operator's own files are trusted to be what he wants, but are
-//! read within bounds. Does not read files (`server/certificates.rs`).
+//! Owns the checks. Input: the bytes of the files. Output: an `Identity` for each pair, or an error that says what to
+//! change. `acceptor` makes the configuration of new handshakes from identities and ticket keys. With several
+//! identities, the name that the client asks for (SNI) chooses the certificate. The operator's own files are trusted,
+//! but are read within bounds. Does not read files (`server/certificates.rs`).
 //!
-//! Limits: `config/tls.rs` bounds the number of pairs, `server/certificates.rs` the bytes of each file.
+//! Limits: `config/tls.rs` bounds the number of pairs, `server/certificates.rs` the bytes of each file. Cost: once at
+//! the start and at each reload, linear in the files; for a handshake with a name, and several pairs, one parse of each
+//! certificate until one fits.
 
 mod error;
 
@@ -26,27 +28,27 @@ use super::secrets::SecretTap;
 use super::ticket::{TicketKey, Tickets};
 pub use error::{IdentityError, date};
 
-/// Time for which a session can be resumed, in seconds.
+/// Seconds for which a session can be resumed.
 pub const TICKET_LIFETIME_SECONDS: u32 = 12 * 3_600;
 
 /// A certificate with its chain and its key.
 #[derive(Clone, Debug)]
 pub struct Identity {
     certified_key: Arc<CertifiedKey>,
-    /// Seconds since 1970.
+    /// Both in seconds since 1970, from the first certificate.
     pub valid_from: i64,
     pub valid_until: i64,
-    /// What is unusual, but may be meant so.
+    /// What is unusual, but may be intended.
     pub warning: Option<IdentityWarning>,
 }
 
-/// Something that a client may refuse.
+/// A chain that some or all clients refuse. The server starts with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityWarning {
-    /// One certificate, issued by another one that is not in the file.
+    /// One certificate, whose issuer is another one that is not in the file.
     NoChain,
     SelfSigned,
-    /// A certificate is not issued by the next one.
+    /// A certificate was not issued by the one that follows it.
     Disordered,
 }
 
@@ -72,7 +74,7 @@ impl Identity {
     /// Reads a pair from PEM text.
     ///
     /// # Errors
-    /// Why the pair cannot be used at any time.
+    /// Why the pair cannot be used, now or later.
     pub fn read(
         certificates: &[u8],
         key: &[u8],
@@ -97,10 +99,10 @@ impl Identity {
         Ok(Self { certified_key: Arc::new(certified), valid_from, valid_until, warning })
     }
 
-    /// Checks the time of validity.
+    /// Checks the dates of the first certificate.
     ///
     /// # Errors
-    /// When it is not valid now.
+    /// The certificate is not valid at `now`, in seconds since 1970.
     pub fn check_dates(&self, now: i64) -> Result<(), IdentityError> {
         if now < self.valid_from {
             return Err(IdentityError::NotYetValid { from: self.valid_from, now });
@@ -118,11 +120,11 @@ impl Identity {
     }
 }
 
-/// Chooses the first certificate that is for the name that the client asks for, otherwise the first one.
+/// Chooses the first certificate that is valid for the name that the client asks for, otherwise the first one.
 #[derive(Debug)]
-struct ByName(Vec<Identity>);
+struct CertificatesByName(Vec<Identity>);
 
-impl ResolvesServerCert for ByName {
+impl ResolvesServerCert for CertificatesByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let [first, others @ ..] = self.0.as_slice() else { return None };
         let name = hello.server_name().filter(|_| !others.is_empty());
@@ -143,7 +145,8 @@ pub fn acceptor(
     random: fn(&mut [u8]) -> bool,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut provider = rustls::crypto::ring::default_provider();
-    // AES-128 is as secure for this use and cheaper to expand. With `ignore_client_order` this order counts.
+    // AES-128 is as secure for this use, and its key is cheaper to expand. With `ignore_client_order` this order
+    // counts.
     provider.cipher_suites.sort_by_key(|suite| {
         !matches!(
             suite.suite(),
@@ -155,13 +158,13 @@ pub fn acceptor(
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByName(identities)));
+        .with_cert_resolver(Arc::new(CertificatesByName(identities)));
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Arc::new(Tickets::new(tickets, TICKET_LIFETIME_SECONDS, random));
     config.send_tls13_tickets = 1;
-    // What is skipped. None is accepted, because the server keeps no sessions.
+    // Most early data that is skipped. None is accepted, because the server keeps no sessions.
     config.max_early_data_size = EARLY_DATA_BYTES_MAX;
     config.enable_secret_extraction = true;
     config.key_log = Arc::new(SecretTap);
@@ -183,7 +186,6 @@ fn warning_about(chain: &[CertificateDer<'_>]) -> Option<IdentityWarning> {
     }
 }
 
-/// The parts of a certificate that are checked here.
 struct CertificateParts<'a> {
     issuer: &'a [u8],
     subject: &'a [u8],
@@ -194,11 +196,11 @@ struct CertificateParts<'a> {
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-/// The version of a certificate, which has a default.
+/// The tag of a certificate's version, which is absent in version 1.
 const VERSION: u8 = 0xa0;
 
 impl<'a> CertificateParts<'a> {
-    /// RFC 5280 section 4.1.
+    /// Reads the fields in the order of RFC 5280 section 4.1. `None` if one is missing or has another type.
     fn read(certificate: &'a [u8]) -> Option<Self> {
         let (SEQUENCE, whole, _) = der_value(certificate)? else { return None };
         let (SEQUENCE, mut rest, _) = der_value(whole)? else { return None };
@@ -217,7 +219,7 @@ impl<'a> CertificateParts<'a> {
     }
 }
 
-/// Tag, value, and the bytes after it.
+/// The first value of DER bytes: its tag, its content, and the bytes after it.
 fn der_value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (first, rest) = rest.split_first()?;
@@ -233,7 +235,7 @@ fn der_value(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*tag, value, rest))
 }
 
-/// Seconds since 1970.
+/// A time of a certificate, in seconds since 1970.
 fn der_time(kind: u8, text: &[u8]) -> Option<i64> {
     let digits = text.strip_suffix(b"Z")?;
     let number = |at: usize, count: usize| -> Option<i64> {
@@ -243,7 +245,7 @@ fn der_time(kind: u8, text: &[u8]) -> Option<i64> {
         })
     };
     let (year, at) = match kind {
-        // RFC 5280 section 4.1.2.5.1
+        // Two digits of a year: RFC 5280 section 4.1.2.5.1.
         UTC_TIME => {
             let year = number(0, 2)?;
             (if year < 50 { 2_000 + year } else { 1_900 + year }, 2)
@@ -256,7 +258,7 @@ fn der_time(kind: u8, text: &[u8]) -> Option<i64> {
     (digits.len() == at + 10).then_some(days * 86_400 + time)
 }
 
-/// Of the Gregorian calendar. Years begin in March here, so that the leap day is the last one.
+/// Days of the Gregorian calendar. Years begin in March here, so that the leap day is the last one.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);

@@ -1,11 +1,12 @@
 //! TLS of a server, without sockets: rustls makes the handshake, and a record layer of our own carries the connection.
+//! PURE, with one exception: rustls and the tickets use random numbers.
 //!
 //! Owns the handshake driver (`handshake.rs`), the record layer (`record.rs`, `direction.rs`), session tickets
 //! (`ticket.rs`), the checks of certificates (`identity.rs`), and the buffers of a socket (`socket.rs`). Knows no HTTP,
-//! no WebSocket and no socket. PURE, with one exception: rustls and the tickets draw random numbers. `socket.rs` has
-//! the trait that the simulator implements with a cipher of its own. docs/decisions/0011 has the measurements: an
-//! established connection keeps 224 bytes, because no TLS library stays beside it. Limits: `sizes.rs` for a record,
-//! `handshake.rs` for a handshake, `socket.rs` for what waits.
+//! no WebSocket and no socket. `socket.rs` has the trait that the simulator implements with a cipher of its own.
+//!
+//! Limits: `sizes.rs` for a record, `handshake.rs` for a handshake, `socket.rs` for what waits. Cost: an established
+//! connection keeps 224 bytes, because no TLS library stays beside it (docs/decisions/0011 has the measurements).
 
 pub(crate) mod acceptor;
 pub mod alert;

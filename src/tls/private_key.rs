@@ -1,8 +1,11 @@
 //! Private keys from PEM text, also those that a passphrase encrypts (PKCS#8 with PBES2, RFC 8018). PURE.
 //!
-//! OpenSSL has written this format since version 1.0.0. The format before it derives keys with one round of MD5, so it
-//! is refused with the command that converts it. The cryptography is that of the crate pkcs8. Limits: the rounds and
-//! memory of a key derivation (`is_affordable`).
+//! Owns which encryption is accepted. OpenSSL has written this format since version 1.0.0. The format before it derives
+//! keys with one round of MD5, so it is refused with the command that converts it. The cryptography is that of the
+//! crate pkcs8. Does not read files, and keeps no key.
+//!
+//! Limits: the rounds and memory of a key derivation (`is_affordable`). Cost: once at the start and at each reload; at
+//! the limits about two seconds and 256 MiB (scrypt), in bytes of one allocation.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,9 +17,9 @@ use super::identity::IdentityError;
 
 const BEGIN: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
 const END: &[u8] = b"-----END ENCRYPTED PRIVATE KEY-----";
-/// OpenSSL writes 2,048. This many take about two seconds.
+/// Most rounds of PBKDF2, which take about two seconds. OpenSSL writes 2,048.
 const PBKDF2_ROUNDS_MAX: u32 = 10_000_000;
-/// scrypt needs 128 bytes for each unit of cost and block size. OpenSSL's default takes 16 MiB.
+/// Most memory of scrypt: it needs 128 bytes for each unit of cost and block size. OpenSSL's default needs 16 MiB.
 const SCRYPT_BYTES_MAX: u64 = 256 << 20;
 const SCRYPT_PASSES_MAX: u16 = 16;
 const OLD_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
@@ -36,7 +39,7 @@ pub(super) fn read(
     decrypt(encrypted, passphrase.ok_or(IdentityError::EncryptedKey)?)
 }
 
-/// The text between the two lines.
+/// The text between the lines that begin and end an encrypted key.
 fn encrypted_block(pem: &[u8]) -> Option<&[u8]> {
     let begin = memchr::memmem::find(pem, BEGIN)? + BEGIN.len();
     let rest = pem.get(begin..)?;

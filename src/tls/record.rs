@@ -1,10 +1,13 @@
 //! The record layer of an established TLS 1.3 or 1.2 connection (RFC 8446 section 5, RFC 5246 section 6, RFC 5288, RFC
 //! 7905). PURE.
 //!
-//! Input: received records, opened in place, and content to seal. Output: content, sealed records, and an alert for
-//! what breaks a rule. Only AEAD suites. Owns no buffer, so an incomplete record is its caller's. A sealed record
-//! cannot be sealed again, so content is sealed only when the socket is about to take it. Limits: `CONTENT_BYTES_MAX`,
-//! `IDLE_RECORDS_MAX`, `KEY_RECORDS_MAX`.
+//! Owns the keys and the state of both directions, and no buffer: an incomplete record is its caller's. Input: received
+//! records, opened in place, and content to seal. Output: content, sealed records, and an alert for what breaks a rule.
+//! Only AEAD suites. A sealed record cannot be sealed again, so content is sealed only when the socket is about to
+//! accept it. Does not know what content means.
+//!
+//! Limits: `CONTENT_BYTES_MAX`, `IDLE_RECORDS_MAX`, `KEY_RECORDS_MAX`. Cost: no allocation and no copy; one key
+//! expansion for each sealed record, and one for all records of a read.
 
 use core::ops::Range;
 
@@ -17,7 +20,7 @@ use super::{CONTENT_BYTES_MAX, HEADER_BYTES};
 const ALERT: u8 = 21;
 pub(super) const HANDSHAKE: u8 = 22;
 pub(super) const DATA: u8 = 23;
-/// TLS 1.2. A record of TLS 1.3 has this version too.
+/// The version in the header of each record: TLS 1.2, also in TLS 1.3.
 const VERSION: [u8; 2] = [3, 3];
 /// The part of a nonce that AES-GCM sends in each record of TLS 1.2.
 const EXPLICIT_NONCE_BYTES: usize = 8;
@@ -28,13 +31,13 @@ pub const IDLE_RECORDS_MAX: u8 = 32;
 /// Records that one AES-GCM key may seal: half of what rustls allows.
 pub const KEY_RECORDS_MAX: u64 = 1 << 23;
 
-/// What a record contains for the caller.
+/// What a record contained, for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordEvent {
     /// Content: a range of the bytes given to `open`.
     Data(Range<usize>),
     Nothing,
-    /// The peer sends no more (`close_notify`).
+    /// The peer sends no more: `close_notify`.
     Closed,
     /// The peer has ended the connection with this alert.
     Failed(u8),
@@ -45,9 +48,9 @@ pub struct RecordLayer {
     receiving: Direction,
     suite: Suite,
     is_tls13: bool,
-    /// Records in a row that contained nothing.
+    /// Records in a row without content, up to `IDLE_RECORDS_MAX`.
     empty_records_in_a_row: u8,
-    /// Bytes of an incomplete KeyUpdate message. All but its last byte are known.
+    /// Bytes of an incomplete KeyUpdate message. Only their number is kept, because all but the last one are known.
     key_update_bytes: u8,
     /// The peer has requested a key update, which is not sent yet. Several requests get one answer.
     must_send_key_update: bool,
@@ -57,7 +60,7 @@ pub struct RecordLayer {
     is_closed: bool,
 }
 
-/// Bytes of the first record, as its header says; of a header, if that is not complete.
+/// Length of the first record, as its header says; that of a header alone if the header is not complete.
 pub(super) fn first_record_bytes(input: &[u8]) -> usize {
     match input {
         [_, _, _, high, low, ..] => HEADER_BYTES + usize::from(u16::from_be_bytes([*high, *low])),
@@ -66,8 +69,8 @@ pub(super) fn first_record_bytes(input: &[u8]) -> usize {
 }
 
 impl RecordLayer {
-    /// `traffic`: the first traffic secrets of client and server in TLS 1.3, zeros in TLS 1.2. `None`: a suite that
-    /// this server does not offer.
+    /// `traffic`: the first traffic secrets of client and server in TLS 1.3, zeros in TLS 1.2. `None` if this server
+    /// does not offer the suite.
     pub(super) fn new(
         secrets: &ExtractedSecrets,
         is_tls13: bool,
@@ -93,7 +96,7 @@ impl RecordLayer {
         }
     }
 
-    /// For another process. Contains the keys.
+    /// All state for another process, with the keys.
     pub(super) fn export(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(2 * size_of::<Direction>() + 8);
         let flags =
@@ -132,7 +135,7 @@ impl RecordLayer {
         if has_none { 0 } else { EXPLICIT_NONCE_BYTES }
     }
 
-    /// The key has sealed as much as it may, and TLS 1.2 has no key update: the connection is to be closed.
+    /// The key has sealed as much as it may, and TLS 1.2 has no key update, so the connection is to be closed.
     pub(super) fn is_exhausted(&self) -> bool {
         !self.is_tls13 && self.needs_key_update()
     }
@@ -141,13 +144,13 @@ impl RecordLayer {
         self.suite != Suite::ChaCha20 && self.sending.sequence >= KEY_RECORDS_MAX
     }
 
-    /// Something is to be sent, also without content.
+    /// Whether a record is to be sent even if there is no content.
     pub(super) fn has_pending_record(&self) -> bool {
         !self.is_closed && (self.must_send_key_update || self.must_send_refusal)
     }
 
-    /// Sends what is owed, and begins a record: its content is appended to `out`, at most `CONTENT_BYTES_MAX` bytes,
-    /// then comes `end`. `None`: nothing may be sent any longer.
+    /// Writes the pending records, and begins a record in `out`. The caller appends at most `CONTENT_BYTES_MAX` bytes
+    /// of content and calls `end` with the returned index. `None` if nothing may be sent any longer.
     pub(super) fn begin_record(&mut self, out: &mut Vec<u8>) -> Option<usize> {
         self.write_pending_records(out);
         self.begin_record_of_any_kind(out)
@@ -162,7 +165,7 @@ impl RecordLayer {
         Some(begin)
     }
 
-    /// Seals the record that begins at `begin`. `false`: it could not be sealed, and is removed.
+    /// Seals the record that begins at `begin`. `false` if it could not be sealed; it is then removed from `out`.
     pub(super) fn end(&mut self, kind: u8, out: &mut Vec<u8>, begin: usize) -> bool {
         let tag = self.seal_at(kind, out, begin);
         match tag {
@@ -211,7 +214,8 @@ impl RecordLayer {
         self.end(kind, out, begin)
     }
 
-    /// Sends the answer to a request for a key update, our own key update if it is due, and a refused renegotiation.
+    /// Writes the answer to a request for a key update, our own key update if it is due, and the refusal of a
+    /// renegotiation.
     fn write_pending_records(&mut self, out: &mut Vec<u8>) {
         if std::mem::take(&mut self.must_send_refusal) {
             self.alert(Alert::NO_RENEGOTIATION, out);
@@ -223,7 +227,7 @@ impl RecordLayer {
         let [kind, high, middle, low] = KEY_UPDATE;
         let is_sent = self.send(HANDSHAKE, &[kind, high, middle, low, 0], out);
         if is_sent && self.sending.update(self.suite).is_none() {
-            // Neither key fits what follows.
+            // Neither the old nor the new key could seal what follows.
             self.is_closed = true;
         }
     }
@@ -232,12 +236,12 @@ impl RecordLayer {
         self.send(ALERT, &[alert.level(), alert.0], out);
     }
 
-    /// Sends `close_notify`, once.
+    /// Writes `close_notify`, unless the connection has ended.
     pub(super) fn close(&mut self, out: &mut Vec<u8>) {
         self.fail(Alert::CLOSE_NOTIFY, out);
     }
 
-    /// Sends the last alert.
+    /// Writes an alert after which nothing is sent. Without effect if the connection has ended.
     pub(super) fn fail(&mut self, alert: Alert, out: &mut Vec<u8>) {
         if !self.is_closed {
             self.alert(alert, out);
@@ -246,8 +250,8 @@ impl RecordLayer {
         debug_assert!(!self.has_pending_record(), "nothing follows the last alert");
     }
 
-    /// Opens the first record of `input` in place. Returns its length and what it contains; `None`: it is incomplete.
-    /// `burst` is empty for the first record of a read.
+    /// Opens the first record of `input` in place. Returns its length and what it contains; `None` if it is incomplete.
+    /// `burst` must be empty for the first record of a read.
     ///
     /// # Errors
     /// The alert to send before the connection is closed.
@@ -268,10 +272,14 @@ impl RecordLayer {
         }
         let explicit = self.explicit_nonce_bytes();
         let mut nonce = self.receiving.nonce();
-        let Some((given, sealed)) = body.split_at_mut_checked(explicit) else {
+        let Some((explicit_nonce, sealed)) = body.split_at_mut_checked(explicit) else {
             return Err(Alert::BAD_RECORD_MAC);
         };
-        nonce.iter_mut().skip(12 - explicit).zip(given.iter()).for_each(|(to, from)| *to = *from);
+        nonce
+            .iter_mut()
+            .skip(12 - explicit)
+            .zip(explicit_nonce.iter())
+            .for_each(|(to, from)| *to = *from);
         let content_bytes = match self.is_tls13 {
             true => self.receiving.open(self.suite, burst, nonce, &header, sealed),
             false => {
@@ -287,7 +295,7 @@ impl RecordLayer {
         }
         let content = sealed.get(..content_bytes).unwrap_or_default();
         let (kind, content) = match self.is_tls13 {
-            // Padding is zeros behind the type. A record of zeros has no type.
+            // Padding is zeros after the type. A record of zeros has no type.
             true => {
                 let at = content.iter().rposition(|byte| *byte != 0);
                 let at = at.ok_or(Alert::UNEXPECTED_MESSAGE)?;
@@ -319,7 +327,7 @@ impl RecordLayer {
         if length > CONTENT_BYTES_MAX + if self.is_tls13 { 256 } else { 2048 } {
             return Err(Alert::RECORD_OVERFLOW);
         }
-        // In TLS 1.3 the type has a byte of its own.
+        // In TLS 1.3 the type is a byte of its own inside the sealed part.
         let least = self.explicit_nonce_bytes() + TAG_BYTES + usize::from(self.is_tls13);
         // Too short to be opened: no other alert than that of a record which fails to (RFC 5246 section 6.2.3.3).
         match length < least {
@@ -328,7 +336,7 @@ impl RecordLayer {
         }
     }
 
-    /// `at`: where the content begins in the record.
+    /// What an opened record of this type means. `at`: the index of the content in the record.
     fn process_opened(
         &mut self,
         kind: u8,

@@ -1,9 +1,11 @@
 //! The secrets of TLS 1.3 that rustls derives in a handshake. PURE.
 //!
-//! rustls passes them only to a key log, and within the call that derives them. Without the traffic secrets no key
-//! update is possible after the handshake; without that of the client's handshake, early data could not be recognized.
-//! Nothing is logged. Secrets are zeroed when the handshake ends. No limits: a fixed number of secrets for each
-//! handshake.
+//! Owns the secrets of one handshake. rustls passes them only to a key log, and within the call that derives them.
+//! Without the traffic secrets no key update is possible after the handshake; without that of the client's handshake,
+//! early data could not be recognized. Never logs one, and zeroes them when the handshake ends.
+//!
+//! No limits: three secrets for each handshake. Cost: 144 bytes for a handshake, and copies of as many bytes for each
+//! call of rustls.
 
 use std::cell::Cell;
 
@@ -16,11 +18,11 @@ type TrafficSecret = [u8; SECRET_BYTES_MAX];
 const NO_SECRETS: [TrafficSecret; 3] = [[0; SECRET_BYTES_MAX]; 3];
 
 thread_local! {
-    /// What rustls has derived in the current call, in the order of `index_of_label`.
+    /// The secrets that rustls has derived in the current call, in the order of `index_of_label`.
     static DERIVED: Cell<[TrafficSecret; 3]> = const { Cell::new(NO_SECRETS) };
 }
 
-/// The key log of all handshakes.
+/// The key log of all handshakes: rustls has no other way to pass a secret on.
 #[derive(Debug)]
 pub(super) struct SecretTap;
 
@@ -30,11 +32,11 @@ impl KeyLog for SecretTap {
     }
 
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        let Some(place) = index_of_label(label) else { return };
+        let Some(index) = index_of_label(label) else { return };
         let mut derived = DERIVED.get();
-        let place = derived.get_mut(place).and_then(|place| place.get_mut(..secret.len()));
-        if let Some(place) = place {
-            place.copy_from_slice(secret);
+        let slot = derived.get_mut(index).and_then(|slot| slot.get_mut(..secret.len()));
+        if let Some(slot) = slot {
+            slot.copy_from_slice(secret);
         }
         DERIVED.set(derived);
         derived.zeroize();
@@ -52,7 +54,7 @@ fn index_of_label(label: &str) -> Option<usize> {
 
 /// The secrets of one handshake; zeros in TLS 1.2, and before the server's answer.
 pub(super) struct Secrets {
-    /// The first traffic secrets of client and server.
+    /// The first traffic secrets of client and server, from which key updates go on.
     traffic: [TrafficSecret; 2],
     client_handshake: TrafficSecret,
 }
@@ -72,7 +74,8 @@ impl Drop for Secrets {
 }
 
 impl Secrets {
-    /// Takes what the last call of rustls has derived.
+    /// Moves the secrets that the last call of rustls has derived into this handshake. Called after each call, on the
+    /// same thread.
     pub(super) fn keep_derived(&mut self) {
         let mut derived = DERIVED.replace(NO_SECRETS);
         if derived != NO_SECRETS {
@@ -87,7 +90,7 @@ impl Secrets {
         &self.traffic
     }
 
-    /// `None`: the server has not answered yet, or this is TLS 1.2.
+    /// `None` in TLS 1.2, and before the server has answered.
     pub(super) fn client_handshake(&self) -> Option<TrafficSecret> {
         (self.client_handshake != [0; SECRET_BYTES_MAX]).then_some(self.client_handshake)
     }

@@ -1,105 +1,109 @@
 //! One socket with a secure channel: the bytes that wait beside the channel, in both directions. PURE.
 //!
-//! Input: received bytes, and content to send. Output: content, and sealed bytes. `SecureChannel` is what the tick
-//! needs of TLS; `TlsChannel` implements it, and the simulator has a cipher of its own. The backlog of a connection
-//! waits as content in its send queue. Sealed bytes wait here only if the socket took a part of them. An idle socket
-//! owns no buffer. Limits: one record of input, `SEALED_BYTES_MAX` of output and one record more.
+//! Owns the channel and its backlog; an idle socket owns no buffer. Input: received bytes, and content to send. Output:
+//! content, and sealed bytes. `SecureChannel` is what the tick needs of TLS; `TlsChannel` implements it, and the
+//! simulator has a cipher of its own. The content of a connection waits in its send queue: sealed bytes wait here only
+//! if the socket accepted a part of them. Does not read or write a socket.
+//!
+//! Limits: one record of input, `SEALED_BYTES_MAX` of output and one record more. Cost: content is sealed and opened in
+//! place; one copy and one allocation for a record that arrives in several reads or leaves in several writes.
 
 use core::ops::Range;
 
 use super::{CONTENT_BYTES_MAX, HEADER_BYTES, RECORD_BYTES_MAX};
 
-/// Sealed bytes that may wait before no further record is sealed.
+/// Sealed bytes that may wait. With more, no further record is sealed.
 pub const SEALED_BYTES_MAX: usize = CONTENT_BYTES_MAX;
 
-/// The reason for which a channel has ended.
+/// Why a channel has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelEnd {
-    /// The peer sends no more, and says so.
+    /// The peer has announced that it sends no more.
     Closed,
-    /// The first byte is not that of the protocol. The input is unchanged.
+    /// The first byte is not that of the protocol. The input is unchanged, so that it can be read as HTTP.
     NotTls,
-    /// A rule was broken, by what this text says of the peer.
+    /// The peer broke a rule, or reports an error: the rest of a sentence about it.
     Failed(&'static str),
 }
 
-/// What `SecureChannel::open` has found.
+/// The result of `SecureChannel::open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// Bytes of the input that were used. The others are an incomplete record.
     pub used: usize,
-    /// Bytes of content, at the front of the input.
+    /// Bytes of content, which are at the front of the input.
     pub plain: usize,
     pub end: Option<ChannelEnd>,
 }
 
 /// A secure channel over bytes, the server's side.
 pub trait SecureChannel: Sized {
-    /// What new channels are made from: certificates, keys.
+    /// From which new channels are made: certificates and keys.
     type Acceptor;
 
-    /// `None`: no channel can be made.
+    /// A channel before its handshake. `None` if the configuration is unusable.
     fn accept(acceptor: &Self::Acceptor) -> Option<Self>;
 
     fn is_established(&self) -> bool;
 
-    /// Memory that it has allocated.
+    /// Bytes that it has allocated, for the memory limit of the server.
     fn heap_bytes(&self) -> usize;
 
-    /// Bytes of the first record of `input`, which may be incomplete; at least the bytes of a header.
+    /// Length of the first record of `input`, which may be incomplete; at least that of a header.
     fn first_record_bytes(&self, input: &[u8]) -> usize;
 
     /// Opens the records of `input` in place, and moves their content to its front. Appends the answers of a handshake,
     /// and the alert of a failure, to `out`.
     fn open(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> Opened;
 
-    /// Something is to be sent, also without content.
+    /// Whether a record is to be sent even if there is no content.
     fn has_pending_record(&self) -> bool;
 
-    /// Seals what is owed, and begins a record in `out`. At most `CONTENT_BYTES_MAX` bytes of content are appended,
-    /// then comes `end_record`. `None`: nothing can be sent.
+    /// Writes the pending records, and begins a record in `out`. The caller appends at most `CONTENT_BYTES_MAX` bytes
+    /// of content and calls `end_record` with the returned index. `None` if nothing can be sent.
     fn begin_record(&mut self, out: &mut Vec<u8>) -> Option<usize>;
 
-    /// Seals the record that begins at `begin`. `false`: nothing was sealed.
+    /// Seals the record that begins at `begin`. `false` if nothing was sealed.
     fn end_record(&mut self, out: &mut Vec<u8>, begin: usize) -> bool;
 
-    /// Announces that nothing follows, once.
+    /// Appends the announcement that nothing follows. A second call appends nothing.
     fn close(&mut self, out: &mut Vec<u8>);
 
-    /// Its keys have sealed as much as they may.
+    /// Whether its keys have sealed as much as they may, so that the connection is to be closed.
     fn is_exhausted(&self) -> bool;
 
-    /// The state for another process, once established.
+    /// All state for another process, with the keys. `None` during the handshake.
     fn export(&self) -> Option<Vec<u8>>;
 
+    /// Reads what `export` has written. `None` if it was another version.
     fn import(bytes: &[u8]) -> Option<Self>;
 }
 
 #[derive(Default)]
 struct RecordBacklog {
-    /// The beginning of a record.
+    /// An incomplete record.
     input: Vec<u8>,
-    /// Sealed bytes that the socket has not taken.
+    /// Sealed bytes that the socket has not accepted.
     output: Vec<u8>,
     /// The channel has ended: the socket is closed when it is read next.
     has_ended: bool,
 }
 
-/// A channel and what waits beside it.
+/// A channel with its backlog. An established one has no allocation beside its own box while nothing waits.
 pub struct SecureSocket<C> {
     channel: C,
     backlog: Option<Box<RecordBacklog>>,
 }
 
-/// What a read has brought.
+/// The result of `SecureSocket::receive`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecureInput {
-    /// Where the content is.
+    /// Where the content is in the buffer.
     pub plain: Range<usize>,
     pub end: Option<ChannelEnd>,
 }
 
-/// A socket in transfer, without its descriptor.
+/// A socket in transfer to another process, without its descriptor. Contains the keys.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SecureState {
     channel: Vec<u8>,
@@ -124,26 +128,26 @@ impl<C: SecureChannel> SecureSocket<C> {
         self.channel.is_exhausted()
     }
 
-    /// Memory beside its own box.
+    /// Bytes that it has allocated beside its own box.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        let waiting = self.backlog.as_ref().map_or(0, |waiting| {
-            size_of::<RecordBacklog>() + waiting.input.capacity() + waiting.output.capacity()
+        let backlog_bytes = self.backlog.as_ref().map_or(0, |backlog| {
+            size_of::<RecordBacklog>() + backlog.input.capacity() + backlog.output.capacity()
         });
-        waiting + self.channel.heap_bytes()
+        backlog_bytes + self.channel.heap_bytes()
     }
 
-    /// The peer has closed the channel, or it has failed.
+    /// Whether the peer has closed the channel, or the channel has failed.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.backlog.as_ref().is_some_and(|waiting| waiting.has_ended)
+        self.backlog.as_ref().is_some_and(|backlog| backlog.has_ended)
     }
 
-    /// Sealed bytes wait, or the channel owes an answer.
+    /// Whether sealed bytes wait, or the channel has a pending record.
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.channel.has_pending_record()
-            || self.backlog.as_ref().is_some_and(|waiting| !waiting.output.is_empty())
+            || self.backlog.as_ref().is_some_and(|backlog| !backlog.output.is_empty())
     }
 
     /// Opens what was received. `buffer[start..end]` has the received bytes, and there is room for a record before
@@ -151,28 +155,28 @@ impl<C: SecureChannel> SecureSocket<C> {
     pub fn receive(&mut self, buffer: &mut [u8], start: usize, end: usize) -> SecureInput {
         debug_assert!(start <= end && end <= buffer.len(), "received bytes of the buffer");
         let nothing = SecureInput { plain: start..start, end: None };
-        let Some(waiting) = &mut self.backlog else {
+        let Some(backlog) = &mut self.backlog else {
             let opened = self.open(buffer, start, end);
             return opened.unwrap_or(nothing);
         };
-        if waiting.has_ended {
+        if backlog.has_ended {
             return nothing;
         }
         let received = buffer.get(start..end).unwrap_or_default();
         let mut header = [0; HEADER_BYTES];
-        let known = waiting.input.iter().chain(received).copied();
+        let known = backlog.input.iter().chain(received).copied();
         let known = header.iter_mut().zip(known).map(|(to, from)| *to = from).count();
         let record_bytes = self.channel.first_record_bytes(header.get(..known).unwrap_or_default());
         // The bytes of a record are moved once, however many reads bring them. A handshake keeps its own input.
         let is_established = self.channel.is_established();
         if is_established
-            && waiting.input.len() + received.len() < record_bytes
+            && backlog.input.len() + received.len() < record_bytes
             && record_bytes <= RECORD_BYTES_MAX
         {
-            waiting.input.extend_from_slice(received);
+            backlog.input.extend_from_slice(received);
             return nothing;
         }
-        let input = std::mem::take(&mut waiting.input);
+        let input = std::mem::take(&mut backlog.input);
         let Some(begin) = start.checked_sub(input.len()) else {
             return SecureInput {
                 end: Some(ChannelEnd::Failed("its record has no room")),
@@ -187,11 +191,11 @@ impl<C: SecureChannel> SecureSocket<C> {
 
     fn open(&mut self, buffer: &mut [u8], start: usize, end: usize) -> Option<SecureInput> {
         let input = buffer.get_mut(start..end)?;
-        // Mostly nothing is to be sent, so no buffer is kept for it.
+        // Most reads cause no answer, so no buffer is kept for one.
         let mut out = self
             .backlog
             .as_mut()
-            .map_or_else(Vec::new, |waiting| std::mem::take(&mut waiting.output));
+            .map_or_else(Vec::new, |backlog| std::mem::take(&mut backlog.output));
         let opened = self.channel.open(input, &mut out);
         let left = match opened.end {
             None => input.get(opened.used..).unwrap_or_default(),
@@ -201,10 +205,10 @@ impl<C: SecureChannel> SecureSocket<C> {
         if left.is_empty() && out.is_empty() && !has_ended {
             self.backlog = None;
         } else {
-            let waiting = self.backlog.get_or_insert_default();
-            waiting.input = left.to_vec();
-            waiting.output = out;
-            waiting.has_ended |= has_ended;
+            let backlog = self.backlog.get_or_insert_default();
+            backlog.input = left.to_vec();
+            backlog.output = out;
+            backlog.has_ended |= has_ended;
         }
         debug_assert!(opened.plain <= opened.used, "content is shorter than its records");
         debug_assert!(opened.used <= end - start, "of the received bytes");
@@ -214,13 +218,13 @@ impl<C: SecureChannel> SecureSocket<C> {
     /// Appends sealed bytes to `out`: first what waits, then one record with the content that `fill` appends to its
     /// argument, at most as many bytes as it is given. Returns the bytes of that content.
     pub fn write(&mut self, out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>, usize)) -> usize {
-        let waiting = self.backlog.as_mut().map(|waiting| std::mem::take(&mut waiting.output));
-        let waiting = waiting.unwrap_or_default();
-        out.extend_from_slice(&waiting);
-        if self.backlog.as_ref().is_some_and(|waiting| waiting.is_empty()) {
+        let unsent = self.backlog.as_mut().map(|backlog| std::mem::take(&mut backlog.output));
+        let unsent = unsent.unwrap_or_default();
+        out.extend_from_slice(&unsent);
+        if self.backlog.as_ref().is_some_and(|backlog| backlog.is_empty()) {
             self.backlog = None;
         }
-        if waiting.len() > SEALED_BYTES_MAX {
+        if unsent.len() > SEALED_BYTES_MAX {
             return 0;
         }
         let Some(begin) = self.channel.begin_record(out) else { return 0 };
@@ -235,18 +239,18 @@ impl<C: SecureChannel> SecureSocket<C> {
         if self.channel.end_record(out, begin) { content } else { 0 }
     }
 
-    /// Appends the announcement that nothing follows.
+    /// Appends the announcement that nothing follows. A second call appends nothing.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         self.channel.close(out);
     }
 
-    /// Keeps the bytes of `write` that the socket did not take.
+    /// Keeps the bytes of `write` that the socket did not accept.
     pub fn keep_unsent(&mut self, unsent: &[u8]) {
         if !unsent.is_empty() {
-            let waiting = self.backlog.get_or_insert_default();
+            let backlog = self.backlog.get_or_insert_default();
             // Nothing was sealed since `write`.
-            let newer = std::mem::replace(&mut waiting.output, unsent.to_vec());
-            waiting.output.extend_from_slice(&newer);
+            let newer = std::mem::replace(&mut backlog.output, unsent.to_vec());
+            backlog.output.extend_from_slice(&newer);
         }
     }
 
@@ -260,26 +264,26 @@ impl<C: SecureChannel> SecureSocket<C> {
         out
     }
 
-    /// For another process, once established.
+    /// The state for another process. `None` during the handshake.
     #[must_use]
     pub fn export(&self) -> Option<Box<SecureState>> {
         let channel = self.channel.export()?;
         let [input, output] = match &self.backlog {
             None => [Vec::new(), Vec::new()],
-            Some(waiting) => [waiting.input.clone(), waiting.output.clone()],
+            Some(backlog) => [backlog.input.clone(), backlog.output.clone()],
         };
         Some(Box::new(SecureState { channel, input, output, has_ended: self.has_ended() }))
     }
 
-    /// `None`: another version has exported it.
+    /// Continues a socket of another process. `None` if another version has exported it.
     #[must_use]
     #[expect(clippy::boxed_local, reason = "states travel in boxes")]
     pub fn import(state: Box<SecureState>) -> Option<Box<Self>> {
         let SecureState { channel, input, output, has_ended } = *state;
         let channel = C::import(&channel)?;
-        let waiting = RecordBacklog { input, output, has_ended };
-        let waiting = (!waiting.is_empty()).then(|| Box::new(waiting));
-        Some(Box::new(Self { channel, backlog: waiting }))
+        let backlog = RecordBacklog { input, output, has_ended };
+        let backlog = (!backlog.is_empty()).then(|| Box::new(backlog));
+        Some(Box::new(Self { channel, backlog }))
     }
 }
 

@@ -1,21 +1,26 @@
-//! Session tickets (RFC 8446 section 4.6.1, RFC 5077): sealed state that a client brings back to resume a session.
+//! Session tickets (RFC 8446 section 4.6.1, RFC 5077): sealed state that a client brings back to resume a session. PURE
+//! but for the random nonces.
 //!
-//! The server keeps no state for them. Keys come from outside, so that all workers, the next process and other nodes
-//! open each other's tickets. Nodes derive them from a secret that they share. The first key of a list seals, all open.
-//! PURE but for the random nonces. Limit: `TICKET_BYTES_MAX` for a ticket.
+//! Owns the keys. The server keeps no state of sessions. Keys come from outside, so that all workers, the next process
+//! and other nodes open each other's tickets; nodes derive them from a secret that they share. The first key of a list
+//! seals, all open. Does not know the time: `server/certificates.rs` changes the keys.
+//!
+//! Limit: `TICKET_BYTES_MAX` for a ticket. Cost: two allocations for a new ticket, one for one that is opened, and a
+//! comparison with the name of each key.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use rustls::server::ProducesTickets;
 use zeroize::Zeroize;
 
-/// A ticket contains a name, a cipher suite and a secret, and no certificate of a client. A longer one is foreign.
+/// Longest ticket in bytes. It contains a name, a cipher suite and a secret, and no certificate of a client, so a
+/// longer one is not ours.
 const TICKET_BYTES_MAX: usize = 1024;
 const NAME_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 pub const TICKET_KEY_BYTES: usize = NAME_BYTES + KEY_BYTES;
 
-/// A key, and the name that goes with each ticket.
+/// A key with its name, which each ticket has in clear text.
 #[derive(Clone)]
 pub struct TicketKey {
     name: [u8; NAME_BYTES],
@@ -35,16 +40,16 @@ impl std::fmt::Debug for TicketKey {
 }
 
 impl TicketKey {
-    /// From random bytes, or from those of `to_bytes`.
+    /// A key from random bytes, or from those of `to_bytes`.
     #[must_use]
     pub fn of_bytes(bytes: [u8; TICKET_KEY_BYTES]) -> Self {
-        let mut made = Self { name: [0; NAME_BYTES], key: [0; KEY_BYTES] };
-        made.name.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-        made.key.iter_mut().zip(&bytes[NAME_BYTES..]).for_each(|(to, from)| *to = *from);
-        made
+        let mut ticket_key = Self { name: [0; NAME_BYTES], key: [0; KEY_BYTES] };
+        ticket_key.name.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        ticket_key.key.iter_mut().zip(&bytes[NAME_BYTES..]).for_each(|(to, from)| *to = *from);
+        ticket_key
     }
 
-    /// The key of a period of time, from a secret that several nodes have. So nodes exchange no keys. A key reveals
+    /// The key of a period of time, from a secret that several nodes share, so nodes exchange no keys. A key reveals
     /// nothing about the secret or another key (RFC 5869).
     #[must_use]
     pub fn derived(secret: &[u8], period: u64) -> Option<Self> {
@@ -57,7 +62,7 @@ impl TicketKey {
         Some(key)
     }
 
-    /// For another process.
+    /// The bytes for another process. They are secret.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; TICKET_KEY_BYTES] {
         let mut bytes = [0; TICKET_KEY_BYTES];
@@ -67,7 +72,7 @@ impl TicketKey {
     }
 }
 
-/// The length of what is derived.
+/// The length that HKDF is to make.
 struct TicketKeyBytes;
 
 impl KeyType for TicketKeyBytes {
@@ -109,7 +114,7 @@ impl ProducesTickets for Tickets {
         self.lifetime_seconds
     }
 
-    /// Name, nonce, sealed state, tag.
+    /// A ticket: name, nonce, sealed state, tag. `None`, and no ticket is sent, if there is no key or no random number.
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let (name, key) = self.keys.first()?;
         let mut nonce = [0; NONCE_LEN];

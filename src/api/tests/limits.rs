@@ -50,16 +50,20 @@ fn an_app_may_publish_so_much_a_second() {
     else {
         panic!("accepted")
     };
-    let told = quota.add_to(Response::json(200, b"{}".to_vec()));
+    let answer_with_quota = quota.add_to(Response::json(200, b"{}".to_vec()));
     assert_eq!(
-        told.extra,
+        answer_with_quota.header_fields,
         [("X-RateLimit-Limit", "3".to_owned()), ("X-RateLimit-Remaining", "1".to_owned())]
     );
     let batch = r#"{"batch":[{"name":"e","channel":"a","data":"1"},{"name":"e","channel":"a","data":"2"}]}"#;
     let Plan::Refuse(denied) = post_to(&apps, "batch_events", batch) else { panic!("refused") };
     let refused = denied.response;
     assert_eq!(refused.status, 429);
-    assert!(refused.extra.contains(&("Retry-After", "1".to_owned())), "{:?}", refused.extra);
+    assert!(
+        refused.header_fields.contains(&("Retry-After", "1".to_owned())),
+        "{:?}",
+        refused.header_fields
+    );
     assert!(matches!(
         post_to(&apps, "events", r#"{"name":"e","channel":"a","data":"1"}"#),
         Plan::Publish { .. }

@@ -1,43 +1,55 @@
 //! What the value of an option may be: how it is read, described and shown. PURE.
 //!
 //! Owns the ranges, units and words of all options, so that the check of a value, the text of an error, `--help`,
-//! `ringverb check` and docs/OPTIONS.md cannot disagree. Values of other shapes than numbers and words (addresses,
-//! URLs, lists) are read in `validate.rs`; here are their descriptions, and how they are shown without credentials.
-//! Limits: the range of each number; the texts have none here, `load.rs` bounds the files.
+//! `ringverb check` and docs/OPTIONS.md cannot disagree. Does not read values of other shapes than numbers and words
+//! (addresses, URLs, lists): `validate.rs` does; here are their descriptions, and how they are shown without
+//! credentials.
+//!
+//! Limits: the range of each number; the texts have none here, `load.rs` bounds the files. Cost: one allocation for a
+//! description or a shown value; once at the start and for each command.
 
 use super::super::sizes;
 
-/// From here on a maximum is not worth a word.
-const TOLD_MAX: u64 = u32::MAX as u64;
+/// A maximum of this size or more is not named: such a number never stops an operator.
+const NAMED_MAX: u64 = u32::MAX as u64;
 
-/// What a value may be.
 #[derive(Clone, Copy, Debug)]
 pub enum OptionKind {
     /// `true` or `false`, and the other forms that Laravel and PHP have for them.
     Bool,
     /// A whole number of `unit`, which is empty for a plain number.
-    Number { unit: &'static str, min: u64, max: u64 },
+    Number {
+        unit: &'static str,
+        min: u64,
+        max: u64,
+    },
     /// A number of bytes, which may have a unit: `64K`. `or_zero`: 0 is accepted too, below the minimum.
-    Size { min: u64, max: u64, or_zero: bool },
-    /// One of these words.
+    Size {
+        min: u64,
+        max: u64,
+        or_zero: bool,
+    },
     Choice(&'static [&'static str]),
-    /// Text of another shape, described.
+    /// Text of another shape, which `validate.rs` reads. The description completes "it takes ...".
     Text(&'static str),
     /// Text that is used exactly as it is, blanks and all, and is shown in quotes: an app's id or key, a user's name.
     Exact(&'static str),
-    /// Exact text that is never shown.
+    /// Exact text that nothing shows, not even its length.
     Secret(&'static str),
-    /// Text in which credentials may stand; `shown` leaves them out.
-    Masked { accepts: &'static str, shown: fn(&str) -> String },
-    /// Several texts, separated by commas.
+    /// Text that may contain credentials. `shown` leaves them out.
+    Masked {
+        accepts: &'static str,
+        shown: fn(&str) -> String,
+    },
+    /// Texts separated by commas. The description is about one of them, or about all.
     List(&'static str),
 }
 
-/// A kind, and what is special about some of its values.
+/// A kind, with a note about special values.
 #[derive(Clone, Copy, Debug)]
 pub struct Accepts {
     pub kind: OptionKind,
-    /// The meaning of empty, or of zero; may be empty.
+    /// What an empty value or zero means; empty if nothing special.
     pub note: &'static str,
 }
 
@@ -101,15 +113,15 @@ impl Accepts {
     pub fn sentence(&self) -> String {
         let sentence = match self.kind {
             OptionKind::Bool => "true or false".to_owned(),
-            OptionKind::Number { unit: "", min, max } if max >= TOLD_MAX => {
+            OptionKind::Number { unit: "", min, max } if max >= NAMED_MAX => {
                 format!("a number, {min} or more")
             }
             OptionKind::Number { unit: "", min, max } => format!("a number from {min} to {max}"),
-            OptionKind::Number { unit, min, max } if max >= TOLD_MAX => {
+            OptionKind::Number { unit, min, max } if max >= NAMED_MAX => {
                 format!("{unit}, {min} or more")
             }
             OptionKind::Number { unit, min, max } => format!("{unit}, {min} to {max}"),
-            OptionKind::Size { min, max, .. } if max >= TOLD_MAX => {
+            OptionKind::Size { min, max, .. } if max >= NAMED_MAX => {
                 format!("bytes, or a size such as 64K: at least {}", sizes::format_short(min))
             }
             OptionKind::Size { min, max, .. } => format!(
@@ -128,7 +140,7 @@ impl Accepts {
     }
 }
 
-/// `a, b or c`.
+/// The words as a sentence has them: `a, b or c`.
 fn alternatives(words: &[&str]) -> String {
     match words {
         [] => String::new(),
@@ -160,19 +172,19 @@ impl OptionKind {
         }
     }
 
-    /// Blanks at its ends are part of the value.
+    /// Whether blanks at its ends are part of the value.
     #[must_use]
     pub fn is_exact(&self) -> bool {
         matches!(self, Self::Exact(_) | Self::Secret(_))
     }
 
-    /// Only the owner may see it whole.
+    /// Whether only the owner may see the value as it is.
     #[must_use]
     pub fn is_confidential(&self) -> bool {
         matches!(self, Self::Secret(_) | Self::Masked { .. })
     }
 
-    /// The value for people, without anything secret.
+    /// The value as anybody may see it: in messages, logs and `ringverb check`.
     #[must_use]
     pub fn shown(&self, value: &str) -> String {
         match self {
@@ -182,7 +194,7 @@ impl OptionKind {
         }
     }
 
-    /// The value as it may stand in `ringverb.toml`, without anything secret.
+    /// The value as it may stand in `ringverb.toml`, with secrets masked.
     #[must_use]
     pub fn toml(&self, value: &str) -> String {
         match self {
@@ -200,7 +212,7 @@ impl OptionKind {
     }
 }
 
-/// As PHP and Laravel write booleans.
+/// The forms in which PHP and Laravel write booleans. `None` for any other text.
 #[must_use]
 pub fn boolean(text: &str) -> Option<bool> {
     match text.to_lowercase().as_str() {
@@ -220,13 +232,13 @@ mod tests {
             (BOOL, "true or false"),
             (number(0, 65_535), "a number from 0 to 65535"),
             (
-                number(1, TOLD_MAX).note("empty for no limit"),
+                number(1, NAMED_MAX).note("empty for no limit"),
                 "a number, 1 or more; empty for no limit",
             ),
             (seconds(1, 3_600), "seconds, 1 to 3600"),
-            (seconds(0, TOLD_MAX), "seconds, 0 or more"),
+            (seconds(0, NAMED_MAX), "seconds, 0 or more"),
             (size(512, 16 << 20), "bytes, or a size such as 64K: 512 to 16M"),
-            (size(1 << 16, TOLD_MAX), "bytes, or a size such as 64K: at least 64K"),
+            (size(1 << 16, NAMED_MAX), "bytes, or a size such as 64K: at least 64K"),
             (choice(&["json"]), "json"),
             (choice(&["auto", "io_uring", "epoll"]), "auto, io_uring or epoll"),
             (secret("text"), "text"),

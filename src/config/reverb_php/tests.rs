@@ -244,8 +244,8 @@ fn several_apps_belong_in_the_file_of_this_server() {
     assert_eq!(
         warnings,
         [
-            "config/reverb.php has apps[1].ping_interval = 3, and is not read: this server uses 60. The value belongs in \
-          ping_interval of an [[apps]] in ringverb.toml"
+            "config/reverb.php has apps[1].ping_interval = 3, and is not read: this server uses 60. The value belongs \
+             in ping_interval of an [[apps]] in ringverb.toml"
         ]
     );
 }

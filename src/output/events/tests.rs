@@ -20,16 +20,21 @@ fn document() -> String {
     text
 }
 
-const HEAD: &str = r#"# Logs
+#[rustfmt::skip]
+const HEAD: &str = concat!(
+    r#"# Logs
 
 This file is generated from the tables in `src/output/events.rs` and `src/cause.rs`; a test compares them. Names and
 meanings do not change.
 
 | option | |
 |---|---|
-| `RINGVERB_LOG_FORMAT` | `auto` (default): text if the log goes to a terminal, otherwise one JSON object in each line. `text`, `json`: always. Text files that people read, such as those of Supervisor, need `text` |
-| `RINGVERB_LOG_LEVEL` | `error`, `warn`, `info`, `debug`, `trace`: the least level that is logged. Empty: the filter in `RUST_LOG`, or `info` |
-| `RINGVERB_LOG_TIME` | `utc` (default), `local`: times of a text log |
+"#,
+    "| `RINGVERB_LOG_FORMAT` | `auto` (default): text if the log goes to a terminal, otherwise one JSON object in \
+     each line. `text`, `json`: always. Text files that people read, such as those of Supervisor, need `text` |\n",
+    "| `RINGVERB_LOG_LEVEL` | `error`, `warn`, `info`, `debug`, `trace`: the least level that is logged. Empty: \
+     the filter in `RUST_LOG`, or `info` |\n",
+    r#"| `RINGVERB_LOG_TIME` | `utc` (default), `local`: times of a text log |
 | `RINGVERB_ACCESS_LOG` | `true`: a line for each answered request of the HTTP API, whatever the level is |
 | `NO_COLOR` | Any value: no colors. Only a terminal gets colors |
 
@@ -40,24 +45,31 @@ such as `+02:00`. If the zone is unknown, the lines are UTC, and a warning at th
 
 ```text
 2026-01-31T12:00:00.000000Z  WARN origin "https://evil.test" refused. [...] cause=origin peer=192.0.2.7:4711 app=1001
-{"time":"2026-01-31T12:00:00.000000Z","level":"warn","event":"refused","reason":"origin","peer":"192.0.2.7:4711","app":"1001","message":"origin \"https://evil.test\" refused. [...]"}
-```
+"#,
+    r#"{"time":"2026-01-31T12:00:00.000000Z","level":"warn","event":"refused","reason":"origin","#,
+    r#""peer":"192.0.2.7:4711","app":"1001","message":"origin \"https://evil.test\" refused. [...]"}"#,
+    "\n",
+    r#"```
 
 Each JSON line has `time`, `level` and `event`. `message` is for people, and its words may change. A value that is too
 long is cut, and ends with `…`. Messages about a configuration with which the server does not start are always text.
 
 | limit | |
 |---|---|
-| lines about peers | 2 KiB a second, 64 KiB at once. Each reason: 20 lines of a core at once, then one a second; `left_out` counts the others |
-| access log | 256 lines of a core in a tick, 256 KiB a second, 1 MiB at once; `access_suppressed` and `lines_lost` count the others |
-| other lines | 8 KiB a second, 256 KiB at once; DEBUG and TRACE have no limit |
+"#,
+    "| lines about peers | 2 KiB a second, 64 KiB at once. Each reason: 20 lines of a core at once, then one a \
+     second; `left_out` counts the others |\n",
+    "| access log | 256 lines of a core in a tick, 256 KiB a second, 1 MiB at once; `access_suppressed` and \
+     `lines_lost` count the others |\n",
+    r#"| other lines | 8 KiB a second, 256 KiB at once; DEBUG and TRACE have no limit |
 | a slow reader | 2,048 lines and 1 MiB wait; `lines_lost` counts the others |
 
 ## Events
 
 | event | meaning |
 |---|---|
-"#;
+"#,
+);
 const REASONS: &str = "\n## Reasons\n\n`reason` of `refused`; the text form writes it as `cause=`. The message \
         has the wrong value and the option to\nchange. The second column is the label of \
         `ringverb_refusals_total`, which is coarser.\n\n| reason | counted as | level |\n|---|---|---|\n";

@@ -39,12 +39,12 @@ impl Origin {
         }
         // The file of the service counts only if it did at the start: a file that vanishes for a moment must not put
         // another one in its place.
-        let of_host = Some(Path::new(SERVICE_FILE)).filter(|_| self.sources.is_of_host);
+        let service_file = Some(Path::new(SERVICE_FILE)).filter(|_| self.sources.is_service_file);
         let files = ConfigurationFiles {
             toml_file: self.config.as_deref(),
             env_file: self.env_file.as_deref(),
             laravel_env: self.env.as_deref(),
-            of_host,
+            service_file,
             reader: FileReader::Server,
         };
         let sources = Sources::read_sources(self.sources.flags.clone(), files)?;

@@ -1,15 +1,15 @@
 //! What a refusal is about: its request and app, as far as they are known.
 //!
-//! A value for `refuse.rs`, in a file of its own because `answer.rs`, `upgrade.rs` and `session.rs` make it and
-//! `refuse.rs` uses types of theirs.
+//! Plain values for `refuse.rs`, in a file of its own because `answer.rs`, `upgrade.rs` and `session.rs` make it and
+//! `refuse.rs` uses types of theirs. Does not own the request. No limits: two references. Cost: no allocation.
 
 use crate::app::AppIndex;
 use crate::http1::request::Request;
 
-/// What a refusal knows of its request.
+/// The request and the app of a refusal. Both are `None` for bytes that are no request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct About<'a> {
-    /// The request, which may name the client behind a proxy.
+    /// The request, whose fields may name the client behind a proxy.
     pub(super) request: Option<&'a Request>,
     pub(super) app: Option<AppIndex>,
 }

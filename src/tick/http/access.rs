@@ -1,16 +1,18 @@
 //! The access log of the HTTP API: which requests were answered, for the log of the process.
 //!
-//! Off unless `wants_entry` is set. Input: answered requests. Output: `lines`, which the worker takes at the end of
-//! each tick. Limit: `LINES_MAX` lines of a tick; further ones are counted in `left_out`. The query is not kept,
-//! because it holds a signature. This layer has no clock: the worker passes the time at which a tick began. Cost:
-//! nothing while it is off; one allocation for the path of each request otherwise.
+//! Owns the lines of one tick, which the worker takes at its end. Off unless `wants_entry` is set. The query is not
+//! kept, because it contains a signature. Has no clock and does not write: the worker passes the time at which a tick
+//! began, and formats the lines.
+//!
+//! Limit: `LINES_MAX` lines of a tick; further ones are counted in `left_out`. Cost: nothing while it is off; otherwise
+//! two allocations for each request, for method and path.
 
 use super::{Http, LinePeer};
 use crate::app::AppIndex;
 use crate::http1::request::Request;
 
 const LINES_MAX: usize = 256;
-/// Bytes of a path that are kept.
+/// Longest part of a path that is kept, in bytes.
 const PATH_BYTES_MAX: usize = 200;
 
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub struct AccessLine {
     pub status: u16,
     pub received_bytes: usize,
     pub sent_bytes: usize,
-    /// The beginning of the tick in which the request was complete.
+    /// The beginning of the tick that had the whole request, by `Kernel::stamp`: the duration is measured from it.
     pub began_ns: u64,
     pub who: LinePeer,
 }
@@ -30,10 +32,10 @@ pub struct AccessLine {
 #[derive(Debug, Default)]
 pub struct AccessLog {
     pub wants_entry: bool,
-    /// When the present tick began, in nanoseconds.
+    /// When the current tick began, in nanoseconds. The worker sets it.
     pub tick_began_ns: u64,
     pub lines: Vec<AccessLine>,
-    /// Requests for which `lines` had no room.
+    /// Requests for which `lines` had no room, since the worker looked last.
     pub left_out: u64,
 }
 
@@ -64,11 +66,11 @@ impl Http {
         }
         let AccessEntry { app, status, sent_bytes, began_ns } = answered;
         let path = request.path();
-        let kept = path.floor_char_boundary(PATH_BYTES_MAX);
+        let kept_bytes = path.floor_char_boundary(PATH_BYTES_MAX);
         let line = AccessLine {
             app,
             method: request.method().to_owned(),
-            path: path.get(..kept).unwrap_or_default().to_owned(),
+            path: path.get(..kept_bytes).unwrap_or_default().to_owned(),
             status,
             received_bytes: request.received_bytes(),
             sent_bytes,

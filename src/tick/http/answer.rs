@@ -1,10 +1,12 @@
 //! Carries out requests of the HTTP API.
 //!
-//! `api` turns a request into a plan; this file publishes, asks the other cores, and builds the answer. A request that
-//! must wait (for room in mailboxes, for its mail, for answers) leaves a `Pending` in its session, and `resume`
-//! continues it. Limits: `GATHER_TIMEOUT_MS` for answers of cores, the overload level for publishes. Owns no state.
-//! Cost: a publish is two reference counts for each channel and one mail; the answer is written to the buffer of the
-//! session, without an allocation of its own.
+//! Owns no state. `api` turns a request into a plan; this file publishes, asks the other cores, and builds the answer.
+//! A request that must wait (for room in mailboxes, for its mail, for answers) leaves a `Pending` in its session, and
+//! `resume` continues it. Does not decide what a request may do: `api` does.
+//!
+//! Limits: `GATHER_TIMEOUT_MS` for answers of cores, the overload level for publishes. Cost: a publish is two reference
+//! counts for each channel and one mail; the answer is written to the buffer of the session, without an allocation of
+//! its own.
 
 use core::net::IpAddr;
 
@@ -24,7 +26,7 @@ use crate::limits;
 use crate::shard::Question;
 
 impl Session {
-    /// Answers a request, or makes it wait.
+    /// Carries out a request of the API. Its answer is written now, or after a wait.
     pub(super) fn answer(
         &mut self,
         key: SessionKey,
@@ -58,7 +60,7 @@ impl Session {
             Plan::Publish { app, publications, info, reply, quota } => {
                 let publish = Publish { request, app, publications, info, reply, quota };
                 if site.mailbox.is_congested() {
-                    // Nothing is dropped: the publisher is slowed.
+                    // Nothing is discarded: the publisher waits.
                     site.http.congested.push_back(key);
                     return self.wait(Pending::Congested(Box::new(publish)));
                 }
@@ -75,7 +77,7 @@ impl Session {
         self.respond(site.http, &response, &request);
     }
 
-    /// Publishes. The events have their position in the order of their channels before the answer is sent.
+    /// Publishes the events. They have their position in the order of their channels before the answer is sent.
     fn publish(&mut self, key: SessionKey, publish: Publish, site: &mut Site<'_>) {
         let Publish { request, app, publications, info, reply, quota } = publish;
         note_accepted(site.http, app, &publications);
@@ -134,8 +136,8 @@ impl Session {
         }
     }
 
-    /// The address for which a failed authentication counts, if failures are counted. Or the refusal of an address with
-    /// too many failures in this second, before any work is done for its request.
+    /// Returns the address to which a failed authentication is charged; `None` if failures are not counted. Or refuses
+    /// an address with too many failures in this second, before any work is done for its request.
     fn may_authenticate(
         &self,
         http: &mut Http,
@@ -185,12 +187,12 @@ pub(in crate::tick) fn publish_for_operator(
             site.publish(app, &publications);
             with_quota(quota, api::render(&Reply::Empty, Vec::new()))
         }
-        // An event is published or refused.
+        // The plan of an event is to publish it, or a refusal.
         Plan::Ask { .. } | Plan::EndAccess(_) => Response::text(500, "No event."),
     }
 }
 
-/// For `--print-events` and the event log of the console.
+/// Keeps accepted events for `--print-events` and for the event log of the console, if one of them is on.
 fn note_accepted(http: &mut Http, app: AppIndex, publications: &[Publication]) {
     if http.rules.print_events || http.is_observed {
         http.published_to_show.extend(publications.iter().map(|one| Printed {

@@ -1,11 +1,13 @@
 //! Connections that speak HTTP: a pure state machine over bytes for each (`session`), and the state that all sessions
 //! of a core share.
 //!
-//! A session consumes bytes, carries out one request at a time, in order, and produces its answers as bytes. It waits
-//! for room in the mailboxes, for its mail to be in the rings, and for answers of other cores. It ends with an answer
-//! that closes the connection, with a WebSocket handshake, or with its socket. Limits: `Rules`. Owns what the sessions
-//! of one core share: rules, budgets, queues of sessions that wait. Limits: those of `Rules`, and one entry for each
-//! session in a queue. Cost: a step for each entry; `session.rs` and `answer.rs` have that of a request.
+//! Owns what the sessions of one core share: rules, budgets, queues of sessions that wait. A session consumes bytes,
+//! carries out one request at a time, in order, and produces its answers as bytes. It waits for room in the mailboxes,
+//! for its mail to be in the rings, and for answers of other cores. It ends with an answer that closes the connection,
+//! with a WebSocket handshake, or with its socket. Knows no sockets.
+//!
+//! Limits: those of `Rules`, and one entry for each session in a queue. Cost: a step for each entry; `session.rs` and
+//! `answer.rs` have that of a request.
 
 mod about;
 mod access;
@@ -31,25 +33,25 @@ use crate::pusher::socket_id::SocketId;
 pub use access::{AccessLine, AccessLog};
 pub(super) use answer::publish_for_operator;
 pub use peer::LinePeer;
-pub(super) use session::{After, Session, Spare, Step, Timer, Upgrade};
+pub(super) use session::{AfterAnswers, Session, Spare, Step, Timer, Upgrade};
 
-/// The options that concern HTTP.
+/// The options that concern HTTP, as one core applies them.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Bytes of head and body of a request together.
     pub request_size_max: usize,
-    /// For a whole request, and for a client to read an answer.
+    /// Time for a whole request, and for a client to read an answer.
     pub request_seconds: u32,
-    /// Between two requests.
+    /// Time between two requests of a connection.
     pub keepalive_seconds: u32,
-    /// `Config::path`.
+    /// `Config::path`: the prefix of all paths, or empty.
     pub prefix: String,
-    /// See `Config::verbose_errors`.
+    /// `Config::verbose_errors`: answers contain the reason of a refusal.
     pub verbose_errors: bool,
     pub debug: bool,
-    /// Accepted events are to be printed.
+    /// `--print-events`: accepted events are kept for the worker to print.
     pub print_events: bool,
-    /// Connections of one core that may speak HTTP.
+    /// Most connections of one core that may speak HTTP. Others need their descriptors.
     pub connections_max: usize,
 }
 
@@ -62,7 +64,7 @@ pub struct Printed {
     pub excluded_socket_id: Option<SocketId>,
 }
 
-/// A log line about a refusal.
+/// A log line about a refusal. The worker writes it with the addresses.
 #[derive(Debug)]
 pub struct RefusalLine {
     pub cause: Cause,
@@ -77,13 +79,13 @@ pub struct Http {
     pub(super) rules: Rules,
     apps: Arc<Apps>,
     pub(super) overload: Arc<Overload>,
-    /// Unpredictable numbers, for socket ids.
+    /// The source of unpredictable numbers for socket ids. A parameter, so that the simulator can repeat a run.
     entropy: Box<dyn FnMut() -> u64>,
     /// Seconds since 1970, as the worker set them at the beginning of the tick.
     pub unix_seconds: u64,
     /// The server is ending: `/up` answers 503, and connections are closed after their answers.
     pub draining: bool,
-    /// `/up` answers 503; everything else is served.
+    /// The server is about to end (`RINGVERB_SHUTDOWN_DELAY`): `/up` answers 503, and all else is served.
     pub unready: bool,
     pub accepts: bool,
     /// Connections are being transferred to another process: sessions stop between two requests.
@@ -92,7 +94,6 @@ pub struct Http {
     lines: LineBudget,
     /// Lines for the log since the worker took them last.
     pub refusals: Vec<RefusalLine>,
-    /// Answered requests for the log.
     pub access: AccessLog,
     /// The event log of the console has a viewer, as the worker set it at the beginning of the tick.
     pub is_observed: bool,
@@ -111,7 +112,6 @@ impl Http {
         self.congested.len() + self.awaiting_mail_in_rings.len()
     }
 
-    /// `entropy` returns unpredictable numbers.
     #[must_use]
     pub fn new(
         rules: Rules,
@@ -138,7 +138,7 @@ impl Http {
             published_to_show: Vec::new(),
             congested: VecDeque::new(),
             awaiting_mail_in_rings: VecDeque::new(),
-            // The core shares its own with them.
+            // `Core::new` replaces them by the metrics of its core.
             metrics: Arc::new(CoreMetrics::new(0)),
         }
     }
@@ -151,7 +151,7 @@ impl Http {
         (self.apps, self.rules) = (apps, rules);
     }
 
-    /// Call it once a second: the log has room for further lines.
+    /// Lets the log have further lines about refusals. Called once a second.
     pub fn refill_lines(&mut self) {
         self.lines.refill();
     }
@@ -200,7 +200,6 @@ impl Http {
         }
     }
 
-    /// An unpredictable number.
     pub fn random(&mut self) -> u64 {
         (self.entropy)()
     }

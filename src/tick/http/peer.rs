@@ -12,7 +12,7 @@ use crate::app::AppIndex;
 pub struct LinePeer {
     /// The client, if a trusted proxy names it.
     pub client: Option<IpAddr>,
-    /// The other end of the socket.
+    /// The other end of the socket: the client, or a proxy. `None` if the connection is not known.
     pub peer: Option<SocketAddr>,
     pub app: Option<AppIndex>,
 }

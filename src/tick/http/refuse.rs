@@ -1,9 +1,10 @@
 //! Refused requests and handshakes: counts them, queues the log line and, with verbose errors, adds the same line to
-//! the answer.
+//! the answer. PURE.
 //!
-//! `cause` has the texts and limits the lines. The status and body for clients follow Reverb (docs/PROTOCOL.md). Does
-//! not decide what is refused, and does not close a socket. PURE. Limits: those of `LineBudget`. Cost: one count, and
-//! one allocation for a line that the budget has room for.
+//! Owns the texts of a few answers; `cause` has those of the log, and limits the lines. The status and body for clients
+//! follow Reverb (docs/PROTOCOL.md). Does not decide what is refused, and does not close a socket.
+//!
+//! Limits: those of `LineBudget`. Cost: one count, and one allocation for a line that the budget has room for.
 
 use super::about::About;
 use super::session::Session;
@@ -25,10 +26,10 @@ impl Session {
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Option<String> {
-        http.refuse(cause, values, |http| self.who(http, about))
+        http.refuse(cause, values, |http| self.line_peer(http, about))
     }
 
-    /// `refuse` for a request that is answered. Returns the answer.
+    /// `refuse` for a request that gets an answer, which is returned: with verbose errors it has the line, too.
     pub(super) fn refused(
         &self,
         http: &mut Http,
@@ -48,15 +49,15 @@ impl Session {
         response: Response,
         noted: Noted,
     ) -> Response {
-        with_explanation(response, http.refuse_noted(noted, |http| self.who(http, about)))
+        with_explanation(response, http.refuse_noted(noted, |http| self.line_peer(http, about)))
     }
 
-    /// Its TLS has ended, because of the client.
+    /// Refuses a client that broke a rule of TLS, or ended it with an alert. It gets no answer.
     pub(in crate::tick) fn refuse_secure(&self, http: &mut Http, cause: Cause, why: &'static str) {
         self.refuse(http, About::default(), cause, &[Detail::Own(why)]);
     }
 
-    /// The client does not speak TLS, and the port does: its bytes are answered as those of an HTTP client.
+    /// Refuses a client that speaks plain HTTP to a TLS port. It gets an answer in plain HTTP.
     pub(in crate::tick) fn refuse_plain(&mut self, http: &mut Http) {
         let text = "This port is TLS: use https:// or wss://.";
         let response = Response::text(400, text);
@@ -68,7 +69,7 @@ impl Session {
         self.close_with(&response, false);
     }
 
-    /// The peer must begin with a header of the PROXY protocol, and it did not.
+    /// Refuses a peer that must begin with a header of the PROXY protocol and did not.
     pub(in crate::tick) fn refuse_header(&mut self, http: &mut Http, fault: HeaderFault) {
         let response = Response::text(400, "A header of the PROXY protocol must come first.");
         let why = [Detail::Own(fault.text())];
@@ -76,7 +77,7 @@ impl Session {
         self.close_with(&response, false);
     }
 
-    pub(super) fn who(&self, http: &Http, about: About<'_>) -> LinePeer {
+    pub(super) fn line_peer(&self, http: &Http, about: About<'_>) -> LinePeer {
         let admission = &http.overload.admission;
         let client = about.request.map(|request| {
             admission.client_address(self.peer.ip(), request.header_values("x-forwarded-for"))
@@ -84,7 +85,7 @@ impl Session {
         LinePeer { client, peer: Some(self.peer), app: about.app }
     }
 
-    /// Whether the header of the request ends within `REVERB_MAX_REQUEST_SIZE`.
+    /// Whether the head of the request ends within `REVERB_MAX_REQUEST_SIZE`, so that the body is what is too large.
     fn has_whole_head(&self, http: &Http) -> bool {
         let head = self.input().get(..http.rules.request_size_max).unwrap_or(self.input());
         memchr::memmem::find(head, b"\r\n\r\n").is_some()
@@ -132,7 +133,7 @@ impl Session {
     }
 }
 
-/// Adds the line to an answer, in development mode. The member `error` of a 422 answer stands beside Laravel's fields.
+/// Adds the line to an answer, with verbose errors. The member `error` of a 422 answer stands beside Laravel's fields.
 fn with_explanation(mut response: Response, line: Option<String>) -> Response {
     let Some(line) = line else { return response };
     match response.content_type {
@@ -156,15 +157,18 @@ fn with_explanation(mut response: Response, line: Option<String>) -> Response {
     response
 }
 
-/// Recognizes other protocols by their first bytes.
+/// The cause for bytes that are not HTTP: the protocol that they probably belong to.
 fn recognize_protocol(input: &[u8]) -> Cause {
     const TLS_HANDSHAKE: u8 = 0x16;
-    /// Of the PROXY protocol's second version, which may be behind the empty lines that any request may begin with.
-    const PROXY_2: &[u8] = b"\0\r\nQUIT";
-    let input_2 = input.strip_prefix(b"\r\n\r\n").unwrap_or(input);
+    /// Part of the signature of the PROXY protocol's second version. It may follow the empty lines that any request may
+    /// begin with.
+    const PROXY_V2: &[u8] = b"\0\r\nQUIT";
+    let after_lines = input.strip_prefix(b"\r\n\r\n").unwrap_or(input);
     match input {
         [TLS_HANDSHAKE, ..] => Cause::TlsOnPlainPort,
-        _ if input.starts_with(b"PROXY ") || input_2.starts_with(PROXY_2) => Cause::ProxyProtocol,
+        _ if input.starts_with(b"PROXY ") || after_lines.starts_with(PROXY_V2) => {
+            Cause::ProxyProtocol
+        }
         _ if memchr::memmem::find(first_line(input), b" HTTP/").is_none() => Cause::NotHttp,
         _ => Cause::BadRequest,
     }

@@ -1,10 +1,12 @@
 //! One connection that speaks HTTP, without its socket. PURE.
 //!
-//! Input: received bytes and the events that end a wait. Output: bytes of answers, a `Step`, a timer. `tick/sessions`
-//! owns the socket and the deadlines. Between two requests a session owns only its entry: buffers and request state are
-//! allocated at the first byte and returned after the last byte of the answer. Limits: `Rules`,
-//! `limits::ANSWERS_BYTES_MAX`, and the memory budget. Cost: buffers are allocated at the first byte of a request, or
-//! taken from the spare ones; each byte of a request is copied once.
+//! Owns the state of one connection. Input: received bytes and the events that end a wait. Output: bytes of answers, a
+//! `Step`, a timer. Between two requests it has only its entry: buffers and request state are allocated at the first
+//! byte and returned after the last byte of the answer. Does not read, send or measure time: `tick/sessions` owns the
+//! socket and the deadlines.
+//!
+//! Limits: `Rules`, `limits::ANSWERS_BYTES_MAX`, and the memory budget. Cost: buffers are allocated at the first byte
+//! of a request, or reused from an earlier one; each byte of a request is copied once.
 
 mod bounds;
 mod work;
@@ -28,13 +30,12 @@ pub(in crate::tick) use work::Spare;
 use work::Work;
 pub(super) use work::{Pending, Publish};
 
-/// What to do with a session next.
 pub(in crate::tick) enum Step {
-    /// Another request may be at hand.
+    /// At once: another request may have been received.
     Again,
-    /// Nothing to do until bytes arrive, answers are sent or cores answer.
+    /// Later: nothing to do until bytes arrive, answers are sent or cores answer.
     Rest,
-    /// The session becomes a WebSocket.
+    /// As a WebSocket.
     Upgrade(Upgrade),
 }
 
@@ -48,20 +49,20 @@ pub(in crate::tick) struct Upgrade {
 /// A connection that is opened only to receive the reason of its refusal.
 pub(in crate::tick) struct Unwanted {
     pub(in crate::tick) error: ErrorCode,
-    /// The line, in development mode and with `--debug`.
+    /// The line about the refusal, with verbose errors and with `--debug`.
     pub(in crate::tick) why: Option<String>,
 }
 
-/// An accepted connection and its counts.
+/// An accepted handshake. It is counted for its app, and for the address whose slot this is.
 pub(in crate::tick) struct Admitted {
     pub(in crate::tick) app: AppIndex,
     pub(in crate::tick) address_slot: AddressSlot,
 }
 
-/// The event for which a session's time is measured.
+/// The event that must come before the session's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tick) enum Timer {
-    /// Not set yet.
+    /// No time is measured.
     None,
     /// The first byte: a silent connection costs a descriptor.
     FirstByte,
@@ -71,11 +72,13 @@ pub(in crate::tick) enum Timer {
     TlsHandshake,
     /// A whole request, from its first byte on (docs/PROTOCOL.md rule 17).
     Request,
+    /// The first byte of a further request.
     KeepAlive,
-    /// The client reads its answer.
+    /// The client must read its answer.
     Answer,
+    /// The cores must answer the question of the request.
     Cores,
-    /// The client closes after the last answer.
+    /// The client must close after the last answer.
     Discard,
 }
 
@@ -85,28 +88,28 @@ const DISCARD_SECONDS: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HttpState {
     Reading,
-    /// A request waits (`Work::pending`).
+    /// The request waits, in `Work::pending`: no further one is read.
     Waiting,
     /// The last answer is being sent. `in_order`: it follows a complete request, so no further input is expected.
     Closing {
         in_order: bool,
     },
-    /// Input is discarded until the client closes.
+    /// The last answer is sent, and input is discarded until the client closes.
     Discarding,
 }
 
 pub(in crate::tick) struct Session {
     /// The other end of the socket: the client, or a proxy.
     pub(in crate::tick) peer: SocketAddr,
-    /// A header of the PROXY protocol has named the peer.
+    /// A header of the PROXY protocol has named `peer`.
     pub(in crate::tick) is_named: bool,
-    /// The address slot of the socket while it speaks HTTP.
+    /// The address slot for which the socket is counted while it speaks HTTP.
     pub(super) address_slot: AddressSlot,
     /// A request was answered, so waiting for the next one is no fault.
     pub(in crate::tick) has_answered: bool,
     state: HttpState,
     pub(in crate::tick) timer: Timer,
-    /// Memory that was charged for this session, in bytes.
+    /// Memory that is charged to the budget for this session, in bytes.
     charged_bytes: u32,
     work: Option<Box<Work>>,
 }
@@ -125,12 +128,12 @@ impl Session {
         }
     }
 
-    /// A header of the PROXY protocol has named the client. The proxy itself is not counted.
+    /// Makes the client that a header of the PROXY protocol has named the peer. The proxy itself is not counted.
     pub(in crate::tick) fn become_client(&mut self, client: SocketAddr, address_slot: AddressSlot) {
         (self.peer, self.address_slot, self.is_named) = (client, address_slot, true);
     }
 
-    /// The client, if a header of the PROXY protocol has named it.
+    /// `None` if no header of the PROXY protocol has named the client.
     pub(in crate::tick) fn named_client(&self) -> Option<SocketAddr> {
         self.is_named.then_some(self.peer)
     }
@@ -146,7 +149,7 @@ impl Session {
         let SessionPeer { address, is_named } = peer;
         let mut session = Self { has_answered, is_named, ..Self::new(address, address_slot) };
         if !input.is_empty() {
-            let mut work = Spare::default().take(rules);
+            let mut work = Spare::default().pop_or_new(rules);
             work.input.extend_from_slice(input);
             session.work = Some(work);
         }
@@ -169,8 +172,8 @@ impl Session {
 
     /// Whether another process could continue it: it is between two requests, or it has only unread input.
     pub(in crate::tick) fn may_move(&self) -> bool {
-        let held_back = |work: &Work| !work.reader.is_empty() || !work.unsent().is_empty();
-        self.state == HttpState::Reading && !self.work.as_ref().is_some_and(|work| held_back(work))
+        let is_busy = |work: &Work| !work.reader.is_empty() || !work.unsent().is_empty();
+        self.state == HttpState::Reading && !self.work.as_ref().is_some_and(|work| is_busy(work))
     }
 
     /// Whether it waits for its client, so that it may be ended for another session.
@@ -178,7 +181,6 @@ impl Session {
         self.state != HttpState::Waiting
     }
 
-    /// Whether its last answer is being sent.
     pub(in crate::tick) fn is_closing(&self) -> bool {
         matches!(self.state, HttpState::Closing { .. })
     }
@@ -188,16 +190,21 @@ impl Session {
         self.work.as_ref().map_or(&[], |work| work.unused())
     }
 
-    /// Answers that are not sent yet.
     pub(in crate::tick) fn unsent(&self) -> &[u8] {
         self.work.as_ref().map_or(&[], |work| work.unsent())
     }
 
-    pub(in crate::tick) fn take(&mut self, bytes: &[u8], spare: &mut Spare, rules: &super::Rules) {
+    /// Adds received bytes. Those that arrive after the last answer was sent are discarded.
+    pub(in crate::tick) fn append_input(
+        &mut self,
+        bytes: &[u8],
+        spare: &mut Spare,
+        rules: &super::Rules,
+    ) {
         if self.state == HttpState::Discarding {
             return;
         }
-        let work = self.work.get_or_insert_with(|| spare.take(rules));
+        let work = self.work.get_or_insert_with(|| spare.pop_or_new(rules));
         work.discard_used();
         work.input.extend_from_slice(bytes);
     }
@@ -229,7 +236,7 @@ impl Session {
             }
             Err(refusal) => {
                 let response = self.refuse_bytes(site.http, refusal, is_in_body);
-                // The start of the next request is unknown.
+                // Where the next request starts is unknown.
                 self.close_with(&response, false);
                 Step::Rest
             }
@@ -287,7 +294,9 @@ impl Session {
             if let (true, Some(began_ns)) = (http.access.wants_entry, work.api_since_ns) {
                 let status = response.status;
                 let answered = AccessEntry { app: work.app, status, sent_bytes, began_ns };
-                http.note_access(request, answered, |http| self.who(http, About::request(request)));
+                http.note_access(request, answered, |http| {
+                    self.line_peer(http, About::request(request))
+                });
             }
         }
     }
@@ -307,7 +316,7 @@ impl Session {
         }
     }
 
-    /// Takes the waiting request, to continue it.
+    /// Moves the waiting request out, to continue it. `None` if none waits.
     pub(super) fn take_pending(&mut self) -> Option<Pending> {
         let pending = self.work.as_mut()?.pending.take();
         if pending.is_some() {
@@ -316,7 +325,7 @@ impl Session {
         pending
     }
 
-    /// The number of the question whose answers it waits for.
+    /// The number of the question whose answers it waits for; `None` if it waits for none.
     pub(in crate::tick) fn question(&self) -> Option<u32> {
         match self.work.as_ref()?.pending {
             Some(Pending::Asking { id, .. }) => Some(id),
@@ -324,7 +333,7 @@ impl Session {
         }
     }
 
-    /// `count` bytes of its answers were sent.
+    /// Counts sent bytes of its answers. The buffer is emptied once all are sent.
     pub(in crate::tick) fn note_sent(&mut self, count: usize) {
         if let Some(work) = &mut self.work {
             work.sent += count;
@@ -336,21 +345,21 @@ impl Session {
     }
 
     /// All answers are sent: returns how the session continues. `more_may_come`: unread bytes have arrived.
-    pub(in crate::tick) fn next_after_answers(&mut self, more_may_come: bool) -> After {
+    pub(in crate::tick) fn next_after_answers(&mut self, more_may_come: bool) -> AfterAnswers {
         match self.state {
             HttpState::Closing { in_order: true } if !more_may_come && self.input().is_empty() => {
-                After::Close
+                AfterAnswers::Close
             }
             HttpState::Closing { .. } => {
                 self.state = HttpState::Discarding;
                 self.work = None;
-                After::ShutDown
+                AfterAnswers::ShutDown
             }
-            _ => After::GoOn,
+            _ => AfterAnswers::Continue,
         }
     }
 
-    /// Returns buffers that it does not need now.
+    /// Returns the buffers that it does not need now to the store.
     pub(in crate::tick) fn release_buffers(&mut self, spare: &mut Spare) {
         let Some(work) = &mut self.work else { return };
         let is_needed = work.pending.is_some()
@@ -387,8 +396,9 @@ impl Session {
         }
     }
 
-    /// The session becomes a WebSocket: the unsent bytes, and the bytes after the handshake.
-    pub(in crate::tick) fn take_bytes(&mut self) -> (Vec<u8>, Vec<u8>) {
+    /// Moves the buffers out of a session that becomes a WebSocket: the unsent bytes, and the bytes after the
+    /// handshake.
+    pub(in crate::tick) fn take_buffers(&mut self) -> (Vec<u8>, Vec<u8>) {
         match &mut self.work {
             None => (Vec::new(), Vec::new()),
             Some(work) => {
@@ -402,10 +412,11 @@ impl Session {
     }
 }
 
-/// How a session continues when its answers are sent.
+/// How a session continues after all its answers were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::tick) enum After {
-    GoOn,
+pub(in crate::tick) enum AfterAnswers {
+    /// It reads the next request.
+    Continue,
     /// All input was read: the socket can be closed.
     Close,
     /// More input may arrive. Our half is shut down and input is discarded, because closing a socket with unread input

@@ -1,10 +1,12 @@
 //! The handshake of a WebSocket: checks its limits and origin, counts it for its client, and prepares the upgrade.
+//! PURE.
 //!
-//! Limits are checked in the order of their cost, cheapest first. Every path that refuses a connection releases its
+//! Owns the order of the checks: by their cost, cheapest first. Every path that refuses a connection releases its
 //! counts. `ws::handshake` has the rules of RFC 6455, docs/PROTOCOL.md those of Pusher. Input: a request of a session.
 //! Output: an `Admitted` with what it was counted for, or the response. Does not touch the socket (`tick/sessions`).
-//! PURE. Limits: those of `admission`, of the app and of the overload level. Cost: one SHA-1, one look-up of the app,
-//! an atomic operation for each limit that is set.
+//!
+//! Limits: those of `admission`, of the app and of the overload level. Cost: one SHA-1, one look-up of the app, an
+//! atomic operation for each limit that is set.
 
 use core::net::IpAddr;
 use core::num::IntErrorKind;
@@ -25,7 +27,7 @@ use crate::pusher::origin;
 use crate::ws::handshake::{self, AcceptKey, UpgradeRequest};
 
 impl Session {
-    /// The client for which a handshake counts, if a limit by address is on.
+    /// The client to which a handshake is charged; `None` if no limit by address is on.
     pub(super) fn client(&self, http: &Http, request: &Request) -> Option<IpAddr> {
         let admission = &http.overload.admission;
         admission.limits_clients().then(|| {
@@ -81,8 +83,8 @@ impl Session {
         })
     }
 
-    /// Whether this is a handshake, and for which app. Protocol errors are sent on the WebSocket, because browsers
-    /// cannot read the body of a failed upgrade (docs/PROTOCOL.md rule 9).
+    /// Whether the request is a handshake, and for which app. Protocol errors are sent on the WebSocket, because
+    /// browsers cannot read the body of a failed upgrade (docs/PROTOCOL.md rule 9).
     pub(super) fn check_upgrade(
         &self,
         http: &mut Http,
@@ -133,8 +135,8 @@ impl Session {
             }
             handshake::HandshakeRefusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
         };
-        let what = Detail::Request(request.method(), request.path());
-        self.refused(http, About::request(request), response, cause, &[what, given])
+        let request_line = Detail::Request(request.method(), request.path());
+        self.refused(http, About::request(request), response, cause, &[request_line, given])
     }
 
     /// Checks in the order of docs/PROTOCOL.md rule 10, after the protocol version. Limits of the server answer 4100,
@@ -210,7 +212,7 @@ impl Session {
     }
 }
 
-/// `protocol=` of a handshake.
+/// The protocol version that a handshake asks for: the parameter `protocol` of its URL.
 fn version_of(query: &str) -> Option<Cow<'_, str>> {
     let given = raw_pairs(query).find(|(name, _)| decode_form(name) == "protocol");
     given.map(|(_, version)| decode_form(version))

@@ -1,9 +1,10 @@
 //! The ends of established connections: the wait for the peer's close frame, its deadline, and the end of a socket.
 //!
 //! Owns nothing: it changes the reactor's list of sockets and the shard's connections together, so that neither has an
-//! entry without the other. Limits: `CLOSE_ANSWER_MS` for the peer's answer; `limits::stale_entries_max` of the
-//! connections for the deadlines. Cost: a look-up and one system call for the
-//! end of a socket, and one entry in a queue while the peer's answer is awaited.
+//! entry without the other. Does not decide that a connection ends.
+//!
+//! Limits: `CLOSE_ANSWER_MS` for the peer's answer; `limits::stale_entries_max` of the connections for the deadlines. Cost: a look-up and one system call for the end of a socket, and one
+//! entry in a queue while the peer's answer is awaited.
 
 use super::{AddressChange, Reactor};
 use crate::cause::{Cause, Detail};
@@ -17,7 +18,8 @@ use crate::tick::site::Site;
 const CLOSE_ANSWER_MS: u64 = 3_000;
 
 impl<K: Kernel> Reactor<K> {
-    /// A connection is closing: its socket is closed once its close frame is sent and answered, or at its deadline.
+    /// Notes the deadline of a closing connection. Its socket is closed before, once its close frame is sent and
+    /// answered.
     pub(in crate::tick) fn await_close(&mut self, shard: &Shard, key: ConnectionKey, now: Moment) {
         let deadline = Moment(now.0 + CLOSE_ANSWER_MS);
         debug_assert!(
@@ -39,7 +41,8 @@ impl<K: Kernel> Reactor<K> {
         self.closing_deadlines.len()
     }
 
-    /// The kernel has the last frame of a closing connection.
+    /// The kernel has accepted the last frame of a closing connection: ends our half, or the socket if the peer has
+    /// closed.
     pub(in crate::tick) fn finish(&mut self, shard: &mut Shard, key: ConnectionKey) {
         let socket = &self.sockets.0[key.slot.index()];
         if socket.peer_closed {
@@ -65,7 +68,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Ends a connection and its socket. Idempotent.
+    /// Ends a connection and its socket, whatever their state. Without effect if the connection has ended already.
     pub(in crate::tick) fn drop_socket(&mut self, shard: &mut Shard, key: ConnectionKey) {
         let Some(connection) = shard.get(key) else { return };
         let is_blocked = connection.is_blocked();
@@ -80,7 +83,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Ends all connections, whether or not their peers have answered.
+    /// Ends all connections, whether or not their peers have answered: the time for a stop is over.
     pub fn cut_off_all(&mut self, shard: &mut Shard) {
         for key in shard.keys().collect::<Vec<_>>() {
             self.drop_socket(shard, key);

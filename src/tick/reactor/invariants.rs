@@ -1,8 +1,10 @@
-//! What holds of sockets and their queues between two ticks. PURE.
+//! Invariants of sockets and their queues between two ticks. PURE.
 //!
-//! Walks over all sockets of a core. Only tests, the simulator and debug builds call it. Checks that each connection
-//! has its socket, and that a socket is queued to be read exactly once, or not at all. Limits: the state that it walks
-//! over. Cost: a step for each socket, and no change.
+//! Owns no state. Checks that each connection has its socket, and that a socket is queued to be read exactly once, or
+//! not at all. Walks over all sockets of a core, so only tests, the simulator and debug builds call it. Does not change
+//! anything.
+//!
+//! Limits: the state that it walks over. Cost: a step and one hash for each socket.
 
 use std::collections::HashSet;
 
@@ -13,8 +15,10 @@ use crate::slot::Slot;
 use crate::tick::kernel::Kernel;
 
 impl<K: Kernel> Reactor<K> {
+    /// Checks the invariants.
+    ///
     /// # Errors
-    /// What does not hold.
+    /// The first one that is violated, with the slot.
     pub(in crate::tick) fn check_invariants(&self, shard: &Shard) -> Result<(), String> {
         let sockets = &self.sockets.0;
         let open = sockets.iter().filter(|socket| socket.descriptor.is_some()).count();
@@ -25,7 +29,7 @@ impl<K: Kernel> Reactor<K> {
         if let Some(key) = shard.keys().find(|key| self.sockets.descriptor(key.slot).is_none()) {
             return Err(format!("{key:?} has no socket"));
         }
-        // Entries of connections that have ended stay until their turn.
+        // Entries of connections that have ended stay in the queues until it is their turn.
         let mut queued = HashSet::new();
         let queues = self.ready.iter().chain(&self.unread).chain(&self.paused_reads);
         for key in queues.filter(|key| shard.get(**key).is_some()) {

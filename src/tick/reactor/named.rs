@@ -1,8 +1,9 @@
 //! Clients of established connections, as a header of the PROXY protocol has named them, for log lines and the console.
 //! PURE.
 //!
-//! A side table by slot, so that a connection without such a header pays nothing: it has entries up to the highest slot
-//! with one only, of 20 bytes each. Other connections have the address of their socket, which is not kept.
+//! Owns a side table by slot, so that a connection without such a header pays nothing: it has entries up to the highest
+//! slot with one only, of 20 bytes each. Other connections have the address of their socket, which is not kept here.
+//! Does not read headers.
 //!
 //! Limit: one entry for each slot, as in `tick/reactor.rs`. Cost: an index for a look-up, no allocation unless the
 //! table grows.
@@ -10,7 +11,7 @@
 use crate::slot::Slot;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// By slot: address, with IPv4 mapped into IPv6, and port.
+/// Addresses by slot, with IPv4 mapped into IPv6, and ports: 20 bytes an entry, where `Option<SocketAddr>` has 32.
 #[derive(Default)]
 pub(in crate::tick) struct NamedClients(Vec<Option<(Ipv6Addr, u16)>>);
 
@@ -20,7 +21,7 @@ impl NamedClients {
         Some(SocketAddr::new(IpAddr::V6(address).to_canonical(), port))
     }
 
-    /// `None`: the connection has no named client.
+    /// Sets or removes the client of a connection.
     pub(in crate::tick) fn set(&mut self, slot: Slot, client: Option<SocketAddr>) {
         let slot = slot.index();
         if client.is_some() && self.0.len() <= slot {
@@ -30,8 +31,8 @@ impl NamedClients {
             IpAddr::V4(address) => (address.to_ipv6_mapped(), client.port()),
             IpAddr::V6(address) => (address, client.port()),
         };
-        if let Some(place) = self.0.get_mut(slot) {
-            *place = client.map(address);
+        if let Some(entry) = self.0.get_mut(slot) {
+            *entry = client.map(address);
         }
     }
 }

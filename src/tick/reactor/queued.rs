@@ -3,11 +3,10 @@
 //! Established sockets (`reactor.rs`) and sessions (`sessions/table.rs`) have the same three states, because the kernel
 //! interface makes both the same promise: it does not report bytes again that were left unread.
 
-/// Whether a socket is queued to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tick) enum Queued {
     No,
-    /// Until a read is short: the kernel reports what comes afterwards.
+    /// Until a read has room left: the kernel reports bytes that arrive after it.
     Once,
     /// Until a read finds the end. The kernel has reported it, and reports nothing after it.
     ToTheEnd,

@@ -1,11 +1,13 @@
 //! How connections are read: each readable socket once in a tick, all of them within a budget of time and bytes. A read
 //! that receives nothing, such as the end of a connection, counts as `READ_COST_BYTES_MIN` bytes.
 //!
-//! A socket that was read in this tick waits for the next one. One whose client is over its rate waits apart
-//! (`paused_reads`) and is looked at again every 10 ms. Each connection is in one of the three queues at most once, so
-//! their sum is bounded by the number of connections. Bytes become messages in `ws::reader`, and go to the shard at
-//! once. Owns no state of its own: it reads and changes the queues of `Reactor`. Cost: one system call for each
-//! readable socket in a tick, no allocation; a look at the clock after 8 KiB.
+//! Owns no state of its own: it reads and changes the queues of `Reactor`. A socket that was read in this tick waits
+//! for the next one. One whose client is over its rate waits apart (`paused_reads`) and is looked at again every 10 ms.
+//! Bytes become messages in `ws::reader`, and go to the shard at once. Does not know what a message means.
+//!
+//! Limit: each connection is in one of the three queues at most once, so their sum is bounded by the number of
+//! connections. Cost: one system call for each readable socket in a tick, no allocation; a look at the clock after 8
+//! KiB.
 
 use super::sink::ShardSink;
 use super::{PACED_LOOK_MS, Queued, Reactor};
@@ -17,10 +19,10 @@ use crate::tls::RECORD_BYTES_MAX;
 use crate::ws::reader::{self, FrameLimits};
 
 impl<K: Kernel> Reactor<K> {
-    /// `waiting`: the first of `unread`, which wait since an earlier tick.
+    /// Reads the queued sockets. `waiting`: how many at the front of `unread` have waited since an earlier tick.
     pub(super) fn read_connections(&mut self, shard: &mut Shard, mut waiting: usize) {
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
-        // Cost since the last look at the clock.
+        // Bytes that were read since the last look at the clock.
         let mut bytes = 0;
         if std::mem::take(&mut self.had_no_read_time) && waiting > 0 {
             waiting -= 1;
@@ -93,7 +95,7 @@ impl<K: Kernel> Reactor<K> {
         });
     }
 
-    /// Reads a socket once; the number of bytes.
+    /// Reads a socket once. Returns the number of bytes.
     fn read(&mut self, shard: &mut Shard, key: ConnectionKey) -> usize {
         if shard.get(key).is_none() {
             return 0;
@@ -134,7 +136,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Accounts for a change of the memory of incomplete input.
+    /// Reports to the shard how much the memory of incomplete input has changed, for its limits.
     pub(in crate::tick) fn note_kept(
         &self,
         shard: &mut Shard,
@@ -165,12 +167,12 @@ impl<K: Kernel> Reactor<K> {
         }
         self.note_kept(shard, key, kept_before);
         if shard.get(key).is_none_or(crate::shard::Connection::is_closing) {
-            // Input of a closing connection is dropped from here on.
+            // Further input of a closing connection is discarded.
             self.sockets.0[key.slot.index()].partial = None;
         }
     }
 
-    /// Reads of some sockets are paused: a tick is needed when they may continue.
+    /// Whether reads of some sockets are paused, so that a tick is needed when they may continue.
     #[must_use]
     pub fn has_paused_reads(&self) -> bool {
         !self.paused_reads.is_empty()
@@ -182,7 +184,7 @@ impl<K: Kernel> Reactor<K> {
         self.ready.len() + self.unread.len() + self.paused_reads.len() + self.sessions.queued()
     }
 
-    /// Another tick is needed that no report will cause.
+    /// Whether another tick is needed that no report of the kernel will cause.
     pub(in crate::tick) fn has_unread(&self) -> bool {
         !self.ready.is_empty() || !self.unread.is_empty() || self.sessions.has_work()
     }

@@ -1,8 +1,8 @@
-//! Established connections with TLS: their channels by slot, what is read through them, and their last bytes.
+//! Established connections with TLS: their channels by slot, what is read through them, and their last bytes. PURE.
 //!
-//! A side table, so that a connection without TLS pays nothing: the table has entries up to the highest slot with TLS
-//! only. Received records are opened in place and their content is fed as that of other connections. Answers of a
-//! channel without content (a key update) make the connection dirty. `tick/flush.rs` seals. PURE.
+//! Owns a side table, so that a connection without TLS pays nothing: the table has entries up to the highest slot with
+//! TLS only. Received records are opened in place and their content is decoded as that of other connections. Answers of
+//! a channel without content (a key update) make the connection dirty. Does not seal: `tick/flush.rs` does.
 //!
 //! Limit: one entry for each slot, as in `tick/reactor.rs`; `tls/socket.rs` bounds the bytes of each. Cost: an index
 //! for a look-up; a record is opened in place, without a copy, and its keys are expanded once for each read.
@@ -16,7 +16,7 @@ use crate::tick::kernel::{Kernel, Send};
 use crate::tls::RECORD_BYTES_MAX;
 use crate::tls::socket::{ChannelEnd, SecureChannel, SecureInput, SecureSocket, SecureState};
 
-/// By slot.
+/// Channels by slot; `None` for a connection without TLS.
 pub(in crate::tick) struct SecureSockets<C>(Vec<Option<Box<SecureSocket<C>>>>);
 
 impl<C> Default for SecureSockets<C> {
@@ -52,8 +52,8 @@ impl<C: SecureChannel> SecureSockets<C> {
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
         }
-        if let Some(place) = self.0.get_mut(slot) {
-            *place = Some(socket);
+        if let Some(entry) = self.0.get_mut(slot) {
+            *entry = Some(socket);
         }
     }
 
@@ -63,7 +63,8 @@ impl<C: SecureChannel> SecureSockets<C> {
 }
 
 impl<K: Kernel> Reactor<K> {
-    /// Opens received bytes and feeds their content.
+    /// Opens received records and decodes their content. The received bytes are in `scratch` from `RECORD_BYTES_MAX`
+    /// on.
     pub(super) fn feed_secure(
         &mut self,
         shard: &mut Shard,
@@ -81,19 +82,20 @@ impl<K: Kernel> Reactor<K> {
         }
         match end {
             None => self.wake_secure(shard, key),
-            // Read again in the next tick, which ends it: the answers to what came before, or the alert, leave first.
+            // The socket is read again in the next tick, which ends the connection: the answers to what came before, or
+            // the alert, are sent first.
             Some(ChannelEnd::Closed) => self.queue(key, super::Queued::ToTheEnd),
             Some(ChannelEnd::Failed(why)) => {
                 shard.note_refusal(key.slot, Cause::TlsRecord, &[Detail::Own(why)]);
                 self.queue(key, super::Queued::ToTheEnd);
                 self.wake_secure(shard, key);
             }
-            // Only a handshake ends so.
+            // Only a handshake can end so.
             Some(ChannelEnd::NotTls) => self.drop_socket(shard, key),
         }
     }
 
-    /// The session of this channel has become a connection.
+    /// Adds the channel of a session that has become a connection.
     pub(in crate::tick) fn keep_secure(
         &mut self,
         key: ConnectionKey,
@@ -114,7 +116,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// A connection of another process was adopted: what its channel had begun goes on.
+    /// Continues what the channel of an imported connection had begun: a pending record, or its end.
     pub(in crate::tick) fn resume_secure(&mut self, shard: &mut Shard, key: ConnectionKey) {
         self.wake_secure(shard, key);
         if self.secure.has_ended(key.slot) {
@@ -122,14 +124,14 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// If its channel has something to send, the next flush sends it.
+    /// If its channel has a record to send, marks the connection as dirty, so that the next flush sends it.
     pub(in crate::tick) fn wake_secure(&mut self, shard: &mut Shard, key: ConnectionKey) {
         if self.secure.get(key.slot).is_some_and(SecureSocket::has_output) {
             shard.wake(key.slot);
         }
     }
 
-    /// Keeps sealed bytes that the socket did not take, and accounts for them.
+    /// Keeps sealed bytes that the socket did not accept, and reports their memory to the shard.
     pub(in crate::tick) fn keep_sealed(
         &mut self,
         shard: &mut Shard,
@@ -164,7 +166,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Sends last bytes as far as the sockets take them. Whether they arrive does not matter: the connection has ended.
+    /// Sends last bytes as far as the sockets accept them. Whether they arrive does not matter: the connections have
+    /// ended.
     pub(super) fn send_final_bytes(&mut self) {
         let mut results = Vec::new();
         for batch in self.final_bytes.chunks(limits::SENDS_PER_SUBMIT) {

@@ -1,13 +1,15 @@
 //! HOT: what the frame decoder finds in the input of one connection, passed to the shard. PURE.
 //!
-//! Borrows the shard for the time of one read. Stops the decoder when the connection closes or is over the limit of its
-//! send queue, so that the rest of the input has no effect. The shard has the limits of messages and control frames.
-//! Cost: one look-up by slot for each message, no allocation. Limits: those of the shard, as above.
+//! Owns no state: it borrows the shard for the time of one read. Stops the decoder when the connection closes or is
+//! over the limit of its send queue, so that the rest of the input has no effect. Does not decode frames or read
+//! messages.
+//!
+//! Limits: those of the shard for messages and control frames. Cost: one look-up by slot for each message, no
+//! allocation.
 
 use crate::shard::{ConnectionKey, Shard};
 use crate::ws::reader::{Flow, MessageKind, Sink};
 
-/// Passes complete messages of one connection to the shard.
 pub(super) struct ShardSink<'a> {
     pub(super) shard: &'a mut Shard,
     pub(super) key: ConnectionKey,

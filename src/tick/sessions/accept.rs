@@ -1,10 +1,12 @@
 //! Accepting: new sockets become HTTP sessions, if limits, descriptors and memory allow it.
 //!
-//! If there is no room, an idle session is ended for the new one. Sessions of another process are imported here too.
-//! Input: listeners that are ready. Each tick begins with another listener, so that none waits without end. Limits:
-//! `ACCEPTS_PER_TICK_MAX` and `READ_TIME_PER_TICK_NS` in a tick, `Rules::connections_max`, the sockets of each address,
-//! and the memory budget. Cost: one system call for each connection, and one entry of the table; buffers come with the
-//! first byte.
+//! Owns no state: it changes the table of sessions. If there is no room, an idle session is ended for the new one.
+//! Sessions of another process are imported here too. Input: listeners that are ready. Each tick begins with another
+//! listener, so that none waits without end. Does not read a request.
+//!
+//! Limits: `ACCEPTS_PER_TICK_MAX` and `READ_TIME_PER_TICK_NS` in a tick, `Rules::connections_max`, the sockets of each
+//! address, and the memory budget. Cost: one system call for each connection, and one entry of the table; buffers come
+//! with the first byte.
 
 use core::net::SocketAddr;
 
@@ -20,16 +22,17 @@ use crate::tick::reactor::{ListenerState, Queued, Reactor};
 use crate::tick::site::Site;
 use crate::tls::socket::{SecureSocket, SecureState};
 
-/// Pause when there is no descriptor or no memory for a connection, in milliseconds: the listener stays readable, so
-/// without it the core would spin.
+/// Pause after the system had no descriptor or no memory for a connection, in milliseconds: the listener stays
+/// readable, so without it the core would spin.
 const EXHAUSTED_PAUSE_MS: u64 = 100;
 /// Connections that are accepted before their first bytes are read: their buffers fit the processor's cache.
 const ACCEPTED_MAX: usize = 16;
-/// Pause for sessions to finish when none can make room, in milliseconds.
+/// Pause when none of the sessions can be ended for a new one, in milliseconds: those that are being served finish
+/// soon.
 const FULL_PAUSE_MS: u64 = 1;
 
 impl<K: Kernel> Reactor<K> {
-    /// Adds a listener whose connections this core accepts.
+    /// Adds a listener of plain HTTP.
     pub fn listen(&mut self, listener: K::Listener) {
         self.add_listener(listener, false);
     }
@@ -80,7 +83,7 @@ impl<K: Kernel> Reactor<K> {
                 // WebSockets need descriptors, too. So an idle session is ended for a new one. If none is idle, those
                 // that are being served finish soon.
                 let is_full = self.sessions.len() >= site.http.rules.connections_max;
-                if is_full && self.sessions.ages.waiting == 0 {
+                if is_full && self.sessions.wait_order.waiting == 0 {
                     let why = Detail::Own(
                         "all HTTP connections that this worker may have are being served; raise LimitNOFILE or \
                          ulimit -n",
@@ -109,7 +112,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// When connections that wait may be accepted.
+    /// The moment from which connections may be accepted; `None` if no listener has one, or the core accepts none.
     pub(in crate::tick) fn accept_due(&self, http: &Http) -> Option<Moment> {
         let waits = http.accepts && self.listeners.iter().any(|state| state.is_ready);
         waits.then_some(self.accept_resumes_at)
@@ -132,7 +135,7 @@ impl<K: Kernel> Reactor<K> {
         is_secure: bool,
     ) {
         let address = peer.ip();
-        let Some(address_slot) = self.enter_address(site, peer) else {
+        let Some(address_slot) = self.count_address(site, peer) else {
             self.closed_sockets.push(socket);
             return;
         };
@@ -156,8 +159,9 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Counts a socket for its address. `None`: the address has too many, and none of them could be ended for this one.
-    pub(super) fn enter_address(
+    /// Counts a socket for its address. `None` if the address has too many, and none of them could be ended for this
+    /// one.
+    pub(super) fn count_address(
         &mut self,
         site: &mut Site<'_>,
         peer: SocketAddr,
@@ -171,17 +175,17 @@ impl<K: Kernel> Reactor<K> {
                 let who = |_: &Http| LinePeer { peer: Some(peer), ..LinePeer::default() };
                 site.http.refuse(Cause::SocketsPerIp, &values, who);
                 // One idle session of the same address is ended, if this worker has one.
-                let makes_room = self.sessions.longest_waiting_of(address);
-                if let Some(key) = makes_room {
+                let replaced = self.sessions.longest_waiting_of(address);
+                if let Some(key) = replaced {
                     self.make_room(site, key, Session::refuse_idle);
                 }
                 let admission = &site.http.overload.admission;
-                admission.count_replacing_socket(address, makes_room.is_some())
+                admission.count_replacing_socket(address, replaced.is_some())
             }
         }
     }
 
-    /// Adds a session if there is memory for it.
+    /// Adds a session if there is memory for it. `None` if it was closed instead.
     pub(super) fn keep_session(
         &mut self,
         site: &mut Site<'_>,
@@ -234,7 +238,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Charges the memory of a new session. If there is none, the session that has waited longest is ended.
+    /// Charges the memory of a new session. If there is none, the session that has waited longest is ended for it.
     fn note_new_session(&mut self, site: &mut Site<'_>, session: &mut Session) -> bool {
         if session.try_charge_memory(site, 0) {
             return true;

@@ -1,9 +1,9 @@
 //! Sockets that speak HTTP: accepts, reads, sends, times and closes them. `http` decides the answers. PURE: the kernel
 //! is a parameter.
 //!
-//! A new socket is read at once, because its request has usually arrived (docs/decisions/0013), and is watched only if
-//! it has to wait. An idle session owns its entry in `table` and nothing else: no task, no timer, no buffer
-//! (docs/decisions/0002).
+//! Owns the table of sessions and their queues. A new socket is read at once, because its request has usually arrived
+//! (docs/decisions/0013), and is watched only if it has to wait. An idle session has its entry in `table` and nothing
+//! else: no task, no timer, no buffer (docs/decisions/0002). Does not read bytes as HTTP.
 //!
 //! Limits: a session is queued once and read at most once a tick. The reads of queued sessions in a tick end after
 //! `READ_TIME_PER_TICK_NS`, which the reads of WebSockets do not use up, and the accepts with the reads of new sessions
@@ -15,7 +15,7 @@ mod proxied;
 mod secure;
 mod table;
 
-use super::http::{After, LinePeer, Step, Timer, Upgrade};
+use super::http::{AfterAnswers, LinePeer, Step, Timer, Upgrade};
 use super::kernel::{Kernel, Received, Sent, SessionKey, Watched};
 use super::reactor::{AddressChange, Queued, Reactor};
 use super::site::Site;
@@ -41,7 +41,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Its watch for reading goes on only if `more`.
+    /// The kernel reports that a session is readable. `more`: its watch for reading continues.
     pub(super) fn note_readable_session(&mut self, key: SessionKey, more: bool, until: Queued) {
         let Some(entry) = self.sessions.get(key) else { return };
         if !more && entry.is_watched_once() {
@@ -53,7 +53,7 @@ impl<K: Kernel> Reactor<K> {
         self.queue_session(key, until);
     }
 
-    /// The kernel takes bytes again.
+    /// The kernel accepts bytes again, so the session's answers are sent in this tick.
     pub(super) fn note_writable_session(&mut self, key: SessionKey) {
         if let Some(entry) = self.sessions.get(key)
             && std::mem::take(&mut entry.is_blocked)
@@ -63,7 +63,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// The kernel has no memory to watch it.
+    /// The kernel has no memory to watch the session. It is ended, because nothing would report its next bytes.
     pub(super) fn note_unwatchable_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
         if let Some(entry) = self.sessions.get(key) {
             let peer = Some(entry.session.peer);
@@ -73,7 +73,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Reads those that are queued, each once, as long as there is time; at least one.
+    /// Reads the queued sessions, each once, as long as there is time; at least one.
     pub(super) fn read_sessions(&mut self, site: &mut Site<'_>) {
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
         for _ in 0..self.sessions.ready.len() {
@@ -85,7 +85,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Reads one that is queued, unless bytes are of no use to it now; `settle_session` puts it back then.
+    /// Reads a queued session. If it can process no bytes now, it is deferred: `settle_session` queues it again.
     fn read_queued(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Some(entry) = self.sessions.get(key) else { return };
         if entry.queued == Queued::No {
@@ -142,7 +142,7 @@ impl<K: Kernel> Reactor<K> {
                     self.queue_session(key, until);
                 }
                 self.sessions.restart_wait(key);
-                self.take_input(site, key, count)
+                self.receive_input(site, key, count)
             }
         }
     }
@@ -166,7 +166,7 @@ impl<K: Kernel> Reactor<K> {
         self.sessions.accepted = accepted;
     }
 
-    /// Carries out complete requests, in order.
+    /// Carries out the complete requests that were received, in order.
     fn serve(&mut self, site: &mut Site<'_>, key: SessionKey) {
         loop {
             site.stamp = self.kernel.stamp();
@@ -224,7 +224,7 @@ impl<K: Kernel> Reactor<K> {
         self.sessions.note_waiting(key);
     }
 
-    /// The kernel has taken `sent` of the `given` bytes of a session's answers. `sealed`: these bytes, with TLS.
+    /// The kernel has accepted `sent` of the `given` bytes of a session's answers. `sealed`: these bytes, with TLS.
     pub(super) fn on_answer_sent(
         &mut self,
         site: &mut Site<'_>,
@@ -253,18 +253,21 @@ impl<K: Kernel> Reactor<K> {
             return self.settle_session(site, key);
         }
         match entry.session.next_after_answers(entry.queued != Queued::No) {
-            After::Close => return self.drop_session(site, key),
-            After::ShutDown if !self.kernel.shut_down(&entry.socket) => {
+            AfterAnswers::Close => return self.drop_session(site, key),
+            AfterAnswers::ShutDown if !self.kernel.shut_down(&entry.socket) => {
                 return self.drop_session(site, key);
             }
             // The next request may have arrived with the previous one.
-            After::GoOn if entry.session.has_begun() => self.queue_session(key, Queued::Once),
-            After::ShutDown | After::GoOn => {}
+            AfterAnswers::Continue if entry.session.has_begun() => {
+                self.queue_session(key, Queued::Once)
+            }
+            AfterAnswers::ShutDown | AfterAnswers::Continue => {}
         }
         self.settle_session(site, key);
     }
 
-    /// Continues sessions whose wait is over.
+    /// Continues sessions whose wait is over: their answers are complete, their mail is in the rings, or the mailboxes
+    /// have room.
     pub(super) fn resume_sessions(&mut self, site: &mut Site<'_>) {
         // The next pipelined request may ask a question as well; with one core its answers are complete at once.
         while let Some((key, id)) = site.gathers.next_complete_session() {
@@ -356,7 +359,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Ends a session and its socket.
+    /// Ends a session and its socket, whatever its state.
     pub(super) fn drop_session(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Some(entry) = self.sessions.remove(key) else { return };
         if entry.is_watched || entry.is_blocked {
@@ -366,7 +369,7 @@ impl<K: Kernel> Reactor<K> {
         entry.session.end(site, &mut self.sessions.spare);
     }
 
-    /// After lost reports no session can be trusted.
+    /// Ends all sessions: after lost reports the state of none is known.
     pub(super) fn drop_all_sessions(&mut self, site: &mut Site<'_>) {
         for key in self.session_keys() {
             self.drop_session(site, key);
@@ -392,20 +395,20 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Continues sessions that had stopped for a transfer.
+    /// Settles all sessions, because those that had stopped for a transfer may continue.
     pub(super) fn wake_sessions(&mut self, site: &mut Site<'_>) {
         for key in self.session_keys() {
             self.settle_session(site, key);
         }
     }
 
-    /// The session ends and its socket becomes a connection. The 101 answer and the first frame leave in one send.
+    /// Ends the session, and makes its socket a connection. The 101 answer and the first frame leave in one send.
     fn upgrade(&mut self, site: &mut Site<'_>, key: SessionKey, upgrade: Upgrade) {
         let Some(mut entry) = self.sessions.remove(key) else { return };
         if entry.is_watched || entry.is_blocked {
             self.kernel.unwatch(&entry.socket, Watched::Session(key), entry.is_blocked);
         }
-        let (mut prelude, mut leftover) = entry.session.take_bytes();
+        let (mut prelude, mut leftover) = entry.session.take_buffers();
         handshake::write_response(&upgrade.accept, &mut prelude);
         let named_client = entry.session.named_client();
         entry.session.end(site, &mut self.sessions.spare);

@@ -1,9 +1,12 @@
 //! Sessions that begin with a header of the PROXY protocol: the client that it names takes the place of the peer. PURE.
 //!
-//! `admission` decides which peers must send a header. Until it is complete the session is one of the proxy, which has
-//! no limit of sockets. Then it counts for the client: its sockets, its handshakes, its failures, its log lines, and
-//! whether its X-Forwarded-For is trusted. TLS begins after the header. Limit: `Timer::ProxyHeader` for the time until
-//! the header is complete. Cost: one allocation for the state of a header, freed when it is complete.
+//! Owns no state: `AwaitedHeader` is part of the table's entry. Until the header is complete the session is one of the
+//! proxy, which has no limit of sockets. Then it counts for the client: its sockets, its handshakes, its failures, its
+//! log lines, and whether its X-Forwarded-For is trusted. TLS begins after the header. Does not decide which peers must
+//! send a header: `admission` does.
+//!
+//! Limit: `Timer::ProxyHeader` for the time until the header is complete. Cost: one allocation for the state of a
+//! header, freed when it is complete.
 
 use crate::cause::Cause;
 use crate::proxy_header::HeaderFault;
@@ -15,8 +18,8 @@ use crate::tls::socket::SecureSocket;
 
 impl<K: Kernel> Reactor<K> {
     /// Reads the header of a session that must begin with one. Received bytes are in the scratch buffer up to `end`.
-    /// Returns where the bytes begin that are not the header's. `None`: there are none, or the session has ended.
-    pub(super) fn take_header(
+    /// Returns the index of the first byte after the header; `None` if there is none, or the session has ended.
+    pub(super) fn read_header(
         &mut self,
         site: &mut Site<'_>,
         key: SessionKey,
@@ -33,7 +36,7 @@ impl<K: Kernel> Reactor<K> {
             }
             Ok(Some(header)) => {
                 if let Some(client) = header.client {
-                    let Some(address_slot) = self.enter_address(site, client) else {
+                    let Some(address_slot) = self.count_address(site, client) else {
                         self.drop_session(site, key);
                         return None;
                     };
@@ -53,7 +56,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// What follows is the client's. `None`: the session has ended.
+    /// Continues after the header: all further bytes are the client's. `None` if the session has ended.
     fn end_header(&mut self, site: &mut Site<'_>, key: SessionKey, is_secure: bool) -> Option<()> {
         let entry = self.sessions.get(key)?;
         entry.awaited_header = None;
@@ -83,7 +86,7 @@ impl<K: Kernel> Reactor<K> {
         let Some(entry) = entries.get_mut(key.slot.index()) else { return };
         entry.awaited_header = None;
         let bytes = self.scratch.get(RECORD_BYTES_MAX..end).unwrap_or_default();
-        entry.session.take(bytes, spare, &site.http.rules);
+        entry.session.append_input(bytes, spare, &site.http.rules);
         entry.session.refuse_header(site.http, fault);
         self.settle_session(site, key);
     }

@@ -1,9 +1,11 @@
 //! Sessions with TLS: their handshakes, and received bytes on their way through the channel. PURE.
 //!
-//! A handshake costs 150 µs and more, so it is never made at the accept: the socket is queued, and the time budget that
-//! all HTTP sessions of a tick share bounds the handshakes too. A client that does not speak TLS is answered in plain
-//! HTTP. Limits: the deadlines of `Session::handshake_timer`, `READ_TIME_PER_TICK_NS`. Cost: a handshake is 150 µs and
-//! more; afterwards a record is opened in place, without a copy of its content.
+//! Owns no state: the channel is part of the table's entry. A handshake costs 150 µs and more, so it is never made at
+//! the accept: the socket is queued, and the time budget that all HTTP sessions of a tick share bounds the handshakes
+//! too. A client that does not speak TLS is answered in plain HTTP. Does not seal answers: `table.rs` does.
+//!
+//! Limits: the deadlines of `Session::handshake_timer`, `READ_TIME_PER_TICK_NS`. Cost: a handshake is 150 µs and more;
+//! afterwards a record is opened in place, without a copy of its content.
 
 use super::table::Sessions;
 use crate::cause::Cause;
@@ -34,7 +36,8 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// A session was to be sent something, and its channel has sealed nothing. It has ended, unless nothing waits.
+    /// The flush had nothing to seal for a session. Ends the session if it has something to send, because its channel
+    /// seals nothing any longer.
     pub(in crate::tick) fn drop_unsealable(&mut self, site: &mut Site<'_>, key: SessionKey) {
         let Some(entry) = self.sessions.get(key) else { return };
         entry.has_answer = false;
@@ -45,34 +48,35 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Passes the `count` received bytes to a session. `false`: it has ended, or nothing is to be served.
-    pub(super) fn take_input(
+    /// Passes received bytes to a session: `count` of them, in the scratch buffer. `false` if nothing is to be served,
+    /// or the session has ended.
+    pub(super) fn receive_input(
         &mut self,
         site: &mut Site<'_>,
         key: SessionKey,
         count: usize,
     ) -> bool {
         let end = RECORD_BYTES_MAX + count;
-        let Some(begin) = self.take_header(site, key, end) else { return false };
-        // The spare buffers are beside the entries.
+        let Some(begin) = self.read_header(site, key, end) else { return false };
+        // The spare buffers are borrowed together with the entry.
         let Sessions { entries, spare, .. } = &mut self.sessions;
         let Some(entry) = entries.get_mut(key.slot.index()) else { return false };
         let rules = &site.http.rules;
         let Some(secure) = &mut entry.secure else {
             let bytes = self.scratch.get(begin..end).unwrap_or_default();
-            entry.session.take(bytes, spare, rules);
+            entry.session.append_input(bytes, spare, rules);
             return true;
         };
         entry.has_received = true;
         let was_established = secure.is_established();
-        let SecureInput { plain, end: reason } = secure.receive(&mut self.scratch, begin, end);
+        let SecureInput { plain, end: channel_end } = secure.receive(&mut self.scratch, begin, end);
         let content = self.scratch.get(plain).unwrap_or_default();
         if !content.is_empty() {
-            entry.session.take(content, spare, rules);
+            entry.session.append_input(content, spare, rules);
         }
-        match reason {
+        match channel_end {
             None => true,
-            // It is read again after the answers, and then ended.
+            // The session is read again after its answers were sent, and then ended.
             Some(ChannelEnd::Closed) => {
                 self.queue_session(key, Queued::ToTheEnd);
                 true
@@ -80,7 +84,7 @@ impl<K: Kernel> Reactor<K> {
             Some(ChannelEnd::NotTls) => {
                 entry.secure = None;
                 let bytes = self.scratch.get(begin..end).unwrap_or_default();
-                entry.session.take(bytes, spare, rules);
+                entry.session.append_input(bytes, spare, rules);
                 entry.session.refuse_plain(site.http);
                 self.settle_session(site, key);
                 false

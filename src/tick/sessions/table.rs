@@ -1,9 +1,12 @@
 //! The table of sockets that speak HTTP: entries by slot, deadlines, and the order in which idle sessions may be ended.
 //! PURE.
 //!
-//! Owns no socket operations. Stale entries of queues are skipped and dropped in bulk, so each operation is constant on
-//! average. Limits: one entry for each descriptor, and `limits::stale_entries_max` of these in a queue. Cost: an index
-//! for a look-up and a few steps for each change of a queue; a new session is one entry, reused after its end.
+//! Owns the entries and the queues of their keys, and does no socket operation. A queue may have stale entries, of
+//! sessions that have ended or no longer wait: they are skipped, and dropped in bulk, so each operation is constant on
+//! average.
+//!
+//! Limits: one entry for each descriptor, and `limits::stale_entries_max` of these in a queue. Cost: an index for a look-up and a few steps for each change of a queue; a new
+//! session is one entry, reused after its end.
 
 use std::collections::VecDeque;
 
@@ -21,22 +24,21 @@ use crate::slot::Slot;
 use crate::tls::socket::{SecureChannel, SecureSocket};
 use crate::wheel::Wheel;
 
-/// No deadline.
+/// A deadline that never comes.
 pub(super) const NEVER: u32 = u32::MAX;
 /// How many of the longest waiting sessions are searched for one of an address: it bounds the work that an accepted
 /// socket can cause.
 const SEARCHED_MAX: usize = 64;
-/// The same, including stale entries.
+/// The same with stale entries, which cost less.
 const LOOKED_AT_MAX: usize = 8 * SEARCHED_MAX;
 
-/// One socket and its session.
 pub(super) struct SessionEntry<S, C> {
     pub(super) socket: S,
-    /// With TLS: its channel.
+    /// The TLS channel; `None` without TLS.
     pub(super) secure: Option<Box<SecureSocket<C>>>,
-    /// It must begin with a header of the PROXY protocol.
+    /// Set until the header of the PROXY protocol, with which the session must begin, is complete.
     pub(super) awaited_header: Option<Box<AwaitedHeader>>,
-    /// A byte of its TLS handshake has arrived.
+    /// A byte of its TLS handshake has arrived, so another timer counts.
     pub(super) has_received: bool,
     pub(super) generation: u32,
     /// The tick in which it was read last, modulo 2^16.
@@ -45,45 +47,45 @@ pub(super) struct SessionEntry<S, C> {
     /// It is queued, but not in the queue, because it can process no bytes now.
     pub(super) is_deferred: bool,
     pub(super) is_watched: bool,
-    /// Its send buffer is full; it is watched for writing.
+    /// Its send buffer is full, so it is watched for writing.
     pub(super) is_blocked: bool,
+    /// It is in `Sessions::answers`.
     pub(super) has_answer: bool,
-    /// Its number in the order of waiting sessions; 0: it does not wait for its client.
+    /// Its number in the order of waiting sessions; 0 if it does not wait for its client.
     pub(super) wait_number: u32,
     pub(super) deadline_seconds: u32,
-    /// The earliest entry of the wheel; `NEVER`: none.
+    /// The earliest second for which the wheel has an entry of it; `NEVER` if it has none.
     pub(super) wheel_entry_seconds: u32,
     pub(super) session: Session,
 }
 
-/// The header of the PROXY protocol that a trusted proxy must send.
+/// The state of a header of the PROXY protocol that a trusted proxy must send.
 pub(super) struct AwaitedHeader {
     pub(super) reader: ProxyHeaderReader,
-    /// TLS follows.
+    /// A TLS handshake follows the header.
     pub(super) is_secure: bool,
 }
 
-/// By slot.
 pub(in crate::tick) struct Sessions<S, C> {
     pub(super) entries: Slab<SessionEntry<S, C>>,
     pub(super) sequence: u32,
-    /// Readable sessions, each once.
+    /// Readable sessions in the order in which they became so, each once.
     pub(super) ready: VecDeque<SessionKey>,
-    /// Accepted sessions that are not read yet. Empty but while connections are accepted.
+    /// Accepted sessions that are not read yet. Empty except while connections are accepted.
     pub(super) accepted: Vec<SessionKey>,
-    /// Sessions with answers to send, each once.
+    /// Sessions whose answers this tick's flush sends, each once.
     pub(in crate::tick) answers: Vec<SessionKey>,
     pub(super) wheel: Wheel<SessionKey>,
     pub(super) looked_at_seconds: u32,
-    pub(super) ages: Ages,
+    pub(super) wait_order: WaitOrder,
     pub(super) spare: Spare,
 }
 
 /// Sessions that wait for their clients, longest first. An entry is stale if its number differs from the session's.
 #[derive(Default)]
-pub(super) struct Ages {
+pub(super) struct WaitOrder {
     by_age: VecDeque<(SessionKey, u32)>,
-    /// The same for sessions that have sent nothing yet: these are ended first.
+    /// Those that have sent nothing yet. They are ended first.
     silent_by_age: VecDeque<(SessionKey, u32)>,
     last_wait_number: u32,
     pub(super) waiting: usize,
@@ -99,20 +101,21 @@ impl<S, C> Default for Sessions<S, C> {
             answers: Vec::new(),
             wheel: Wheel::default(),
             looked_at_seconds: 0,
-            ages: Ages::default(),
+            wait_order: WaitOrder::default(),
             spare: Spare::default(),
         }
     }
 }
 
 impl<S, C: SecureChannel> SessionEntry<S, C> {
-    /// Answers or sealed bytes are to be sent.
+    /// Whether answers or sealed bytes are to be sent.
     pub(super) fn has_unsent(&self) -> bool {
         let is_owed = self.secure.as_ref().is_some_and(|secure| secure.has_output());
         is_owed || !self.session.unsent().is_empty()
     }
 
-    /// See `Session::wants_bytes`.
+    /// As `Session::wants_bytes`, but not while sealed bytes wait, so that a client that does not read cannot cause
+    /// more of them.
     pub(super) fn wants_bytes(&self) -> bool {
         self.session.wants_bytes()
             && !self.secure.as_ref().is_some_and(|secure| secure.has_output())
@@ -128,19 +131,19 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
             && self.secure.as_deref().is_none_or(may_secure)
     }
 
-    /// It has to wait for its first request, and most first requests make it a connection: its handshake of TLS comes
-    /// before.
+    /// Whether one report of its socket is enough. With TLS the socket is watched before its first request, which
+    /// usually makes it a connection.
     pub(super) fn is_watched_once(&self) -> bool {
         self.secure.is_some() && !self.session.has_answered
     }
 
-    /// Of TLS, or before it.
+    /// Whether its TLS handshake, or the PROXY header before it, is not complete.
     pub(super) fn is_in_handshake(&self) -> bool {
         self.awaited_header.is_some()
             || self.secure.as_ref().is_some_and(|secure| !secure.is_established())
     }
 
-    /// Memory of its TLS, and of the header before it.
+    /// Memory of its TLS channel and of the header before it, in bytes.
     pub(super) fn secure_bytes(&self) -> usize {
         let awaited = if self.awaited_header.is_some() { size_of::<AwaitedHeader>() } else { 0 };
         awaited
@@ -157,11 +160,11 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         (entry.generation == key.generation).then_some(entry)
     }
 
-    /// What a session has to send, with its socket.
+    /// The answers that a session has to send, with its socket. `None` if it has ended.
     pub(in crate::tick) fn unsent(&self, key: SessionKey) -> Option<(&S, &[u8])> {
         let entry = self.entries.get(key.slot.index())?;
-        let is_it = entry.generation == key.generation;
-        is_it.then(|| (&entry.socket, entry.session.unsent()))
+        let is_current = entry.generation == key.generation;
+        is_current.then(|| (&entry.socket, entry.session.unsent()))
     }
 
     pub(in crate::tick) fn len(&self) -> usize {
@@ -188,7 +191,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
     }
 
-    /// Sessions that another process could continue.
+    /// The sessions that another process can continue, with what it needs for that.
     pub(in crate::tick) fn export(&self) -> impl Iterator<Item = TransferredSession<'_, S>> {
         let entries = self.entries.iter().filter(|(_, entry)| entry.may_move());
         entries.map(|(_, entry)| {
@@ -203,7 +206,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         })
     }
 
-    /// Appends the sealed bytes that a session with TLS is to send: one record at most. `false`: it has no TLS.
+    /// Appends the sealed bytes that a session with TLS is to send: one record at most. `false` if it has no TLS.
     pub(in crate::tick) fn seal(&mut self, key: SessionKey, out: &mut Vec<u8>) -> bool {
         let Some(SessionEntry { secure: Some(secure), session, .. }) = self.get(key) else {
             return false;
@@ -214,7 +217,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         });
         session.note_sent(content);
         if session.is_closing() && session.unsent().is_empty() {
-            // It leaves with the last answer.
+            // The announcement of the end is sent with the last answer.
             secure.close(out);
         }
         true
@@ -251,11 +254,11 @@ impl<S, C: SecureChannel> Sessions<S, C> {
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<SessionEntry<S, C>> {
         self.get(key)?;
         let entry = self.entries.try_remove(key.slot.index())?;
-        self.ages.waiting -= usize::from(entry.wait_number != 0);
+        self.wait_order.waiting -= usize::from(entry.wait_number != 0);
         Some(entry)
     }
 
-    /// Sets a deadline, in whole seconds from now, rounded up.
+    /// Sets a deadline, in whole seconds from now, rounded up. `None`: no deadline.
     pub(super) fn set_deadline(&mut self, key: SessionKey, now: Moment, seconds: Option<u32>) {
         let Some(entry) = self.get(key) else { return };
         let Some(seconds) = seconds else {
@@ -278,32 +281,33 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         }
     }
 
-    /// Notes that a session waits for its client, from now on or still, or that it does not.
+    /// Updates the place of a session in the order of waiting sessions, if it has begun or ended to wait for its
+    /// client.
     pub(super) fn note_waiting(&mut self, key: SessionKey) {
         let Some(entry) = self.get(key) else { return };
         // The client cannot have read an answer that leaves with this tick's flush, so the session does not wait for it
         // yet.
         let waits = entry.session.waits_for_client() && !entry.has_answer;
-        let (was, is_silent) = (
+        let (previous_number, is_silent) = (
             entry.wait_number,
             matches!(entry.session.timer, Timer::FirstByte | Timer::ProxyHeader),
         );
-        if waits == (was != 0) {
+        if waits == (previous_number != 0) {
             return;
         }
         if !waits {
             entry.wait_number = 0;
-            self.ages.waiting -= 1;
+            self.wait_order.waiting -= 1;
             return;
         }
-        self.ages.last_wait_number = self.ages.last_wait_number.wrapping_add(1).max(1);
-        let number = self.ages.last_wait_number;
+        self.wait_order.last_wait_number = self.wait_order.last_wait_number.wrapping_add(1).max(1);
+        let number = self.wait_order.last_wait_number;
         if let Some(entry) = self.get(key) {
             entry.wait_number = number;
         }
-        self.ages.waiting += 1;
-        let Self { entries, ages, .. } = self;
-        let queue = if is_silent { &mut ages.silent_by_age } else { &mut ages.by_age };
+        self.wait_order.waiting += 1;
+        let Self { entries, wait_order, .. } = self;
+        let queue = if is_silent { &mut wait_order.silent_by_age } else { &mut wait_order.by_age };
         // Sessions begin to wait often and end seldom, so stale entries are dropped here.
         if queue.len() > stale_entries_max(entries.len()) {
             queue.retain(|(key, number)| {
@@ -314,12 +318,12 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         queue.push_back((key, number));
     }
 
-    /// Bytes have arrived: the waiting time starts again.
+    /// Bytes have arrived, so the session is no longer the one that has waited longest.
     pub(super) fn restart_wait(&mut self, key: SessionKey) {
         if let Some(entry) = self.get(key)
             && std::mem::take(&mut entry.wait_number) != 0
         {
-            self.ages.waiting -= 1;
+            self.wait_order.waiting -= 1;
         }
     }
 
@@ -333,28 +337,28 @@ impl<S, C: SecureChannel> Sessions<S, C> {
 
     /// The session that has waited longest, preferably one that has sent nothing.
     pub(super) fn longest_waiting(&mut self) -> Option<SessionKey> {
-        while let Some(found) = self.ages.silent_by_age.front().copied() {
+        while let Some(found) = self.wait_order.silent_by_age.front().copied() {
             if self.waiting_entry(found).is_some() {
                 return Some(found.0);
             }
-            self.ages.silent_by_age.pop_front();
+            self.wait_order.silent_by_age.pop_front();
         }
-        while let Some(found) = self.ages.by_age.front().copied() {
+        while let Some(found) = self.wait_order.by_age.front().copied() {
             if self.waiting_entry(found).is_some() {
                 return Some(found.0);
             }
-            self.ages.by_age.pop_front();
+            self.wait_order.by_age.pop_front();
         }
         None
     }
 
     /// The session of an address that has waited longest, if it is among the first `SEARCHED_MAX`.
     pub(super) fn longest_waiting_of(&mut self, address: IpAddr) -> Option<SessionKey> {
-        // Drops stale entries at the front, which are there if sessions end in the order in which they came.
+        // Drops stale entries at the front. They are there if sessions end in the order in which they began.
         self.longest_waiting();
         let live =
             |found: &(SessionKey, u32)| self.waiting_entry(*found).map(|entry| (found.0, entry));
-        [&self.ages.silent_by_age, &self.ages.by_age].into_iter().find_map(|queue| {
+        [&self.wait_order.silent_by_age, &self.wait_order.by_age].into_iter().find_map(|queue| {
             let first = queue.iter().take(LOOKED_AT_MAX).filter_map(live).take(SEARCHED_MAX);
             let mut of_address = first.filter(|(_, entry)| entry.session.peer.ip() == address);
             of_address.next().map(|(key, _)| key)
@@ -408,7 +412,7 @@ mod tests {
         assert_eq!(sessions.longest_waiting(), Some(served));
         sessions.remove(served);
         assert_eq!(sessions.longest_waiting(), None);
-        assert_eq!(sessions.ages.waiting, 0);
+        assert_eq!(sessions.wait_order.waiting, 0);
     }
 
     #[test]
@@ -419,7 +423,7 @@ mod tests {
             let key = waiting(&mut sessions, [192, 0, 2, 1]);
             sessions.remove(key);
         }
-        assert!(sessions.ages.silent_by_age.len() < 100);
+        assert!(sessions.wait_order.silent_by_age.len() < 100);
         assert_eq!(sessions.longest_waiting(), Some(there));
         for second in 0..10_000 {
             sessions.set_deadline(there, Moment(second * 10), Some(60));

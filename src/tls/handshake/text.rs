@@ -1,7 +1,8 @@
 //! The text of an error of a TLS handshake, for the log line of a refused connection. PURE.
 //!
-//! rustls has texts for programmers; these say what the client lacks or did. What has no text of its own is "it broke a
-//! rule of TLS". No limits: texts without values of a peer.
+//! Owns the texts. rustls has texts for programmers; these say what the client lacks or did. An error without a text of
+//! its own is "it broke a rule of TLS". Does not contain a value of a peer. No limits: texts are constants. Cost: one
+//! look-up in a match, no allocation.
 
 use rustls::{Error, PeerIncompatible};
 

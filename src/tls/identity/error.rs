@@ -1,20 +1,21 @@
 //! Why a certificate or key cannot be used, and what to change. PURE.
 //!
-//! Each text goes after the names of the files, and is shown at a start, by `ringverb check`, and in the log when files
-//! change during the run. No text contains a part of a key. No limits: a few sentences at a start or a reload.
+//! Plain values with the texts. Each text goes after the names of the files, and is shown at a start, by `ringverb
+//! check`, and in the log when files change during the run. No text contains a part of a key. Does not check anything:
+//! `identity.rs` does. No limits: a few sentences. Cost: once at a start or a reload, one allocation.
 
 use std::fmt;
 
-/// The reason why a pair cannot be used. The text goes after the names of the files.
+/// Why a pair cannot be used. The text goes after the names of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityError {
     NoCertificate,
     UnreadableCertificate,
     NoKey,
-    /// No passphrase is configured.
+    /// The key is encrypted, and no passphrase is configured.
     EncryptedKey,
     WrongPassphrase,
-    /// Encrypted as OpenSSL did before PKCS#8.
+    /// The key is encrypted in OpenSSL's own format, which is older than PKCS#8.
     OldEncryption,
     /// PKCS#8 with a cipher that is not supported.
     UnknownEncryption,
@@ -47,8 +48,8 @@ impl fmt::Display for IdentityError {
                 "the key file has no PEM block PRIVATE KEY: RINGVERB_TLS_KEY must name a file such as privkey.pem",
             ),
             Self::EncryptedKey => formatter.write_str(
-                "the key is encrypted, and no passphrase is set: set RINGVERB_TLS_KEY_PASSPHRASE, or write a plain copy \
-                 with `openssl pkey -in KEY -out PLAIN`, readable by the server's user only, and name it in \
+                "the key is encrypted, and no passphrase is set: set RINGVERB_TLS_KEY_PASSPHRASE, or write a plain \
+                 copy with `openssl pkey -in KEY -out PLAIN`, readable by the server's user only, and name it in \
                  RINGVERB_TLS_KEY",
             ),
             Self::WrongPassphrase => formatter.write_str(
@@ -95,7 +96,7 @@ impl fmt::Display for IdentityError {
     }
 }
 
-/// `2026-11-28 12:00 UTC`.
+/// A time for people: `2026-11-28 12:00 UTC`. `seconds`: since 1970.
 #[must_use]
 pub fn date(seconds: i64) -> String {
     let (days, time) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));

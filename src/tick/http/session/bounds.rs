@@ -1,8 +1,10 @@
 //! The bounds of one HTTP session: the memory it is charged for, its timers, and its refusal at either.
 //!
-//! Owns no state of its own: it reads and changes the fields of `Session`. `tick/sessions` keeps the deadlines. Limits:
-//! the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`. Cost: a few additions for each
-//! step of a session, no allocation.
+//! Owns no state of its own: it reads and changes the fields of `Session`. Does not keep deadlines: `tick/sessions`
+//! does.
+//!
+//! Limits: the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`. Cost: a few additions
+//! for each step of a session, no allocation.
 
 use super::{About, DISCARD_SECONDS, Http, HttpState, Session, Timer, Work};
 use crate::cause::{Cause, Detail};
@@ -12,38 +14,39 @@ use crate::limits;
 use crate::tick::site::Site;
 
 impl Session {
-    /// Charges the memory that it uses now, with that of its TLS. `false`: the budget has no room for it.
+    /// Charges the memory that it uses now. `secure`: bytes of its TLS. `false` if the budget has no room; then the
+    /// charge is as before.
     pub(in crate::tick) fn try_charge_memory(
         &mut self,
         site: &mut Site<'_>,
         secure: usize,
     ) -> bool {
-        let held = self.charged_bytes as usize;
-        let work = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.heap_bytes());
-        let now = limits::HTTP_CONNECTION_BYTES + work + secure;
-        let fits = now == held || site.shard.note_http(held, now);
+        let charged_before = self.charged_bytes as usize;
+        let work_bytes = self.work.as_ref().map_or(0, |work| size_of::<Work>() + work.heap_bytes());
+        let charge = limits::HTTP_CONNECTION_BYTES + work_bytes + secure;
+        let fits = charge == charged_before || site.shard.note_http(charged_before, charge);
         if fits {
-            self.charged_bytes = u32::try_from(now).unwrap_or(u32::MAX);
+            self.charged_bytes = u32::try_from(charge).unwrap_or(u32::MAX);
         }
         fits
     }
 
-    /// Releases the charge except for its entry: the buffers are returned in this tick.
+    /// Reduces the charge to that of its entry, because its buffers are returned in this tick.
     pub(in crate::tick) fn release_memory_charge(&mut self, site: &mut Site<'_>) {
-        let held = self.charged_bytes as usize;
-        if held > limits::HTTP_CONNECTION_BYTES {
-            site.shard.note_http(held, limits::HTTP_CONNECTION_BYTES);
+        let charged_before = self.charged_bytes as usize;
+        if charged_before > limits::HTTP_CONNECTION_BYTES {
+            site.shard.note_http(charged_before, limits::HTTP_CONNECTION_BYTES);
             self.charged_bytes = u32::try_from(limits::HTTP_CONNECTION_BYTES).unwrap_or(u32::MAX);
         }
     }
 
-    /// The session ends because others need its memory.
+    /// Logs that the session ends because others need its memory.
     pub(in crate::tick) fn refuse_heavy(&self, http: &mut Http) {
         self.refuse(http, About::default(), Cause::HttpMemory, &[]);
     }
 
-    /// There is no memory for the input, so the request is refused. `false`: the client does not read an earlier
-    /// answer, so the session must be closed without one.
+    /// Refuses the request, because there is no memory for its input. `false` if the client does not read an earlier
+    /// answer, so that the session must be closed without one.
     pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
         let response = super::super::answer::short_of_memory("request was not carried out");
         let response = self.refused(http, About::default(), response, Cause::HttpMemory, &[]);
@@ -55,8 +58,8 @@ impl Session {
         true
     }
 
-    /// A new process takes over and could not continue a request whose head was read here. Refuses the request.
-    /// `false`: there is none, or earlier answers are unsent because the client does not read.
+    /// Refuses a request that is incomplete when a new process takes over, because that process could not continue it.
+    /// `false` if there is none, or earlier answers are unsent because the client does not read.
     pub(in crate::tick) fn refuse_unfinished(&mut self, http: &mut Http) -> bool {
         let is_unfinished = |work: &Work| !work.reader.is_empty() && work.unsent().is_empty();
         if self.state != HttpState::Reading
@@ -81,7 +84,8 @@ impl Session {
         }
     }
 
-    /// The timer that starts now and its length. `None`: no time is measured, or the timer is already running.
+    /// Sets the timer for the current state, and returns its length in seconds. `None` if no time is measured, or the
+    /// timer is already running.
     pub(in crate::tick) fn next_timer(&mut self, is_blocked: bool, http: &Http) -> Option<u32> {
         let timer = match self.state {
             HttpState::Discarding => Timer::Discard,
@@ -114,13 +118,13 @@ impl Session {
         self.seconds(http)
     }
 
-    /// `next_timer` before a header of the PROXY protocol.
+    /// `next_timer` before a header of the PROXY protocol, which has one time for all its bytes.
     pub(in crate::tick) fn header_timer(&mut self, http: &Http) -> Option<u32> {
         let is_new = std::mem::replace(&mut self.timer, Timer::ProxyHeader) != Timer::ProxyHeader;
         is_new.then(|| self.seconds(http)).flatten()
     }
 
-    /// The length of its timer.
+    /// The length of its timer in seconds; `None` for `Timer::None`.
     pub(in crate::tick) fn seconds(&self, http: &Http) -> Option<u32> {
         let rules = &http.rules;
         match self.timer {
@@ -135,7 +139,7 @@ impl Session {
         }
     }
 
-    /// Logs why a session ended at its deadline.
+    /// Logs why a session ended at its deadline. An idle one ends without a line.
     pub(in crate::tick) fn refuse_late(&self, http: &mut Http) {
         let cause = match self.timer {
             Timer::FirstByte => Cause::NothingSent,
@@ -149,7 +153,7 @@ impl Session {
         self.refuse(http, About::default(), cause, &[Detail::Number(seconds.into())]);
     }
 
-    /// The session ends because others need its descriptor.
+    /// Logs that the session ends because a new one needs its descriptor.
     pub(in crate::tick) fn refuse_idle(&self, http: &mut Http) {
         let most = Detail::count(http.rules.connections_max);
         self.refuse(http, About::default(), Cause::HttpConnections, &[most]);

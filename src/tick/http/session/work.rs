@@ -1,8 +1,10 @@
 //! The state of a session from the first byte of a request to the last byte of its answer, and a store of such states
 //! that no session needs now. PURE.
 //!
-//! An idle session owns none, so that it costs its entry only. Limits: `KEPT_MAX` states in the store, each with
-//! buffers of at most `KEPT_BUFFER_BYTES`; larger ones are freed. Cost: no allocation while a spare state is there.
+//! Owns the buffers. An idle session has none, so that it costs its entry only. Does not read them.
+//!
+//! Limits: `KEPT_MAX` states in the store, each with buffers of at most `KEPT_BUFFER_BYTES`; larger ones are freed.
+//! Cost: no allocation while the store has a state.
 
 use super::super::Rules;
 use crate::api::{self, Reply};
@@ -11,22 +13,14 @@ use crate::http1::request::{Request, RequestLimits, RequestReader};
 use crate::http1::response::Response;
 
 pub(in crate::tick::http) enum Pending {
-    /// To be published when the mailboxes have room.
+    /// Not published yet, because the mailboxes have no room.
     Congested(Box<Publish>),
-    /// The answer leaves when all mail is in the rings.
-    Posting {
-        request: Request,
-        response: Response,
-    },
-    Asking {
-        request: Request,
-        id: u32,
-        reply: Reply,
-        quota: Option<api::Quota>,
-    },
+    /// Published: the answer is sent once all mail is in the rings.
+    Posting { request: Request, response: Response },
+    /// Asked: the answer is sent once all cores and nodes have answered the question `id`.
+    Asking { request: Request, id: u32, reply: Reply, quota: Option<api::Quota> },
 }
 
-/// A publish and its request.
 pub(in crate::tick::http) struct Publish {
     pub(in crate::tick::http) request: Request,
     pub(in crate::tick::http) app: AppIndex,
@@ -39,16 +33,16 @@ pub(in crate::tick::http) struct Publish {
 /// The state of a session from the first byte of a request to the last byte of its answer.
 pub(in crate::tick) struct Work {
     pub(super) reader: RequestReader,
-    /// Received. The first `used` bytes were used.
+    /// Received bytes. The first `used` of them were read.
     pub(super) input: Vec<u8>,
     pub(super) used: usize,
     /// Answers, of which the first `sent` bytes are sent.
     pub(super) output: Vec<u8>,
     pub(super) sent: usize,
     pub(super) pending: Option<Pending>,
-    /// The app that the present request names.
+    /// The app that the current request names; `None` if it names none that exists.
     pub(super) app: Option<AppIndex>,
-    /// For a request of the API: when the tick began in which it was complete.
+    /// When the tick began that had the whole request; `None` if it is no request of the API. For the access log.
     pub(super) api_since_ns: Option<u64>,
 }
 
@@ -61,7 +55,7 @@ impl Work {
         self.input.get(self.used..).unwrap_or_default()
     }
 
-    /// Discards used bytes, if they are all, or before more are added.
+    /// Removes used bytes: when all are used, or before more are added, so that they are not moved for each request.
     pub(super) fn discard_used(&mut self) {
         self.input.drain(..self.used);
         self.used = 0;
@@ -72,18 +66,18 @@ impl Work {
     }
 }
 
-/// Capacity of a buffer that is kept for the next session.
+/// Largest capacity of a buffer that is kept for another session.
 const KEPT_BUFFER_BYTES: usize = 8 * 1024;
-/// Sets of buffers that are kept.
+/// Most states that are kept.
 const KEPT_MAX: usize = 64;
 
-/// Unused buffers of idle sessions.
+/// The store of states that no session needs now. Their buffers are empty.
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "they move between here and the sessions, which own a pointer")]
 pub(in crate::tick) struct Spare(Vec<Box<Work>>);
 
 impl Spare {
-    pub(super) fn take(&mut self, rules: &Rules) -> Box<Work> {
+    pub(super) fn pop_or_new(&mut self, rules: &Rules) -> Box<Work> {
         let reader = RequestReader::new(RequestLimits { request_size_max: rules.request_size_max });
         match self.0.pop() {
             // The reader counts empty lines before a request: those of one client must not count for another.
@@ -104,13 +98,13 @@ impl Spare {
         }
     }
 
-    /// The buffers of a session that has become a WebSocket, whose work was put here without them.
+    /// Adds the buffers of a session that has become a WebSocket to its state, which came here without them.
     pub(in crate::tick) fn put_buffers(&mut self, input: Vec<u8>, output: Vec<u8>) {
         let Some(work) = self.0.last_mut() else { return };
-        for (place, mut buffer) in [(&mut work.input, input), (&mut work.output, output)] {
-            if place.capacity() == 0 && buffer.capacity() <= KEPT_BUFFER_BYTES {
+        for (slot, mut buffer) in [(&mut work.input, input), (&mut work.output, output)] {
+            if slot.capacity() == 0 && buffer.capacity() <= KEPT_BUFFER_BYTES {
                 buffer.clear();
-                *place = buffer;
+                *slot = buffer;
             }
         }
     }
