@@ -1,9 +1,10 @@
 //! Requests of the admin thread to one worker: questions of an operator, and a few actions (`worker/inspect.rs`).
 //!
 //! Owns one queue for each worker: a flag that a tick reads, and a short queue behind a lock that the worker only
-//! tries. The one `Submitter` fills it, so a request goes to all workers or to none. A reply has a lock of its own, which the worker takes to store one value. The admin thread keeps a
-//! `ReplyReceiver` and polls it. If it gives up, it drops the receiver, and the worker drops the request. Does not know
-//! how a request is carried out; ARCHITECTURE.md ("Questions of an operator") lists all files on the way.
+//! tries. The one `Submitter` fills it, so a request goes to all workers or to none. A reply has a lock of its own,
+//! which the worker takes to store one value. The admin thread keeps a `ReplyReceiver` and polls it. If it gives up, it
+//! drops the receiver, and the worker drops the request. Does not know how a request is carried out; ARCHITECTURE.md
+//! ("Questions of an operator") lists all files on the way.
 //!
 //! Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost: one load of the flag
 //! for a tick without requests; a few uncontended locks and one allocation for a request.
@@ -256,8 +257,8 @@ impl Deref for OperatorQueues {
 }
 
 /// The right to submit requests to the queues of this process. There is one, it cannot be copied, and two threads
-/// cannot use it at a time (it is not `Sync`). Workers only take requests out. So room that the submitter has found in a
-/// queue stays until it uses it.
+/// cannot use it at a time (it is not `Sync`). Workers only take requests out. So room that the submitter has found in
+/// a queue stays until it uses it.
 #[derive(Debug)]
 pub(crate) struct Submitter {
     not_sync: PhantomData<Cell<()>>,

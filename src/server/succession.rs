@@ -4,8 +4,7 @@
 //! Owns no state: the order of the steps of the new process. The protocol is `takeover/`. Without an old process a
 //! start binds listeners of its own (`listeners.rs`). Does not move a connection: the workers of both processes do.
 //! Limits: `OFFER_WAIT_MS` for the offer of a process that listens, and those of `takeover/`. Cost: once at the start;
-//! without an old process, a few system calls that look for its
-//! socket.
+//! without an old process, a few system calls that look for its socket.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -192,8 +192,9 @@ impl Shard {
         None
     }
 
-    /// Answers `Busy`, because the core that gathers the answers needs one from each core. An action that came late by the clocks of the two
-    /// hosts has a line, of one core for all: if their clocks differ, every action of that node ends here.
+    /// Answers `Busy`, because the core that gathers the answers needs one from each core. An action that came late by
+    /// the clocks of the two hosts has a line, of one core for all: if their clocks differ, every action of that node
+    /// ends here.
     pub fn refuse_late_operator_order(&mut self, order: &OperatorOrder, unix_ms: u64) {
         debug_assert!(order.is_late(self.now(), unix_ms), "only a late one is refused");
         self.context.metrics().operator_orders_refused.add(1);

@@ -4,8 +4,8 @@
 //! Most connections have one channel besides the user's own. Its subscription is inside of the connection, which has
 //! that room anyway for a pointer, a length and a capacity: an allocation for it cost 32 bytes more.
 //!
-//! Limit: `Local::charge` charges each subscription to its connection (`memory.rs`). Cost: no
-//! allocation for the first subscription of a connection; one list from the second on. An entry is 24 bytes.
+//! Limit: `Local::charge` charges each subscription to its connection (`memory.rs`). Cost: no allocation for the first
+//! subscription of a connection; one list from the second on. An entry is 24 bytes.
 
 use core::ops::{Deref, DerefMut};
 

@@ -3,8 +3,9 @@
 //! Owns nothing: it changes the reactor's list of sockets and the shard's connections together, so that neither has an
 //! entry without the other. Does not decide that a connection ends.
 //!
-//! Limits: `CLOSE_ANSWER_MS` for the peer's answer; `limits::stale_entries_max` of the connections for the deadlines. Cost: a look-up and one system call for the end of a socket, and one
-//! entry in a queue while the peer's answer is awaited.
+//! Limits: `CLOSE_ANSWER_MS` for the peer's answer; `limits::stale_entries_max` of the connections for the deadlines.
+//! Cost: a look-up and one system call for the end of a socket, and one entry in a queue while the peer's answer is
+//! awaited.
 
 use super::{AddressChange, Reactor};
 use crate::cause::{Cause, Detail};

@@ -5,8 +5,8 @@
 //! sessions that have ended or no longer wait: they are skipped, and dropped in bulk, so each operation is constant on
 //! average.
 //!
-//! Limits: one entry for each descriptor, and `limits::stale_entries_max` of these in a queue. Cost: an index for a look-up and a few steps for each change of a queue; a new
-//! session is one entry, reused after its end.
+//! Limits: one entry for each descriptor, and `limits::stale_entries_max` of these in a queue. Cost: an index for a
+//! look-up and a few steps for each change of a queue; a new session is one entry, reused after its end.
 
 use std::collections::VecDeque;
 
