@@ -355,14 +355,14 @@ impl<K: HostKernel> Worker<K> {
         connection.note_congestion(connections, &core.shard);
         core.shard.set_cluster_congested(connections.congested_workers.load(Ordering::Relaxed) > 0);
         let metrics = core.shard.metrics();
-        metrics.cluster.waiting.set(connection.session.waiting() as u64);
-        metrics.cluster.dropped.set(connection.session.dropped);
+        metrics.cluster.waiting.set(connection.session.backlog_len() as u64);
+        metrics.cluster.dropped.set(connection.session.dropped_events);
         for note in connection.session.notes.drain(..) {
             self.notes.write(&note, metrics);
         }
-        let dropped = connection.session.dropped - connection.dropped_logged;
+        let dropped = connection.session.dropped_events - connection.dropped_logged;
         if dropped > 0 && connection.second.is_multiple_of(10) {
-            connection.dropped_logged = connection.session.dropped;
+            connection.dropped_logged = connection.session.dropped_events;
             let text = format!(
                 "{dropped} events for other nodes were dropped: Redis has been away for too long to keep them all"
             );

@@ -127,7 +127,7 @@ fn clone_of(effect: &ToCluster) -> ToCluster {
 fn numbers_grow_by_one_over_all_messages_and_connections() {
     let mut session = TestSession::up();
     ["one", "two"].iter().for_each(|text| session.publish("news", text));
-    let first = session.session.number - 1;
+    let first = session.session.last_number - 1;
     let expected = |text: &str, number: u64| format!("PUBLISH n/news Event({text})#{number}");
     assert_eq!(session.commands(), [expected("one", first), expected("two", first + 1)]);
     session.reconnect();
@@ -175,7 +175,7 @@ fn the_shard_counts_a_cached_event_that_was_dropped_as_one_that_will_not_be_stor
     session.session.close(&mut session.shard);
     let text = "x".repeat(KEPT_BYTES_MAX - 100);
     session.publish("cache-c", &text);
-    assert_eq!((session.session.unstored.len(), session.session.dropped), (1, 1));
+    assert_eq!((session.session.unstored.len(), session.session.dropped_events), (1, 1));
     session.session.carry_out(&mut session.shard).unwrap();
     assert!(session.session.unstored.is_empty());
     assert_eq!(session.session.kept_bytes, 0);

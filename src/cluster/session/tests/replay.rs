@@ -148,7 +148,7 @@ fn a_sender_that_was_down_too_is_asked_by_itself() {
 fn a_replay_request_is_answered_with_the_missed_events() {
     let mut session = TestSession::up();
     ["one", "two", "three"].iter().for_each(|text| session.publish("news", text));
-    let first = session.session.number - 2;
+    let first = session.session.last_number - 2;
     session.shard.end_access(AccessCommand::terminate(AppIndex(0), "u"));
     session.session.carry_out(&mut session.shard).unwrap();
     let own = SessionId { node: NODE, core: 0 };
