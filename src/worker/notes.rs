@@ -47,7 +47,8 @@ impl Notes {
         if suppressed > 0 {
             tracing::warn!(
                 target: PEER, event = "lines_suppressed",
-                "{suppressed} more lines of the last second are not logged, because a worker logs {LINES_PER_SECOND} a second"
+                "{suppressed} more lines of the last second are not logged, because a worker logs {LINES_PER_SECOND} a \
+                 second"
             );
         }
     }

@@ -118,8 +118,8 @@ impl fmt::Display for KernelRefusal {
             ),
             (Some(libc::ENOSYS), None) => write!(
                 formatter,
-                "{what} is refused ({text}): this kernel has no io_uring (CONFIG_IO_URING; {FLOOR}), or a sandbox hides \
-                 it. In a container, {SECCOMP}"
+                "{what} is refused ({text}): this kernel has no io_uring (CONFIG_IO_URING; {FLOOR}), or a sandbox \
+                 hides it. In a container, {SECCOMP}"
             ),
             (Some(libc::ENOMEM), _) => write!(
                 formatter,

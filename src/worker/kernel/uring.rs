@@ -31,8 +31,9 @@ use completion::{Completion, SENT};
 const CANCEL: u64 = OWN_KINDS + 1;
 const NO_OP: u64 = OWN_KINDS + 2;
 
-/// Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that never
-/// waits, ASYNC_CANCEL. What is pushed waits in the submission queue for the next `submit`, `park` or batch of sends.
+/// Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that
+/// never waits, ASYNC_CANCEL. What is pushed waits in the submission queue for the next `submit`, `park` or batch of
+/// sends.
 ///
 /// Kernel floor: Linux 5.19. NODROP is of 5.5, EXT_ARG of 5.11, multishot POLL_ADD of 5.13, CQE_SKIP_SUCCESS of 5.17,
 /// SUBMIT_ALL of 5.18, COOP_TASKRUN with TASKRUN_FLAG and the cancellation of all requests of one token of 5.19.
