@@ -1,43 +1,44 @@
 //! The table of causes: each reason for which the server refuses something or closes a connection, with its log line.
+//! PURE.
 //!
-//! A line says what happened with the wrong value, the rule, and what to change. The gaps `{}` of a line are filled
-//! with `Detail`s. The worker appends peer, app and socket. `LineBudget` limits the lines of each cause, so that a
-//! flood of one cause neither fills the log nor hides other causes. A line over the budget is not formatted. Each cause
-//! is counted as one of the coarser `Refused`, whose sums are logged once a minute. `tests/process/refusals` provokes
-//! each cause that a peer can provoke. Owns the texts and the budget, not the log: a line is a value for the worker.
-//! Limits: `LINES_AT_ONCE` lines of a cause at once, then `LINES_PER_SECOND`.
+//! Owns the texts and the budget, not the log: a line is a value for the worker, which appends peer, app and socket.
+//! Does not decide what is refused. A line says what happened with the wrong value, the rule, and what to change. The
+//! gaps `{}` of a line are filled with `Detail`s. `LineBudget` limits the lines of each cause, so that a flood of one
+//! cause neither fills the log nor hides other causes. Each cause is counted as one of the coarser `Refused`, whose
+//! sums are logged once a minute. `tests/process/refusals` provokes each cause that a peer can provoke. Limits:
+//! `LINES_AT_ONCE` lines of a cause at once, then `LINES_PER_SECOND`. Cost: a line is one allocation and one more for
+//! each gap; a line over the budget is two array accesses, and is not formatted.
 
 mod detail;
 
 use crate::counters::Refused;
 pub use detail::Detail;
 
-/// Gaps of one line at most.
+/// So many values fit into an array, and a line has room for them (`the_longest_line_fits_with_the_longest_values`).
 pub const DETAILS_MAX: usize = 3;
 
 /// The table: name of the cause, what it counts as, its line.
 macro_rules! causes {
     ($($cause:ident $name:literal $counted:ident $line:literal)*) => {
-        /// The reason for a refusal or a close.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Cause { $($cause),* }
 
         impl Cause {
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$cause),*];
 
-            /// The name in the log, which does not change.
+            /// The field `cause` of the log. Operators search for it, so it does not change.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$cause => $name),* }
             }
 
-            /// The counter that it belongs to.
+            /// Several causes have one counter, so that `/metrics` has few labels.
             #[must_use]
             pub fn counter(self) -> Refused {
                 match self { $(Self::$cause => Refused::$counted),* }
             }
 
-            /// The line with gaps.
+            /// The line with `{}` where `line` puts values. docs/laravel-errors.md lists these.
             #[must_use]
             pub fn template(self) -> &'static str {
                 match self { $(Self::$cause => $line),* }
@@ -349,7 +350,7 @@ causes! {
 }
 
 impl Cause {
-    /// The line with its gaps filled.
+    /// Fills the gaps in order. A gap without a value is empty, and a value without a gap is left out.
     #[must_use]
     pub fn line(self, values: &[Detail<'_>]) -> String {
         let mut line = String::with_capacity(256);
@@ -398,7 +399,7 @@ impl Cause {
     }
 }
 
-/// A counted refusal and its line.
+/// A refusal that was counted, with what the log and the client need of it.
 #[derive(Debug)]
 pub struct Noted {
     pub cause: Cause,
@@ -410,16 +411,16 @@ pub struct Noted {
     pub channel: Option<Box<str>>,
 }
 
-/// Lines that one cause may have at once, and lines that it regains each second.
+/// Lines that one cause may have at once on one core, and lines that it regains each second.
 pub const LINES_AT_ONCE: u8 = 20;
 const LINES_PER_SECOND: u8 = 1;
 
-/// The number of lines that each cause may still have.
+/// One for each core, indexed by cause.
 #[derive(Debug)]
 pub struct LineBudget {
     lines_left: [u8; Cause::ALL.len()],
     left_out: [u32; Cause::ALL.len()],
-    /// With `--debug`: no line is left out.
+    /// With `--debug`, where a developer wants each line.
     is_unlimited: bool,
 }
 
@@ -434,15 +435,14 @@ impl Default for LineBudget {
 }
 
 impl LineBudget {
-    /// `is_unlimited`: no line is left out.
     #[must_use]
     pub fn new(is_unlimited: bool) -> Self {
         Self { is_unlimited, ..Self::default() }
     }
 
-    /// Takes a line of the budget. Returns how many lines of the cause were left out since its last line, or `None` if
-    /// the budget is used up and this line is left out.
-    pub fn take_line(&mut self, cause: Cause) -> Option<u32> {
+    /// Returns how many lines of the cause were left out since its last one. `None`: the budget is used up, and this
+    /// line is left out.
+    pub fn charge_line(&mut self, cause: Cause) -> Option<u32> {
         if self.is_unlimited {
             return Some(0);
         }
@@ -457,15 +457,16 @@ impl LineBudget {
         }
     }
 
-    /// Formats the line of a cause if the budget has room for it, or if `is_wanted` asks for it anyway.
+    /// Formats the line of a cause if the budget has room for it, or if it is wanted anyway: with verbose errors the
+    /// client receives it.
     pub fn note(&mut self, cause: Cause, values: &[Detail<'_>], is_wanted: bool) -> Noted {
-        let left_out = self.take_line(cause);
+        let left_out = self.charge_line(cause);
         let line = (is_wanted || left_out.is_some()).then(|| cause.line(values));
         let channel = left_out.and_then(|_| values.iter().find_map(Detail::channel));
         Noted { cause, line, left_out, channel }
     }
 
-    /// Call it once a second.
+    /// Once a second, by the worker.
     pub fn refill(&mut self) {
         for left in &mut self.lines_left {
             *left = (*left + LINES_PER_SECOND).min(LINES_AT_ONCE);

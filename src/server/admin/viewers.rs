@@ -144,7 +144,7 @@ impl Viewers {
     /// Gives the events of all threads to the viewers.
     fn distribute(&self) {
         let mut events = Vec::new();
-        let lost = self.event_log.take_all(&mut events);
+        let lost = self.event_log.drain_all(&mut events);
         let newly_lost = lost - self.lost_events.replace(lost);
         let apps = (self.apps)();
         let queues = self.queues.borrow();

@@ -201,7 +201,7 @@ fn more_effects_than_one_tick_may_cause_end_the_session_and_the_next_one_is_whol
 #[test]
 fn a_session_ends_when_redis_leaves_too_much_output_unread() {
     let mut session = TestSession::up();
-    session.session.output = vec![b'x'; session.session.sent + OUTPUT_BYTES_MAX];
+    session.session.output = vec![b'x'; session.session.sent_bytes + OUTPUT_BYTES_MAX];
     session.session.carry_out(&mut session.shard).unwrap();
     session.session.output.push(b'x');
     assert_eq!(session.session.carry_out(&mut session.shard), Err(Lost::TooSlow));

@@ -206,7 +206,7 @@ fn a_replay_into_a_full_output_is_refused_and_still_answered() {
     let mut session = TestSession::up();
     session.publish("news", "one");
     session.session.output = vec![b'x'; RETRANSMIT_BYTES_MAX + 1];
-    session.session.sent = 0;
+    session.session.sent_bytes = 0;
     session.session.replay(PEER, 0, 0);
     let output = session.session.output.split_off(RETRANSMIT_BYTES_MAX + 1);
     session.session.output = output;
