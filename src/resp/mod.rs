@@ -5,8 +5,8 @@
 //! its start with every piece that comes, so that its cost is quadratic; it recurses once for each level a peer opens,
 //! and 200,000 levels end the process; `*-1` and `$-1` are faults to its RESP3 decoder; its maps forget their order.
 //! Code in front of it that prevents this would have to find the end and the depth of each value, and would be a
-//! decoder itself. Limits: those of `reader.rs` for a reply; the caller bounds commands. Cost: a command is copied
-//! once, into the caller's buffer.
+//! decoder itself. Limits: those of `reader.rs` for a reply; the caller bounds commands. Cost: the bytes of a
+//! command are copied once, into the caller's buffer.
 
 // What a peer sends decides no index.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
