@@ -5,8 +5,8 @@
 //! of a list, not of the call stack. Memory grows with the received bytes, never with a declared length.
 //!
 //! Limits: `VALUE_BYTES_MAX` for one value (twice that while a vector grows), `LEVELS_MAX`, `TEXT_BYTES_MAX` of a line.
-//! Over one of them the input is malformed, and the connection ends. Cost: each byte is searched_bytes once and copied at
-//! most three times; an allocation for each text, blob and list.
+//! Over one of them the input is malformed, and the connection ends. Cost: each byte is searched_bytes once and copied
+//! at most three times; an allocation for each text, blob and list.
 
 use super::Value;
 

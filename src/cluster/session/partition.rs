@@ -51,7 +51,8 @@ impl ClusterSession {
             return;
         }
         if !std::mem::replace(&mut self.partition.is_role_asked, true) {
-            // `HELLO`, and not `ROLE`: it is open to every user whatever the ACL, and the same in all versions.
+            // `HELLO`, and not the command ROLE: it is open to every user whatever the ACL, and the same in all
+            // versions.
             self.command(&[b"HELLO", b"3"], AwaitedReply::Role);
         }
         let own = self.names.session(self.own);
