@@ -1,11 +1,12 @@
 //! The event log of the console: what happens on the server, passed from the threads where it happens to the thread
 //! `admin`.
 //!
-//! Owns one feed for each worker and one for the senders of webhooks. A thread adds events to its own feed only, and
-//! the reader takes all events of a feed at once, and each feed has a lock. A worker only tries that lock: if the
-//! reader has it, the worker keeps its events until its next tick, so it never waits. Without a viewer nothing is
-//! added, and `is_watched` is all that is read. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as
-//! lost. Readers: `server/admin/viewers`.
+//! Owns one feed for each worker and one for the senders of webhooks. Does not know the viewers: `server/admin/viewers`
+//! reads all feeds for them. A thread adds events to its own feed only, and the reader takes all events of a feed at
+//! once, under the feed's lock. A worker only tries that lock: if the reader has it, the worker keeps its events until
+//! its next tick, so it never waits. Limit: `FEED_EVENTS_MAX` events for each feed; more are counted as lost. Cost:
+//! without a viewer one atomic load a tick and nothing is added; with one, a lock that is tried once a tick, and a copy
+//! of each event's entry.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::app::AppIndex;
 use crate::counters::{Counter, DepthGauge};
 use crate::pusher::socket_id::SocketId;
 
-/// Events that wait in one feed.
+/// Events that wait in one feed: what the reader does not take in time is lost, and counted.
 pub(crate) const FEED_EVENTS_MAX: usize = 2_048;
 /// Bytes of the text of an event. A payload is longer at times, and the log shows its beginning.
 pub(crate) const TEXT_BYTES_MAX: usize = 1_024;
@@ -57,7 +58,7 @@ pub(crate) struct EventLogEntry {
     pub text: Box<str>,
 }
 
-/// The beginning of a text, at most `TEXT_BYTES_MAX` bytes.
+/// The beginning of a text, at most `TEXT_BYTES_MAX` bytes of it, with an ellipsis if it was cut.
 #[must_use]
 pub(crate) fn cut_text(text: &[u8]) -> Box<str> {
     let is_cut = text.len() > TEXT_BYTES_MAX;
@@ -73,7 +74,6 @@ pub(crate) fn cut_text(text: &[u8]) -> Box<str> {
 )]
 type FeedQueue = std::sync::Mutex<Vec<EventLogEntry>>;
 
-/// Events of one thread on their way.
 #[derive(Debug, Default)]
 struct EventLogFeed {
     events: FeedQueue,
@@ -105,7 +105,7 @@ impl EventLog {
         Self { is_watched: AtomicBool::new(false), feeds, viewers: ViewerCounters::default() }
     }
 
-    /// Whether there is a viewer.
+    /// Without a viewer, no thread makes events.
     #[must_use]
     pub(crate) fn is_watched(&self) -> bool {
         self.is_watched.load(Ordering::Relaxed)
@@ -114,7 +114,7 @@ impl EventLog {
     /// There is a viewer from now on, or none. What waits is dropped: it is of an earlier look.
     pub(crate) fn set_watched(&self, is_watched: bool) {
         if self.is_watched.swap(is_watched, Ordering::Relaxed) != is_watched {
-            self.take_all(&mut Vec::new());
+            self.drain_all(&mut Vec::new());
         }
     }
 
@@ -134,7 +134,7 @@ impl EventLog {
         }
     }
 
-    /// Events that a worker had no room for itself.
+    /// Events that were lost before they came here, because the worker's outbox was full.
     pub(crate) fn add_lost(&self, worker: usize, count: u64) {
         if let Some(feed) = self.feeds.get(worker) {
             feed.lost_count.add(count);
@@ -153,7 +153,7 @@ impl EventLog {
         }
     }
 
-    /// Events that were lost since the start.
+    /// Of all feeds, since the start.
     #[must_use]
     pub(crate) fn lost_count(&self) -> u64 {
         self.feeds.iter().map(|feed| feed.lost_count.get()).sum()
@@ -164,8 +164,8 @@ impl EventLog {
         self.feeds.iter().map(|feed| &feed.depth)
     }
 
-    /// Takes all events that wait, by time, and returns how many were lost since the start.
-    pub(crate) fn take_all(&self, out: &mut Vec<EventLogEntry>) -> u64 {
+    /// Appends all events that wait to `out`, and sorts it by time. Returns `lost_count`.
+    pub(crate) fn drain_all(&self, out: &mut Vec<EventLogEntry>) -> u64 {
         for feed in &self.feeds {
             let mut waiting = feed.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             out.append(&mut waiting);
@@ -193,7 +193,7 @@ mod tests {
         log.push_webhook(event(4));
         log.push(0, &mut vec![event(1)]);
         let mut out = Vec::new();
-        assert_eq!(log.take_all(&mut out), 0);
+        assert_eq!(log.drain_all(&mut out), 0);
         assert_eq!(out.iter().map(|event| event.unix_ms).collect::<Vec<_>>(), [1, 3, 4, 5]);
         let mut many: Vec<_> = (0..FEED_EVENTS_MAX as u64 + 7).map(event).collect();
         log.push(0, &mut many);
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(depths(), [(max, max), (0, 2), (0, 1)]);
         log.add_lost(0, 3);
         out.clear();
-        assert_eq!(log.take_all(&mut out), 10);
+        assert_eq!(log.drain_all(&mut out), 10);
         assert_eq!(out.len(), FEED_EVENTS_MAX);
         assert_eq!(depths()[0], (0, max), "none waits, and the peak stays");
     }
@@ -227,7 +227,7 @@ mod tests {
         log.push(0, &mut vec![event(1)]);
         log.set_watched(false);
         let mut out = Vec::new();
-        log.take_all(&mut out);
+        log.drain_all(&mut out);
         assert!(out.is_empty() && !log.is_watched());
     }
 

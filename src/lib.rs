@@ -1,9 +1,11 @@
 //! ringverb: a server for the Pusher Channels protocol, with one thread per core on io_uring or epoll.
 //!
-//! A worker is a pinned thread. It owns sockets and a `Shard`, which is the whole state of its core as a value without
-//! I/O. Workers exchange mail through bounded rings (`mailbox`). ARCHITECTURE.md has the glossary, docs/CODE_MAP.md has
-//! the files.
+//! Owns the list of modules and their ranks; does not contain code. A worker is a pinned thread. It owns sockets and a
+//! `Shard`, which is the whole state of its core as a value without I/O. Workers exchange mail through bounded rings
+//! (`mailbox`). ARCHITECTURE.md has the glossary, docs/CODE_MAP.md has the files.
 //!
+//! No limits: this file declares modules only; each module states its own. Cost: none, no call at run time.
+
 //! Ranks: a module uses only modules of a lower rank. `tests/tidy.rs` checks it. PURE modules use no clock, socket,
 //! thread, lock, file or random source.
 //!
@@ -30,8 +32,6 @@
 //! | 1 | `metrics` | what one core counts: values that one thread writes and others read |
 //! | 0 | `app` `buffer` `clock` `counters` `latest_value` `limits` `phase` `slot` `text` | values |
 //! | 0 | `listed_enum` | the macro for enums with the list of their variants |
-//!
-//! No limits: this file declares modules only; each module states its own.
 #![deny(unsafe_code)]
 // Tests unwrap what they have just made.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::let_underscore_must_use))]

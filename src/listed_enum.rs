@@ -1,7 +1,7 @@
 //! Enums with the list of their variants, made from one place: a variant that is added cannot be left out of the list.
 //!
 //! `listed!` declares the enum and its `ALL`, in order. With `Variant => "name"` it also declares `name`. Owns no data
-//! and knows no enum. No limits: a macro.
+//! and knows no enum. No limits: a macro. Cost: none at run time: `ALL` is a constant, and `name` is one look-up.
 
 /// Declares an enum with `ALL`, and with `name` where each variant has one.
 macro_rules! listed {

@@ -1,4 +1,7 @@
 //! One request to the HTTP API outside of any measurement, on a blocking connection of its own.
+//!
+//! Owns the connection for one request. Does not keep it, and measures nothing. Limits: `TIMEOUT`, `ANSWER_BYTES_MAX`.
+//! Cost: one connection and some system calls a request, on the thread of the caller, which waits.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,8 @@
-//! The app on the server under test: what its clients and its backend have to say to it.
+//! The app on the server under test: what its clients and its backend send to it.
+//!
+//! Owns addresses and credentials; otherwise plain values. Does not send: `pool` and `api` do. A signed target has the
+//! time of the call, so it is good for the server's window of some minutes. No limits: one app a run. Cost: a request
+//! or subscription is some allocations and one HMAC over its bytes.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,11 +14,10 @@ use crate::sign;
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) address: SocketAddrV4,
-    /// Where its HTTP API is asked: another node of a cluster, perhaps.
+    /// Address of its HTTP API. Differs from `address` if `--api-url` names another node of a cluster.
     pub(crate) api_address: SocketAddrV4,
-    /// The server is spoken to over TLS.
     pub(crate) tls: bool,
-    /// Addresses to connect from; none is the pool's choice.
+    /// Addresses to connect from. Empty: the pool chooses.
     pub(crate) sources: Vec<Ipv4Addr>,
     /// Path prefix of the server, without a trailing slash.
     pub(crate) prefix: String,
@@ -24,7 +27,6 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Path and query of the WebSocket.
     pub(crate) fn socket_path(&self) -> String {
         let Self { prefix, key, .. } = self;
         format!("{prefix}/app/{key}?protocol=7&client=bench&version=1&flash=false")
@@ -48,7 +50,7 @@ impl App {
         json!({ "event": "pusher:subscribe", "data": data }).to_string()
     }
 
-    /// A signed target below `/apps/{id}`, good for the next minutes.
+    /// A signed target below `/apps/{id}`, valid for the server's window of some minutes.
     pub(crate) fn api(
         &self,
         method: &str,
@@ -62,7 +64,7 @@ impl App {
     }
 }
 
-/// Flags that tell a process of our own where it may connect, and from where.
+/// Flags for a child process: where it may connect, and from where.
 pub(crate) fn reach_flags(remote: bool, sources: &[Ipv4Addr]) -> Vec<String> {
     let mut flags = Vec::new();
     if remote {

@@ -1,7 +1,9 @@
 //! Clients that arrive: connect, subscribe to a private channel if asked to, and stay.
 //!
-//! Closed loop with a window, or open loop at a rate. In a storm a client that is turned away
-//! comes again after a moment, and its time goes on counting; otherwise that is a violation.
+//! Owns the clients and the latency of their arrival. Does not choose their number or rate: the scenario does. Closed
+//! loop with a window, or open loop at a rate. In a storm a client that is refused retries after `RETRY`, and its
+//! latency includes the wait; otherwise a refusal is a violation. Limit: the clients of `Shape::count`. Cost: an entry
+//! for each client; each message is parsed once, with allocations, which counts as time of the client.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use crate::pool::{CloseWhy, Goal, Handler, Key, Pool, Tag};
 use crate::report::{Latency, Violations};
 use crate::schedule::Schedule;
 
-/// Before a client that was turned away comes again.
+/// Pause before a refused client retries.
 const RETRY: Duration = Duration::from_millis(100);
 
 struct Client {
@@ -30,10 +32,10 @@ pub(crate) struct Arrivals<'a> {
     window: usize,
     retries: bool,
     schedule: Option<Schedule>,
-    /// Clients that have been sent for.
+    /// Clients whose first connection was begun.
     begun: usize,
     pub(crate) here: usize,
-    /// When to come again, in order.
+    /// Refused clients, in the order in which their retries are due.
     turned_away: VecDeque<(Instant, usize)>,
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
@@ -45,7 +47,7 @@ pub(crate) struct Arrivals<'a> {
 
 pub(crate) struct Shape<'a> {
     pub(crate) count: usize,
-    /// On their way at once; an open loop has none.
+    /// Handshakes in flight at once. Ignored in an open loop.
     pub(crate) window: usize,
     pub(crate) rate: Option<f64>,
     pub(crate) channel: Option<&'a str>,

@@ -1,4 +1,8 @@
-//! A blocking client for what the pool does not do: handshakes timed one by one, and misbehavior.
+//! A blocking client for what the pool does not do: handshakes measured one by one, and misbehavior.
+//!
+//! Owns one plain socket and what it has received. Does not use TLS: a proxy or TLS in between is not what these
+//! scenarios measure. Limits: `TIMEOUT` for each step, `HEAD_BYTES_MAX` of an answer's head. Cost: a system call for
+//! each step, on the thread of the caller, which waits.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +21,7 @@ pub(crate) struct Blunt {
     input: Vec<u8>,
 }
 
-/// The handshake's bytes.
+/// The bytes of a handshake, of which a test may send only a part.
 pub(crate) fn handshake(app: &App) -> Vec<u8> {
     let App { address, .. } = app;
     let text = format!(
@@ -30,7 +34,7 @@ pub(crate) fn handshake(app: &App) -> Vec<u8> {
 }
 
 impl Blunt {
-    /// Connects; nothing is said yet. Only plain: what the proxy in between does is not the question.
+    /// Connects and sends nothing yet. Only without TLS.
     pub(crate) fn connect(app: &App) -> io::Result<Self> {
         if app.tls {
             return Err(io::Error::other("this scenario speaks ws:// only"));
@@ -42,7 +46,7 @@ impl Blunt {
         Ok(Self { stream, input: Vec::new() })
     }
 
-    /// Until the server has said `connection_established`; returns the socket id.
+    /// Sends the handshake and waits for `pusher:connection_established`. Returns the socket id.
     pub(crate) fn establish(&mut self, app: &App) -> io::Result<String> {
         self.stream.write_all(&handshake(app))?;
         let head = loop {
@@ -77,12 +81,11 @@ impl Blunt {
         self.stream.write_all(&bytes)
     }
 
-    /// The socket, and what was received and not read yet.
+    /// The socket, and received bytes that were not decoded yet.
     pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
         (self.stream, self.input)
     }
 
-    /// Ends it with a reset.
     pub(crate) fn reset(self) {
         // It is dropped either way.
         sys::reset_at_close(self.stream.as_raw_fd()).ok();

@@ -1,8 +1,11 @@
-//! Publishes over HTTP to one channel, and checks what its subscribers get.
+//! Publishes over HTTP to one channel, and checks what its subscribers receive.
 //!
-//! Closed loop: a publisher sends its next event when everybody has the last one and the server
-//! has answered the request. Open loop: events are due at a fixed rate; one that finds no free
-//! publisher waits, and its waiting counts.
+//! Owns the schedule and the backlog; `Sink` owns the check, `Publishers` the connections. Does not know the server's
+//! answer beyond its status. Closed loop: a publisher sends its next event when all subscribers have received the last
+//! one and the server has answered the request. Open loop: events are due at a fixed rate; one that finds no free
+//! publisher waits, and its latency includes the wait. Limit: `SLOTS_MAX` events in flight; the backlog of an open loop
+//! grows with a server that is too slow. Cost: an event is one request of some allocations; a delivery is `Sink::take`,
+//! without allocation.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,7 +26,7 @@ pub(crate) struct Broadcast<'a> {
     pub(crate) crowd: &'a mut Subscribers,
     pub(crate) sink: Sink,
     pub(crate) publishers: Publishers,
-    /// Events of one request.
+    /// Events of one request: more than one go to `batch_events`.
     batch: usize,
     delivered: Vec<bool>,
     schedule: Option<Schedule>,
@@ -38,13 +41,13 @@ pub(crate) struct Broadcast<'a> {
 pub(crate) struct Shape<'a> {
     pub(crate) channel: &'a str,
     pub(crate) publishers: usize,
-    /// Of the pool.
+    /// `Tag::part` of the publishers' connections.
     pub(crate) part: u8,
     pub(crate) batch: usize,
     pub(crate) payload_bytes: usize,
-    /// Of the crowd, the first who must get everything.
+    /// The first so many of the crowd must receive everything.
     pub(crate) tracked: usize,
-    /// Open loop.
+    /// Events a second in an open loop. `None`: closed loop.
     pub(crate) rate: Option<f64>,
 }
 
@@ -95,7 +98,7 @@ impl<'a> Broadcast<'a> {
         self.publishers.post(pool, slot, "/batch_events", &body);
     }
 
-    /// The publisher has become free: it takes what is due.
+    /// Called when a publisher may have become free: publishes what is due.
     fn next(&mut self, pool: &mut Pool, slot: usize) {
         if !self.is_free(slot) {
             return;
@@ -113,7 +116,7 @@ impl<'a> Broadcast<'a> {
         self.publishers.latency.0.reset();
     }
 
-    /// Ends: what went wrong in it. The crowd keeps its own.
+    /// Closes the publishers. Returns their violations and the sink's; the crowd has its own.
     pub(crate) fn finish(mut self, pool: &mut Pool) -> Violations {
         if !self.failed() && !self.sink.one_order() {
             self.sink.violations.add(|| "subscribers saw different orders".to_owned());

@@ -1,7 +1,10 @@
-//! Clients that come, join a presence channel, leave it and go, over and over.
+//! Clients that connect, join a presence channel, leave it and close, over and over.
 //!
-//! Every step is seen to be done before the next: the greeting, the roster with the own user in
-//! it, and at the end the server's own close after the leave was asked for.
+//! Owns the cycles in flight. Does not check the other members' rosters: `scenario/presence.rs` does. Each step is seen
+//! to be done before the next: the greeting, the roster with the own user in it, and at the end the server's own close
+//! after the leave was requested. Limit: `Shape::in_flight` cycles; the backlog of an open loop grows with a server
+//! that is too slow. Cost: an entry for each cycle in flight; each message is parsed with allocations, so a roster
+//! costs the client in proportion to its bytes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -42,7 +45,7 @@ pub(crate) struct Churn<'a> {
     backlog: VecDeque<Instant>,
     begun: u64,
     pub(crate) done: u64,
-    /// Others who came and went meanwhile.
+    /// `member_added` and `member_removed` of other members, received while inside.
     pub(crate) member_events: u64,
     /// From the schedule (closed loop: from the start) to the server's close.
     pub(crate) latency: Latency,

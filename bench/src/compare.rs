@@ -1,8 +1,10 @@
 //! One scenario against several servers in turn, several rounds: medians, ratios, their spread.
 //!
-//! Each run is a process of its own, exactly as somebody would start it by hand, so the servers
-//! are treated alike. Within a round the servers follow each other; every other round goes
-//! backwards, so that what drifts (heat, neighbors on the machine) meets all of them.
+//! Owns the order of the runs. Does not know more of the scenario than its JSON. Each run is a process of its own,
+//! exactly as it would be started by hand, so the servers are treated alike. Within a round the servers follow each
+//! other; every other round goes backwards, so that a drift of the machine (heat, neighbors) affects all of them.
+//! Limit: 1,000 rounds. Cost: one process, and so one thread of load, for each run; the results of all runs are kept,
+//! some thousand bytes each.
 
 use std::fs;
 use std::io;
@@ -88,7 +90,6 @@ fn run_once(target: &Target, args: &Args, contender: &Contender) -> io::Result<V
     })
 }
 
-/// Median, least and greatest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
     median: f64,
@@ -108,7 +109,7 @@ fn spread(values: &[f64]) -> Option<Spread> {
     Some(Spread { median, least, greatest })
 }
 
-/// The figure's values in the runs of one server.
+/// Runs that lack the figure are left out.
 fn values(runs: &[Value], figure: &str) -> Vec<f64> {
     runs.iter().filter_map(|run| run[figure].as_f64()).collect()
 }
@@ -128,7 +129,7 @@ fn figures(runs: &[Vec<Value>]) -> Vec<String> {
     let first = runs.first().and_then(|runs| runs.first());
     let names = first.and_then(|run| run["figures"].as_array()).map(Vec::as_slice);
     let names = names.unwrap_or_default().iter().filter_map(Value::as_str).map(str::to_owned);
-    // What is the same for everybody is the setting, not a result.
+    // A figure that is the same in all runs is a setting, not a result.
     let varies = |name: &String| {
         let all: Vec<f64> = runs.iter().flat_map(|runs| values(runs, name)).collect();
         all.windows(2).any(|pair| (pair[0] - pair[1]).abs() > f64::EPSILON)
@@ -181,7 +182,7 @@ fn print_table(names: &[&str], runs: &[Vec<Value>], show: &[String]) {
     }
 }
 
-/// Three digits that count.
+/// Three significant digits: further ones are noise.
 fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),

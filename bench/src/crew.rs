@@ -1,8 +1,10 @@
-//! A crowd that may be spread over several processes: one descriptor table holds 20,000 connections
-//! on many machines, and an epoll loop has one core.
+//! A crowd that may be spread over several processes: one descriptor table holds 20,000 connections on many machines,
+//! and an epoll loop uses one core.
 //!
-//! A child gets its orders as words, one a line, on standard input, and answers each with a line
-//! when it is done. In between it serves its connections. The end of its input ends it.
+//! Owns the child processes, which end with it. Does not measure: the scenario reads the server's counters. A child
+//! receives commands as words, one a line, on standard input, and answers each with a line of JSON when it is done. In
+//! between it serves its connections. The end of its input ends it. Limit: 256 processes (`idle`). Cost: one process
+//! and one pipe for each; in the child, one thread that reads lines.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddrV4;
@@ -19,7 +21,6 @@ use crate::subscribers::Subscribers;
 use crate::sys;
 use crate::telemetry::Telemetry;
 
-/// What one crowd does.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Task {
     #[arg(long)]
@@ -79,7 +80,7 @@ impl Worker {
         let scheme = if *tls { "wss" } else { "ws" };
         command.args(["--url", &format!("{scheme}://{address}{prefix}"), "--app-id", id]);
         command.args(["--key", key, "--secret", secret]);
-        // Whoever started this crew may reach the address.
+        // The parent has checked that it may reach the address.
         command.args(app::reach_flags(!address.ip().is_loopback(), sources));
         if let Some(cpu) = cpu {
             command.args(["--pin", &cpu.to_string()]);
@@ -131,7 +132,8 @@ enum Hands {
 pub(crate) struct Crew(Hands);
 
 impl Crew {
-    /// One process does it all, or so many children do, on the servers in turn.
+    /// With one process and one server, this process has all connections. Otherwise so many children have them, on the
+    /// servers in turn.
     pub(crate) fn new(
         app: &App,
         addresses: &[SocketAddrV4],
@@ -180,7 +182,7 @@ impl Crew {
         }
     }
 
-    /// Stays for so long.
+    /// Keeps all connections for `time`. Children do so by themselves.
     pub(crate) fn serve(&mut self, time: Duration) -> io::Result<()> {
         match &mut self.0 {
             Hands::Own(own) => own.serve(time),
@@ -191,7 +193,7 @@ impl Crew {
         }
     }
 
-    /// Pings answered, and what went wrong; everybody leaves.
+    /// Closes all connections. Returns how many pings were answered, and the violations.
     pub(crate) fn finish(self) -> io::Result<(u64, Violations)> {
         match self.0 {
             Hands::Own(mut own) => {
@@ -211,12 +213,12 @@ impl Crew {
     }
 }
 
-/// First and last of the connections of process `number`.
+/// The connections of process `number`: the first, and the one after the last.
 fn share(count: usize, processes: usize, number: usize) -> (usize, usize) {
     (count * number / processes, count * (number + 1) / processes)
 }
 
-/// The child's side.
+/// The main loop of a child: see the comment of the module.
 pub(crate) fn run_child(app: &App, task: &Task) -> io::Result<()> {
     let telemetry = Telemetry::start(Vec::new());
     let mut own = Own::new(app, task)?;

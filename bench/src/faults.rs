@@ -1,5 +1,9 @@
-//! Clients that behave badly, at a low rate, beside a load that must not notice: cut off in the middle, deaf, half a
-//! handshake, garbage. A thread of its own with blocking sockets: what they do is not measured.
+//! Clients that misbehave, at a low rate, beside a load that must not be affected: cut off in the middle, never
+//! reading, half a handshake, garbage.
+//!
+//! Owns a thread with blocking sockets. Does not measure the clients, and what the server answers them is no violation.
+//! Limit: ten a second, each for at most `STAY_MS_MAX`: 200 open at once. Cost: one thread, some system calls every
+//! `EVERY`.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -13,19 +17,18 @@ use crate::blunt::{self, Blunt};
 use crate::random::Random;
 use crate::report::Report;
 
-/// Between two of them.
+/// Time between two clients.
 const EVERY: Duration = Duration::from_millis(100);
-/// The longest that one of them stays, in milliseconds.
+/// The longest time that one stays open.
 const STAY_MS_MAX: usize = 20_000;
 
-/// What they did, by kind.
 #[derive(Default)]
 pub(crate) struct Counts {
     resets: u64,
     deaf: u64,
     half: u64,
     garbage: u64,
-    /// Those who were not let in, or could not do what they wanted to.
+    /// Clients that the server refused, or that failed before they could misbehave.
     failed: u64,
 }
 
@@ -35,7 +38,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// The deaf subscribe to `channel`.
+    /// Those that never read subscribe to `channel`, so that events queue for them.
     pub(crate) fn start(app: &App, channel: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (app, stopped) = (app.clone(), stop.clone());
@@ -43,7 +46,7 @@ impl Faults {
         Self { stop, thread }
     }
 
-    /// All of them leave; the report says what they were.
+    /// Closes all of them, and reports their numbers by kind.
     pub(crate) fn finish(self, report: &mut Report) -> io::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let counts = self.thread.join().map_err(|_| io::Error::other("the faults panicked"))?;
@@ -66,7 +69,7 @@ fn misbehave(app: &App, channel: &str, stop: &AtomicBool) -> Counts {
         }
         std::thread::sleep(EVERY);
         let now = Instant::now();
-        // They go in an order of their own, half of them by a reset.
+        // Each leaves at its own time, half of them by a reset.
         for _ in 0..held.len() {
             let Some((until, client)) = held.pop_front() else { break };
             if until > now {

@@ -1,8 +1,10 @@
-//! The inputs that cost a server most, as endless streams of bytes, and one connection that sends such a stream as fast as
-//! the server reads it.
+//! The inputs that cost a server most, as endless streams of bytes, and one connection that sends such a stream as fast
+//! as the server reads it.
 //!
-//! `Flood` names an input and makes its bytes. `Flooder` owns the socket. It reads and discards all answers, so that the
-//! server does not close it for being slow, and connects again when the server closes it all the same.
+//! `Flood` names an input and makes its bytes. `Flooder` owns the socket. It never keeps answers: it reads and discards
+//! them, so that the server does not close it as a slow consumer, and reconnects when the server closes it all the
+//! same. Limit: one connection; a stream of `CYCLE_BYTES` that repeats. Cost: a call of `turn` is one write (or
+//! `SEGMENTS_PER_TURN` of them) and one read, both system calls, on the thread that also has the probes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -138,7 +140,7 @@ fn text(text: &str, out: &mut Vec<u8>) {
     frame::encode(opcode::TEXT, text.as_bytes(), out);
 }
 
-/// Each byte of the message in a frame of its own, and an empty frame behind it.
+/// Each byte of the message in a frame of its own, followed by an empty frame.
 fn fragments(message: &[u8], out: &mut Vec<u8>) {
     const FIN: u8 = 0x80;
     for (at, byte) in message.iter().enumerate() {
@@ -154,19 +156,18 @@ fn fragments(message: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// One connection that floods.
 pub(crate) struct Flooder {
     pub(crate) stream: TcpStream,
     app: App,
     source: Ipv4Addr,
-    /// Sent once, ahead of the flood.
+    /// Sent once on each connection, before the flood.
     handshake: Vec<u8>,
     handshake_sent: usize,
     cycle: Vec<u8>,
     at: usize,
     in_segments: bool,
     scratch: Vec<u8>,
-    /// Bytes of the flood that the kernel took.
+    /// Bytes of the flood that the kernel has accepted.
     pub(crate) sent: u64,
     /// Times that the server closed the connection.
     pub(crate) closed: u64,
@@ -189,7 +190,8 @@ impl Flooder {
         })
     }
 
-    /// Writes and reads what the kernel takes and has now. `true` when it connected again: the socket is another one.
+    /// Writes and reads as much as is possible without waiting. Returns whether it reconnected, after which the caller
+    /// has to watch another socket.
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
         match self.write().and_then(|()| self.read()) {
             Ok(()) => Ok(false),
@@ -240,7 +242,7 @@ impl Flooder {
     }
 }
 
-/// A socket that takes or has nothing now. One whose connect is not done yet says `NotConnected`.
+/// Not an error: the socket is not ready, or its connect is not finished (`NotConnected`).
 fn would_block_is_fine(error: io::Error) -> io::Result<()> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::NotConnected | ErrorKind::Interrupted => Ok(()),

@@ -1,10 +1,10 @@
 //! The floor under `connect`: a bare server that answers every request as a handshake of a WebSocket, and everything
 //! after it as a subscription.
 //!
-//! One thread, epoll, and for each connection one accept, one watch, and one receive and one send for each flight of
-//! the client. It computes the accept key and sends the first frame with the answer. It checks nothing else and keeps
-//! no state but the socket. With a certificate (`secure.rs`) rustls' buffered API is between, and its flights come on
-//! top. To be compared with as a server of its own: see `http_floor`.
+//! Owns the sockets and nothing else. It computes the accept key and sends the first frame with the answer; it does not
+//! check anything. With a certificate (`secure.rs`) rustls' buffered API is between, and its flights come on top. To be
+//! compared with as a server of its own: see `http_floor`. No limits: as many connections as descriptors. Cost: one
+//! thread; for each connection three system calls (accept, watch, close), and two for each flight of the client.
 
 mod secure;
 
@@ -39,7 +39,7 @@ pub(crate) struct Args {
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_NAME: &[u8] = b"sec-websocket-key:";
 
-/// Connections, by descriptor.
+/// Indexed by descriptor: the kernel gives the lowest free one.
 #[derive(Default)]
 struct Sockets(Vec<Option<Socket>>);
 

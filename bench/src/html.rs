@@ -1,5 +1,7 @@
-//! The report as one page: figures, latency curves, what happened over time, the machine's facts.
-//! Self-contained; it loads nothing.
+//! The report as one page: figures, latency curves, what happened over time, the facts of the machine.
+//!
+//! Owns the layout. Does not load anything: the page is self-contained. Input: the report and the samples; output:
+//! text. No limits: once a run. Cost: linear in the samples, some 100,000 bytes of text, after the measurement.
 
 use crate::machine::Machine;
 use crate::report::{Latency, PERCENTILES, Report};
@@ -108,7 +110,7 @@ fn percentile_table(report: &Report, out: &mut String) {
     out.push_str("</table>");
 }
 
-/// Percentiles so that each further nine takes the same room.
+/// Points of the latency curve, spaced so that 90 %, 99 %, 99.9 % are equally far apart.
 fn curve(latency: &Latency) -> Vec<(f64, f64)> {
     let count = latency.0.len();
     if count == 0 {
@@ -167,7 +169,7 @@ fn section(title: &str, chart: &Chart<'_>, out: &mut String) {
     out.push_str("</div>");
 }
 
-/// A point for each stretch between two samples. A stretch that the end cut short says nothing.
+/// A point for each interval between two samples. The last interval is left out if it is too short.
 fn between(samples: &[Sample], value: impl Fn(&Sample, &Sample, f64) -> f64) -> Vec<(f64, f64)> {
     let least = INTERVAL.as_secs_f64() * 0.8;
     let stretch = |pair: &[Sample]| {
@@ -209,7 +211,7 @@ fn over_time(timeline: &Timeline, out: &mut String) {
         after.progress.saturating_sub(before.progress) as f64 / wall
     };
     let mut points = between(samples, rate);
-    // A new phase starts its count anew: the stretch in which it does says nothing.
+    // A new phase counts from 0, so the interval in which it begins has no rate.
     let begins = |second: f64| {
         let mut begun = timeline.phases.iter().map(|phase| phase.at.as_secs_f64());
         begun.any(|at| (0.0..=0.26).contains(&(second - at)) && at > 0.0)

@@ -1,5 +1,8 @@
-//! Just enough HTTP/1.1 for the publishing side: one request out, one response in.
-//! Bytes only: no socket, no clock.
+//! Just enough HTTP/1.1 for the publishing side: one request out, one response in. PURE: bytes only.
+//!
+//! Owns no state. Does not decode chunked bodies: no server measured here sends one in answer to the API. Limit: none
+//! of its own; the caller bounds the bytes. Cost: a request is some allocations; a response is searched again with each
+//! piece that arrives, which is quadratic only for answers in many pieces, and copies no bytes.
 
 /// What a request asks the server to do with the connection after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub(crate) fn encode(
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Response<'a> {
     pub(crate) status: u16,
-    /// The server closes the connection after this response.
+    /// The server closes the connection after this response: `Connection: close`, or HTTP/1.0.
     pub(crate) last: bool,
     pub(crate) body: &'a [u8],
 }

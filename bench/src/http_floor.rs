@@ -1,6 +1,9 @@
-//! The floor under `publish`: a bare server that answers 200 to whatever it reads. One thread, epoll, one receive and
-//! one send a request; no parsing, no signature, no event. To be compared with as a server of its own:
-//! `compare --server "floor=ws://127.0.0.1:6441 ringverb-bench http-floor --port 6441" ... -- publish --subscribers 0`.
+//! The floor under `publish`: a bare server that answers 200 to whatever it reads.
+//!
+//! Owns its sockets. No parsing, no signature, no event: never an answer to a wrong request. To be compared with as a
+//! server of its own: `compare --server "floor=ws://127.0.0.1:6441 ringverb-bench http-floor --port 6441" ... --
+//! publish --subscribers 0`. No limits: as many connections as descriptors. Cost: one thread; two system calls a
+//! request, one receive and one send.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

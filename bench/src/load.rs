@@ -1,5 +1,9 @@
-//! The loop around a load: lets it act when something is due, serves its sockets, and notices when
-//! nothing moves any more.
+//! The loop around a load: calls it when something is due, serves its sockets, and notices when nothing moves any
+//! longer.
+//!
+//! Owns the time of a run; the load owns everything else. Does not know what the load does. Inputs: a `Load`; output:
+//! its violations, which it keeps itself. Limits: the time that the caller gives; `STALL` without progress is a
+//! violation. Cost: one wait (a system call) a round, of at most `POLL`.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,9 +11,9 @@ use std::time::{Duration, Instant};
 use crate::pool::{Handler, Pool};
 use crate::telemetry::Telemetry;
 
-/// What has not come by then is lost.
+/// A load without progress for this long, although something is in flight, has lost it.
 pub(crate) const STALL: Duration = Duration::from_secs(10);
-/// Longest wait for the sockets: deadlines and the progress display are looked at in between.
+/// Longest wait for the sockets, so that deadlines are noticed and the progress is shown.
 const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) trait Load: Handler {
@@ -17,18 +21,17 @@ pub(crate) trait Load: Handler {
     fn act(&mut self, _pool: &mut Pool, _now: Instant) -> Option<Instant> {
         None
     }
-    /// No more actions: what is on its way shall arrive.
+    /// Begins no more actions. What is in flight is still awaited.
     fn rest(&mut self);
-    /// Whether something is on its way.
+    /// Whether something is in flight.
     fn waits(&self) -> bool;
     /// Grows with whatever is expected to happen.
     fn progress(&self) -> u64;
     fn failed(&self) -> bool;
-    /// Nothing came for this long although something is on its way: says what, as violations.
+    /// Nothing arrived for this long although something is in flight: adds what it is to the violations.
     fn stalled(&mut self, waited: Duration);
 }
 
-/// Looks whether anything moves.
 struct Watch {
     since: Instant,
     progress: u64,
@@ -83,7 +86,7 @@ pub(crate) fn drive_until<L: Load>(
     }
 }
 
-/// Lets what is on its way arrive; what does not becomes a violation.
+/// Waits for what is in flight. What does not arrive becomes a violation.
 pub(crate) fn drain(
     telemetry: &Telemetry,
     pool: &mut Pool,

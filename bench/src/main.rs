@@ -1,7 +1,9 @@
-//! Load generator for Pusher-protocol servers on the same machine. See README.md for the method.
+//! Load generator for Pusher-protocol servers on the same machine. bench/README.md has the method.
 //!
-//! Knows the wire and nothing else of the server it measures, so that others can be measured by
-//! the same means.
+//! Owns the command line, and the order of a run: start or find the server, pin, run the scenario, report. Does not
+//! know more of the server than the wire, so that other servers can be measured by the same means. Limits: other hosts
+//! only with `--remote`; the descriptors of the hard limit. Cost: one thread for the load, one for `telemetry`; each
+//! scenario states its own.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,10 +1,10 @@
-//! All client connections of a run on one epoll: WebSocket subscribers, HTTP publishers and bare
-//! sockets (the `floor` scenario's).
+//! All client connections of a run on one epoll: WebSocket subscribers, HTTP publishers and bare sockets (the `floor`
+//! scenario's).
 //!
-//! Owns the sockets and the bytes on their way; knows nothing of channels or events. What arrives
-//! is given to a `Handler` together with the pool, so that it can answer at once.
-//!
-//! An idle connection costs its slot: buffers exist only while something is incomplete.
+//! Owns the sockets and the bytes in flight. Does not know channels or events: what arrives is passed to a `Handler`
+//! together with the pool, so that it can answer at once. Limit: the descriptors of the process. Cost: an idle
+//! connection has its slot only, because buffers exist only while something is incomplete; a read is one system call of
+//! up to `READ_BYTES`, a send one that the kernel usually accepts at once.
 
 mod input;
 
@@ -27,7 +27,7 @@ const SOURCE_ADDRESSES: u32 = 240;
 /// Enough for thousands of small frames a read, and for the largest frame of a scenario.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Names a connection for as long as it lives; a key of one that is gone names nothing.
+/// Names one connection. The key of a connection that has ended names none, because its slot has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) index: u32,
@@ -131,7 +131,7 @@ pub(crate) struct Pool {
     /// The target of connections for HTTP.
     api: SocketAddrV4,
     tls: bool,
-    /// Taken in turn; never empty.
+    /// Used in turn. Never empty.
     sources: Vec<Ipv4Addr>,
     /// The handshake's request, the same for all.
     handshake: Vec<u8>,
@@ -187,12 +187,12 @@ impl Pool {
         })
     }
 
-    /// `open_as` for a scenario with one part that tells its connections apart by itself.
+    /// For a scenario with one part, which needs no number for its connections.
     pub(crate) fn open(&mut self, goal: Goal) -> io::Result<Key> {
         self.open_as(goal, Tag::default())
     }
 
-    /// Starts a connection; `Handler::on_open` or `on_close` says how it went.
+    /// Starts a connection. `Handler::on_open` or `on_close` reports the outcome.
     pub(crate) fn open_as(&mut self, goal: Goal, tag: Tag) -> io::Result<Key> {
         let source = self.sources[self.opened as usize % self.sources.len()];
         self.opened = self.opened.wrapping_add(1);
@@ -228,8 +228,7 @@ impl Pool {
         if slot.generation == key.generation { slot.connection.as_mut() } else { None }
     }
 
-    /// Sends a text message. On a connection that is gone this does nothing: its close is, or will
-    /// be, reported.
+    /// Does nothing on a connection that has ended: its close is, or will be, reported.
     pub(crate) fn send_text(&mut self, key: Key, message: &[u8]) {
         self.send_frame(key, opcode::TEXT, message);
     }
@@ -293,14 +292,13 @@ impl Pool {
         }
     }
 
-    /// Stops reading: what comes stays in the kernel until it is full there.
+    /// Stops reading, so that the kernel's buffers fill and the server sees a slow consumer.
     pub(crate) fn pause(&mut self, key: Key) {
         let Some(connection) = self.get(key) else { return };
         let fd = connection.stream.as_raw_fd();
         self.epoll.remove(fd).expect("an open descriptor is in the set");
     }
 
-    /// Reads again.
     pub(crate) fn resume(&mut self, key: Key) {
         let Some(connection) = self.get(key) else { return };
         connection.waits_for_write = false;
@@ -308,7 +306,7 @@ impl Pool {
         self.epoll.add(fd, READABLE, key.token()).expect("a paused descriptor is not in the set");
     }
 
-    /// Closes from this side, with a close frame or by just letting go.
+    /// Closes from this side, with a close frame or without one.
     pub(crate) fn close(&mut self, key: Key, politely: bool) {
         if politely {
             self.send_close(key);
@@ -319,7 +317,6 @@ impl Pool {
         }
     }
 
-    /// Ends a connection with a reset.
     pub(crate) fn reset(&mut self, key: Key) {
         if let Some(connection) = self.take(key) {
             // The socket is dropped either way.
@@ -352,7 +349,7 @@ impl Pool {
         for &token in &tokens {
             let low = u32::try_from(token & 0xFFFF_FFFF).expect("masked to 32 bits");
             let high = u32::try_from(token >> 32).expect("shifted to 32 bits");
-            // A connection of this very round may have been closed, and its slot taken again.
+            // The connection may have been closed in this round, and its slot have a new one.
             let Some(slot) = self.slots.get(low as usize) else { continue };
             self.serve(Key { index: low, generation: high, tag: slot.tag }, handler);
         }

@@ -1,5 +1,7 @@
-//! Presence as it is on the wire: users by number, rosters, and who comes and goes.
-//! Values only.
+//! Presence as it is on the wire: users by number, rosters, and members that are added and removed. Plain values.
+//!
+//! Owns no state. Does not judge: a message of another form gives an empty roster or `None`. No limits: those of the
+//! message. Cost: linear in the message, which is parsed with allocations.
 
 use std::collections::BTreeSet;
 
@@ -22,14 +24,14 @@ fn data_of(message: &Value) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// Who is in the channel, by the acknowledgement of a subscription.
+/// The members, by the acknowledgement of a subscription.
 pub(crate) fn roster(message: &Value) -> BTreeSet<User> {
     let data = data_of(message);
     let ids = data["presence"]["ids"].as_array().map(Vec::as_slice).unwrap_or_default();
     ids.iter().filter_map(user_of).collect()
 }
 
-/// Who has come or gone, by `member_added` or `member_removed`.
+/// The user of a `member_added` or `member_removed`.
 pub(crate) fn member(message: &Value) -> Option<User> {
     user_of(&data_of(message)["user_id"])
 }

@@ -1,4 +1,6 @@
 //! A small generator of repeatable random numbers (xorshift64*): a run can be repeated by its seed.
+//!
+//! Owns 8 bytes. Does not suit secrets. No limits: one value. Cost: a few steps a number.
 
 pub(crate) struct Random(u64);
 

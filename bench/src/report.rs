@@ -1,4 +1,8 @@
-//! What a run found: named figures, and the list of what should not have happened.
+//! What a run found: named figures, latency distributions, and the list of what must not happen.
+//!
+//! Owns them. Does not format them for people: `shown` and `html` do. Output: one object of JSON, whose keys have the
+//! unit, so that a figure explains itself. Limits: `VIOLATIONS_SHOWN_MAX` texts, all are counted; a latency from 1 µs
+//! to a minute. Cost: recording a latency is a few steps and no allocation; a histogram has some 140,000 bytes.
 
 use std::time::Duration;
 
@@ -19,7 +23,7 @@ pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) value: Value,
     pub(crate) unit: &'static str,
-    /// One of a latency: people see it in the table of latencies.
+    /// One of a latency: `shown` has it in the table of latencies.
     pub(crate) is_percentile: bool,
 }
 
@@ -79,7 +83,7 @@ impl Violations {
         json!({ "count": self.count, "texts": self.texts })
     }
 
-    /// What a child process said by `as_json`.
+    /// Reads what a child process has written by `as_json`.
     pub(crate) fn from_json(value: &Value) -> Self {
         let texts = value["texts"].as_array().map(Vec::as_slice).unwrap_or_default();
         let texts = texts.iter().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -102,7 +106,7 @@ impl Report {
         }
     }
 
-    /// The greatest memory that was seen of the server.
+    /// Name of the figure: the server's greatest RSS of all samples.
     pub(crate) const MEMORY: &'static str = "server memory, most";
 
     fn push(&mut self, name: impl Into<String>, value: Value, unit: &'static str) {

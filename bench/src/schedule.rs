@@ -1,8 +1,9 @@
-//! When things are due in an open loop. A value: it does not read the clock.
+//! When things are due in an open loop. PURE: it does not read the clock.
 //!
-//! Nothing is ever left out: what could not be done on time is still due, with the time for which
-//! it was scheduled, and latency counts from there. So a server (or a client) that stalls pays for
-//! everything that would have happened meanwhile, and not only for the one thing it was busy with.
+//! Owns a start, a rate and a count. Nothing is ever left out: what could not be done on time is still due, with the
+//! time for which it was scheduled, and latency counts from there. So a server (or a client) that stalls is charged for
+//! everything that was due during the stall, and not only for the one thing that it was busy with. No limits: one
+//! value. Cost: a few steps a call, no allocation.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,9 @@
-//! The servers under test as processes: started and stopped here, or only looked at. Mostly one;
-//! several when one descriptor table is too small for the connections.
+//! The servers under test as processes: started and stopped here, or only observed. Usually one; several when one
+//! descriptor table is too small for the connections.
+//!
+//! Owns the processes that it starts: they end with the bench, whatever happens to it. Does not stop a server that it
+//! did not start. Limits: `START_DEADLINE`, `STOP_DEADLINE`. Cost: one process for each server; reading CPU time is a
+//! file read for each of its threads.
 
 use std::io;
 use std::net::{SocketAddrV4, TcpStream};
@@ -23,13 +27,12 @@ pub(crate) struct Start<'a> {
 }
 
 struct Server {
-    /// Nothing about the process is reported when its id is not known.
+    /// `None`: unknown, so that its CPU and memory are not reported.
     pid: Option<u32>,
     child: Option<Child>,
     address: SocketAddrV4,
 }
 
-/// How the servers left after SIGTERM.
 pub(crate) struct Stopped {
     pub(crate) took: Duration,
     pub(crate) clean: bool,
@@ -133,7 +136,7 @@ impl Servers {
         self.list.iter().filter_map(|server| server.pid).collect()
     }
 
-    /// Name and version, as far as they can be known: of ringverb what it says itself, of others the command.
+    /// Name and version for the report: of ringverb the output of `--version`, of others the command.
     pub(crate) fn name(&self) -> String {
         let Some(server) = self.list.first() else { return "no server".to_owned() };
         let Some(pid) = server.pid else { return format!("the server at {}", server.address) };

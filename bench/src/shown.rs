@@ -1,4 +1,7 @@
-//! Figures as people read them: separators between thousands, digits that mean something, and the four that come first.
+//! Figures as people read them: separators between thousands, significant digits, and the four figures that come first.
+//!
+//! Owns the layout on a terminal. Does not compute figures. No limits: once a run. Cost: some thousand bytes of text,
+//! after the measurement.
 
 use serde_json::Value;
 
@@ -16,7 +19,6 @@ pub(crate) fn number(value: f64) -> String {
     separated(&format!("{value:.decimals$}"))
 }
 
-/// A whole number.
 pub(crate) fn count(value: u64) -> String {
     separated(&value.to_string())
 }
@@ -45,7 +47,6 @@ fn separated(text: &str) -> String {
     out + rest
 }
 
-/// A figure with its unit.
 pub(crate) fn figure(value: &Value, unit: &str) -> String {
     let shown = match (value.as_u64(), value.as_f64(), value.as_str()) {
         (Some(whole), ..) => count(whole),
@@ -97,7 +98,6 @@ impl Report {
         print!("{}", self.for_people(machine));
     }
 
-    /// What a terminal shows.
     pub(crate) fn for_people(&self, machine: &Machine) -> String {
         let mut out = format!("{}: {}\n\n", self.scenario, machine.server);
         let rows = |out: &mut String, rows: &[(String, String)]| {

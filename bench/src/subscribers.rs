@@ -1,5 +1,9 @@
 //! A crowd of WebSocket connections that connect, subscribe and then stay.
-//! Answers pings; any error or close is a violation, unless the member is given up.
+//!
+//! Owns the members and their violations. Does not check events: `sink` and `rooms` do. Answers pings; any error or
+//! close is a violation, unless the member is given up. Limits: `WINDOW` handshakes or subscriptions in flight,
+//! `PHASE_DEADLINE` for all. Cost: an entry for each member, with its socket id; messages of the protocol are parsed
+//! with allocations, events are not parsed here.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,7 +15,7 @@ use crate::pool::{CloseWhy, Goal, Handler, Key, Pool, Tag};
 use crate::report::Violations;
 use crate::telemetry::Telemetry;
 
-/// Handshakes or subscriptions on their way at once: the server is never idle, its accept queue
+/// Handshakes or subscriptions in flight: enough that the server is never idle, and few enough that its accept queue is
 /// never full.
 const WINDOW: usize = 64;
 
@@ -25,7 +29,7 @@ pub(crate) struct Subscribers {
     pub(crate) connected: usize,
     pub(crate) subscribed: usize,
     pub(crate) pings: u64,
-    /// Members given up that the server has closed.
+    /// Members that were given up and that the server has closed.
     pub(crate) shed: usize,
     pub(crate) violations: Violations,
 }

@@ -1,5 +1,8 @@
-//! Line charts as SVG text: axes with labels, a grid, lines, marks. No script, no outside resource;
-//! colors are classes of the page, so that light and dark both work.
+//! Line charts as SVG text: axes with labels, a grid, lines, marks. PURE.
+//!
+//! Owns the geometry. No script, no outside resource; never a color: those are classes of the page, so that light and
+//! dark both work. No limits: the caller's points. Cost: linear in the points, some bytes of text each, after the
+//! measurement.
 
 use std::fmt::Write;
 

@@ -1,4 +1,8 @@
-//! One measured stretch of time: what it cost both sides, and what for.
+//! One measured interval: the CPU time and the wall time that it took on both sides.
+//!
+//! Owns the values of its beginning. Does not include what happens outside of `open` and `close`, so warm-up and drain
+//! do not count. No limits: one interval. Cost: at both ends a file read for each thread of the server and of the
+//! client.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +16,6 @@ pub(crate) struct Window {
     client: Duration,
 }
 
-/// What a window used.
 #[derive(Clone, Copy)]
 pub(crate) struct Used {
     pub(crate) wall: Duration,

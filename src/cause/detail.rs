@@ -1,33 +1,34 @@
-//! Values for the gaps of a log line, and how each is shown.
+//! Values for the gaps of a log line, and how each is shown. PURE.
 //!
-//! Text of a peer is quoted, escaped and cut, so that no peer makes a line long or steers a terminal. Text of this
-//! server is shown as it is. Limits: the four constants below, in bytes. Owns no text: each value borrows one.
+//! Owns no text: each value borrows one. Text of a peer is quoted, escaped and cut, so that no peer makes a line long
+//! or steers a terminal. Text of this server is shown as it is. Never shows the query of a request, which has a
+//! signature. Limits: the four constants below, in bytes. Cost: nothing until a line is formatted, and then linear in
+//! the bytes shown.
 
 use core::net::IpAddr;
 use std::fmt::{self, Write};
 
 use crate::text::{Counted, LogLine, shown_up_to};
 
-/// A value for a gap of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail<'a> {
     #[default]
     Nothing,
     Number(u64),
-    /// A number of things, whose name is in the singular.
+    /// A number of things, by their name in the singular: the plural is made where needed.
     Counted(u64, &'static str),
-    /// Text of a peer: quoted, escaped and cut.
+    /// Text of a peer.
     Text(&'a [u8]),
-    /// Text of this server.
+    /// Text of this server, shown as it is.
     Own(&'a str),
-    /// A piece of JSON of a peer, or a name of this server.
+    /// A piece of JSON of a peer, or a name of this server: escaped and cut, without quotes.
     Span(&'a str),
     /// A subscription to this channel, whose name a client chose.
     Subscription(&'a str),
     /// Method and path of a request. Its query is not shown: it holds a signature.
     Request(&'a str, &'a str),
     Address(IpAddr),
-    /// Texts of the configuration.
+    /// Texts of the configuration, separated by commas.
     List(&'a [String]),
 }
 
@@ -37,7 +38,7 @@ const TEXT_BYTES_MAX: usize = 64;
 /// Bytes of a channel's name that are kept beside the line.
 const CHANNEL_BYTES_MAX: usize = 200;
 
-/// Bytes shown of the method of a request.
+/// Known methods have at most 7 bytes.
 const METHOD_BYTES_MAX: usize = 10;
 
 /// Bytes shown of a list of the configuration.
@@ -49,7 +50,7 @@ impl<'a> Detail<'a> {
         Self::Text(text.as_ref())
     }
 
-    /// The channel of a subscription, cut.
+    /// The channel of a subscription, for the field `channel` of the log.
     pub(super) fn channel(&self) -> Option<Box<str>> {
         let Self::Subscription(channel) = self else { return None };
         channel.get(..channel.floor_char_boundary(CHANNEL_BYTES_MAX)).map(Box::from)
@@ -71,7 +72,7 @@ impl fmt::Display for Detail<'_> {
             Self::Own(text) => formatter.write_str(text),
             Self::Span(text) => {
                 let mut shown = LogLine::new(TEXT_BYTES_MAX);
-                // Writing to a Line cannot fail.
+                // Writing to a `LogLine` cannot fail.
                 shown.write_str(text).ok();
                 write_cut(&shown, formatter)
             }
@@ -91,7 +92,7 @@ impl fmt::Display for Detail<'_> {
             Self::List(texts) => {
                 let mut shown = LogLine::new(LIST_BYTES_MAX);
                 for (number, text) in texts.iter().enumerate() {
-                    // Writing to a Line cannot fail.
+                    // Writing to a `LogLine` cannot fail.
                     write!(shown, "{}{text}", if number > 0 { ", " } else { "" }).ok();
                     if shown.is_cut() {
                         break;

@@ -71,23 +71,23 @@ fn a_counter_with_one_cause_has_the_name_of_the_cause() {
 #[test]
 fn an_unlimited_budget_leaves_nothing_out() {
     let mut budget = LineBudget::new(true);
-    assert!((0..1_000).all(|_| budget.take_line(Cause::Origin) == Some(0)));
+    assert!((0..1_000).all(|_| budget.charge_line(Cause::Origin) == Some(0)));
 }
 
 #[test]
 fn a_flood_of_one_cause_leaves_the_others_their_lines() {
     let mut budget = LineBudget::default();
-    let written = (0..1_000).filter(|_| budget.take_line(Cause::Origin).is_some()).count();
+    let written = (0..1_000).filter(|_| budget.charge_line(Cause::Origin).is_some()).count();
     assert_eq!(written, usize::from(LINES_AT_ONCE));
-    assert_eq!(budget.take_line(Cause::Quota), Some(0));
+    assert_eq!(budget.charge_line(Cause::Quota), Some(0));
     budget.refill();
     assert_eq!(
-        budget.take_line(Cause::Origin),
+        budget.charge_line(Cause::Origin),
         Some(980),
         "the next line tells how many were left out"
     );
-    assert_eq!(budget.take_line(Cause::Origin), None);
+    assert_eq!(budget.charge_line(Cause::Origin), None);
     (0..1_000).for_each(|_| budget.refill());
-    let written = (0..1_000).filter(|_| budget.take_line(Cause::Origin).is_some()).count();
+    let written = (0..1_000).filter(|_| budget.charge_line(Cause::Origin).is_some()).count();
     assert_eq!(written, usize::from(LINES_AT_ONCE), "silence saves up no more");
 }

@@ -1,10 +1,12 @@
-//! The bytes of a message: its sender, its number, the message, and after it the frame of an event. PURE.
+//! The bytes of a message between nodes: its sender, its number, the message, and after it the frame of an event. PURE.
 //!
-//! `WireMessage` is the format: one flat list, so that the three lists of `shard/node_message.rs` can change without
-//! it. postcard writes the index of a variant and then its fields. Nodes of two builds meet during a rolling restart,
-//! so a variant keeps its place and its fields; new ones come at the end. A change of a variant needs another version
-//! in `names.rs`. A test compares the bytes.
-//! Limit: `STATE_BYTES_MAX` for the state of a node in one message.
+//! Owns the format, and no state. Does not decide what a message does; `decode` checks what other parts rely on,
+//! because every client of Redis that may publish can send any bytes. `WireMessage` is the format: one flat list, so
+//! that the three lists of `shard/node_message.rs` can change without it. postcard writes the index of a variant and
+//! then its fields. Nodes of two builds meet during a rolling restart, so a variant keeps its place and its fields; new
+//! ones come at the end. A change of a variant needs another version in `names.rs`. A test compares the bytes. Limit:
+//! `STATE_BYTES_MAX` for a message without a frame. Cost: linear in the bytes. Encoding is one buffer, which the frame
+//! is copied to; decoding allocates for each text and list, and copies no frame.
 
 use std::fmt;
 
@@ -22,14 +24,15 @@ use crate::ws::frame;
 /// sender's is an entry of a vector.
 pub(super) const STATE_BYTES_MAX: usize = 16 << 20;
 
-/// First bytes of the messages that a frame follows.
+/// Indexes in `WireMessage` of the messages that a frame follows. An index under 128 is one byte.
 const EVENT: u8 = 0;
 const REPLAY: u8 = 15;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Envelope {
     pub(super) from: SessionId,
-    /// Grows with each message of a session, over all its connections.
+    /// Grows with each message of a session, over all its connections, so that a receiver can discard a retransmission
+    /// that it has processed already.
     pub(super) number: u64,
     pub(super) message: NodeMessage,
 }
@@ -41,7 +44,6 @@ struct WireEnvelope {
     message: WireMessage,
 }
 
-/// Any message, as it is sent.
 #[derive(Serialize, Deserialize)]
 enum WireMessage {
     Event { except: Option<SocketId>, cache: bool },
@@ -246,7 +248,7 @@ impl<'de> Visitor<'de> for ReplayedVisitor {
     }
 }
 
-/// `frame` is that of an event, and empty otherwise.
+/// `frame`: that of an event, which is appended as it is. Empty for all other messages.
 pub(super) fn encode(envelope: Envelope, frame: &[u8]) -> Vec<u8> {
     let Envelope { from, number, message } = envelope;
     let wire = WireEnvelope { from, number, message: message.into() };
@@ -256,7 +258,7 @@ pub(super) fn encode(envelope: Envelope, frame: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `None`: not from a node of this version, and not to be trusted.
+/// `None`: no message of this format. Whatever it was, nothing of it is used.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
     let (_, message) = postcard::take_from_bytes::<(SessionId, u64)>(bytes).ok()?;
     let has_frame = matches!(message.first(), Some(&(EVENT | REPLAY)));
@@ -266,23 +268,24 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Envelope, &[u8])> {
     let (wire, frame) = postcard::take_from_bytes::<WireEnvelope>(bytes).ok()?;
     let WireEnvelope { from, number, message } = wire;
     let message = NodeMessage::from(message);
-    let is_good = match &message {
-        // It is sent to clients as it is.
+    let has_right_frame = match &message {
+        // Clients receive these bytes unchanged, so they must be exactly one text frame of a server.
         NodeMessage::Channel(ChannelMessage::Event { .. })
         | NodeMessage::Session(SessionMessage::Replay { what: Replayed::Event { .. }, .. }) => {
             frame::is_server_text(frame)
         }
         _ => frame.is_empty(),
     };
-    is_good.then_some((Envelope { from, number, message }, frame))
+    has_right_frame.then_some((Envelope { from, number, message }, frame))
 }
 
-/// What is stored of a cache channel, before the event's frame.
+/// What is before the frame in the stored event of a cache channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredHead {
-    /// Seconds since 1970.
+    /// Seconds since 1970, by the clock of the node that stored it. Redis's own expiry is not visible to `GET`.
     pub(super) expires: u64,
-    /// The session that published it, and its number there.
+    /// The session that published the event, and the event's number: so a replay does not deliver it again to a
+    /// subscriber that was greeted with it. 0: not known.
     pub(super) from: SessionId,
     pub(super) number: u64,
 }

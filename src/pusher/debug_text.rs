@@ -1,8 +1,9 @@
 //! Messages as text for a person at a terminal, in the form of `reverb:start --debug` (docs/PROTOCOL.md rule 123).
 //! PURE: appends to a string that the caller shows.
 //!
-//! The text comes from clients and publishers and must not control the terminal, so every character that is not visible
-//! is written as an escape. Time and space are linear in the message. Limits: the constants below.
+//! Owns the layout. Never writes a character that is not visible as it is: the text comes from clients and publishers
+//! and must not control the terminal, so it is escaped. Signatures are cut. Limits: the constants below. Cost: linear
+//! in the message, in time and in bytes of text; only with `--debug`.
 
 use super::json::{self, Validator};
 use crate::text::visible;
@@ -34,9 +35,9 @@ pub fn two_columns(title: &str, detail: &str, width: usize, color: bool, out: &m
     let taken = 4 + columns(&left) + 1 + if right.is_empty() { 0 } else { columns(&right) + 1 };
     let dots = width.min(WIDTH_MAX).saturating_sub(taken).max(DOTS_MIN);
     out.push_str("  ");
-    painted(&left, BOLD_GREEN, color, out);
+    write_painted(&left, BOLD_GREEN, color, out);
     out.push(' ');
-    painted(&".".repeat(dots), GRAY, color, out);
+    write_painted(&".".repeat(dots), GRAY, color, out);
     if !right.is_empty() {
         out.push(' ');
         out.push_str(&right);
@@ -68,7 +69,7 @@ pub fn pretty_data(data: &str, color: bool, out: &mut String) {
     printer.out.push('\n');
 }
 
-fn painted(text: &str, paint: &str, color: bool, out: &mut String) {
+fn write_painted(text: &str, paint: &str, color: bool, out: &mut String) {
     if color {
         out.push_str(paint);
         out.push_str(text);
@@ -78,14 +79,13 @@ fn painted(text: &str, paint: &str, color: bool, out: &mut String) {
     }
 }
 
-/// What every line starts with.
 #[derive(Clone, Copy)]
 enum Margin {
     Numbers,
     Spaces,
 }
 
-/// Which members of an object may be JSON in a string.
+/// Where a value is, which decides which of its members may be JSON in a string.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Message,
@@ -109,7 +109,7 @@ struct Printer<'a> {
     out: &'a mut String,
     color: bool,
     margin: Margin,
-    /// Written so far.
+    /// Lines begun so far. Over `LINES_MAX` the rest of the message is left out.
     lines: usize,
     validator: Validator,
 }
@@ -123,7 +123,7 @@ impl Printer<'_> {
         self.lines += 1;
         match self.margin {
             Margin::Numbers => {
-                painted(&format!("{:>3}▕", self.lines), GRAY, self.color, self.out);
+                write_painted(&format!("{:>3}▕", self.lines), GRAY, self.color, self.out);
                 self.out.push(' ');
             }
             Margin::Spaces => self.out.push_str("  "),
@@ -138,19 +138,19 @@ impl Printer<'_> {
         match span.as_bytes().first() {
             Some(b'{') => self.object(span, depth, place),
             Some(b'[') => self.array(span, depth),
-            Some(b'"') => quoted(span, self.out),
+            Some(b'"') => write_quoted(span, self.out),
             _ => visible(span, VALUE_MAX, self.out),
         }
     }
 
     fn object(&mut self, span: &str, depth: usize, place: Place) {
         self.out.push('{');
-        let mut any = false;
+        let mut has_content = false;
         for (name, value) in json::members(span).into_iter().flatten() {
-            if any {
+            if has_content {
                 self.out.push(',');
             }
-            any = true;
+            has_content = true;
             self.line(depth + 1);
             if self.lines > LINES_MAX {
                 self.out.push('…');
@@ -158,17 +158,17 @@ impl Printer<'_> {
             }
             self.member(name, value, depth + 1, place);
         }
-        self.close('}', any, depth);
+        self.close('}', has_content, depth);
     }
 
     fn array(&mut self, span: &str, depth: usize) {
         self.out.push('[');
-        let mut any = false;
+        let mut has_content = false;
         for value in json::elements(span).into_iter().flatten() {
-            if any {
+            if has_content {
                 self.out.push(',');
             }
-            any = true;
+            has_content = true;
             self.line(depth + 1);
             if self.lines > LINES_MAX {
                 self.out.push('…');
@@ -176,12 +176,12 @@ impl Printer<'_> {
             }
             self.value(value, depth + 1, Place::Inside);
         }
-        self.close(']', any, depth);
+        self.close(']', has_content, depth);
     }
 
     /// An empty object or array stays on its line, as PHP writes it.
-    fn close(&mut self, bracket: char, any: bool, depth: usize) {
-        if any {
+    fn close(&mut self, bracket: char, has_content: bool, depth: usize) {
+        if has_content {
             self.line(depth);
         }
         self.out.push(bracket);
@@ -189,8 +189,8 @@ impl Printer<'_> {
 
     fn member(&mut self, name: &str, value: &str, depth: usize, place: Place) {
         let mut shown = String::new();
-        quoted(name, &mut shown);
-        painted(&shown, CYAN, self.color, self.out);
+        write_quoted(name, &mut shown);
+        write_painted(&shown, CYAN, self.color, self.out);
         self.out.push_str(": ");
         if json::is_name(name, "auth") && value.starts_with('"') {
             self.signature(value);
@@ -224,8 +224,8 @@ impl Printer<'_> {
     }
 }
 
-/// A raw string span, cut.
-fn quoted(span: &str, out: &mut String) {
+/// A string without being decoded: at most `VALUE_MAX` characters of its span.
+fn write_quoted(span: &str, out: &mut String) {
     let inside = span.strip_prefix('"').and_then(|span| span.strip_suffix('"'));
     out.push('"');
     visible(inside.unwrap_or(span), VALUE_MAX, out);

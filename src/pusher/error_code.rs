@@ -1,11 +1,12 @@
 //! Every error code that the server sends, with its text and the reaction of clients (docs/PROTOCOL.md C8, rule 55).
+//! Plain values.
 //!
-//! The only table of codes; texts are Reverb's where Reverb has one. pusher-js decides by the code alone: 4000 to 4099
-//! do not connect again, 4100 to 4199 wait first, 4200 to 4299 connect at once. `cause` has the reasons for the log,
-//! and `ws/violation.rs` the close codes of WebSocket itself. PURE data; does not decide when an error is sent. No
-//! limits: a table of constants.
+//! Owns the only table of codes; texts are Reverb's where Reverb has one. Does not decide when an error is sent.
+//! pusher-js decides by the code alone: 4000 to 4099 do not connect again, 4100 to 4199 wait first, 4200 to 4299
+//! connect at once. `cause` has the reasons for the log, and `ws/violation.rs` the close codes of WebSocket itself. No
+//! limits: a table of constants. Cost: none at run time; an error is 24 bytes that are copied, without allocation.
 
-/// One error: a code of the protocol and its text. The texts are Reverb's where Reverb has one.
+/// A client may show the text to a developer; it does not decide by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorCode {
     pub code: u16,

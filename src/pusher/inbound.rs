@@ -1,7 +1,10 @@
-//! Messages of clients: text in, one `Inbound` out (docs/PROTOCOL.md C4, C5, C6). PURE.
+//! Messages of clients: text in, one `Inbound` out (docs/PROTOCOL.md C4, C5, C6). PURE. Owns no state; the `Validator`
+//! is the caller's.
 //!
-//! Checks the form of a message only; the shard decides about membership, signatures and rates. Spans of `data` are
-//! passed on byte for byte. Work is linear in the message. Limits: `WATCHLIST_MAX`, `WATCHLIST_READ_MAX`.
+//! Checks the form of a message only; does not decide about membership, signatures and rates: the shard does. Spans of
+//! `data` are passed on byte for byte. Limits: `WATCHLIST_MAX`, `WATCHLIST_READ_MAX`; the caller limits the message.
+//! Cost: linear in the message: one validation and one walk over its members, again for JSON in a string. A client
+//! event allocates only for a channel with escapes; a subscription for each of its texts.
 
 use std::borrow::Cow;
 
@@ -12,7 +15,6 @@ use super::channel_name::{Access, classify};
 use super::json::{self, ObjectMembers, Validator};
 use crate::text::shown_up_to;
 
-/// A well-formed message of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inbound<'a> {
     Ping,
@@ -37,7 +39,6 @@ pub struct Subscribe {
     pub channel_data: Option<ChannelData>,
 }
 
-/// `auth` of a subscription or sign-in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Auth {
     Text(String),
@@ -46,7 +47,7 @@ pub enum Auth {
 }
 
 impl Auth {
-    /// `None`: `null`, which counts as none.
+    /// `null` counts as no `auth`.
     fn read(span: &str) -> Option<Self> {
         if let Some(text) = json::string(span) {
             return Some(Self::Text(text.into_owned()));
@@ -102,7 +103,7 @@ pub struct SignIn {
     pub user: Option<User>,
 }
 
-/// `user_data` of a sign-in, read.
+/// The members of a sign-in's `user_data` that the server uses.
 #[derive(Debug, PartialEq, Eq)]
 pub struct User {
     /// A text that is not empty (docs/PROTOCOL.md rule 40).
@@ -135,20 +136,18 @@ pub struct MalformedMessage {
     pub value: Box<str>,
 }
 
-/// What is wrong with a message.
+/// Each has its own line in the log (`cause`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageFault {
-    /// No JSON object.
     NotJson,
-    /// `event` is missing, or no text.
     NoEvent,
-    /// No `pusher:` event that clients send.
+    /// Begins with `pusher:`, and is none that clients send.
     UnknownEvent,
     /// An event that needs `channel` beside it.
     EventWithoutChannel,
     /// `data` of a subscription is missing, or no JSON object.
     SubscribeData,
-    /// `data` names no channel.
+    /// `data` of a subscription or its end names no channel.
     SubscribeChannel,
     /// `channel_data` is no JSON object in a text.
     ChannelData,
@@ -186,7 +185,7 @@ impl MalformedMessage {
         Self::new(MessageFault::SubscribeChannel, &value)
     }
 
-    /// The value names the channel, too; both are escaped.
+    /// The value is the whole beginning of the log line, so both texts are escaped here.
     fn channel_data(channel: &str, text: &str) -> Self {
         let [channel, text] = [channel, text].map(|text| shown_up_to(text, SHOWN_BYTES_MAX));
         let value = format!("subscription to {channel} refused: channel_data {text}");
@@ -250,14 +249,14 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
     const EVENT: &str = "pusher:subscribe";
     let mut nested = String::new();
     let mut subscribe = Subscribe { channel: String::new(), auth: None, channel_data: None };
-    let (mut channel_data, mut given) = (None, None);
+    let (mut channel_data, mut channel_span) = (None, None);
     let no_object = || MalformedMessage::new(MessageFault::SubscribeData, EVENT);
-    for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
+    for (name, value) in data_members(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             let channel =
                 json::string(value).ok_or_else(|| MalformedMessage::channel(EVENT, Some(value)))?;
             subscribe.channel = channel.into_owned();
-            given = Some(value);
+            channel_span = Some(value);
         } else if json::is_name(name, "auth") {
             subscribe.auth = Auth::read(value);
         } else if json::is_name(name, "channel_data") && value != "null" {
@@ -265,7 +264,7 @@ fn subscribe(data: Option<&str>, validator: &mut Validator) -> Result<Subscribe,
         }
     }
     if subscribe.channel.is_empty() {
-        return Err(MalformedMessage::channel(EVENT, given));
+        return Err(MalformedMessage::channel(EVENT, channel_span));
     }
     // Only a presence channel has a member; in other channels the text is only part of the signed text.
     let has_members =
@@ -295,24 +294,24 @@ fn unsubscribe(
 ) -> Result<Inbound<'static>, MalformedMessage> {
     const EVENT: &str = "pusher:unsubscribe";
     let mut nested = String::new();
-    let (mut channel, mut given) = (None, None);
+    let (mut channel, mut channel_span) = (None, None);
     let no_object = || MalformedMessage::new(MessageFault::SubscribeData, EVENT);
-    for (name, value) in object(data, &mut nested, validator).ok_or_else(no_object)? {
+    for (name, value) in data_members(data, &mut nested, validator).ok_or_else(no_object)? {
         if json::is_name(name, "channel") {
             channel = json::string(value).map(Cow::into_owned);
-            given = Some(value);
+            channel_span = Some(value);
         }
     }
     channel
         .map(|channel| Inbound::Unsubscribe { channel })
-        .ok_or_else(|| MalformedMessage::channel(EVENT, given))
+        .ok_or_else(|| MalformedMessage::channel(EVENT, channel_span))
 }
 
 fn sign_in(data: Option<&str>, validator: &mut Validator) -> Result<SignIn, MalformedMessage> {
     let malformed = || MalformedMessage::new(MessageFault::SignInData, "");
     let mut nested = String::new();
     let (mut auth, mut user_data) = (None, None);
-    for (name, value) in object(data, &mut nested, validator).ok_or_else(malformed)? {
+    for (name, value) in data_members(data, &mut nested, validator).ok_or_else(malformed)? {
         if json::is_name(name, "auth") {
             auth = Auth::read(value);
         } else if json::is_name(name, "user_data") {
@@ -359,7 +358,7 @@ fn read_watchlist(span: &str) -> Vec<String> {
 }
 
 /// `data` is an object, or a string that contains one: some SDKs encode twice (docs/PROTOCOL.md rule 3).
-fn object<'a>(
+fn data_members<'a>(
     data: Option<&'a str>,
     nested: &'a mut String,
     validator: &mut Validator,

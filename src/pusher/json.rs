@@ -1,12 +1,12 @@
 //! JSON of untrusted origin: validated by simd-json, then read as raw spans. PURE.
 //!
-//! `data` must reach subscribers byte for byte (docs/PROTOCOL.md rule 5), and simd-json rewrites its input while
-//! parsing. So it validates a scratch copy, and `members` walks the original, which by then is known to be
-//! well-formed. Cost: one copy, one validation, one walk over the top level. Spans are only ever taken from
-//! validated text.
+//! Owns the scratch space of a validation. Does not build a tree: `data` must reach subscribers byte for byte
+//! (docs/PROTOCOL.md rule 5), and simd-json rewrites its input while parsing. So it validates a scratch copy, and
+//! `members` walks the original, which by then is known to be well-formed. Never takes a span from text that was not
+//! validated.
 //!
 //! Limits: the depth that simd-json accepts (1,024); `SCRATCH_BYTES_KEPT` of the scratch copy are kept between two
-//! texts. The caller bounds the text.
+//! texts. The caller bounds the text. Cost: one copy of the bytes, one validation, one walk over the top level.
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ impl Default for Validator {
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
 impl Validator {
-    /// Whether `text` is one well-formed JSON value and valid UTF-8; `Some` carries it as text.
+    /// `text` as UTF-8 if it is one well-formed JSON value, otherwise `None`.
     pub fn check<'a>(&mut self, text: &'a [u8]) -> Option<&'a str> {
         let utf8 = simdutf8::basic::from_utf8(text).ok()?;
         self.copy.clear();
@@ -58,7 +58,7 @@ impl Validator {
         }
     }
 
-    /// `check`, and the value is an object.
+    /// `None` also for a value that is no object.
     pub fn check_object<'a>(&mut self, text: &'a [u8]) -> Option<ObjectMembers<'a>> {
         let text = self.check(text)?;
         members(text)
@@ -211,10 +211,10 @@ pub fn string(span: &str) -> Option<Cow<'_, str>> {
             text.reserve_exact(inside.len());
         }
         let (plain, escape) = rest.split_at_checked(at)?;
-        let (character, behind) = unescape(escape)?;
+        let (character, after) = unescape(escape)?;
         text.push_str(plain);
         text.push(character);
-        rest = behind;
+        rest = after;
     }
     if text.capacity() == 0 {
         return Some(Cow::Borrowed(inside));
@@ -223,10 +223,12 @@ pub fn string(span: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// Whether the text of a raw string span has more characters than this. Nothing is decoded if the span is as short.
+/// Whether the text of a raw string span has more than `characters_max` characters. A span that is as short is not
+/// decoded.
 #[must_use]
-pub fn has_more_characters(span: &str, most: usize) -> bool {
-    span.len() > most && string(span).is_some_and(|text| text.chars().nth(most).is_some())
+pub fn has_more_characters(span: &str, characters_max: usize) -> bool {
+    span.len() > characters_max
+        && string(span).is_some_and(|text| text.chars().nth(characters_max).is_some())
 }
 
 /// Whether a raw name span is this name. Escapes in names are legal, if odd.
@@ -260,14 +262,14 @@ pub fn starts_with(span: &str, start: &str) -> bool {
 fn after_prefix<'a>(inside: &'a str, text: &str) -> Option<&'a str> {
     let mut rest = inside;
     for expected in text.chars() {
-        let (given, behind) = match rest.chars().next()? {
+        let (given, after) = match rest.chars().next()? {
             '\\' => unescape(rest)?,
             plain => (plain, rest.get(plain.len_utf8()..)?),
         };
         if given != expected {
             return None;
         }
-        rest = behind;
+        rest = after;
     }
     Some(rest)
 }
@@ -276,7 +278,7 @@ fn after_prefix<'a>(inside: &'a str, text: &str) -> Option<&'a str> {
 /// string contains, such as half a surrogate pair.
 fn unescape(text: &str) -> Option<(char, &str)> {
     let [b'\\', kind, ..] = *text.as_bytes() else { return None };
-    let behind = text.get(2..)?;
+    let after = text.get(2..)?;
     let character = match kind {
         b'"' | b'\\' | b'/' => char::from(kind),
         b'b' => '\u{8}',
@@ -284,30 +286,30 @@ fn unescape(text: &str) -> Option<(char, &str)> {
         b'n' => '\n',
         b'r' => '\r',
         b't' => '\t',
-        b'u' => return unescape_unicode(behind),
+        b'u' => return unescape_unicode(after),
         _ => return None,
     };
-    Some((character, behind))
+    Some((character, after))
 }
 
 /// The four digits after `\u`, and the second half of a surrogate pair if they are the first half.
 fn unescape_unicode(text: &str) -> Option<(char, &str)> {
-    let (first, behind) = four_hex_digits(text)?;
+    let (first, after) = four_hex_digits(text)?;
     if !(0xd800..0xdc00).contains(&first) {
-        return Some((char::from_u32(first)?, behind));
+        return Some((char::from_u32(first)?, after));
     }
-    let (second, behind) = four_hex_digits(behind.strip_prefix("\\u")?)?;
+    let (second, after) = four_hex_digits(after.strip_prefix("\\u")?)?;
     if !(0xdc00..0xe000).contains(&second) {
         return None;
     }
     let scalar = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-    Some((char::from_u32(scalar)?, behind))
+    Some((char::from_u32(scalar)?, after))
 }
 
 fn four_hex_digits(text: &str) -> Option<(u32, &str)> {
-    let (digits, behind) = text.split_at_checked(4)?;
+    let (digits, after) = text.split_at_checked(4)?;
     let digit = |value: u32, digit: char| Some(value << 4 | digit.to_digit(16)?);
-    Some((digits.chars().try_fold(0, digit)?, behind))
+    Some((digits.chars().try_fold(0, digit)?, after))
 }
 
 /// Appends `text` as a JSON string with its quotes. Only what JSON demands is escaped (RFC 8259 section 7).

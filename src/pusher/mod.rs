@@ -1,4 +1,5 @@
-//! The Pusher Channels protocol, version 7, as values (docs/PROTOCOL.md). Knows no WebSocket frame and no socket.
+//! The Pusher Channels protocol, version 7, as values (docs/PROTOCOL.md). Knows no WebSocket frame and no socket, and
+//! owns no state.
 //!
 //! `inbound` reads messages of clients, `outbound` writes messages of the server, `json` finds raw spans in untrusted
 //! input so that `data` is passed through byte for byte, `error_code` is the only table of codes and texts.

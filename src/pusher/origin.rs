@@ -1,8 +1,8 @@
-//! Which pages may connect: the Origin header against `allowed_origins` (docs/PROTOCOL.md C18). PURE.
+//! Which pages may connect: the Origin header against `allowed_origins` (docs/PROTOCOL.md C18). PURE. Owns no state.
 //!
-//! A pattern with a scheme is compared with the whole origin, one without with the host, and one with a port with both;
-//! `*` matches any text. Letters match in either case. `config/origins.rs` warns about patterns that match nothing. The
-//! work is linear in the header for each star; the header is bounded by the request's head.
+//! Letters match in either case. Does not warn about patterns that match nothing: `config/origins.rs` does. Limit: the
+//! header is bounded by the request's head. Cost: linear in the header for each star of a pattern; one allocation for a
+//! pattern with a star.
 
 /// Whether a handshake with this Origin header is allowed. An entry with `://` is compared with the whole origin, one
 /// without with the host, and with host and port if it names a port; `*` matches any text.
@@ -33,13 +33,14 @@ fn host_without_port(authority: &str) -> &str {
     }
 }
 
-/// Glob with `*` only. Linear in the text for each star.
+/// A backtracking matcher would be exponential in the stars. This one takes the first match of each part, which
+/// suffices because only `*` is special.
 fn matches_glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = strip_prefix_no_case(text, first) else { return false };
-    let behind: Vec<&str> = parts.collect();
-    let Some((last, middle)) = behind.split_last() else { return rest.is_empty() };
+    let after_stars: Vec<&str> = parts.collect();
+    let Some((last, middle)) = after_stars.split_last() else { return rest.is_empty() };
     for part in middle {
         match find_no_case(rest, part) {
             Some(at) => rest = &rest[at + part.len()..],

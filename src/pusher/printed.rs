@@ -1,8 +1,9 @@
-//! Accepted events as lines of JSON on standard output, for `--print-events json`.
+//! Accepted events as lines of JSON on standard output, for `--print-events json`: a test double for the test suite of
+//! an app.
 //!
-//! It is a test double for the test suite of an app. One object a line: `app_id`, `event`, `data` and `channel` as
-//! published, and `socket_id` where one was left out. Limit: none of its own; `output/lane.rs` bounds the text that
-//! waits. Does not write to a stream: `output` does.
+//! Owns the form of a line: one object with `app_id`, `event`, `data` and `channel` as published, and `socket_id` where
+//! one was left out. Does not write to a stream: `output` does. Limit: none of its own; `output/lane.rs` bounds the
+//! text that waits. Cost: linear in the event; a few allocations a line, only with that option.
 
 use super::json;
 use super::socket_id::SocketId;

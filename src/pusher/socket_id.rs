@@ -1,9 +1,10 @@
 //! The public id of a connection: two numbers joined by a dot (docs/PROTOCOL.md rule 6). PURE: random bits are an
-//! argument.
+//! argument. A plain value.
 //!
 //! The first number modulo the number of workers is the worker that generated it, so no two workers generate the same
-//! one. The rest is random, so an id cannot be guessed. It does not tell where the connection is now, because a
-//! transfer can move it. Limits: two numbers of 32 bits; a text of other numbers is no socket id.
+//! one. The rest is random, so an id cannot be guessed. Does not say where the connection is now, because a transfer
+//! can move it. Limits: two numbers of 32 bits; a text of other numbers is no socket id. Cost: 8 bytes; `parse` and
+//! `write` are linear in at most 21 digits, and allocate nothing.
 
 use std::fmt;
 
@@ -32,7 +33,7 @@ impl SocketId {
         Self { first, second }
     }
 
-    /// The worker that generated this id on a server with that many workers.
+    /// The worker that generated this id, on a server with `cores` workers.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a remainder below cores fits u16")]
     pub fn core(self, cores: u16) -> u16 {
@@ -47,7 +48,7 @@ impl SocketId {
         out.extend_from_slice(digits.format(self.second).as_bytes());
     }
 
-    /// Reads an id; `None` for every text that is not the id of a connection.
+    /// `None` for every text that cannot be the id of a connection.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (first, second) = text.split_once('.')?;

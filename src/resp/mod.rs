@@ -1,14 +1,12 @@
-//! The Redis wire protocol, RESP3 (and the nulls of RESP2), as pure functions over bytes: no socket, no clock, no idea
-//! of what a command means or which reply belongs to it.
+//! The Redis wire protocol, RESP3 (and the nulls of RESP2), as pure functions over bytes. Owns no state.
 //!
-//! - `reader`: bytes in any cut → replies and pushes
-//!
-//! Of our own, and not the crate `redis-protocol` (6.0.0 was tried): it reads an aggregate again from its start with
-//! every piece that comes, so that its cost is quadratic; it recurses once for each level a peer opens, and 200,000
-//! levels end the process; `*-1` and `$-1` are faults to its RESP3 decoder; its maps forget their order. Code in front
-//! of it that prevents this would have to find the end and the depth of each value, and would be a decoder itself.
-//!
-//! Limits: those of `reader.rs` for a reply; the caller bounds commands. Owns no state.
+//! Knows no socket and no clock, and does not know what a command means or which reply belongs to it. `reader`: bytes
+//! in any cut → replies and pushes. Not the crate `redis-protocol` (6.0.0 was tried): it reads an aggregate again from
+//! its start with every piece that comes, so that its cost is quadratic; it recurses once for each level a peer opens,
+//! and 200,000 levels end the process; `*-1` and `$-1` are faults to its RESP3 decoder; its maps forget their order.
+//! Code in front of it that prevents this would have to find the end and the depth of each value, and would be a
+//! decoder itself. Limits: those of `reader.rs` for a reply; the caller bounds commands. Cost: the bytes of a
+//! command are copied once, into the caller's buffer.
 
 // What a peer sends decides no index.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
@@ -17,16 +15,17 @@ pub mod reader;
 
 pub use reader::{MalformedReply, Reader};
 
-/// A reply, or a push.
+/// A reply, or a push: a message of a topic that came without a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A simple or a verbatim string, the format of the latter taken off. What is not UTF-8 is replaced.
+    /// A simple string, or a verbatim string without its format. Bytes that are not UTF-8 are replaced.
     Text(String),
-    /// A simple or a blob error: its code, a blank, a sentence. What is not UTF-8 is replaced: Redis quotes arguments.
+    /// A simple or a blob error: its code, a blank, a sentence. Redis quotes arguments in it, so bytes that are not
+    /// UTF-8 are replaced.
     Error(String),
     Integer(i64),
     Bytes(Vec<u8>),
-    /// In any of its three forms.
+    /// `_`, `$-1` or `*-1`.
     Null,
     /// An array or a set.
     List(Vec<Value>),
@@ -34,7 +33,7 @@ pub enum Value {
     Map(Vec<(Value, Value)>),
     /// Never inside another value.
     Push(Vec<Value>),
-    /// A double, a boolean, a big number: nothing here asks for one.
+    /// A double, a boolean, a big number. No command of this server is answered by one.
     Other,
 }
 

@@ -1,12 +1,12 @@
-//! The decoder: bytes, cut anywhere, to whole replies and pushes.
+//! The decoder: bytes, cut anywhere, to whole replies and pushes. PURE.
 //!
-//! It reads lines and blobs, and adds each to the value under construction at once: no byte is parsed twice, however
-//! the input is cut, and nesting levels are entries of a list, not of the call stack. Memory grows with the received
-//! bytes, never with a declared length.
+//! Owns the bytes of one incomplete value; knows nothing of commands. It reads lines and blobs, and adds each to the
+//! value under construction at once: no byte is parsed twice, however the input is cut, and nesting levels are entries
+//! of a list, not of the call stack. Memory grows with the received bytes, never with a declared length.
 //!
 //! Limits: `VALUE_BYTES_MAX` for one value (twice that while a vector grows), `LEVELS_MAX`, `TEXT_BYTES_MAX` of a line.
-//! Over one of them the input is malformed, and the connection ends. Owns the bytes of one incomplete value; knows
-//! nothing of commands. PURE.
+//! Over one of them the input is malformed, and the connection ends. Cost: each byte is searched_bytes once and copied
+//! at most three times; an allocation for each text, blob and list.
 
 use super::Value;
 
@@ -60,19 +60,19 @@ impl MalformedReply {
     }
 }
 
-/// Decodes replies and pushes from a stream.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// What was received; the first `taken` bytes are used up.
+    /// Received bytes, of which the first `used_bytes` are decoded.
     input: Vec<u8>,
-    taken: usize,
-    /// Bytes after `taken` that contain no line end.
-    searched: usize,
+    used_bytes: usize,
+    /// Bytes of the line at `used_bytes`, after its type, that are known to contain no line end.
+    searched_bytes: usize,
     blob: Option<OpenBlob>,
-    /// From the outermost to the innermost.
-    groups: Vec<OpenGroup>,
-    /// What the value under construction has cost so far.
-    spent: usize,
+    /// Incomplete aggregates, from the outermost to the innermost.
+    open_groups: Vec<OpenGroup>,
+    /// Bytes charged for the value under construction: at most `VALUE_BYTES_MAX`.
+    charged_bytes: usize,
+    /// The first error, which all later calls return.
     malformed: Option<MalformedReply>,
 }
 
@@ -95,14 +95,14 @@ enum GroupKind {
     List,
     Map,
     Push,
-    /// Attributes of the following value, which are ignored: counted as a value, they would be taken for a reply.
+    /// Attributes of the following value, which are ignored: counted as a value, they would be mistaken for a reply.
     Attribute,
 }
 
 #[derive(Debug)]
 struct OpenGroup {
     kind: GroupKind,
-    /// Of elements: two for each pair of a map.
+    /// Elements as the header declares them: two for each pair of a map.
     count: usize,
     elements: Vec<Value>,
 }
@@ -115,16 +115,16 @@ enum ParsedLine {
 }
 
 impl Reader {
-    /// Takes in what was received. To be followed by `next` until there is nothing more, so that no more than the
-    /// start of a line stays here.
+    /// Call `next` until it returns `None` after this, so that only the start of a line or of a blob's end stays in
+    /// `input`.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.malformed.is_some() {
             return;
         }
-        // Only when it moves fewer bytes than it frees, so that each byte is paid for once.
-        if self.taken >= self.input.len().div_ceil(2) {
-            self.input.drain(..self.taken);
-            self.taken = 0;
+        // Only when fewer bytes are moved than freed, so that each byte is moved at most once.
+        if self.used_bytes >= self.input.len().div_ceil(2) {
+            self.input.drain(..self.used_bytes);
+            self.used_bytes = 0;
         }
         self.input.extend_from_slice(bytes);
     }
@@ -149,13 +149,13 @@ impl Reader {
         loop {
             let value = if let Some(blob) = self.blob.take() {
                 let Some(value) = self.read_blob(blob)? else { return Ok(None) };
-                self.place(value)
+                self.add_value(value)
             } else {
                 let Some(line) = self.read_line()? else { return Ok(None) };
                 match line {
                     ParsedLine::Value(value) => {
-                        self.spend(text_bytes(&value))?;
-                        self.place(value)
+                        self.charge(text_bytes(&value))?;
+                        self.add_value(value)
                     }
                     ParsedLine::Blob(kind, length) => {
                         self.open_blob(kind, length)?;
@@ -165,20 +165,20 @@ impl Reader {
                 }
             };
             if value.is_some() {
-                self.spent = 0;
+                self.charged_bytes = 0;
                 return Ok(value);
             }
         }
     }
 
     fn read_line(&mut self) -> Result<Option<ParsedLine>, MalformedReply> {
-        let rest = self.input.get(self.taken..).unwrap_or_default();
+        let rest = self.input.get(self.used_bytes..).unwrap_or_default();
         let Some((&kind, text)) = rest.split_first() else { return Ok(None) };
         if !b"+-:$*_#,(!=%~>|".contains(&kind) {
             return Err(MalformedReply::UnknownType);
         }
-        let unseen = text.get(self.searched..).unwrap_or_default();
-        let found = memchr::memchr2(b'\r', b'\n', unseen).map(|at| self.searched + at);
+        let unseen = text.get(self.searched_bytes..).unwrap_or_default();
+        let found = memchr::memchr2(b'\r', b'\n', unseen).map(|at| self.searched_bytes + at);
         let end = found.unwrap_or(text.len());
         if end > TEXT_BYTES_MAX {
             return Err(MalformedReply::TooLarge);
@@ -186,25 +186,25 @@ impl Reader {
         let (text, ending) = text.split_at(end);
         match ending {
             [] | [b'\r'] => {
-                self.searched = end;
+                self.searched_bytes = end;
                 return Ok(None);
             }
             [b'\r', b'\n', ..] => {}
             _ => return Err(MalformedReply::LineEnd),
         }
         let line = parse_line(kind, text)?;
-        (self.taken, self.searched) = (self.taken + 1 + end + 2, 0);
+        (self.used_bytes, self.searched_bytes) = (self.used_bytes + 1 + end + 2, 0);
         Ok(Some(line))
     }
 
     /// The value of a blob if it is complete; otherwise waits for more bytes.
     fn read_blob(&mut self, mut blob: OpenBlob) -> Result<Option<Value>, MalformedReply> {
-        let rest = self.input.get(self.taken..).unwrap_or_default();
+        let rest = self.input.get(self.used_bytes..).unwrap_or_default();
         let missing = blob.length - blob.bytes.len();
-        let (piece, behind) = rest.split_at(missing.min(rest.len()));
+        let (piece, after) = rest.split_at(missing.min(rest.len()));
         blob.bytes.extend_from_slice(piece);
-        self.taken += piece.len();
-        let ending = behind.get(..2);
+        self.used_bytes += piece.len();
+        let ending = after.get(..2);
         if piece.len() < missing || ending.is_none() {
             self.blob = Some(blob);
             return Ok(None);
@@ -212,7 +212,7 @@ impl Reader {
         if ending != Some(b"\r\n") {
             return Err(MalformedReply::LineEnd);
         }
-        self.taken += 2;
+        self.used_bytes += 2;
         blob.close().map(Some)
     }
 
@@ -221,8 +221,8 @@ impl Reader {
         if is_text && length > TEXT_BYTES_MAX {
             return Err(MalformedReply::TooLarge);
         }
-        // What replaces a byte that is not UTF-8 has three.
-        self.spend(if is_text { 3 * length } else { length })?;
+        // U+FFFD, which replaces a byte that is not UTF-8, has three bytes.
+        self.charge(if is_text { 3 * length } else { length })?;
         self.blob = Some(OpenBlob { kind, length, bytes: Vec::new() });
         Ok(())
     }
@@ -233,36 +233,36 @@ impl Reader {
         kind: GroupKind,
         count: usize,
     ) -> Result<Option<Value>, MalformedReply> {
-        if self.groups.len() == LEVELS_MAX {
+        if self.open_groups.len() == LEVELS_MAX {
             return Err(MalformedReply::TooDeep);
         }
-        if kind == GroupKind::Push && !self.groups.is_empty() {
+        if kind == GroupKind::Push && !self.open_groups.is_empty() {
             return Err(MalformedReply::NestedPush);
         }
         let pairs = matches!(kind, GroupKind::Map | GroupKind::Attribute);
         let count = count.checked_mul(1 + usize::from(pairs)).ok_or(MalformedReply::TooLarge)?;
-        self.spend(count.checked_mul(size_of::<Value>()).ok_or(MalformedReply::TooLarge)?)?;
+        self.charge(count.checked_mul(size_of::<Value>()).ok_or(MalformedReply::TooLarge)?)?;
         let group = OpenGroup {
             kind,
             count,
             elements: Vec::with_capacity(count.min(ELEMENTS_AT_ONCE_MAX)),
         };
         if count == 0 {
-            return Ok(group.close().and_then(|value| self.place(value)));
+            return Ok(group.close().and_then(|value| self.add_value(value)));
         }
-        self.groups.push(group);
+        self.open_groups.push(group);
         Ok(None)
     }
 
     /// Adds a value to the innermost group, that group to the next one if it is complete, and so on. Returns a complete
     /// value that is in no group.
-    fn place(&mut self, value: Value) -> Option<Value> {
+    fn add_value(&mut self, value: Value) -> Option<Value> {
         let mut whole = Some(value);
         while let Some(value) = whole.take() {
-            let Some(mut group) = self.groups.pop() else { return Some(value) };
+            let Some(mut group) = self.open_groups.pop() else { return Some(value) };
             group.elements.push(value);
             if group.elements.len() < group.count {
-                self.groups.push(group);
+                self.open_groups.push(group);
             } else {
                 whole = group.close();
             }
@@ -270,9 +270,10 @@ impl Reader {
         None
     }
 
-    fn spend(&mut self, bytes: usize) -> Result<(), MalformedReply> {
-        self.spent = self.spent.checked_add(bytes).ok_or(MalformedReply::TooLarge)?;
-        if self.spent > VALUE_BYTES_MAX { Err(MalformedReply::TooLarge) } else { Ok(()) }
+    fn charge(&mut self, bytes: usize) -> Result<(), MalformedReply> {
+        self.charged_bytes =
+            self.charged_bytes.checked_add(bytes).ok_or(MalformedReply::TooLarge)?;
+        if self.charged_bytes > VALUE_BYTES_MAX { Err(MalformedReply::TooLarge) } else { Ok(()) }
     }
 }
 
@@ -290,7 +291,7 @@ impl OpenBlob {
 }
 
 impl OpenGroup {
-    /// Its value; an attribute has none.
+    /// `None` for an attribute.
     fn close(self) -> Option<Value> {
         Some(match self.kind {
             GroupKind::List => Value::List(self.elements),
@@ -332,7 +333,7 @@ fn integer(digits: &[u8]) -> Result<i64, MalformedReply> {
     digits.parse().map_err(|_| MalformedReply::Number)
 }
 
-/// Digits and nothing else: the parser of the standard library would take a sign.
+/// Digits and nothing else: the parser of the standard library would accept a sign.
 fn length(digits: &[u8]) -> Result<usize, MalformedReply> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(MalformedReply::Number);

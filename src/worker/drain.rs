@@ -1,10 +1,12 @@
 //! How a worker ends its connections: it closes them, spread over a time, waits for the answers, and drops the
 //! remaining sockets.
 //!
-//! If a new process accepts on the port, or the shutdown has a delay, clients reconnect at once, so the closes are
-//! spread over half of the grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no
-//! process listens then. So the worker closes all of them within `RESTART_CLOSES_MS`, and does not wait for those that
-//! do not answer. Limits: `Config::shutdown_grace_seconds` for the whole drain.
+//! Owns when it closes how many, and when its drain is over. Does not decide that the server ends: `phase` does. If a
+//! new process accepts on the port, or the shutdown has a delay, clients reconnect at once, so the closes are spread
+//! over half of the grace period. Otherwise every client reconnects after 1 s, and is offline for 15 s if no process
+//! listens then. So the worker closes all of them within `RESTART_CLOSES_MS`, and does not wait for those that do not
+//! answer. Limits: `Config::shutdown_grace_seconds` for the whole drain. Cost: a tick every `DRAIN_TICK_MS`; a round is
+//! linear in its closes, at least `CLOSES_PER_TICK_MIN`.
 
 use std::sync::atomic::Ordering;
 
@@ -14,7 +16,7 @@ use crate::pusher::error_code::{self, ErrorCode};
 
 /// Time between two rounds of closes, and between two ticks of a draining worker.
 pub(super) const DRAIN_TICK_MS: u64 = 50;
-/// Fewest closes of one round.
+/// Fewest closes of one round, so that a few hundred connections do not take the whole time.
 const CLOSES_PER_TICK_MIN: usize = 250;
 /// Time in which all connections are closed if the next process starts only after this one has ended. Together with
 /// `ANSWER_MS` and the start it must stay below the second after which clients reconnect.
@@ -27,12 +29,12 @@ const RETIRING_MS_MIN: u64 = 500;
 #[derive(Default)]
 pub(super) struct Drain {
     pub(super) has_begun: bool,
-    /// No connection is left: the worker may stop.
+    /// No connection is left. It stays true: the worker is counted as drained once.
     pub(super) is_done: bool,
     closes_per_tick: usize,
-    /// Ticks are irregular; closes have their own interval.
+    /// When the next round is due. Reports cause ticks between two rounds.
     next_close: Moment,
-    /// The drain does not end before.
+    /// Even without connections the drain does not end before: see `RETIRING_MS_MIN`.
     ends_not_before: Moment,
     /// When connections that have not answered are cut off. Set when the last close frame was sent.
     cut_off_at: Option<Moment>,
@@ -68,7 +70,7 @@ impl<K: HostKernel> Worker<K> {
         } else {
             // No client connects to a server that is about to end.
             for listener in &listeners {
-                // A socket that is not connected any longer needs none.
+                // An error means that it is shut down already, which is what is wanted.
                 rustix::net::shutdown(listener, rustix::net::Shutdown::Both).ok();
             }
         }

@@ -1,11 +1,12 @@
 //! A worker answers what an operator asks (`src/operator_requests.rs`), of this node or of another one: questions about
 //! its state, and a few actions.
 //!
-//! A question is answered in slices, one a tick (`shard/inspect.rs`). Questions of other nodes wait in the outbox of
-//! the core (`shard/inspect/answer.rs`). A worker that is paused for a transfer answers nothing, so the asker's time
-//! ends. A task whose asker no longer waits is not carried out. Limits: one task at a time, `OPERATOR_ORDERS_MAX` of
-//! other nodes, and questions that other cores and nodes are answering, whose bound is in `tick/gather.rs`. Does not
-//! read the state of the core itself: `shard/inspect.rs` does.
+//! Owns the request in progress. Does not read the state of the core itself: `shard/inspect.rs` does, in slices, one a
+//! tick. Questions of other nodes wait in the outbox of the core (`shard/inspect/answer.rs`). A worker that is paused
+//! for a transfer answers nothing, so the asker's time ends. A task whose asker no longer waits is not carried out.
+//! Limits: one task at a time, `OPERATOR_ORDERS_MAX` of other nodes, and questions that other cores and nodes are
+//! answering, whose bound is in `tick/gather.rs`. Cost: one atomic load a tick without a request; with one, a slice a
+//! tick, of at most 1,024 entries.
 
 use super::notes::peer_of;
 use super::time::unix_ms;
@@ -20,7 +21,7 @@ use crate::shard::{
 };
 use crate::slot::Slot;
 
-/// A question that cores and nodes are answering: its number, and the place of the answer.
+/// A question that cores and nodes are answering: its number in `Core::gathers`, and where the answer is sent.
 pub(super) type PendingGather = (u32, ReplySender);
 
 /// A task that a worker has begun and answers in slices.
@@ -30,7 +31,6 @@ pub(super) struct OperatorWork {
     reply_to: ReplyTarget,
 }
 
-/// What is done with what an inspection finds.
 enum InspectionPurpose {
     Show,
     /// End the connection, or its subscription to a channel.
@@ -54,7 +54,6 @@ impl From<FinishedWork> for OperatorReply {
     }
 }
 
-/// The receiver of the answer.
 enum ReplyTarget {
     AdminThread(ReplySender),
     /// A core that gathers the answers for another node.
@@ -76,7 +75,8 @@ impl<K: HostKernel> Worker<K> {
         });
     }
 
-    /// Begins a request. What needs no slices is answered at once, and does not block the queue.
+    /// Begins a request. Returns work that needs slices. A request that needs none is answered at once, so that it does
+    /// not block the queue.
     fn begin_request(&mut self, queued: QueuedRequest) -> Option<OperatorWork> {
         let QueuedRequest { request, reply } = queued;
         let (question, purpose) = match request {
@@ -118,7 +118,7 @@ impl<K: HostKernel> Worker<K> {
         })
     }
 
-    /// Begins to answer another node. A node that does not have the app has no rows.
+    /// Begins to answer another node. Without the app that the question names, this node answers that it has no rows.
     fn begin_order(&mut self, order: OperatorOrder) -> Option<OperatorWork> {
         let Some(question) = order.question.inspection(&self.configuration.configuration.apps)
         else {
@@ -152,7 +152,8 @@ impl<K: HostKernel> Worker<K> {
         self.begin_order(order)
     }
 
-    /// The request in progress, if its asker still waits.
+    /// The request in progress, unless its asker no longer waits: an action must not be carried out after the operator
+    /// read that it failed.
     fn unfinished_work(&mut self) -> Option<OperatorWork> {
         let work = self.operator_work.take()?;
         match &work.reply_to {
@@ -170,7 +171,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// Works on one task for one slice.
+    /// One slice of the request in progress, or of the next one.
     pub(super) fn serve_operator(&mut self) {
         let work = self.unfinished_work();
         let Some(mut work) = work.or_else(|| self.next_operator_work()) else { return };
@@ -179,7 +180,7 @@ impl<K: HostKernel> Worker<K> {
             return;
         };
         match &work.reply_to {
-            ReplyTarget::AdminThread(place) => place.send(reply.into()),
+            ReplyTarget::AdminThread(sender) => sender.send(reply.into()),
             ReplyTarget::GatheringCore(order) => {
                 let outcome = self.node_outcome(order, reply);
                 self.answer_operator_order(order, outcome);
@@ -187,7 +188,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// Whether a tick is needed for a question.
+    /// Whether the next tick must follow at once.
     pub(super) fn has_operator_work(&self) -> bool {
         let queue = &self.shared.operator_queues[usize::from(self.core.mailbox.core())];
         let has_orders = !self.core.shard.outbox.orders.is_empty();
@@ -214,7 +215,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// A reply as another node reads it.
+    /// Apps have different indexes on other nodes, so a reply names them by id.
     fn node_outcome(&self, order: &OperatorOrder, reply: FinishedWork) -> OperatorOutcome {
         let apps = &self.configuration.configuration.apps;
         match reply {

@@ -1,11 +1,12 @@
-//! A worker: one pinned thread with its own listener, sockets and shard. The only place that touches client sockets.
+//! A worker: one pinned thread with its own listener, sockets and shard. Only workers touch client sockets.
 //!
-//! The loop is a tick, then `Kernel::park`, which is the only call that waits. A tick processes everything that is
-//! ready, then flushes each dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report,
-//! when another core rings the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
+//! Owns the core, its kernel and its end of each mailbox. Knows no rule of the protocol. The loop is a tick, then
+//! `Kernel::park`, which is the only call that waits. A tick processes everything that is ready, then flushes each
+//! dirty connection once (docs/decisions/0001). `park` returns when the kernel has a report, when another core rings
+//! the doorbell, or at the next deadline. `kernel` has io_uring and epoll.
 //!
-//! Limits: questions and actions of operators as in `inspect`; listeners as configured. Owns the core, its kernel and
-//! its end of each mailbox; knows no rule of the protocol.
+//! Limits: questions and actions of operators as in `inspect`; listeners as configured. Cost: at most one waiting
+//! system call a tick; an idle worker has one tick a second, of some clock readings and atomic loads.
 
 mod drain;
 mod inspect;
@@ -56,10 +57,10 @@ pub(crate) use shared::Shared;
 use time::{Clock, Entropy};
 use transfer::Rendezvous;
 
-/// Longest time between two ticks, in milliseconds. The tick falls on the second.
+/// Longest time between two ticks. The tick falls on the second, so that the idle workers of a host wake up together.
 const HEARTBEAT_MS: u64 = 1_000;
 
-/// A kernel for the sockets of this host.
+/// A kernel for the sockets of this host. The simulator has another one.
 pub(crate) trait HostKernel:
     Kernel<Socket = OwnedFd, Listener = OwnedFd, Channel = TlsChannel>
 {
@@ -78,26 +79,26 @@ pub(crate) struct Worker<K: HostKernel> {
     redis: Option<RedisConnection>,
     notes: Notes,
     observer: Observer,
-    /// A question of an operator that is not answered yet.
+    /// The request in progress. At most one, so that operators cannot slow the clients down.
     operator_work: Option<OperatorWork>,
     pending_gathers: Vec<PendingGather>,
-    /// The configuration of TLS handshakes.
+    /// `None` without a TLS listener.
     acceptor: Option<Arc<AcceptorLink>>,
-    /// The configuration that this worker has applied.
+    /// The configuration that this worker has applied, and the way to later ones.
     configuration: Arc<ConfigurationLink>,
-    /// The second of the last heartbeat.
+    /// `Moment::seconds` of the last heartbeat.
     last_second: u32,
     quiet: QuietWatch,
 }
 
-/// The resources of one worker.
-pub(crate) struct Ends {
+/// What the main thread makes for a worker before its thread starts.
+pub(crate) struct WorkerResources {
     pub mailbox: Mailbox<Mail>,
     /// One for each port, or several after a take-over from a server with more workers.
     pub listeners: Vec<PortListener>,
     /// To the apps' backends, if any app has webhooks.
     pub feed: Option<Feed>,
-    /// Of TLS listeners.
+    /// `None` without a TLS listener.
     pub acceptor: Option<Arc<AcceptorLink>>,
     pub configuration: Arc<ConfigurationLink>,
 }
@@ -105,13 +106,17 @@ pub(crate) struct Ends {
 #[derive(Debug)]
 pub(crate) struct PortListener {
     pub listener: TcpListener,
-    /// Its connections begin with a TLS handshake.
+    /// Its connections begin with a TLS handshake. Set from the configuration, not from what clients send.
     pub is_secure: bool,
 }
 
 /// Runs a worker on the calling thread until the phase is stopped, or not at all if a worker could not be set up
 /// (`Shared::unstartable`).
-pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity::CoreId>) {
+pub(crate) fn run(
+    shared: Arc<Shared>,
+    resources: WorkerResources,
+    pin_to: Option<core_affinity::CoreId>,
+) {
     if let Some(core) = pin_to
         && !core_affinity::set_for_current(core)
     {
@@ -130,15 +135,19 @@ pub(crate) fn run(shared: Arc<Shared>, ends: Ends, pin_to: Option<core_affinity:
     match shared.kernel_interface {
         Choice::Uring(size) => {
             let smaller = shared.clone();
-            run_on(|clock| ring_that_fits(clock, size, &smaller.smaller_rings), shared, ends);
+            run_on(|clock| ring_that_fits(clock, size, &smaller.smaller_rings), shared, resources);
         }
-        Choice::Epoll(_) => run_on(Epoll::new, shared, ends),
+        Choice::Epoll(_) => run_on(Epoll::new, shared, resources),
     }
 }
 
-fn run_on<K: HostKernel>(make: impl Fn(Clock) -> io::Result<K>, shared: Arc<Shared>, ends: Ends) {
-    let parts = WorkerParts::make(make, &shared, ends).inspect_err(|error| {
-        // The first error is as good as any.
+fn run_on<K: HostKernel>(
+    make: impl Fn(Clock) -> io::Result<K>,
+    shared: Arc<Shared>,
+    resources: WorkerResources,
+) {
+    let parts = WorkerParts::make(make, &shared, resources).inspect_err(|error| {
+        // Only the first error is reported. The others usually have the same cause.
         shared.unstartable.set(copy_of(error)).ok();
     });
     // All workers have their resources before any of them serves: a server starts completely or not at all.
@@ -163,11 +172,12 @@ fn run_on<K: HostKernel>(make: impl Fn(Clock) -> io::Result<K>, shared: Arc<Shar
     worker.serve();
 }
 
-/// The parts of a worker before it serves.
+/// What a worker has before all workers are ready. A worker that could not make it reports the error and does not
+/// serve.
 struct WorkerParts<K> {
     kernel: K,
     mailbox: Mailbox<Mail>,
-    /// Each with whether it is for TLS.
+    /// Each with `PortListener::is_secure`.
     listeners: Vec<(OwnedFd, bool)>,
     feed: Option<Feed>,
     acceptor: Option<Arc<AcceptorLink>>,
@@ -179,9 +189,9 @@ impl<K: HostKernel> WorkerParts<K> {
     fn make(
         make: impl Fn(Clock) -> io::Result<K>,
         shared: &Shared,
-        ends: Ends,
+        resources: WorkerResources,
     ) -> io::Result<Self> {
-        let Ends { mailbox, listeners, feed, acceptor, configuration } = ends;
+        let WorkerResources { mailbox, listeners, feed, acceptor, configuration } = resources;
         let incoming = match shared.transfer.incoming {
             None => None,
             Some(rendezvous) => {
@@ -248,7 +258,7 @@ impl<K: HostKernel> Worker<K> {
         }
     }
 
-    /// New TLS handshakes use this configuration.
+    /// For new handshakes. Connections keep the configuration with which they began.
     fn use_acceptor(&mut self, acceptor: Option<Arc<AcceptorLink>>) {
         self.core.reactor.acceptor = acceptor.as_ref().map(|acceptor| acceptor.config.clone());
         self.acceptor = acceptor;
@@ -275,7 +285,7 @@ impl<K: HostKernel> Worker<K> {
     fn tick(&mut self) -> u64 {
         self.core.mailbox.doorbell().set_awake();
         let began_ns = self.core.reactor.kernel.stamp();
-        let stage = self.shared.phase.as_u8();
+        let phase_before = self.shared.phase.as_u8();
         let now = self.clock.now();
         self.apply_phase();
         self.follow_configuration();
@@ -302,10 +312,10 @@ impl<K: HostKernel> Worker<K> {
         self.serve_cluster();
         // Redis before the clients: messages that an acknowledgement causes are sent before its client can act on it.
         self.write_redis();
-        let rest = self.core.finish();
+        let next_tick = self.core.finish();
         // At the end, because answers of other nodes come with `read_redis`, and the next tick may be a second away.
         self.send_gathered_answers();
-        self.write_access();
+        self.write_access_log();
         self.settle_accounts();
         self.core.note_gauges();
         if self.shared.phase.is_transferring() {
@@ -321,16 +331,19 @@ impl<K: HostKernel> Worker<K> {
         // `asleep` before this check, and the thread sets the phase before it rings, so one of the two sees the other.
         // The same holds for a question of an operator and for a configuration.
         let has_configuration = self.configuration.next().is_some();
-        if self.shared.phase.as_u8() != stage || self.has_operator_work() || has_configuration {
+        if self.shared.phase.as_u8() != phase_before
+            || self.has_operator_work()
+            || has_configuration
+        {
             return 0;
         }
-        self.park_ms(rest)
+        self.park_ms(next_tick)
     }
 
-    /// How long the worker may wait for reports.
-    fn park_ms(&self, rest: NextTick) -> u64 {
+    /// How long the worker may wait for reports, in milliseconds.
+    fn park_ms(&self, next_tick: NextTick) -> u64 {
         let now = self.clock.now();
-        let until = match rest {
+        let until = match next_tick {
             NextTick::Now => return 0,
             NextTick::At(at) => at.0.saturating_sub(now.0),
             NextTick::OnReport => HEARTBEAT_MS,
@@ -356,7 +369,7 @@ impl<K: HostKernel> Worker<K> {
         self.shared.heartbeats[usize::from(self.core.mailbox.core())]
             .fetch_add(1, Ordering::Relaxed);
         self.notes.start_second();
-        // A debug build checks itself. It costs as much as the state of the core is large.
+        // In debug builds only, because it costs a pass over the whole state of the core.
         debug_assert_eq!(self.core.check_invariants(), Ok(()));
         self.core.shard.metrics().begin_second(self.last_second);
         self.core.http.refill_lines();
@@ -420,7 +433,7 @@ impl<K: HostKernel> Worker<K> {
                 ));
             }
             if self.core.http.is_observed {
-                self.observer.published(&event);
+                self.observer.note_published(&event);
             }
         }
         for note in std::mem::take(&mut self.core.shard.outbox.notes) {

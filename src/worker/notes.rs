@@ -1,9 +1,11 @@
 //! Log lines of a worker about refusals and closes, at a limited rate: a peer that sends garbage must not keep a worker
 //! busy with logging.
 //!
-//! Input: notes of the shard and of HTTP sessions; output: events of `tracing` with target `PEER`. `cause` has the
-//! texts and limits the lines of each cause. `output` limits the bytes of all workers. Limits: those of `cause` and
-//! `output`, as above.
+//! Owns the count of lines of this second. Does not write to a file or choose texts: `cause` has them and limits the
+//! lines of each cause, and `output` writes in its own thread and limits the bytes of all workers. Input: notes of the
+//! shard and of HTTP sessions; output: events of `tracing` with target `PEER` or `ACCESS`. Limits: `LINES_PER_SECOND`
+//! here, and those of `cause` and `output`. Cost: a line is a few allocations; one system call (getpeername) for a
+//! refusal whose client no proxy named. A tick without lines is some comparisons.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
@@ -19,7 +21,7 @@ use crate::pusher::socket_id::SocketId;
 use crate::shard::RefusalNote;
 use crate::tick::http::{AccessLine, LinePeer, RefusalLine};
 
-/// Lines of this kind that a worker may write in a second.
+/// Lines of `write`. Refusals have limits of their own in `cause`.
 const LINES_PER_SECOND: u32 = 10;
 
 #[derive(Default)]
@@ -38,19 +40,21 @@ impl Notes {
         self.lines_this_second = self.lines_this_second.saturating_add(1);
     }
 
-    /// A new second begins.
+    /// Once a second: reports how many lines the last one left out.
     pub(super) fn start_second(&mut self) {
-        let silent = std::mem::take(&mut self.lines_this_second).saturating_sub(LINES_PER_SECOND);
-        if silent > 0 {
+        let suppressed =
+            std::mem::take(&mut self.lines_this_second).saturating_sub(LINES_PER_SECOND);
+        if suppressed > 0 {
             tracing::warn!(
                 target: PEER, event = "lines_suppressed",
-                "{silent} more lines of the last second are not logged, because a worker logs {LINES_PER_SECOND} a second"
+                "{suppressed} more lines of the last second are not logged, because a worker logs {LINES_PER_SECOND} a \
+                 second"
             );
         }
     }
 }
 
-/// The other end of a socket.
+/// The other end of a socket, an IPv4 address in its own form. `None` if the socket is no longer connected.
 pub(super) fn peer_of(socket: impl AsFd) -> Option<SocketAddr> {
     let address = rustix::net::getpeername(socket).ok()??;
     let address = SocketAddr::try_from(address).ok()?;
@@ -73,12 +77,12 @@ impl<K: HostKernel> Worker<K> {
             let about = ConnectionNames { socket_id: Some(socket_id), channel };
             write_line_about(apps, cause, &line, left_out, who, &about);
             let is_observed = core.http.is_observed;
-            self.observer.refused(app, Some(socket_id), cause.name(), &line, is_observed);
+            self.observer.note_refusal(app, Some(socket_id), cause.name(), &line, is_observed);
         }
         for RefusalLine { cause, line, left_out, who } in core.http.refusals.drain(..) {
             let about = ConnectionNames::default();
             write_line_about(apps, cause, &line, left_out, who, &about);
-            self.observer.refused(who.app, None, cause.name(), &line, core.http.is_observed);
+            self.observer.note_refusal(who.app, None, cause.name(), &line, core.http.is_observed);
         }
     }
 }
@@ -86,7 +90,7 @@ impl<K: HostKernel> Worker<K> {
 impl<K: HostKernel> Worker<K> {
     /// Logs the requests that were answered in this tick, if there is an access log. Call it after the flush, so that
     /// the time of the flush is a part of their duration.
-    pub(super) fn write_access(&mut self) {
+    pub(super) fn write_access_log(&mut self) {
         let apps = &self.configuration.configuration.apps;
         let log = &mut self.core.http.access;
         if log.lines.is_empty() {
@@ -119,7 +123,7 @@ fn write_access_line(apps: &Apps, line: &AccessLine, now_ns: u64) {
     );
 }
 
-/// The addresses of a line. The client is left out if it is the peer.
+/// The addresses of a line. `client` is `None` if it is the peer, because a line without a proxy would have it twice.
 struct Addresses {
     client: Option<IpAddr>,
     peer: Option<SocketAddr>,

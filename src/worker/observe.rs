@@ -1,8 +1,10 @@
 //! A worker's part of the event log of the console: what its tick has observed becomes events of `event_log`.
 //!
-//! Without a viewer, a tick reads one flag, and only refusals become events: the last 128 are kept. Inputs:
-//! observations of the shard, refusals with the text of the log, accepted events of the HTTP API. Limits: those of
-//! `Outbox::observations` and of `event_log`.
+//! Owns the events that are not passed on yet, and the last `RECENT_MAX` refusals. Does not know the viewers:
+//! `event_log` does. Inputs: observations of the shard, refusals with the text of the log, accepted events of the HTTP
+//! API. Limits: those of `Outbox::observations` and of `event_log`, and `RECENT_MAX`. Cost: without a viewer one atomic
+//! load a tick, and an allocation for each refusal; with one, up to three allocations an event, and one lock a tick
+//! that is only tried.
 
 use std::collections::VecDeque;
 
@@ -18,7 +20,6 @@ use crate::ws::frame;
 /// Refusals that a worker remembers, for an operator who asks why something was refused a while ago.
 const RECENT_MAX: usize = 128;
 
-/// Events of a worker until the reader's lock is free, and its last refusals.
 #[derive(Default)]
 pub(super) struct Observer {
     events: Vec<EventLogEntry>,
@@ -26,7 +27,7 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn refused(
+    pub(super) fn note_refusal(
         &mut self,
         app: Option<AppIndex>,
         socket_id: Option<SocketId>,
@@ -46,13 +47,13 @@ impl Observer {
         self.recent_refusals.push_back(EventLogEntry { unix_ms: time::unix_ms(), ..refused });
     }
 
-    /// The last refusals, of one connection or of all.
+    /// The last refusals, oldest first. `None`: of all connections, and of requests that had none.
     pub(super) fn recent_refusals(&self, socket_id: Option<SocketId>) -> Vec<EventLogEntry> {
         let is_asked = |event: &&EventLogEntry| socket_id.is_none() || event.socket_id == socket_id;
         self.recent_refusals.iter().filter(is_asked).cloned().collect()
     }
 
-    pub(super) fn published(&mut self, published: &Printed) {
+    pub(super) fn note_published(&mut self, published: &Printed) {
         self.events.push(EventLogEntry {
             app: Some(published.app),
             socket_id: published.excluded_socket_id,
@@ -61,7 +62,7 @@ impl Observer {
         });
     }
 
-    fn observed(&mut self, observation: Observation) {
+    fn note_observation(&mut self, observation: Observation) {
         let of = |kind, app, socket_id| EventLogEntry {
             app: Some(app),
             socket_id: Some(socket_id),
@@ -108,21 +109,24 @@ fn payload_text(frame: &FrameBytes) -> Box<str> {
 }
 
 impl<K: HostKernel> Worker<K> {
-    /// Call it at the beginning of a tick.
+    /// At the beginning of a tick, so that all of the tick is observed or none.
     pub(super) fn begin_observing(&mut self) {
         let is_observed = self.shared.event_log.is_watched();
         self.core.shard.outbox.is_observed = is_observed;
         self.core.http.is_observed = is_observed;
     }
 
-    /// Passes on what the tick has observed.
+    /// At the end of a tick. If the reader has the lock of the feed, the events stay until the next tick.
     pub(super) fn pass_observations_on(&mut self) {
         let outbox = &mut self.core.shard.outbox;
         let observer = &mut self.observer;
         if outbox.observations.is_empty() && outbox.unobserved == 0 && observer.events.is_empty() {
             return;
         }
-        outbox.observations.drain(..).for_each(|observation| observer.observed(observation));
+        outbox
+            .observations
+            .drain(..)
+            .for_each(|observation| observer.note_observation(observation));
         let unix_ms = time::unix_ms();
         let new = observer.events.iter_mut().filter(|event| event.unix_ms == 0);
         new.for_each(|event| event.unix_ms = unix_ms);

@@ -1,8 +1,10 @@
 //! When a worker returns freed memory to the kernel: in the first quiet second after much work.
 //!
-//! Handshakes and growing tables leave free memory behind, and the allocator returns it only while it is called. So a
-//! server that became quiet after a burst would keep it: some 120 KiB after 15,000 handshakes. Input: each tick, and
-//! each second. Limit: one return for `TICKS_MIN` ticks of work, because each costs some 0.1 ms and page faults later.
+//! Owns two counts of ticks. Does not return the memory itself (`sys.rs`) and does not measure it. Handshakes and
+//! growing tables leave free memory behind, and the allocator returns it only while it is called. So a server that
+//! became quiet after a burst would keep it: some 120 KiB after 15,000 handshakes. Input: each tick, and each second.
+//! Limit: one return for `TICKS_MIN` ticks of work, because each costs some 0.1 ms and page faults later. Cost: one
+//! addition a tick, a few steps a second.
 
 /// Ticks before it is worth the call: some thousand handshakes.
 const TICKS_MIN: u32 = 100;
@@ -11,7 +13,7 @@ const QUIET_TICKS_MAX: u32 = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct QuietWatch {
-    /// Ticks of this second.
+    /// Since the last `end_second`.
     ticks: u32,
     /// Ticks of busy seconds since memory was returned.
     busy_ticks_since_return: u32,
@@ -22,7 +24,7 @@ impl QuietWatch {
         self.ticks = self.ticks.saturating_add(1);
     }
 
-    /// A second has ended. Whether to return freed memory now.
+    /// Called once a second. Returns whether to return freed memory now.
     pub(super) fn end_second(&mut self) -> bool {
         let ticks = std::mem::take(&mut self.ticks);
         let is_quiet = ticks <= QUIET_TICKS_MAX;

@@ -1,9 +1,10 @@
-//! The state that all workers share.
+//! The state that all workers of a process share.
 //!
-//! What changes in it is atomic, or behind a lock that a worker only tries, so that no worker waits for another one.
-//! The main thread makes it before it starts workers (`server/life/threads.rs`), and reads it to end the server. A
-//! worker's own state is in `worker/mod.rs`. Limit: one entry for each worker in each list. Owns what outlives a
-//! worker; does not start or stop one.
+//! Owns what outlives a worker; does not start or stop one. What changes in it is atomic, or behind a lock that a
+//! worker only tries, so that no worker waits for another one after the start. The main thread makes it before it
+//! starts workers (`server/life/threads.rs`), and reads it to end the server. A worker's own state is in
+//! `worker/mod.rs`. Limit: one entry for each worker in each list. Cost: made once at the start; reading a field is at
+//! most one atomic load.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,17 +22,16 @@ use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
 use crate::running_configuration::CurrentConfiguration;
 
-/// The state that all workers share. What changes in it is atomic, or behind a lock that a worker only tries.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: Config,
-    /// What may change. A worker has its own link to it.
+    /// The part of the configuration that a reload may change. A worker follows it by its own `ConfigurationLink`.
     pub current_configuration: CurrentConfiguration,
     pub phase: Phase,
     /// `/up` answers 503, so that load balancers stop sending clients before the server drains
     /// (`Config::shutdown_delay_seconds`).
     pub unready: AtomicBool,
-    /// Workers without connections, once draining.
+    /// Workers whose drain is over. The server ends when all are.
     pub drained_workers: AtomicUsize,
     /// By worker: ticks since it has had no connections, once draining.
     pub drained_ticks: Box<[AtomicU64]>,
@@ -42,26 +42,25 @@ pub(crate) struct Shared {
     pub start_barrier: Barrier,
     /// Why a worker could not be set up. Final after `start_barrier`; then no worker runs.
     pub unstartable: OnceLock<io::Error>,
-    /// Workers that accept no more, once draining.
+    /// Workers that have stopped to accept. None closes a connection before all have: the client would reconnect to one
+    /// that is about to end.
     pub listeners_closed: AtomicUsize,
-    /// The same on all workers.
+    /// One for all workers, so that stamps of mail can be compared.
     pub clock: Clock,
     pub channel_hash_seed: u64,
     /// Sockets one worker may have: room reserved in address space.
     pub sockets_reserved: usize,
     pub overload: Arc<Overload>,
-    /// By worker. Each is written by its worker only.
+    /// By worker, which alone writes it.
     pub metrics: Box<[Arc<CoreMetrics>]>,
-    /// By worker: where the admin listener asks it.
+    /// By worker: requests of the admin listener.
     pub operator_queues: OperatorQueues,
-    /// The event log of the console.
     pub event_log: Arc<EventLog>,
-    /// Which kernel interface all workers use.
     pub kernel_interface: Choice,
     /// Workers with a smaller ring than `kernel_interface` has. Final after `start_barrier`.
     pub smaller_rings: AtomicUsize,
     pub transfer: Transfer,
-    /// The connections to the other nodes by Redis; `None`: this node is alone.
+    /// `None`: `REVERB_SCALING_ENABLED` is off, and this node is alone.
     pub redis: Option<RedisConnections>,
 }
 

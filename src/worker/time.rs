@@ -1,8 +1,9 @@
 //! The worker's clock and its source of randomness: the only ones below the server.
 //!
-//! Pure layers get time and random numbers from here as arguments. Inputs: the kernel's monotonic and wall clock, and
-//! getrandom in blocks of 512 bytes. Owns one block of random numbers for each worker. Does not wait. Cost: a look at
-//! the clock is no system call where the kernel has a vDSO. No limits: two clocks and one block of random numbers.
+//! Owns one block of random numbers for each worker. Does not wait. Pure layers get time and random numbers from here
+//! as arguments. Inputs: the kernel's monotonic and wall clock, and getrandom in blocks of 512 bytes. No limits: two
+//! clocks and one block of random numbers. Cost: reading a clock is no system call where the kernel has a vDSO; one
+//! getrandom for 64 random numbers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,13 +37,12 @@ impl Clock {
         (start_nanos <= monotonic_nanos()).then_some(Self { start_nanos })
     }
 
-    /// When it was started, by the kernel's monotonic clock.
+    /// For `started_at` of the process that takes over.
     #[must_use]
     pub fn start_nanos(self) -> u64 {
         self.start_nanos
     }
 
-    /// Milliseconds since the start.
     #[must_use]
     pub fn now(self) -> Moment {
         Moment(self.stamp() / 1_000_000)
@@ -70,13 +70,14 @@ pub(crate) fn unix_ms() -> u64 {
 
 /// Random numbers of the kernel, fetched 512 bytes at a time: socket ids must be unguessable (docs/PROTOCOL.md rule 6).
 pub(super) struct Entropy {
-    bytes: [u8; 512],
-    used: usize,
+    /// Numbers that were returned are overwritten with zeros.
+    block: [u8; 512],
+    used_bytes: usize,
 }
 
 impl Default for Entropy {
     fn default() -> Self {
-        Self { bytes: [0; 512], used: 512 }
+        Self { block: [0; 512], used_bytes: 512 }
     }
 }
 
@@ -84,16 +85,16 @@ impl Entropy {
     /// # Panics
     /// When the kernel has no randomness to give: no id could be trusted then.
     pub(super) fn next(&mut self) -> u64 {
-        if self.used == self.bytes.len() {
-            if let Err(error) = getrandom::fill(&mut self.bytes) {
+        if self.used_bytes == self.block.len() {
+            if let Err(error) = getrandom::fill(&mut self.block) {
                 panic!("the kernel gives no random numbers: {error}");
             }
-            self.used = 0;
+            self.used_bytes = 0;
         }
         let mut number = [0; 8];
-        number.copy_from_slice(&self.bytes[self.used..self.used + 8]);
-        self.bytes[self.used..self.used + 8].fill(0);
-        self.used += 8;
+        number.copy_from_slice(&self.block[self.used_bytes..self.used_bytes + 8]);
+        self.block[self.used_bytes..self.used_bytes + 8].fill(0);
+        self.used_bytes += 8;
         u64::from_ne_bytes(number)
     }
 }

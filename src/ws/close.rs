@@ -1,8 +1,8 @@
-//! The payload of a close frame (RFC 6455 sections 5.5.1 and 7.4). PURE.
+//! The payload of a close frame (RFC 6455 sections 5.5.1 and 7.4). PURE. Owns no state.
 //!
-//! Encodes ours and checks the peer's: the code is one that may be sent, the reason is UTF-8. The codes that answer a
-//! fault are in `violation.rs`. Limit: `REASON_BYTES_MAX`, at which a reason of ours is cut between characters. Cost: a
-//! copy of at most 123 bytes, once at the end of a connection.
+//! Encodes the server's and checks the peer's: the code is one that may be sent, the reason is UTF-8. Does not choose a
+//! code: those that answer a fault are in `violation.rs`. Limit: `REASON_BYTES_MAX`, at which a reason of the server is
+//! cut between characters. Cost: one allocation and a copy of at most 123 bytes, once at the end of a connection.
 
 use super::violation::Violation;
 pub use super::violation::{INVALID_DATA, NORMAL, PROTOCOL_ERROR, TOO_BIG};
@@ -11,7 +11,7 @@ use crate::limits::CONTROL_PAYLOAD_MAX;
 /// The code takes two bytes of the 125.
 pub const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_MAX - 2;
 
-/// The payload of a close frame. A reason that does not fit is cut at a character boundary.
+/// A reason that does not fit is cut at a character boundary, because a close frame is a control frame (section 5.5).
 #[must_use]
 pub fn encode_payload(code: u16, reason: &str) -> Vec<u8> {
     let end = reason.floor_char_boundary(REASON_BYTES_MAX);

@@ -1,13 +1,14 @@
 //! The frame header (RFC 6455 section 5.2): layout, encode for the server's frames, decode for the client's. PURE.
 //!
-//! Knows no message: what a sequence of frames means is in `reader`. A header is checked as far as it can be by itself:
-//! a reserved bit or opcode, a missing mask, a length that is not in its shortest form. Limit: the payload of a control
-//! frame has at most 125 bytes. `write_text_frame` writes a frame into reused space, so that a single frame needs one
-//! copy. Cost: 2 to 14 bytes are read or written for each frame; no allocation.
+//! Owns no state. Knows no message: what a sequence of frames means is in `reader`. A header is checked as far as it
+//! can be by itself: a reserved bit or opcode, a missing mask, a length that is not in its shortest form. Limit: the
+//! payload of a control frame has at most 125 bytes. Cost: 2 to 14 bytes are read or written for each frame.
+//! `write_text_frame` writes a frame into reused space, so that a single frame needs one copy and no allocation.
 
 use super::violation::Violation;
 use crate::limits::CONTROL_PAYLOAD_MAX;
 
+/// Bits of the first byte, then of the second.
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
@@ -50,7 +51,6 @@ impl Opcode {
     }
 }
 
-/// Bytes of the header of a server frame with that payload.
 #[must_use]
 pub fn header_size(payload_len: usize) -> usize {
     match payload_len {
@@ -60,7 +60,7 @@ pub fn header_size(payload_len: usize) -> usize {
     }
 }
 
-/// Longest header of a server frame.
+/// A server's header has no mask, so it is 4 bytes shorter than `HEADER_BYTES_MAX`.
 const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 /// Appends the header of a server frame: FIN set, not masked, the length in its shortest form.
@@ -68,7 +68,8 @@ pub fn encode_header(opcode: Opcode, payload_len: usize, out: &mut Vec<u8>) {
     with_server_header(opcode, payload_len, |header| out.extend_from_slice(header));
 }
 
-/// Passes a header on. Each form has a length that the compiler knows where it is copied.
+/// Passes the header to `write`, and does not return it, so that the compiler knows the length of each form where it is
+/// copied.
 #[inline]
 fn with_server_header<R>(opcode: Opcode, payload_len: usize, write: impl FnOnce(&[u8]) -> R) -> R {
     let first = FIN | opcode as u8;
@@ -85,7 +86,7 @@ fn with_server_header<R>(opcode: Opcode, payload_len: usize, write: impl FnOnce(
     }
 }
 
-/// Appends the header of a client frame.
+/// Appends the header of a client frame: for tests, and for a transfer, whose bytes another reader decodes.
 pub fn encode_masked_header(
     fin: bool,
     opcode: Opcode,
@@ -128,8 +129,8 @@ pub fn encode_text(payload: &[u8]) -> Vec<u8> {
     })
 }
 
-/// Writes a text frame in `space`; `write` appends its payload there. So the payload of a single frame needs no vector
-/// of its own.
+/// Writes a text frame in `space`, to which `write` appends the payload, so that the payload needs no vector of its
+/// own. Returns the frame, which does not begin at the start of `space`.
 pub fn write_text_frame(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     space.clear();
     space.extend_from_slice(&[0; SERVER_HEADER_BYTES_MAX]);
@@ -138,8 +139,8 @@ pub fn write_text_frame(space: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -
     // The header ends where the payload begins.
     let start = SERVER_HEADER_BYTES_MAX - header_size(payload_len);
     with_server_header(Opcode::Text, payload_len, |header| {
-        if let Some(place) = space.get_mut(start..start + header.len()) {
-            place.copy_from_slice(header);
+        if let Some(header_space) = space.get_mut(start..start + header.len()) {
+            header_space.copy_from_slice(header);
         }
     });
     space.get(start..).unwrap_or_default()
@@ -156,17 +157,17 @@ pub fn server_payload(frame: &[u8]) -> &[u8] {
     frame.get(header..).unwrap_or_default()
 }
 
-/// Whether these bytes are one whole text frame of a server, with its length in the shortest form: what `encode_text`
-/// makes.
+/// Whether these bytes are one whole text frame as `encode_text` makes it. Frames of other nodes are sent to clients
+/// unchanged, so they are checked.
 #[must_use]
 pub fn is_server_text(frame: &[u8]) -> bool {
-    let payload = server_payload(frame);
-    let mut header = Vec::with_capacity(HEADER_BYTES_MAX);
-    encode_header(Opcode::Text, payload.len(), &mut header);
-    frame.len() == header.len() + payload.len() && frame.starts_with(&header)
+    let payload_len = server_payload(frame).len();
+    with_server_header(Opcode::Text, payload_len, |header| {
+        frame.len() == header.len() + payload_len && frame.starts_with(header)
+    })
 }
 
-/// The header of a client frame, checked as far as a single header can be.
+/// The header of a client frame. It breaks no rule that concerns a single header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     pub fin: bool,

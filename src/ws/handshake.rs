@@ -1,9 +1,9 @@
-//! The opening handshake (RFC 6455 section 4.2): is this request an upgrade to WebSocket, and the
-//! answer that accepts it. Takes plain header values, so it depends on no HTTP parser. No extension
-//! and no subprotocol is ever negotiated.
+//! The opening handshake (RFC 6455 section 4.2): is this request an upgrade to WebSocket, and the answer that accepts
+//! it. PURE. Owns no state.
 //!
-//! Output: an `AcceptKey` or the refusal. PURE. Cost: one SHA-1 of 60 bytes a handshake. Limits: the head of the
-//! request (`http1`).
+//! Takes plain header values, so it depends on no HTTP parser. Never negotiates an extension or a subprotocol. Output:
+//! an `AcceptKey` or the refusal. Limits: the head of the request (`http1`). Cost: one SHA-1 of 60 bytes a handshake;
+//! the answer is appended to the caller's buffer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,26 +11,26 @@ use sha1::{Digest, Sha1};
 
 /// Fixed by section 1.3: proves that the answer comes from a WebSocket server.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// Sixteen bytes in base64.
+/// The sixteen bytes of the key in base64 (section 4.1).
 const KEY_LEN: usize = 24;
 /// The twenty bytes of a SHA-1 digest in base64.
 const ACCEPT_LEN: usize = 28;
 
-/// What the handshake needs of a request. `upgrade` and `connection` are comma-separated lists.
+/// What the handshake needs of a request. A field is `None` if the request does not have it; `upgrade` and `connection`
+/// are comma-separated lists.
 #[derive(Clone, Copy, Debug)]
 pub struct UpgradeRequest<'a> {
     pub method: &'a str,
-    /// HTTP/1.1 (or a later 1.x).
+    /// A later 1.x counts, too.
     pub http_11: bool,
     pub upgrade: Option<&'a str>,
     pub connection: Option<&'a str>,
-    /// `Sec-WebSocket-Version`
+    /// `Sec-WebSocket-Version` and `Sec-WebSocket-Key`.
     pub version: Option<&'a str>,
-    /// `Sec-WebSocket-Key`
     pub key: Option<&'a str>,
 }
 
-/// The value of `Sec-WebSocket-Accept`.
+/// The value of `Sec-WebSocket-Accept`, in base64. Only `check` makes one, so an answer without a check is impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptKey([u8; ACCEPT_LEN]);
 
@@ -43,7 +43,6 @@ impl AcceptKey {
         Self(accept)
     }
 
-    /// In base64, as it is sent.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -139,7 +138,7 @@ fn list_contains(list: Option<&str>, token: &str) -> bool {
     tokens.any(|candidate| candidate.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// Base64 of exactly sixteen bytes.
+/// Whether the key is base64 of exactly sixteen bytes (section 4.2.1).
 fn is_nonce(key: &str) -> bool {
     // The decoder needs room for whole groups of three.
     let mut nonce = [0; KEY_LEN / 4 * 3];

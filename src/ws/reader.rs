@@ -1,8 +1,8 @@
-//! The decoder: input bytes, cut anywhere, to whole messages and control frames.
+//! The decoder: input bytes, cut anywhere, to whole messages and control frames. PURE.
 //!
-//! An idle connection owns nothing here: an incomplete frame or message is in a boxed `Partial`, which exists only
-//! until it is complete. A message that is complete in the input is unmasked in place and passed on without a copy.
-//! Memory grows with the received bytes, never with a declared length.
+//! Owns nothing for an idle connection: an incomplete frame or message is in a boxed `Partial`, which exists only until
+//! it is complete. Does not know what a message means. A message that is complete in the input is unmasked in place and
+//! passed on without a copy. Memory grows with the received bytes, never with a declared length.
 //!
 //! Limits: `FrameLimits::message_size_max` for a message, 125 bytes for a control frame. A larger one is a `Violation`,
 //! which closes the connection and is counted. Cost: 500 instructions for a frame of 100 bytes with its unmasking
@@ -25,7 +25,7 @@ const MESSAGE_CAPACITY_MIN: usize = 64;
 #[must_use]
 pub enum Flow {
     Continue,
-    /// The connection is closing; the rest of the input is dropped.
+    /// The connection is closing. The rest of the input is dropped.
     Stop,
 }
 
@@ -51,13 +51,13 @@ pub struct FrameLimits {
     pub message_size_max: usize,
 }
 
-/// The incomplete part of a connection's input: an incomplete header, a frame with a missing part of its payload, or
-/// the fragments of an unfinished message.
+/// The incomplete part of a connection's input: a header, a frame without all of its payload, or the fragments of an
+/// unfinished message.
 #[derive(Debug, Default)]
 pub struct Partial {
     header: [u8; HEADER_BYTES_MAX],
     header_len: u8,
-    /// `Some` from the first fragment to the last.
+    /// `Some` from the first fragment of a message to the last.
     message_kind: Option<MessageKind>,
     utf8: Utf8,
     frame: Option<OpenFrame>,
@@ -69,7 +69,7 @@ pub struct Partial {
 // Every connection that pauses inside a frame pays this.
 const _: () = assert!(size_of::<Partial>() <= 96);
 
-/// A frame whose header is complete, and how many payload bytes were taken from the input so far.
+/// A frame whose header is complete, and how many payload bytes have been received.
 #[derive(Clone, Copy, Debug)]
 struct OpenFrame {
     header: Header,
@@ -90,8 +90,8 @@ pub fn read(
     sink: &mut impl Sink,
 ) -> Result<Flow, Violation> {
     let outcome = read_frames(partial, input, limits, sink);
-    let over = outcome != Ok(Flow::Continue);
-    if over || partial.as_ref().is_some_and(|partial| partial.is_empty()) {
+    let is_over = outcome != Ok(Flow::Continue);
+    if is_over || partial.as_ref().is_some_and(|partial| partial.is_empty()) {
         *partial = None;
     }
     outcome
@@ -123,7 +123,7 @@ fn read_frames(
     Ok(Flow::Continue)
 }
 
-/// The frame in progress, or the next one whose header is complete; `None` when `input` is used up.
+/// The frame in progress, or the next one whose header is complete. `None`: `input` is used up.
 fn next_frame(
     partial: &mut Option<Box<Partial>>,
     input: &mut &mut [u8],
@@ -198,7 +198,7 @@ fn check_order_and_size(
     if header.payload_len > room { Err(Violation::MessageTooBig) } else { Ok(()) }
 }
 
-/// Acts on a frame of which `payload` is the last piece, often the only one.
+/// `payload` is the last piece of the frame, and usually the only one.
 fn complete_frame(
     partial: &mut Option<Box<Partial>>,
     frame: OpenFrame,
@@ -272,7 +272,7 @@ impl Partial {
         size_of::<Self>() + self.message.capacity() + self.control.capacity()
     }
 
-    /// Nothing is incomplete.
+    /// Then the box is freed.
     fn is_empty(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message_kind.is_none()
     }
@@ -328,7 +328,7 @@ impl Partial {
         }
     }
 
-    /// Ends the message in progress and releases its memory.
+    /// Passes the message in progress to the sink, and frees its memory.
     fn deliver_message(&mut self, sink: &mut impl Sink) -> Result<Flow, Violation> {
         let mut message = std::mem::take(&mut self.message);
         let utf8 = std::mem::take(&mut self.utf8);

@@ -1,8 +1,8 @@
-//! What a peer can do wrong on an established connection: one small value per fault, no allocation. PURE.
+//! What a peer can do wrong on an established connection: one small value per fault. PURE. Plain values.
 //!
-//! The close code and its wording are decided here and nowhere else. `reader.rs` and `close.rs` find the faults; the
-//! shard closes the connection with the code, and counts and logs it by the value. No limits: one value. Cost: a step,
-//! once at the end of a connection.
+//! Owns the close code and its wording: they are decided here and nowhere else. Does not find faults: `reader.rs` and
+//! `close.rs` do. The shard closes the connection with the code, and counts and logs it by the value. No limits: one
+//! value. Cost: a step and no allocation, once at the end of a connection.
 
 pub const NORMAL: u16 = 1000;
 pub const PROTOCOL_ERROR: u16 = 1002;
@@ -52,7 +52,7 @@ impl Violation {
         }
     }
 
-    /// The reason sent with the code.
+    /// The reason of the close frame: English, for the developer of the client.
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {

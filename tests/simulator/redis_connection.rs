@@ -22,7 +22,7 @@ impl SimRedisConnection {
     pub(crate) fn new(own: SessionId, apps: Arc<Apps>, unix_seconds: u64) -> Self {
         let mut session = ClusterSession::new(own, "sim", apps, Login::default(), unix_seconds);
         // So that topics wait, and clients for them.
-        session.limit(SessionLimits { topics_in_flight: 3, topics_waiting: 4 });
+        session.set_limits(SessionLimits { topics_in_flight: 3, topics_waiting: 4 });
         Self { session, connection: None, is_over: false, second: 0 }
     }
 
@@ -34,7 +34,7 @@ impl SimRedisConnection {
             "a node complains of its redis: {:?}",
             self.session.notes
         );
-        assert_eq!(self.session.dropped, 0, "so little was lost for want of room");
+        assert_eq!(self.session.dropped_events, 0, "so little was lost for want of room");
     }
 
     /// Once for each second of the shard's clock, as the worker does in its tick.

@@ -1,4 +1,8 @@
 //! What a connection of the pool receives: frames of a WebSocket, answers of HTTP.
+//!
+//! Owns no state: it is `impl Pool`. Knows no event: whole messages go to the `Handler`. Limits: those of `frame` and
+//! `http`. Cost: a read is one system call; whole messages are passed on without a copy, and only an incomplete rest is
+//! copied.
 
 use std::io;
 use std::io::Read;

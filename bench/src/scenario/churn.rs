@@ -1,4 +1,8 @@
-//! Clients that come, join a presence channel, leave it and go: what a whole visit costs.
+//! Clients that connect, join a presence channel, leave it and close: what a whole visit costs.
+//!
+//! Owns no state: `crate::churn` has the cycles. Does not divide the cost between its steps. At the end the server must
+//! have no channel left. Limit: `--in-flight` cycles. Cost: one thread; a visit is some system calls and parsed
+//! messages of the client.
 
 use std::io;
 use std::time::Duration;

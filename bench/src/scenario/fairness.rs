@@ -1,11 +1,11 @@
 //! What one connection that sends as fast as it can costs the other clients of its worker.
 //!
-//! Open loop, one thread: pings on connections that are there already, and `GET /up` on a new connection each, are due at
-//! fixed times. Each is measured from the time for which it was due, so a worker that stalls is charged for all that was
-//! due while it did. Every flood has its rounds: a window without the flood, and a window with it. The figures are medians
-//! over the rounds. The violation is an added p99 above the bar.
-//!
-//! Only for a server with one worker, because the flood and the probes must meet.
+//! Owns the probes: pings on connections that are there already, and `GET /up` on a new connection each, due at fixed
+//! times (open loop). Does not suit a server with several workers, because the flood and the probes must meet. A probe
+//! is measured from the time for which it was due, so a worker that stalls is charged for all that was due during the
+//! stall. Each flood has rounds of a window without it and one with it; the figures are medians over the rounds. The
+//! violation is an added p99 above the bar. Limits: `PINGERS`, `UPS_MAX`, `GRACE`. Cost: one thread for flood and
+//! probes; a ping is two system calls, a `GET /up` some more.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};

@@ -1,8 +1,9 @@
-//! The floor under `fanout`: a child process that holds the sockets and does nothing but send.
+//! The floor under `fanout`: a child process that holds the sockets and only sends.
 //!
-//! The same frames go to the same sink through the same closed loop; there is no publisher, no
-//! parsing and no WebSocket. What remains is the kernel's TCP stack, which no server gets below
-//! unless it puts several frames into one send (`--coalesce` shows what that is worth).
+//! Owns the child. The same frames go to the same sink through the same closed loop; there is no publisher, no parsing,
+//! and never a WebSocket handshake. What remains is the kernel's TCP stack, which no server gets below unless it puts
+//! several frames into one send (`--coalesce` measures that). Limits: those of `fanout`. Cost: the child has one
+//! thread, and one system call for each frame and socket; the client is that of `fanout`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -61,8 +62,8 @@ fn frame_of(slot: usize, number: u32, payload_bytes: usize) -> Vec<u8> {
     frame
 }
 
-/// The child: says its port, accepts the sockets, then sends one event for each byte (its slot) on
-/// standard input, until that ends.
+/// The child: prints its port, accepts the sockets, then sends one event for each byte (its slot) on standard input,
+/// until that ends.
 pub(crate) fn run_child(args: &ChildArgs) -> io::Result<()> {
     if let Some(cpu) = args.cpu {
         sys::pin_to_cpu(cpu)?;

@@ -1,5 +1,9 @@
-//! A day in the life, at fixed rates: an idle crowd, rooms that talk, a backend that publishes, and
-//! clients who come and go, all at once. With `--faults` others misbehave beside it: the soak test.
+//! Several loads at once, at fixed rates: an idle crowd, rooms, a backend that publishes, and visits. With `--faults`
+//! other clients misbehave at the same time: the soak test.
+//!
+//! Owns the parts of the pool, by which each message reaches its load. Does not excuse any delivery: all members that
+//! are accounted for stay until the end. Limits: the arguments; 500 visits in flight. Cost: one thread for all loads,
+//! one for `faults`; the reported CPU time of a delivery includes all loads.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -49,7 +53,7 @@ pub(crate) struct Args {
     faults: bool,
 }
 
-/// The measured one.
+/// The phase that is measured.
 pub(crate) const PHASE: &str = "mixed";
 
 const CHANNEL: &str = "private-mixed";
@@ -153,7 +157,7 @@ fn crowds(bench: &Bench, pool: &mut Pool, args: &Args) -> io::Result<[Subscriber
     Ok([idle, audience, talkers])
 }
 
-/// What publishes, speaks and comes and goes in one run.
+/// The loads of one run.
 fn all_of_them<'a>(
     app: &'a App,
     pool: &mut Pool,
@@ -237,8 +241,8 @@ pub(crate) fn run(bench: &Bench, args: &Args) -> io::Result<Report> {
     Ok(report)
 }
 
-/// Since the beginning, warm-up included: what was due must have come. Nothing is excused, because nobody of those who
-/// are accounted for ever leaves; the others, who visit or misbehave, are due nothing here.
+/// All deliveries since the beginning, warm-up included, must have been received. None is excused, because no member
+/// that is accounted for leaves. Clients that visit or misbehave are due nothing here.
 fn account(report: &mut Report, mixed: &Mixed<'_>, args: &Args) {
     let mut violations = Violations::default();
     let due = mixed.broadcast.events * args.subscribers as u64
@@ -252,7 +256,7 @@ fn account(report: &mut Report, mixed: &Mixed<'_>, args: &Args) {
     report.add_violations(violations);
 }
 
-/// Everybody has left: the server must know it. Deaf connections are let go within seconds.
+/// All clients have left, so the server must count none. It closes connections that never read within seconds.
 fn check_nobody(app: &App) -> Violations {
     let mut violations = Violations::default();
     let end = Instant::now() + Duration::from_secs(30);

@@ -1,4 +1,8 @@
-//! The scenarios, one file each: its arguments, its run, its figures.
+//! The scenarios, one file each: its arguments, its run, its figures. Here: what several of them have in common.
+//!
+//! Owns nothing but the parts of a run, which `main` makes. Does not measure by itself. Limits and loads: the arguments
+//! of each scenario. Limit: one run a process. Cost: `WARM_UP` seconds before each measured window; no allocation of
+//! its own.
 
 pub(crate) mod accounting;
 pub(crate) mod churn;

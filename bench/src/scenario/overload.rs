@@ -1,7 +1,9 @@
-//! How long a new client waits while everybody else leaves at once, and while a flood of handshakes runs.
+//! How long a new client waits while all other clients leave at once, and during a flood of handshakes.
 //!
-//! A thread of its own makes one handshake after the other, blocking, and the figure is the time of those that began
-//! while the others were leaving: from the first close until the server counts nobody any more.
+//! Owns a thread that makes one handshake after the other, blocking. The figure is the time of those that began while
+//! the others were leaving: from the first close until the server counts none. Does not measure throughput. Limits:
+//! `FLOOD_OPEN` sockets for each flooding thread, `GONE` for the end. Cost: one thread for the crowd, one for the
+//! probes, one for each flood; a probe is a connection of some system calls, then a pause of 1 ms.
 
 use std::io;
 use std::io::Write;
@@ -40,7 +42,7 @@ const GONE: Duration = Duration::from_secs(30);
 /// Sockets of a flood that are open at once, by thread.
 const FLOOD_OPEN: usize = 256;
 
-/// Makes handshakes until it is told to stop.
+/// Makes handshakes, one after the other, until `finish`.
 struct Prober {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<Vec<(Instant, Duration)>>>,
@@ -68,7 +70,7 @@ impl Prober {
     }
 }
 
-/// Handshakes whose answers nobody waits for, until the time is up. Returns how many.
+/// Sends handshakes without waiting for their answers, until the time is up. Returns how many.
 fn flood(app: &App, time: Duration) -> io::Result<u64> {
     let end = Instant::now() + time;
     let bytes = blunt::handshake(app);
@@ -106,7 +108,6 @@ fn wait_until_gone(app: &App, violations: &mut Violations) {
     }
 }
 
-/// What was seen of one departure.
 struct Departure {
     closing: Duration,
     until_gone: Duration,

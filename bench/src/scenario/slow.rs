@@ -1,8 +1,8 @@
-//! Some subscribers stop reading while a fan-out goes on: what the others notice, and what the
-//! server keeps.
+//! Some subscribers stop reading during a fan-out: what the others notice, and what the server keeps.
 //!
-//! Open loop. A slow subscriber may be closed by the server; what it finds when it reads again must
-//! be in order and without gaps up to there. The others must get everything.
+//! Owns the choice of the slow ones. Does not require that the server closes them: it may, and what a slow one receives
+//! when it reads again must be in order and without gaps up to there. The others must receive everything. Open loop.
+//! Limits: `PUBLISHERS` requests in flight, `CATCH_UP` for reading what was kept. Cost: one thread, as `fanout`.
 
 use std::io;
 use std::time::Duration;

@@ -1,7 +1,9 @@
-//! Everybody is cut off at once and comes back at once: how long until all are back.
+//! All connections are cut off at once and reconnect at once: how long until all are back.
 //!
-//! A client that is turned away comes again after 100 ms, and its time goes on counting. At the
-//! end the server must know of exactly so many subscribers, with no ghost of the first crowd left.
+//! Owns both crowds. Does not spread the reconnects: that is the server's part (close codes). A client that is refused
+//! retries after 100 ms, and its latency includes that. At the end the server must count exactly so many subscribers,
+//! without any of the first crowd. Limits: `--connections`, `--deadline`, `AGREEMENT` for the count. Cost: one thread;
+//! some system calls of the client for each connection.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
-//! What a cluster session awaits of Redis, and why it ends.
+//! What a cluster session awaits of Redis, and why it ends. Plain values; `mod.rs` owns the lists of them.
 //!
 //! `AwaitedReply` has an entry for each command without a reply, in the order in which Redis answers. `Kept` is a
 //! command that must reach Redis on this connection or a later one. `Lost` is the reason of an end, as the log shows
-//! it. Plain values; `mod.rs` owns the lists of them. Limits: `SENDERS_MAX` sessions, `QUOTED_MAX` characters of a text
-//! of Redis in a note.
+//! it. Does not act on any of them: `replies.rs` does. Limits: `SENDERS_MAX` sessions, `QUOTED_MAX` characters of a
+//! text of Redis in a note. Cost: an entry owns no bytes besides its channel's name (shared) and what `Kept` keeps.
 
 use std::fmt;
 
@@ -26,15 +26,15 @@ pub(super) const SILENT_SECONDS: u32 = 5;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// Redis does not let us in.
+    /// Redis answers `HELLO` with an error: the user, the password, or a version without RESP3.
     Refused(String),
     Silent,
-    /// What it sends is no RESP, or a reply to nothing.
+    /// Not RESP, or a reply although no command awaits one.
     Malformed,
     TooSlow,
-    /// More for other nodes than one tick may cause, or more transitions than may wait for Redis.
+    /// A tick caused more messages for other nodes than its limit, or more transitions wait for Redis than may.
     Overrun,
-    /// It is not a master, or no longer: what is published on a replica reaches no node beyond it.
+    /// The server's role, which is not master, or no longer: what is published on a replica reaches no node beyond it.
     NotMaster(String),
     /// What this session publishes does not come back on the topic that it is subscribed to itself.
     NoEcho,
@@ -69,8 +69,8 @@ impl fmt::Display for Lost {
                  same server. REDIS_HOST must lead to one master",
             ),
             Self::OneWay => formatter.write_str(
-                "heartbeats published there reach no other node, although messages of other nodes arrive: a one-way partition. \
-                 REDIS_HOST must lead all nodes to the same master",
+                "heartbeats published there reach no other node, although messages of other nodes arrive: a one-way \
+                 partition. REDIS_HOST must lead all nodes to the same master",
             ),
         }
     }
@@ -80,18 +80,17 @@ impl fmt::Display for Lost {
 #[derive(Debug)]
 pub(super) enum AwaitedReply {
     Hello,
-    /// `HELLO` again: is it still the master?
+    /// `HELLO` again: a failover may make the server a replica while the connection stays.
     Role,
     /// A heartbeat to the first session of each node, of which this is one.
     Heartbeat,
-    /// A heartbeat to this session alone, with its number.
+    /// A heartbeat to this session alone: `Lost::NoEcho` if it does not come back.
     Echo {
         number: u64,
     },
-    /// A reply that changes nothing.
     Ignored,
     Unsubscribed,
-    /// A message that reports that Redis has ordered a transition.
+    /// A transition. Its reply means that Redis has ordered it, so that its webhook may be sent.
     Transition,
     Subscribed {
         channel: ChannelKey,
@@ -117,7 +116,7 @@ pub(super) enum AwaitedReply {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) bytes: Box<[u8]>,
-    /// The event that it stores, to be published without that if Redis has no room for it.
+    /// The event that the command stores: it is published without being stored if Redis has no room for it.
     pub(super) stored_event: Option<(ChannelKey, FrameBytes, Option<SocketId>)>,
 }
 
@@ -129,7 +128,7 @@ pub(super) enum SessionState {
     Up,
 }
 
-/// The bytes of a text; none of anything else.
+/// Empty for a value that is no text: no caller expects an empty one.
 pub(super) fn bytes_of(value: &Value) -> &[u8] {
     match value {
         Value::Bytes(bytes) => bytes,

@@ -1,20 +1,13 @@
 //! What to do about the time without a session: for which senders this session waits, and what they have sent since.
-//! PURE, and one state machine; `replay.rs` sends and receives what it decides.
+//! PURE, and one state machine (`Stage`); `replay.rs` sends and receives what it decides.
 //!
-//! Redis keeps nothing for a session that is down. So when it is up again, it asks the others to replay what they
-//! published during that time. From the moment it is up, new events of a sender are held until that sender has replayed
-//! the missed ones, which preserves the order of each sender. State has no such order, and is not held. Each session
-//! that receives the request answers it once, and Redis says how many received it, so it is known when all have
-//! answered. A sender that was there before and has not answered was down, too: this session waits a little longer for
-//! it.
-//!
-//! ```text
-//! Idle --begin--> Asking --take_request--> Waiting --all answered, or 2 s--> Draining --10 s--> Idle
-//!                   |                         |                                 |
-//!                   '---- give_up ----> GivenUp --take_request--> Idle <--------'  (also by give_up)
-//! ```
-//! `take_request` sends the request; `give_up` may also end `Draining`.
-//! Limits: `HELD_BYTES_MAX` of messages, over which waiting is given up; the times above.
+//! Owns what is held for each sender. Does not read or send messages. Redis keeps nothing for a session that is down.
+//! So when it is up again, it asks the others to replay what they published during that time, and holds new events of a
+//! sender until that sender has replayed the missed ones, which preserves the order of each sender. State has no such
+//! order, and is not held. Each session that receives the request answers it once, and Redis replies how many received
+//! it, so it is known when all have answered. A sender that was there before and has not answered was down, too: this
+//! session waits a little longer for it. Limits: `HELD_BYTES_MAX` of messages, over which waiting is given up; the
+//! times of `Stage`. Cost: one look-up a message while it waits; nothing is allocated otherwise.
 
 use hashbrown::{HashMap, HashSet};
 
@@ -22,19 +15,25 @@ use crate::shard::{ANSWER_SECONDS, LEASE_SECONDS, SessionId};
 
 /// Held for all senders together.
 const HELD_BYTES_MAX: usize = 16 << 20;
-/// What a sender that is waited for costs, without a message.
+/// Charged for a sender that is waited for, beside its messages.
 const SENDER_BYTES: usize = 64;
 /// What a held message costs beside its bytes: an entry of a list and two allocations.
 const MESSAGE_BYTES: usize = size_of::<HeldMessage>() + 32;
 
-/// A message as it was received: its topic and its payload. An empty payload: the event that is stored for the topic is
-/// to be read.
+/// A message as it was received: its topic and its payload. An empty payload stands for no message: the stored event of
+/// the topic is to be read in its place.
 pub(super) type HeldMessage = (Box<[u8]>, Box<[u8]>);
 
 fn bytes_of((topic, payload): &HeldMessage) -> usize {
     MESSAGE_BYTES + topic.len() + payload.len()
 }
 
+/// ```text
+/// Idle --begin--> Asking --take_request--> Waiting --all answered, or 2 s--> Draining --10 s--> Idle
+///                   |                         |                                 |
+///                   '---- give_up ----> GivenUp --take_request--> Idle <--------'  (also by give_up)
+/// ```
+/// `take_request` sends the request; `give_up` may also end `Draining`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The session waits for no sender.
@@ -50,17 +49,17 @@ enum Stage {
     Draining { until: u32 },
 }
 
-/// The time without a session.
 #[derive(Debug)]
 pub(super) struct CatchUp {
-    state: Stage,
-    /// Answers to come: of the sessions that received the request, and the reply of Redis with their number.
+    stage: Stage,
+    /// Answers to come: one of each session that received the request, and the reply of Redis with their number.
+    /// Negative while answers precede that reply.
     answers_due: i64,
     held_messages: HashMap<SessionId, Vec<HeldMessage>, foldhash::fast::FixedState>,
     held_bytes: usize,
-    /// Senders that have replayed all.
+    /// Have replayed all that this session missed.
     finished_senders: SessionSet,
-    /// Senders that were there before, and have not.
+    /// Were there before, and have not replayed yet.
     absent_senders: SessionSet,
     /// When the session went down, in seconds since 1970: a process that was stopped counts no time of its own. `None`:
     /// all was replayed.
@@ -69,7 +68,8 @@ pub(super) struct CatchUp {
     pub(super) down_seconds: u32,
     /// When Redis sent something last, in seconds since 1970.
     pub(super) last_received: u64,
-    /// There was a session before, or there should have been.
+    /// There was a session before, or one could not connect. False for a process that has just started: it has missed
+    /// nothing.
     pub(super) may_have_missed: bool,
     /// The stored events of cache channels are to be read once the session waits for no sender.
     must_read_stored: bool,
@@ -80,7 +80,7 @@ type SessionSet = HashSet<SessionId, foldhash::fast::FixedState>;
 impl CatchUp {
     pub(super) fn new(unix_seconds: u64) -> Self {
         Self {
-            state: Stage::Idle,
+            stage: Stage::Idle,
             answers_due: 0,
             held_messages: HashMap::default(),
             held_bytes: 0,
@@ -95,7 +95,7 @@ impl CatchUp {
     }
 
     fn reset(&mut self, stage: Stage) {
-        self.state = stage;
+        self.stage = stage;
         self.answers_due = 0;
         self.held_messages = HashMap::default();
         self.held_bytes = 0;
@@ -112,8 +112,7 @@ impl CatchUp {
         self.reset(Stage::Idle);
     }
 
-    /// The session is up. `known` were there before. Returns whether something may have been missed: a process that has
-    /// just started has missed nothing.
+    /// The session is up. `known`: senders that were there before. Returns whether something may have been missed.
     pub(super) fn on_up(&mut self, known: impl Iterator<Item = SessionId>) -> bool {
         self.must_read_stored = true;
         let may_have_missed = std::mem::replace(&mut self.may_have_missed, true);
@@ -126,23 +125,23 @@ impl CatchUp {
 
     /// All topics are announced. Returns whether the request is to be sent now.
     pub(super) fn take_request(&mut self, now: u32) -> bool {
-        match self.state {
+        match self.stage {
             Stage::Asking => {
                 self.answers_due += 1;
-                self.state = Stage::Waiting { until: now + ANSWER_SECONDS };
+                self.stage = Stage::Waiting { until: now + ANSWER_SECONDS };
                 true
             }
             Stage::GivenUp => {
-                self.state = Stage::Idle;
+                self.stage = Stage::Idle;
                 true
             }
             Stage::Idle | Stage::Waiting { .. } | Stage::Draining { .. } => false,
         }
     }
 
-    /// So many sessions received the request, this one among them.
+    /// Redis has counted the receivers of the request, this session among them.
     pub(super) fn on_request_sent(&mut self, receivers: u32) {
-        debug_assert!(self.state != Stage::Asking, "the request was taken before it was sent");
+        debug_assert!(self.stage != Stage::Asking, "the request was taken before it was sent");
         self.answers_due += i64::from(receivers.saturating_sub(1)) - 1;
     }
 
@@ -154,7 +153,7 @@ impl CatchUp {
     /// Whether a sender did not receive the request, or may not have, and is to be asked by itself. It counts as asked
     /// then. `is_new`: it says that its session is new.
     pub(super) fn must_ask_sender(&mut self, sender: SessionId, is_new: bool) -> bool {
-        let was_asked = match self.state {
+        let was_asked = match self.stage {
             Stage::Waiting { .. } => true,
             Stage::Draining { .. } => self.held_messages.contains_key(&sender),
             Stage::Idle | Stage::Asking | Stage::GivenUp => return false,
@@ -168,14 +167,14 @@ impl CatchUp {
         must_ask
     }
 
-    /// The session no longer waits for a sender, and asks none.
+    /// The session waits for no sender, and asks none.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.state, Stage::Idle | Stage::GivenUp)
+        matches!(self.stage, Stage::Idle | Stage::GivenUp)
     }
 
     /// All sessions that received the request have answered.
     pub(super) fn has_all_answers(&self) -> bool {
-        !matches!(self.state, Stage::Asking | Stage::Waiting { .. })
+        !matches!(self.stage, Stage::Asking | Stage::Waiting { .. })
             && self.absent_senders.is_empty()
     }
 
@@ -188,12 +187,13 @@ impl CatchUp {
         self.must_read_stored
     }
 
-    /// More senders are kept than messages might be.
+    /// Senders without messages take as much memory as messages may.
     pub(super) fn has_too_many(&self) -> bool {
         (self.held_messages.len() + self.finished_senders.len()) * SENDER_BYTES > HELD_BYTES_MAX
     }
 
-    /// Keeps a message of a sender that is waited for. `false`: there is no room for it.
+    /// Keeps a message of a sender that is waited for. `false`: it is kept, and the limit is exceeded, so the caller
+    /// gives up waiting, which delivers it.
     pub(super) fn try_hold(&mut self, sender: SessionId, topic: &[u8], payload: &[u8]) -> bool {
         debug_assert!(self.waits_for(sender), "what nobody waits for is delivered at once");
         let message = (topic.into(), payload.into());
@@ -222,7 +222,6 @@ impl CatchUp {
         held
     }
 
-    /// An asked sender has answered.
     pub(super) fn on_answer(&mut self) {
         self.answers_due -= 1;
     }
@@ -230,15 +229,15 @@ impl CatchUp {
     /// Continues if all sessions that received the request have answered. Returns the senders for which this session no
     /// longer waits.
     pub(super) fn drain_if_answered(&mut self) -> Option<Vec<SessionId>> {
-        match self.state {
+        match self.stage {
             Stage::Waiting { until } if self.answers_due <= 0 => Some(self.drain(until)),
             _ => None,
         }
     }
 
     fn drain(&mut self, until: u32) -> Vec<SessionId> {
-        debug_assert_eq!(self.state, Stage::Waiting { until }, "the time of the wait");
-        self.state = Stage::Draining { until: until + LEASE_SECONDS };
+        debug_assert_eq!(self.stage, Stage::Waiting { until }, "the time of the wait");
+        self.stage = Stage::Draining { until: until + LEASE_SECONDS };
         self.held_messages
             .keys()
             .filter(|sender| !self.absent_senders.contains(*sender))
@@ -248,7 +247,7 @@ impl CatchUp {
 
     /// A second has passed. Returns the senders that are no longer waited for, if that has changed.
     pub(super) fn expire(&mut self, now: u32) -> Option<Vec<SessionId>> {
-        match self.state {
+        match self.stage {
             Stage::Waiting { until } if until + LEASE_SECONDS <= now => Some(self.give_up()),
             Stage::Waiting { until } if until <= now => Some(self.drain(until)),
             Stage::Draining { until } if until <= now => Some(self.give_up()),
@@ -256,11 +255,12 @@ impl CatchUp {
         }
     }
 
-    /// Waits for no sender any longer. Returns the senders of which something is held.
+    /// Ends the wait, because of its time or its memory: what is still to be replayed may arrive out of order. Returns
+    /// the senders of which something is held.
     pub(super) fn give_up(&mut self) -> Vec<SessionId> {
         self.absent_senders.clear();
-        let is_asked = self.state != Stage::Asking && self.state != Stage::GivenUp;
-        self.state = if is_asked { Stage::Idle } else { Stage::GivenUp };
+        let is_asked = self.stage != Stage::Asking && self.stage != Stage::GivenUp;
+        self.stage = if is_asked { Stage::Idle } else { Stage::GivenUp };
         debug_assert!(self.is_closed() && self.has_all_answers(), "no sender is waited for");
         self.held_messages.keys().copied().collect()
     }
@@ -355,7 +355,7 @@ mod tests {
         ];
         for (number, (steps, stage, waits)) in rows.into_iter().enumerate() {
             let catch_up = run(steps);
-            assert_eq!(catch_up.state, stage, "row {number}");
+            assert_eq!(catch_up.stage, stage, "row {number}");
             let waited_for = [1, 2].map(|node| catch_up.waits_for(sender(node)));
             assert_eq!(waited_for, waits, "row {number}");
         }

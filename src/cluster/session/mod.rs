@@ -1,15 +1,16 @@
 //! One core's session with Redis: commands whose replies are awaited, messages that may have to be sent again, and the
 //! newest number of each sender. PURE.
 //!
-//! `outbound.rs` makes commands, `replies.rs` reads what Redis sends, `inbound.rs` reads messages of other nodes,
-//! `replay.rs` and `catch_up.rs` make up for the time without a connection, `partition.rs` notices a connection that
-//! reaches no node. Four counts of seconds: `clock` since the start, `up_seconds` of this connection, `silent_seconds`
-//! since Redis sent something, `unix_seconds` of the host.
+//! Owns that state, over all connections of the session. Does not open a socket or read a clock: `worker/redis.rs`
+//! calls it with bytes and seconds. `outbound.rs` makes commands, `replies.rs` reads what Redis sends, `inbound.rs`
+//! reads messages of other nodes, `replay.rs` and `catch_up.rs` make up for the time without a connection,
+//! `partition.rs` notices a connection that reaches no node.
 //!
-//! Limits: `OUTPUT_BYTES_MAX` of commands that Redis has not taken, as much of events that it has not confirmed, and
-//! `AWAITED_MAX` commands that it has not answered, over which the session begins again; `KEPT_BYTES_MAX` of events
-//! while there is no connection, over which each is a counted loss; `awaited::SENDERS_MAX`
-//! senders; `NOTES_MAX` notes for the log.
+//! Limits: `OUTPUT_BYTES_MAX` of commands that Redis has not read, as much of events that it has not confirmed, and
+//! `AWAITED_MAX` commands that it has not answered, over which the session begins again;
+//! `KEPT_BYTES_MAX` of events while there is no connection, over which each is a counted loss; `awaited::SENDERS_MAX`
+//! senders; `NOTES_MAX` notes for the log. Cost: `carry_out` is linear in the effects of a tick; `advance` is some
+//! comparisons each second, and once an hour a pass over all senders.
 
 mod awaited;
 mod catch_up;
@@ -38,7 +39,8 @@ use crate::shard::{ChannelKey, FromCluster, NodeQuestion, SessionId, SessionMess
 pub use awaited::Lost;
 use awaited::{AwaitedReply, Kept, SILENT_SECONDS, SessionState};
 
-/// Bytes of events that wait for a connection.
+/// Bytes of events and terminations that wait for a connection. They were acknowledged to their publishers, so they are
+/// kept as long as there is room.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Unsent bytes over which the session ends.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
@@ -46,7 +48,8 @@ const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// that reads and does not answer would otherwise make the list grow for `awaited::SILENT_SECONDS`.
 const AWAITED_MAX: usize = 524_288;
 const _: () = assert!(size_of::<AwaitedReply>() <= 96, "a session may await 524,288: 50 MB");
-/// Unsent bytes up to which topics are subscribed and announced.
+/// Unsent bytes up to which topics are subscribed and announced. The others wait in the shard, so that a session that
+/// is new does not put all topics of a node into the output at once.
 const ANNOUNCE_BYTES_MAX: usize = 64 << 10;
 /// Unsent bytes over which clients that cause more traffic have to wait.
 const CONGESTED_BYTES: usize = 100 << 10;
@@ -56,7 +59,7 @@ const RETRANSMIT_BYTES_MAX: usize = 32 << 20;
 const SENDER_SECONDS_MAX: u32 = 3_600;
 /// Added to the time for which a replay is requested, because both sides count whole seconds.
 const REPLAY_MARGIN_SECONDS: u32 = 3;
-/// Notes kept until the caller takes them.
+/// Notes of one tick. What peers send can cause notes, so further ones are dropped.
 const NOTES_MAX: usize = 16;
 
 /// Stores an event and publishes it in one step: between two commands a new subscriber would be greeted with the stored
@@ -71,13 +74,13 @@ const STORE_AND_PUBLISH: &[u8] = b"\
     local n=redis.call('PUBLISH',ARGV[3],ARGV[4]) \
     return r.err or n";
 
-/// Limits of a session. The simulator has smaller ones.
+/// Limits that the simulator sets lower, so that few topics reach them.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
     /// SUBSCRIBE and UNSUBSCRIBE that Redis has not confirmed. What Redis works off between two of our events, and what
     /// it may have to send us at once.
     pub topics_in_flight: usize,
-    /// Topics that wait to be subscribed over which clients that cause more have to wait.
+    /// Topics that wait for room in `topics_in_flight`. Over this, clients that cause more traffic have to wait.
     pub topics_waiting: usize,
 }
 
@@ -98,8 +101,8 @@ pub struct Login {
 struct SenderState {
     number: u64,
     second: u32,
-    /// What `Partition::undelivered` was when it first sent something on its present connection and ours. `None`: it
-    /// was not.
+    /// `Partition::undelivered` at the sender's first message on its present connection and ours. `None`: it has sent
+    /// nothing on these yet.
     since_undelivered: Option<u32>,
 }
 
@@ -109,35 +112,39 @@ pub struct ClusterSession {
     apps: Arc<Apps>,
     login: Login,
     state: SessionState,
-    /// The number of the last message.
-    number: u64,
+    last_number: u64,
     output: Vec<u8>,
-    /// How much of it was sent.
-    sent: usize,
+    /// Bytes of `output` that the socket has accepted.
+    sent_bytes: usize,
     reader: Reader,
     awaited: VecDeque<AwaitedReply>,
-    /// What waits for a connection.
+    /// Commands that wait for a connection, in the order of their numbers.
     backlog: VecDeque<Kept>,
     /// Bytes of `backlog` and of what is kept in `awaited`.
     kept_bytes: usize,
-    /// Channels whose event was dropped before it was stored.
+    /// Channels whose event was dropped from `backlog`: the shard, which waits for each to be stored, is informed in
+    /// the next `carry_out`.
     unstored: Vec<ChannelKey>,
-    /// The newest number of each sender.
     senders: HashMap<SessionId, SenderState, foldhash::fast::FixedState>,
     recent: Recent,
     catch_up: CatchUp,
+    /// Seconds since the start.
     clock: u32,
+    /// Seconds of this connection.
     up_seconds: u32,
+    /// Seconds in which Redis has sent nothing although it owes a reply.
     silent_seconds: u32,
+    /// The clock of the host, for times that other nodes read.
     unix_seconds: u64,
     limits: SessionLimits,
-    /// Unanswered SUBSCRIBE and UNSUBSCRIBE of channels.
+    /// SUBSCRIBE and UNSUBSCRIBE of channels that Redis has not confirmed: at most `limits.topics_in_flight`.
     topics_in_flight: usize,
     partition: Partition,
+    /// See `take_questions`.
     questions: Vec<(SessionId, u32, Option<NodeQuestion>)>,
-    /// Events that found no room since the last look.
-    pub dropped: u64,
-    /// Messages that were sent again for sessions that had missed them.
+    /// Events lost because `KEPT_BYTES_MAX` was reached, since the start.
+    pub dropped_events: u64,
+    /// Messages sent again to sessions that had missed them, since the start.
     retransmitted: u64,
     /// How often waiting for replays ended for want of room.
     catch_ups_given_up: u64,
@@ -145,12 +152,12 @@ pub struct ClusterSession {
 }
 
 impl ClusterSession {
-    /// Uses these apps from now on. An app keeps its index.
+    /// After a reload. An app keeps its index, so channels that are known stay valid.
     pub fn set_apps(&mut self, apps: Arc<Apps>) {
         self.apps = apps;
     }
 
-    /// `prefix` is what all names in Redis start with; `unix_seconds` is now.
+    /// `prefix`: what all names in Redis start with, not escaped.
     #[must_use]
     pub fn new(
         own: SessionId,
@@ -165,9 +172,9 @@ impl ClusterSession {
             apps,
             login,
             state: SessionState::Down,
-            number: 0,
+            last_number: 0,
             output: Vec::new(),
-            sent: 0,
+            sent_bytes: 0,
             reader: Reader::default(),
             awaited: VecDeque::new(),
             backlog: VecDeque::new(),
@@ -184,19 +191,19 @@ impl ClusterSession {
             topics_in_flight: 0,
             partition: Partition::default(),
             questions: Vec::new(),
-            dropped: 0,
+            dropped_events: 0,
             retransmitted: 0,
             catch_ups_given_up: 0,
             notes: Vec::new(),
         }
     }
 
-    /// Sets other limits than the default ones.
-    pub fn limit(&mut self, limits: SessionLimits) {
+    pub fn set_limits(&mut self, limits: SessionLimits) {
         self.limits = limits;
     }
 
-    /// Clients that cause more traffic have to wait. A session that is down causes none.
+    /// Whether clients that cause more traffic have to wait. Not while the session is down: what they cause then is
+    /// dropped or kept within its limit, and an absent Redis must not stop local delivery.
     #[must_use]
     pub fn is_congested(&self, shard: &Shard) -> bool {
         self.is_up()
@@ -212,7 +219,7 @@ impl ClusterSession {
     /// Publishes how much waits here. Call it at the end of a tick.
     pub fn note_gauges(&self, metrics: &ClusterMetrics) {
         metrics.waiting.set(self.backlog.len() as u64);
-        metrics.dropped.set(self.dropped);
+        metrics.dropped.set(self.dropped_events);
         metrics.output_bytes.set(self.output().len() as u64);
         metrics.replies_awaited.set(self.awaited.len() as u64);
         metrics.catch_up_bytes.set(self.catch_up.held_bytes() as u64);
@@ -221,41 +228,42 @@ impl ClusterSession {
         metrics.replay_discarded.set(self.recent.discarded_count());
     }
 
-    /// What is to be sent.
+    /// Bytes that the socket has not accepted.
     #[must_use]
     pub fn output(&self) -> &[u8] {
-        &self.output[self.sent..]
+        &self.output[self.sent_bytes..]
     }
 
-    /// So much of it was sent.
+    /// The socket has accepted the first `count` bytes of `output`.
     pub fn note_sent(&mut self, count: usize) {
-        self.sent += count;
-        debug_assert!(self.sent <= self.output.len());
-        if self.sent == self.output.len() {
-            self.sent = 0;
+        self.sent_bytes += count;
+        debug_assert!(self.sent_bytes <= self.output.len());
+        if self.sent_bytes == self.output.len() {
+            self.sent_bytes = 0;
             self.output.clear();
-            // Memory of a burst is freed.
             self.output.shrink_to(ANNOUNCE_BYTES_MAX);
         }
     }
 
-    /// Questions of other nodes, for all cores of this one: the asking session, and the question's number there.
+    /// Questions of other nodes, for all cores of this one: the asking session, the question's number there, and the
+    /// question. `None`: about an app that this node does not have.
     pub fn take_questions(&mut self) -> Vec<(SessionId, u32, Option<NodeQuestion>)> {
         std::mem::take(&mut self.questions)
     }
 
-    /// Nothing waits to be sent or to be answered.
+    /// Nothing waits to be sent or to be answered. The simulator ends a run with it.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.output().is_empty() && self.awaited.is_empty() && self.catch_up.has_all_answers()
     }
 
-    /// No connection to Redis could be made.
+    /// No connection to Redis could be made: other nodes may publish what this one misses, so its first session
+    /// requests a replay.
     pub fn note_unreachable(&mut self) {
         self.catch_up.may_have_missed = true;
     }
 
-    /// A connection to Redis is made.
+    /// There is a connection to Redis. The session is up when Redis has answered `HELLO`.
     pub fn open(&mut self) {
         debug_assert!(self.state == SessionState::Down);
         self.state = SessionState::Greeting;
@@ -281,9 +289,9 @@ impl ClusterSession {
         self.catch_up.on_down(was_up, self.silent_seconds);
         self.state = SessionState::Down;
         self.output = Vec::new();
-        self.sent = 0;
+        self.sent_bytes = 0;
         self.reader = Reader::default();
-        // What was sent is ordered before what waits.
+        // What was sent has lower numbers than what waits.
         for awaited in std::mem::take(&mut self.awaited).into_iter().rev() {
             if let AwaitedReply::Kept(kept) = awaited {
                 self.backlog.push_front(kept);
@@ -325,27 +333,27 @@ impl ClusterSession {
         Ok(())
     }
 
-    /// The process ends in order.
+    /// An orderly end of the process: the other nodes drop its state at once, not after a lease.
     pub fn send_bye(&mut self) {
         if self.is_up() {
             self.send_to_all(SessionMessage::NodeEnds);
         }
     }
 
-    /// Carries out what the shard wants of the cluster.
+    /// Turns the effects of the shard into commands, and offers it room for topics. Once in each tick.
     ///
     /// # Errors
     /// When the session has to end; then `close` it.
     pub fn carry_out(&mut self, shard: &mut Shard) -> Result<(), Lost> {
         let metrics = &shard.metrics().cluster;
-        metrics.messages_sent.set(self.number);
+        metrics.messages_sent.set(self.last_number);
         metrics.retransmissions.set(self.retransmitted);
         for channel in self.unstored.drain(..) {
             shard.on_cluster(FromCluster::Stored { channel: &channel });
         }
         loop {
-            for what in shard.outbox.cluster.take_effects() {
-                self.carry_out_one(what);
+            for effect in shard.outbox.cluster.take_effects() {
+                self.carry_out_one(effect);
             }
             let in_flight = self.topics_in_flight;
             let room = self.limits.topics_in_flight.saturating_sub(in_flight);

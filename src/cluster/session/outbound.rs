@@ -1,10 +1,12 @@
 //! What a session sends: effects of the shard as commands. PURE.
 //!
-//! Each message gets the next number of this session. Events and terminations are kept until Redis has confirmed them,
-//! and sent again on the next connection, because no snapshot repeats them. All other effects are discarded while the
-//! session is down: the next one begins with all state. `recent.rs` has what was sent, for sessions that were down.
-//! Limits: without a connection `KEPT_BYTES_MAX` of kept commands, over which the oldest is dropped and counted; with
-//! one, `OUTPUT_BYTES_MAX` that Redis has not read, and `SILENT_SECONDS` that it owes a reply.
+//! Owns no state: it is `impl ClusterSession`. Does not read replies (`replies.rs`). Each message gets the next number
+//! of this session. Events and terminations are kept until Redis has confirmed them, and sent again on the next
+//! connection, because no snapshot repeats them. All other effects are discarded while the session is down: the next
+//! one begins with all state. `recent.rs` has what was sent, for sessions that were down. Limits: without a connection
+//! `KEPT_BYTES_MAX` of kept commands, over which the oldest is dropped and counted; with one, `OUTPUT_BYTES_MAX` that
+//! Redis has not read, and `SILENT_SECONDS` that it owes a reply. Cost: about four allocations a message (topic,
+//! payload, and for what is kept the command); its bytes are copied three times, and `recent` shares the frame.
 
 use super::super::envelope::{self, Envelope, StoredHead};
 use super::awaited::{AwaitedReply, Kept};
@@ -18,16 +20,17 @@ use crate::shard::{
 };
 
 impl ClusterSession {
-    pub(super) fn carry_out_one(&mut self, what: ToCluster) {
-        match what {
+    pub(super) fn carry_out_one(&mut self, effect: ToCluster) {
+        match effect {
             ToCluster::Publish { channel, frame, except, cache_ttl_seconds } => {
                 self.publish(&channel, &frame, except, cache_ttl_seconds);
             }
             ToCluster::EndAccess(command) => {
                 let recent = RecentMessage::EndAccess(command.clone());
                 let app = self.apps.get(command.app).id.as_str().into();
-                let payload = self.payload(SessionMessage::of_access(app, *command).into(), b"");
-                self.recent.note(self.number, self.clock, recent);
+                let payload =
+                    self.encode_next(SessionMessage::of_access(app, *command).into(), b"");
+                self.recent.note(self.last_number, self.clock, recent);
                 let mut bytes = Vec::new();
                 let topic = self.names.all_sessions();
                 resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
@@ -64,7 +67,7 @@ impl ClusterSession {
             }
             ToCluster::StoreIfAbsent { channel, frame, seconds } => {
                 let key = self.names.stored_event_key(&self.apps, &channel);
-                // The session that published it is no longer known.
+                // Number 0: the session that published it is no longer known, so no replay is matched with it.
                 let (value, seconds) = self.encode_stored(&frame, seconds, 0);
                 let set: [&[u8]; 6] =
                     [b"SET", key.as_bytes(), &value, b"EX", seconds.as_bytes(), b"NX"];
@@ -95,15 +98,15 @@ impl ClusterSession {
             RecentMessage::Event { channel: channel.clone(), frame: frame.clone(), except };
         let Some(seconds) = cache_ttl_seconds else {
             self.publish_without_storing(channel, frame, except, false);
-            return self.recent.note(self.number, self.clock, recent);
+            return self.recent.note(self.last_number, self.clock, recent);
         };
-        let payload = self.payload(ChannelMessage::Event { except, cache: true }.into(), frame);
-        self.recent.note(self.number, self.clock, recent);
+        let payload = self.encode_next(ChannelMessage::Event { except, cache: true }.into(), frame);
+        self.recent.note(self.last_number, self.clock, recent);
         let topic = self.names.channel(&self.apps, channel);
         let key = self.names.stored_event_key(&self.apps, channel);
-        let (value, seconds) = self.encode_stored(frame, seconds, self.number);
+        let (value, seconds) = self.encode_stored(frame, seconds, self.last_number);
         let stored_number = self.names.stored_number_key(self.own);
-        let number = self.number.to_string();
+        let number = self.last_number.to_string();
         let (key, stored_number) = (key.as_bytes(), stored_number.as_bytes());
         let (seconds, number) = (seconds.as_bytes(), number.as_bytes());
         let topic = topic.as_bytes();
@@ -121,11 +124,11 @@ impl ClusterSession {
         ];
         let mut bytes = Vec::new();
         resp::write_command(&script, &mut bytes);
-        let stores = Some((channel.clone(), frame.clone(), except));
-        self.keep(Kept { bytes: bytes.into(), stored_event: stores });
+        let stored_event = Some((channel.clone(), frame.clone(), except));
+        self.keep(Kept { bytes: bytes.into(), stored_event });
     }
 
-    /// A stored event, and for how many seconds.
+    /// The value to store, and its lifetime as the argument of `EX`.
     fn encode_stored(&self, frame: &FrameBytes, seconds: u32, number: u64) -> (Vec<u8>, String) {
         let expires = self.unix_seconds + u64::from(seconds);
         let head = StoredHead { expires, from: self.own, number };
@@ -139,7 +142,7 @@ impl ClusterSession {
         except: Option<SocketId>,
         cache: bool,
     ) {
-        let payload = self.payload(ChannelMessage::Event { except, cache }.into(), frame);
+        let payload = self.encode_next(ChannelMessage::Event { except, cache }.into(), frame);
         let topic = self.names.channel(&self.apps, channel);
         let mut bytes = Vec::new();
         resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
@@ -148,7 +151,7 @@ impl ClusterSession {
 
     fn send_question(&mut self, id: u32, question: WireQuestion) {
         let message = ApiMessage::Ask { id, question };
-        self.send(&self.names.questions(), message.into(), AwaitedReply::Asked { id });
+        self.send(&self.names.first_sessions(), message.into(), AwaitedReply::Asked { id });
     }
 
     pub(super) fn send_to_all(&mut self, message: SessionMessage) {
@@ -156,13 +159,14 @@ impl ClusterSession {
     }
 
     pub(super) fn send(&mut self, topic: &str, message: NodeMessage, awaited: AwaitedReply) {
-        let payload = self.payload(message, b"");
+        let payload = self.encode_next(message, b"");
         self.command(&[b"PUBLISH", topic.as_bytes(), &payload], awaited);
     }
 
-    pub(super) fn payload(&mut self, message: NodeMessage, frame: &[u8]) -> Vec<u8> {
-        self.number += 1;
-        envelope::encode(Envelope { from: self.own, number: self.number, message }, frame)
+    /// Uses up a number. Messages are sent in the order of these calls, because a receiver drops lower numbers.
+    pub(super) fn encode_next(&mut self, message: NodeMessage, frame: &[u8]) -> Vec<u8> {
+        self.last_number += 1;
+        envelope::encode(Envelope { from: self.own, number: self.last_number, message }, frame)
     }
 
     pub(super) fn command(&mut self, parts: &[&[u8]], awaited: AwaitedReply) {
@@ -189,7 +193,7 @@ impl ClusterSession {
         while self.kept_bytes > KEPT_BYTES_MAX {
             let Some(oldest) = self.backlog.pop_front() else { break };
             self.kept_bytes -= oldest.bytes.len();
-            self.dropped += 1;
+            self.dropped_events += 1;
             self.unstored.extend(oldest.stored_event.map(|(channel, ..)| channel));
         }
     }

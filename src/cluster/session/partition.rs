@@ -1,11 +1,13 @@
 //! Whether what this session publishes reaches the other nodes. PURE.
 //!
-//! A connection may survive a failover: PUBLISH on a replica is no error and reaches no node beyond it. So the server
-//! must call itself a master, in its greeting and every `HEARTBEAT_SECONDS` after; what a replica refuses to write ends
-//! the session; and a heartbeat to the session's own topic must come back. A heartbeat also goes to the topic of the
-//! first session of each node, and the reply to PUBLISH says how many sessions received it. If only this session did,
-//! and messages of node B arrive before and after it over one connection of B, then B was subscribed and should have
-//! received it: messages pass in one direction only, and the session ends. Limit: one counter a connection.
+//! Owns the counts that show it, made again for each connection. A connection may survive a failover: PUBLISH on a
+//! replica is no error and reaches no node beyond it. So the server must call itself a master, in its greeting and
+//! every `HEARTBEAT_SECONDS` after; what a replica refuses to write ends the session; and a heartbeat to the session's
+//! own topic must come back. A heartbeat also goes to the topic of the first session of each node, and the reply to
+//! PUBLISH is the number of its receivers. If this session alone received it, and messages of node B arrive before and
+//! after it over one connection of B, then B was subscribed and should have received it: messages pass in one direction
+//! only, and the session ends. Never ends a session because other nodes are silent. Limit: one counter a connection.
+//! Cost: up to 4 commands every `HEARTBEAT_SECONDS`; one look-up for each message received.
 
 use super::ClusterSession;
 use super::awaited::bytes_of;
@@ -15,20 +17,22 @@ use crate::clock::Moment;
 use crate::resp::Value;
 use crate::shard::{NodeMessage, SessionId, SessionMessage, Shard};
 
-/// Seconds between two heartbeats, and between two questions for the role of the server.
+/// Seconds between two heartbeats, and between two `HELLO` that ask for the role of the server.
 pub(super) const HEARTBEAT_SECONDS: u32 = 2;
 
-/// What shows that a connection carries messages one way only; made for each connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Partition {
     /// `AwaitedReply::Role` is unanswered.
     pub(super) is_role_asked: bool,
-    /// The last heartbeat to this session alone that Redis has answered, and the last that came back.
+    /// The number of the last heartbeat to this session alone that Redis has answered, and of the last that came back.
+    /// 0: none.
     pub(super) echo_answered: u64,
     pub(super) echo_received: u64,
-    /// The number of the last heartbeat to this session alone, and when it was sent.
+    /// The number of the last heartbeat to this session alone, and when it was sent. `None` once it is back, so that
+    /// each is measured once.
     echo_sent: Option<(u64, Moment)>,
-    /// Heartbeats that reached no other node.
+    /// Heartbeats that no other node received. Usual for the first node of a cluster: only messages of other nodes make
+    /// it a failure.
     pub(super) undelivered: u32,
 }
 
@@ -47,15 +51,16 @@ impl ClusterSession {
             return;
         }
         if !std::mem::replace(&mut self.partition.is_role_asked, true) {
-            // Open to every user, whatever its ACL, and the same in all versions.
+            // `HELLO`, and not the command ROLE: it is open to every user whatever the ACL, and the same in all
+            // versions.
             self.command(&[b"HELLO", b"3"], AwaitedReply::Role);
         }
         let own = self.names.session(self.own);
-        let number = self.number + 1;
+        let number = self.last_number + 1;
         self.partition.echo_sent = Some((number, now));
         self.send(&own, SessionMessage::Heartbeat.into(), AwaitedReply::Echo { number });
         if self.own.core == 0 {
-            let first_sessions = self.names.questions();
+            let first_sessions = self.names.first_sessions();
             self.send(&first_sessions, SessionMessage::Heartbeat.into(), AwaitedReply::Heartbeat);
         }
         if sends_heartbeat {
@@ -63,15 +68,16 @@ impl ClusterSession {
         }
     }
 
-    /// Another session has sent something. If it had before a heartbeat that did not reach it, and has not reconnected
-    /// since, then Redis carries its messages here and ours not there.
+    /// A message of another session has arrived. If one of the same connection arrived before a heartbeat that no other
+    /// node received, Redis relays that session's messages to this one, and not the reverse.
     pub(super) fn check_partition(
         &mut self,
         from: SessionId,
         message: &NodeMessage,
     ) -> Result<(), Lost> {
         let undelivered = self.partition.undelivered;
-        // Events may be sent again before the sender says that its connection is new.
+        // A retransmitted event may arrive before the `SessionUp` of the sender's new connection, so events do not show
+        // which connection is meant.
         if from.core != 0 || self.own.core != 0 || is_replayable(message) {
             return Ok(());
         }
@@ -90,9 +96,10 @@ impl ClusterSession {
     }
 }
 
-/// A command was to write, and the server is a replica: an error, or the reason that our script gives.
-pub(super) fn is_readonly(due: &AwaitedReply, reply: &Value) -> bool {
-    let text = match (due, reply) {
+/// Whether Redis refused to write because it is a replica: as an error, or as the reason that `STORE_AND_PUBLISH`
+/// returns.
+pub(super) fn is_readonly(awaited: &AwaitedReply, reply: &Value) -> bool {
+    let text = match (awaited, reply) {
         (_, Value::Error(error)) => error.as_bytes(),
         (AwaitedReply::Kept(_), Value::Bytes(why)) => why,
         _ => return false,
@@ -100,7 +107,7 @@ pub(super) fn is_readonly(due: &AwaitedReply, reply: &Value) -> bool {
     memchr::memmem::find(text, b"READONLY You can't write").is_some()
 }
 
-/// What `HELLO` answers: only on a master do messages reach the other nodes, and theirs this one.
+/// Reads the reply to `HELLO`: only on a master do messages reach the other nodes, and theirs this one.
 pub(super) fn check_role(reply: &Value) -> Result<(), Lost> {
     let Value::Map(pairs) = reply else { return Err(Lost::Malformed) };
     let role = pairs.iter().find(|(name, _)| bytes_of(name) == b"role");

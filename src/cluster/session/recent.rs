@@ -1,8 +1,10 @@
 //! The messages that a session has published recently, to be replayed for another session that was down. PURE.
 //!
-//! Redis keeps nothing for a subscriber that is not connected: a node whose connection breaks for a moment would miss
-//! what is published during it. Limits: `BYTES_MAX` of frames, which are shared with the send queues, and
-//! `SECONDS_MAX`; the oldest goes first.
+//! Owns their list. Redis keeps nothing for a subscriber that is not connected: a node whose connection breaks for a
+//! moment would miss what is published during it. Does not know who has received a message: the request for a replay
+//! names the newest number. Limits: `BYTES_MAX` of frames, which are shared with the send queues, and `SECONDS_MAX`;
+//! the oldest is dropped first. Cost: `note` is an entry of a queue, and copies no frame; `numbers_above` is linear in
+//! the list.
 
 use std::collections::VecDeque;
 
@@ -13,7 +15,7 @@ use crate::shard::{AccessCommand, ChannelKey};
 const BYTES_MAX: usize = 16 << 20;
 /// How long a session may be down and miss nothing.
 pub(super) const SECONDS_MAX: u32 = 60;
-/// What an entry costs beside its frame.
+/// Charged for an entry beside its frame, so that many small messages are bounded, too.
 const ENTRY_BYTES: usize = 96;
 
 /// A message that is published once, and not sent again with a snapshot.
@@ -35,7 +37,7 @@ impl RecentMessage {
 
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    /// By number, with the second in which it was published.
+    /// In ascending order: number, and the second in which it was published.
     published: VecDeque<(u64, u32, RecentMessage)>,
     bytes: usize,
     /// Messages that were discarded before `SECONDS_MAX` was over, because newer ones needed their room.
@@ -66,7 +68,7 @@ impl Recent {
         self.discarded
     }
 
-    /// Drops what is too old to be asked for.
+    /// Drops what is older than `SECONDS_MAX`.
     pub(super) fn expire(&mut self, now: u32) {
         while self.published.front().is_some_and(|(_, second, _)| second + SECONDS_MAX < now) {
             self.drop_oldest();
@@ -81,7 +83,7 @@ impl Recent {
         }
     }
 
-    /// Messages with a higher number that were published in that second or later.
+    /// Messages with a higher number that were published in `second` or later.
     pub(super) fn numbers_above(&self, number: u64, second: u32) -> Vec<(u64, RecentMessage)> {
         let each = self.published.iter().filter(|(of, at, _)| *of > number && *at >= second);
         each.map(|(number, _, published)| (*number, published.clone())).collect()

@@ -1,10 +1,12 @@
-//! After this session was down: requests what it missed, and receives the replays of the other sessions before their
+//! After this session was down: requests what it missed, and processes the replays of the other sessions before their
 //! new events. Answers the same request of another session with a replay of its own events. PURE.
 //!
-//! `catch_up.rs` decides for which sessions this one waits and holds what they send during that time. `recent.rs` has
-//! what can be replayed. A request follows the announcement of all topics, so that what is published after it is
-//! received. It names the newest number of each sender, and each sender answers with what is newer, then `ReplayDone`.
-//! Limits: no replay into an output of more than `RETRANSMIT_BYTES_MAX`; `SENDER_SECONDS_MAX` for silent senders.
+//! Owns no state: it is `impl ClusterSession`. `catch_up.rs` decides for which sessions this one waits and holds what
+//! they send during that time; `recent.rs` has what can be replayed. A request follows the announcement of all topics,
+//! so that what is published after it is received. It names the newest number of each sender, and each sender answers
+//! with what is newer, then `ReplayDone`. Does not replay state: snapshots repeat it. Limits: no replay into an output
+//! of more than `RETRANSMIT_BYTES_MAX`; `SENDER_SECONDS_MAX` for silent senders. Cost: a request has an entry for each
+//! known sender; a replay is linear in `recent`, and copies each frame twice.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +53,6 @@ impl ClusterSession {
         u32::try_from(away).unwrap_or(u32::MAX)
     }
 
-    /// So many sessions received the request, this one among them.
     pub(super) fn on_replay_requested(&mut self, receivers: u32, shard: &mut Shard) {
         self.catch_up.on_request_sent(receivers);
         self.finish_catch_up_if_answered(shard);
@@ -62,8 +63,8 @@ impl ClusterSession {
         self.release_held(senders, shard);
     }
 
-    /// The stored events are read only when the session waits for no sender: a subscriber that was greeted with one
-    /// before would receive it again by its replay.
+    /// The stored events are read only when the session waits for no sender. Before that, a subscriber that was greeted
+    /// with one would receive it a second time by its replay.
     fn note_caught_up(&mut self, shard: &mut Shard) {
         if self.catch_up.take_must_read_stored() {
             shard.on_cluster(FromCluster::CaughtUp);
@@ -92,7 +93,7 @@ impl ClusterSession {
         self.note_caught_up(shard);
     }
 
-    /// A message that was missed.
+    /// A message that this session missed. Its sender's new messages are held, so this is the next one in order.
     pub(super) fn on_replay(
         &mut self,
         from: SessionId,
@@ -125,7 +126,7 @@ impl ClusterSession {
         }
     }
 
-    /// A sender has replayed all.
+    /// The sender has replayed everything that this session missed.
     pub(super) fn on_replay_done(&mut self, from: SessionId, shard: &mut Shard) {
         if !self.catch_up.is_closed() && self.catch_up.has_too_many() {
             self.give_up_catch_up(shard);
@@ -143,7 +144,7 @@ impl ClusterSession {
         from.node != self.own.node && self.catch_up.waits_for(from) && newest < number
     }
 
-    /// What is stored for the channel is read once its sender has replayed all.
+    /// Reads the stored event of the channel after its sender has replayed all.
     pub(super) fn fetch_after(&mut self, from: SessionId, channel: &ChannelKey, shard: &mut Shard) {
         self.request_replay_if_missed(from, false);
         let topic = self.names.channel(&self.apps, channel);
@@ -152,14 +153,14 @@ impl ClusterSession {
         }
     }
 
-    /// A sender that was down, too, when all were asked, or did not exist, is asked now.
+    /// Asks a sender that did not receive the request to all: it was down at that time, or did not exist.
     pub(super) fn request_replay_if_missed(&mut self, from: SessionId, is_new: bool) {
         if self.catch_up.must_ask_sender(from, is_new) {
             self.send_replay_request(&self.names.session(from), AwaitedReply::Ignored);
         }
     }
 
-    /// Takes the events that a sender has published since, and has not replayed.
+    /// Delivers what a sender has published since this session is up, and has not replayed.
     fn release_held_of(&mut self, from: SessionId, shard: &mut Shard) {
         let mut to_fetch = BTreeSet::new();
         for (topic, payload) in self.catch_up.finish_sender(from) {
@@ -171,7 +172,8 @@ impl ClusterSession {
             else {
                 continue;
             };
-            // Others may have stored newer ones since; what is stored is read in the end.
+            // Other sessions may have stored newer events since, so this one does not become the stored event: that is
+            // read at the end.
             if let NodeMessage::Channel(ChannelMessage::Event { cache, .. }) = &mut message
                 && std::mem::take(cache)
             {
@@ -201,7 +203,7 @@ impl ClusterSession {
         }
     }
 
-    /// A second has passed.
+    /// Once a second.
     pub(super) fn expire(&mut self, shard: &mut Shard) {
         self.recent.expire(self.clock);
         if let Some(senders) = self.catch_up.expire(self.clock) {
@@ -242,7 +244,7 @@ impl ClusterSession {
             };
             let app = self.apps.get(app).id.as_str().into();
             let message = SessionMessage::Replay { number, app, channel, what };
-            let payload = self.payload(message.into(), frame.as_deref().unwrap_or_default());
+            let payload = self.encode_next(message.into(), frame.as_deref().unwrap_or_default());
             self.command(&[b"PUBLISH", topic.as_bytes(), &payload], AwaitedReply::Ignored);
         }
         self.send(&topic, SessionMessage::ReplayDone.into(), AwaitedReply::Ignored);

@@ -1,8 +1,9 @@
 //! What Redis sends: each reply belongs to the oldest command that awaits one, and pushes are messages of topics. PURE.
 //!
-//! Owns the order of replies, and what follows from each. Input: bytes of the connection. Output: calls of the shard,
-//! and `Lost` for a reply that does not fit, which ends the session. Messages of topics go to `inbound.rs`. Limits:
-//! `resp` bounds a value, `awaited.rs` the commands that await a reply.
+//! Owns the order of replies, and what follows from each. Does not read payloads: messages of topics go to
+//! `inbound.rs`. Input: bytes of the connection. Output: calls of the shard, and `Lost` for a reply that does not fit,
+//! which ends the session. Limits: `resp` bounds a value, `awaited.rs` the commands that await a reply. Cost: linear in
+//! the bytes; a reply is one value from the front of a queue.
 
 use super::ClusterSession;
 use super::awaited::{AwaitedReply, Kept, Lost, SessionState};
@@ -14,7 +15,7 @@ use crate::shard::{ChannelKey, FromCluster, SessionMessage, Shard};
 use crate::text::shown;
 
 impl ClusterSession {
-    /// Bytes of Redis.
+    /// Processes all complete values. The rest of the bytes is kept for the next call.
     ///
     /// # Errors
     /// When the session has to end; then `close` it.
@@ -42,14 +43,14 @@ impl ClusterSession {
                 self.on_message(&topic, &payload, shard)
             }
             (b"subscribe" | b"unsubscribe", ..) => self.on_reply(&Value::Null, shard),
-            // On no topic that this session has subscribed to.
+            // Another kind of push, as of a pattern: this session has subscribed to none.
             _ => Ok(()),
         }
     }
 
     fn on_reply(&mut self, reply: &Value, shard: &mut Shard) -> Result<(), Lost> {
         if self.awaited.front().is_some_and(|awaited| is_readonly(awaited, reply)) {
-            // The command stays what must reach Redis: it is sent again on the next connection.
+            // The command stays in `awaited`, so that `close` keeps it for the next connection if it must reach Redis.
             return Err(Lost::NotMaster("replica".to_owned()));
         }
         let Some(awaited) = self.awaited.pop_front() else { return Err(Lost::Malformed) };
@@ -109,16 +110,17 @@ impl ClusterSession {
         self.topics_in_flight = self.topics_in_flight.saturating_sub(1);
     }
 
-    /// The event that is stored for a cache channel. If its sender is still to replay it, the subscribers who were
-    /// there before must receive it by that, so it is read again afterwards.
+    /// The stored event of a cache channel. If its sender has still to replay that event, earlier subscribers must
+    /// receive it by the replay, so the stored event is read again after the replay.
     fn on_fetched(&mut self, channel: &ChannelKey, ticket: u32, reply: &Value, shard: &mut Shard) {
         let stored = match reply {
             Value::Bytes(bytes) => envelope::decode_stored(bytes, self.unix_seconds),
             _ => None,
         };
-        let to_come =
+        let to_be_replayed =
             stored.as_ref().filter(|stored| self.will_be_replayed(stored.from, stored.number));
-        match to_come.map(|stored| stored.from).filter(|_| shard.is_refetch(channel, ticket)) {
+        match to_be_replayed.map(|stored| stored.from).filter(|_| shard.is_refetch(channel, ticket))
+        {
             Some(from) => self.fetch_after(from, channel, shard),
             None => shard.on_cluster(FromCluster::Fetched { channel, ticket, stored }),
         }
@@ -138,14 +140,14 @@ impl ClusterSession {
         shard.on_cluster(FromCluster::Stored { channel: &channel });
     }
 
-    /// Redis has accepted the session: what waited is sent before anything new.
+    /// Redis has accepted the session. What waited is sent before anything new, because its numbers are lower.
     fn on_greeted(&mut self, shard: &mut Shard) {
         self.state = SessionState::Up;
         shard.metrics().cluster.is_up.set(1);
         shard.metrics().cluster.sessions.add(1);
         let mut topics = vec![self.names.session(self.own), self.names.all_sessions()];
         if self.own.core == 0 {
-            topics.push(self.names.questions());
+            topics.push(self.names.first_sessions());
         }
         for topic in topics {
             self.command(&[b"SUBSCRIBE", topic.as_bytes()], AwaitedReply::Ignored);
@@ -153,14 +155,14 @@ impl ClusterSession {
         for kept in std::mem::take(&mut self.backlog) {
             self.send_kept(kept);
         }
-        // After what waited, because numbers only grow.
+        // After what waited, whose numbers are lower.
         self.send_to_all(SessionMessage::SessionUp);
         shard.on_cluster(FromCluster::Up);
         self.begin_catch_up(shard);
     }
 }
 
-/// How many sessions received a `PUBLISH`.
+/// How many sessions received a `PUBLISH`. 0 if Redis refused it.
 fn receiver_count(reply: &Value) -> u32 {
     match reply {
         Value::Integer(count) => u32::try_from(*count).unwrap_or_default(),

@@ -23,8 +23,8 @@ fn read_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
                 }
             }
         }
-        assert!(reader.input.len() - reader.taken <= TEXT_BYTES_MAX + 2);
-        assert!(reader.groups.len() <= LEVELS_MAX && reader.spent <= VALUE_BYTES_MAX);
+        assert!(reader.input.len() - reader.used_bytes <= TEXT_BYTES_MAX + 2);
+        assert!(reader.open_groups.len() <= LEVELS_MAX && reader.charged_bytes <= VALUE_BYTES_MAX);
     }
     (values, None)
 }
@@ -196,7 +196,7 @@ fn memory_follows_the_bytes() {
     let elements = VALUE_BYTES_MAX / size_of::<Value>() - 1;
     reader.push(format!("*{elements}\r\n$20\r\n").as_bytes());
     assert_eq!(reader.next(), Ok(None));
-    let group = &reader.groups[0];
+    let group = &reader.open_groups[0];
     assert!(group.elements.capacity() <= ELEMENTS_AT_ONCE_MAX);
     assert_eq!(reader.blob.as_ref().unwrap().bytes.capacity(), 0);
 }

@@ -149,7 +149,7 @@ impl Viewers {
     /// Called whenever a viewer looks. The events are taken from the threads once, and given to all viewers.
     fn distribute(&self) {
         let mut events = Vec::new();
-        let lost = self.event_log.take_all(&mut events);
+        let lost = self.event_log.drain_all(&mut events);
         let newly_lost = lost - self.lost_events.replace(lost);
         let apps = (self.apps)();
         let queues = self.queues.borrow();

@@ -42,7 +42,7 @@ use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{Rendezvous, Transfer};
-use crate::worker::{self, Ends, PortListener, Shared, hold_signals};
+use crate::worker::{self, PortListener, Shared, WorkerResources, hold_signals};
 
 /// Rows of metrics for apps that are added at run time. Further ones share a row until the next start.
 const METRIC_ROWS_TO_COME: usize = 64;
@@ -164,9 +164,10 @@ fn start_workers(
     for (index, (mailbox, listeners)) in mailboxes.into_iter().zip(by_worker).enumerate() {
         let acceptor = certificates.map(Certificates::acceptor_link);
         let configuration = configuration.clone();
-        let ends = Ends { mailbox, listeners, feed: feeds.next(), acceptor, configuration };
+        let resources =
+            WorkerResources { mailbox, listeners, feed: feeds.next(), acceptor, configuration };
         let pin_to = (!pins.is_empty()).then(|| pins[index % pins.len()]);
-        start_worker(index, shared.clone(), ends, pin_to).map_err(StartError::Start)?;
+        start_worker(index, shared.clone(), resources, pin_to).map_err(StartError::Start)?;
     }
     Ok((doorbells, webhooks))
 }
@@ -225,11 +226,11 @@ fn order_of(signal: i32, pending: &PendingReload) -> Option<Order> {
 fn start_worker(
     index: usize,
     shared: Arc<Shared>,
-    ends: Ends,
+    resources: WorkerResources,
     pin_to: Option<CoreId>,
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-    let run = move || worker::run(shared, ends, pin_to);
+    let run = move || worker::run(shared, resources, pin_to);
     // No thread joins it: the process ends when the main thread does.
     thread.spawn(run).map(drop)
 }

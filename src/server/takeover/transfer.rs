@@ -48,7 +48,7 @@ fn wait_until_quiet(shared: &Shared, doorbells: &[Doorbell]) -> io::Result<()> {
             return Ok(false);
         }
         ticks = now;
-        let shown = shared.transfer.shown();
+        let shown = shared.transfer.gauges();
         let quiet = shown.is_quiet() && before.as_ref() == Some(&shown);
         before = Some(shown);
         Ok(quiet)

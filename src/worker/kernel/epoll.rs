@@ -1,20 +1,13 @@
 //! The kernel over epoll, where io_uring is forbidden or too old.
 //!
-//! Two instances. `main_epoll` has each socket, listener and the doorbell once, edge-triggered, so that a report costs
-//! one call and nothing has to be taken back. `writable_epoll` has the sockets that wait for room, each for one report
-//! (EPOLLONESHOT), and is itself watched by `main_epoll`: an edge-triggered watch for both directions would report room
-//! with every arrival of data. A socket that has waited for room stays in `writable_epoll`, disarmed, until it is
-//! closed.
-//!
-//! `unwatch` removes a socket explicitly: one that was passed to another process stays open there, and its watch would
-//! go on reporting here. The doorbell is never read, because each ring is an edge.
-//!
-//! System calls: epoll_create1 (Linux 2.6.27), epoll_ctl (2.6), epoll_pwait (2.6.19), eventfd2 (2.6.27), and those of
-//! `mod.rs`. The oldest kernel that is supported is Linux 4.18, which is what the distributions that need it have.
+//! Owns two epoll instances, and the reports for the next `reap`. Does not read the doorbell, because each ring is an
+//! edge. System calls: epoll_create1 (Linux 2.6.27), epoll_ctl (2.6), epoll_pwait (2.6.19), eventfd2 (2.6.27), and
+//! those of `mod.rs`. The oldest kernel that is supported is Linux 4.18, which is what the distributions that need it
+//! have.
 //!
 //! Limits: `limits::EPOLL_EVENTS_MAX` events of one call; `early_events` has the failed watches of one tick, two for
-//! each descriptor at most, and the reports of one call. Owns two epoll instances. Cost: one epoll_pwait for a park,
-//! one epoll_ctl for a socket that is watched or taken back, one system call for each send.
+//! each descriptor at most, and the reports of one call. Cost: one epoll_pwait for a park, one epoll_ctl for a socket
+//! that is watched or unwatched, one system call for each send.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,15 +25,23 @@ use crate::worker::time::Clock;
 
 /// How long `park` waits where only failed watches are to be reported.
 const FAILED_PAUSE_MS: u64 = 1;
-/// The watch of `main_epoll` on `writable_epoll`.
+/// The kind of the watch of `main_epoll` on `writable_epoll`: it is no report for the worker.
 const WRITABLE: u64 = OWN_KINDS;
 
+/// Two instances. `main_epoll` has each socket, listener and the doorbell once, edge-triggered, so that a report costs
+/// one call and nothing has to be removed. `writable_epoll` has the sockets that wait for room, each for one report
+/// (EPOLLONESHOT), and is itself watched by `main_epoll`: an edge-triggered watch for both directions would report room
+/// with every arrival of data. A socket that has waited for room stays in `writable_epoll`, disarmed, until it is
+/// closed.
+///
+/// `unwatch` removes a socket explicitly: one that was passed to another process stays open there, and its watch would
+/// go on reporting here.
 pub struct Epoll {
     main_epoll: OwnedFd,
     writable_epoll: OwnedFd,
-    /// What `epoll_wait` fills.
+    /// Filled by `fetch`, and only kept so that no call allocates.
     ready: Vec<epoll::Event>,
-    /// Reports for the next `reap`.
+    /// Reports for the next `reap`: of the last `wait`, and of watches that failed since.
     early_events: Vec<KernelEvent>,
     clock: Clock,
 }
@@ -68,7 +69,6 @@ impl Epoll {
         self.early_events.extend(watch(&self.main_epoll, descriptor, token, flags));
     }
 
-    /// Fetches what is ready, `writable_epoll` included.
     fn wait(&mut self, timeout: Option<&Timespec>) {
         fetch(&self.main_epoll, &mut self.ready, timeout);
         let mut has_writable = false;
@@ -108,7 +108,6 @@ fn fetch(epoll: &OwnedFd, ready: &mut Vec<epoll::Event>, timeout: Option<&Timesp
     epoll::wait(epoll, rustix::buffer::spare_capacity(ready), timeout).ok();
 }
 
-/// `None` for the watch of `main_epoll` on `writable_epoll`.
 fn event_of(event: &epoll::Event) -> Option<KernelEvent> {
     let (data, flags) = (event.data.u64(), event.flags);
     let token = unpack(data)?;
@@ -144,10 +143,10 @@ impl Kernel for Epoll {
     }
 
     fn unwatch(&mut self, socket: &OwnedFd, _watched: Watched, writable_too: bool) {
-        // ENOENT where a watch had failed.
+        // Fails with ENOENT where the watch could not be made.
         epoll::delete(&self.main_epoll, socket).ok();
         if writable_too {
-            // It is not watched if this fails.
+            // As above.
             epoll::delete(&self.writable_epoll, socket).ok();
         }
     }
@@ -156,7 +155,7 @@ impl Kernel for Epoll {
         self.watch_edges(doorbell.as_event_fd(), Token::Doorbell);
     }
 
-    /// Every request is carried out at once.
+    /// Nothing waits here: each request was carried out in its own system call.
     fn submit(&mut self) {}
 
     fn park(&mut self, timeout_ms: Option<u64>) {

@@ -1,13 +1,12 @@
 //! The two implementations of `tick::kernel::Kernel` over real sockets: `Uring` (io_uring) and `Epoll`.
 //!
-//! Both keep the same contract, which `tests/kernels.rs` checks with one script. This file has what they share: tokens
-//! as 64 bits, accepting, receiving, one send, and the preparation of a listener. `probe.rs` decides which one a
-//! server uses. A worker owns exactly one kernel, creates it on its own thread and never shares it.
-//!
-//! All sockets are used with MSG_DONTWAIT, so they need not be non-blocking. Listeners must be: see `prepare_listener`.
-//! System calls of this file: accept4 (Linux 2.6.28), recvfrom, sendto, shutdown, setsockopt, ioctl(FIONBIO) and
-//! clock_gettime, all older. Limit: `SLOT_MAX` for a slot in a token, above `limits::DESCRIPTORS_MAX`. Cost: one system
-//! call for each function; a token is packed and unpacked in a few steps.
+//! A worker owns exactly one kernel, creates it on its own thread and never shares it. Does not know what is read or
+//! sent. Both keep the same contract, which `tests/kernels.rs` checks with one script. This file has what they share:
+//! tokens as 64 bits, accepting, receiving, one send, and the preparation of a listener. `probe.rs` decides which one a
+//! server uses. All sockets are used with MSG_DONTWAIT, so they need not be non-blocking. Listeners must be: see
+//! `prepare_listener`. System calls of this file: accept4 (Linux 2.6.28), recvfrom, sendto, shutdown, setsockopt,
+//! ioctl(FIONBIO) and clock_gettime, all older. Limit: `SLOT_MAX` for a slot in a token, above
+//! `limits::DESCRIPTORS_MAX`. Cost: one system call for each function; a token is packed and unpacked in a few steps.
 
 mod epoll;
 mod probe;
@@ -47,8 +46,9 @@ pub fn prepare_listener(listener: TcpListener) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
+/// What 28 bits of a token can hold.
 const SLOT_MAX: u32 = (1 << 28) - 1;
-/// `server/probe.rs` sets the limit of descriptors. Each slot in use has one, so no slot is beyond `SLOT_MAX`.
+/// `server/probe.rs` sets the limit of descriptors. Each slot in use has one, so no slot is above `SLOT_MAX`.
 const _: () = assert!(limits::DESCRIPTORS_MAX <= SLOT_MAX as u64);
 
 const KIND_SHIFT: u32 = 60;
@@ -83,12 +83,12 @@ fn unpack_parts(data: u64) -> (u64, u32, u32) {
     (data >> KIND_SHIFT, (data >> 32) as u32 & SLOT_MAX, data as u32)
 }
 
-/// `None` for a kernel's own kinds.
+/// `None` for the kinds from `OWN_KINDS` on.
 fn unpack(data: u64) -> Option<Token> {
     let (kind, slot, generation) = unpack_parts(data);
-    let place = Slot::new(slot);
-    let connection = Watched::Connection(ConnectionKey { slot: place, generation });
-    let session = Watched::Session(SessionKey { slot: place, generation });
+    let socket_slot = Slot::new(slot);
+    let connection = Watched::Connection(ConnectionKey { slot: socket_slot, generation });
+    let session = Watched::Session(SessionKey { slot: socket_slot, generation });
     let of = |watched| if slot == 0 { Token::Readable(watched) } else { Token::Writable(watched) };
     Some(match kind {
         0 => Token::Readable(connection),
@@ -103,7 +103,7 @@ fn unpack(data: u64) -> Option<Token> {
     })
 }
 
-/// The report for a watch that could not be made.
+/// The report for a watch that could not be made: the owner closes the socket, which would never be read again.
 fn failed(token: Token) -> KernelEvent {
     KernelEvent { token, more: false, end: false, failed: true }
 }
@@ -112,6 +112,7 @@ fn failed(token: Token) -> KernelEvent {
 /// may lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingSize {
+    /// Where the workers may not lock the memory of large ones.
     Small,
     /// A close costs less where a worker has thousands of connections (docs/decisions/0005).
     Large,

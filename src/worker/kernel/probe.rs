@@ -1,10 +1,10 @@
 //! Which kernel a server uses. io_uring is tried with a real ring of the size that is then used, before any worker
 //! starts, because sandboxes refuse it in several ways: each of its system calls alone, or only some of its features.
 //!
-//! The probe never waits longer than some seconds. Locked memory for all workers is counted by `server/locked.rs`: this
-//! probe makes one ring. Input: the option and the size of rings. Output: a `Choice`, or a `KernelRefusal` with its
-//! remedy. Owns nothing that stays: the ring is closed again. Limits: some seconds, as above. Cost: a ring and some
-//! system calls at the start of the process, nothing afterwards.
+//! Owns nothing that stays: the ring is closed again. Does not count the locked memory of all workers, which
+//! `server/locked.rs` does: this probe makes one ring. Input: the option and the size of rings. Output: a `Choice`, or
+//! a `KernelRefusal` with its remedy. Limits: the three steps of `uring/prove.rs`, each of at most a second. Cost: a
+//! ring and some system calls at the start of the process, nothing afterwards.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,6 @@ use super::{RingSize, Uring};
 use crate::config::Io;
 use crate::worker::time::Clock;
 
-/// The kernel that all workers use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     Uring(RingSize),
@@ -23,7 +22,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Its name in the configuration.
+    /// The value of `RINGVERB_IO` that asks for it, which metrics and logs use, too.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -47,9 +46,8 @@ impl fmt::Display for Choice {
 /// Why io_uring cannot be used. `Display` names the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelRefusal {
-    /// A step of the probe failed.
     Step {
-        /// The system call or feature.
+        /// The system call or feature that failed.
         what: &'static str,
         /// The error of the system, if it is one.
         code: Option<i32>,
@@ -120,8 +118,8 @@ impl fmt::Display for KernelRefusal {
             ),
             (Some(libc::ENOSYS), None) => write!(
                 formatter,
-                "{what} is refused ({text}): this kernel has no io_uring (CONFIG_IO_URING; {FLOOR}), or a sandbox hides \
-                 it. In a container, {SECCOMP}"
+                "{what} is refused ({text}): this kernel has no io_uring (CONFIG_IO_URING; {FLOOR}), or a sandbox \
+                 hides it. In a container, {SECCOMP}"
             ),
             (Some(libc::ENOMEM), _) => write!(
                 formatter,

@@ -1,24 +1,13 @@
 //! The kernel over one io_uring, in whose wait the worker parks. [unsafe island]
 //!
-//! Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that
-//! never waits, ASYNC_CANCEL. What is pushed waits in the submission queue for the next `submit`, `park` or batch of
-//! sends. Reading, accepting and batches of one or two sends are ordinary system calls, because the ring costs more
-//! than it saves there.
-//!
-//! Kernel floor: Linux 5.19. NODROP is of 5.5, EXT_ARG of 5.11, multishot POLL_ADD of 5.13, CQE_SKIP_SUCCESS of 5.17,
-//! SUBMIT_ALL of 5.18, COOP_TASKRUN with TASKRUN_FLAG and the cancellation of all requests of one token of 5.19.
-//! SINGLE_ISSUER (6.0) and DEFER_TASKRUN (6.1) are used where the kernel has both, NO_IOWAIT where it has it (6.15).
-//! System calls: io_uring_setup, io_uring_enter and mmap; io_uring_register is not used.
-//!
-//! With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. With
-//! it the ring also belongs to the thread that created it. No thread may poll its descriptor: Linux 6.18 loses wake-ups
-//! then.
+//! Owns the ring. Does not read or accept by it: reading, accepting and batches of one or two sends are ordinary system
+//! calls, because the ring costs more than it saves there. `Uring` has the requests, and the versions of Linux.
 //!
 //! Limits: `limits::RING_ENTRIES` submissions; `limits::RING_COMPLETIONS_LARGE` completions, or
 //! `limits::RING_COMPLETIONS` where locked memory is short. A full submission queue is submitted at once.
 //! `early_events` has completions that were taken out before `reap`, to make room in the ring; a watch that ended has
-//! one, and is not armed again before `reap`. Owns the ring. Cost: an entry of the submission queue for each request,
-//! and one system call for all that wait; one for a batch of up to 64 sends.
+//! one, and is not armed again before `reap`. Cost: an entry of the submission queue for each request, and one system
+//! call for all that wait; one for a batch of up to 64 sends.
 #![allow(
     unsafe_code,
     reason = "requests of the ring refer to memory and descriptors by raw values"
@@ -38,13 +27,25 @@ use crate::tls::TlsChannel;
 use crate::worker::time::Clock;
 use completion::{Completion, SENT};
 
-/// Own kinds of requests beside `SENT`: see `pack`.
+/// Kinds of requests beside `SENT` that cause no report: see `pack`.
 const CANCEL: u64 = OWN_KINDS + 1;
 const NO_OP: u64 = OWN_KINDS + 2;
 
+/// Requests: multishot POLL_ADD for reading (one-shot before an upgrade), one-shot POLL_ADD for writing, SEND that
+/// never waits, ASYNC_CANCEL. What is pushed waits in the submission queue for the next `submit`, `park` or batch of
+/// sends.
+///
+/// Kernel floor: Linux 5.19. NODROP is of 5.5, EXT_ARG of 5.11, multishot POLL_ADD of 5.13, CQE_SKIP_SUCCESS of 5.17,
+/// SUBMIT_ALL of 5.18, COOP_TASKRUN with TASKRUN_FLAG and the cancellation of all requests of one token of 5.19.
+/// SINGLE_ISSUER (6.0) and DEFER_TASKRUN (6.1) are used where the kernel has both, NO_IOWAIT where it has it (6.15).
+/// System calls: io_uring_setup, io_uring_enter and mmap; io_uring_register is not used.
+///
+/// With DEFER_TASKRUN the kernel posts completions only inside `io_uring_enter` with GETEVENTS, about 20 a call. With
+/// it the ring also belongs to the thread that created it. No thread may poll its descriptor: Linux 6.18 loses wake-ups
+/// then.
 pub struct Uring {
     ring: IoUring,
-    /// Reports taken out early, to make room for submissions.
+    /// Completions that were taken out of the ring before `reap`, to make room in it.
     early_events: Vec<KernelEvent>,
     clock: Clock,
     /// The kernel has lost completions since the last `reap`.
@@ -58,10 +59,9 @@ pub struct Uring {
     faults: std::collections::VecDeque<i32>,
 }
 
-/// What a call of the kernel waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// Does not wait, and only submits.
+    /// Does not wait, and fetches nothing.
     Submit,
     /// Does not wait, and fetches due completions.
     Look,
@@ -70,9 +70,8 @@ enum Wait {
     Forever,
 }
 
-/// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entered {
+enum EnterOutcome {
     Done,
     /// Completions have to be taken out first.
     Full,
@@ -92,9 +91,10 @@ const PAUSE_MS: u64 = 1;
 const LOOKS_MAX: u32 = limits::RING_COMPLETIONS / 2 / 20;
 
 impl Uring {
-    fn watch_input(&mut self, descriptor: BorrowedFd<'_>, token: Token, goes_on: bool) {
+    fn watch_input(&mut self, descriptor: BorrowedFd<'_>, token: Token, is_multishot: bool) {
         let mask = u32::try_from(libc::POLLIN | libc::POLLRDHUP).unwrap_or_default();
-        let poll = opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), mask).multi(goes_on);
+        let poll =
+            opcode::PollAdd::new(types::Fd(descriptor.as_raw_fd()), mask).multi(is_multishot);
         self.push(&poll.build().user_data(pack(token)));
     }
 
@@ -108,27 +108,27 @@ impl Uring {
             self.submit_or_wait(attempt);
             if self.ring.submission().is_full() {
                 // The kernel accepts no submissions while completions overflow.
-                self.take_completions();
+                self.drain_completions();
             }
         }
     }
 
-    /// Calls the kernel once.
+    /// Enters the kernel, and sorts its errors by what the caller has to do.
     ///
     /// Possible errors: EINTR and ETIME; EBUSY (completions overflow); EAGAIN and ENOMEM (no memory for a request);
     /// EBADR (a completion found no room and no memory: it is lost). Other errors mean that the ring or an entry is
     /// malformed, which no input can cause. That is a broken invariant and ends the process.
-    fn enter(&mut self, submits: bool, wait: Wait) -> Entered {
+    fn enter(&mut self, submits: bool, wait: Wait) -> EnterOutcome {
         loop {
-            let Err(error) = self.call(submits, wait) else { return Entered::Done };
+            let Err(error) = self.call(submits, wait) else { return EnterOutcome::Done };
             match error.raw_os_error() {
                 Some(libc::EINTR) if matches!(wait, Wait::Submit | Wait::Look) => {}
-                Some(libc::EINTR | libc::ETIME) => return Entered::Done,
-                Some(libc::EBUSY) => return Entered::Full,
-                Some(libc::EAGAIN | libc::ENOMEM) => return Entered::NoMemory,
+                Some(libc::EINTR | libc::ETIME) => return EnterOutcome::Done,
+                Some(libc::EBUSY) => return EnterOutcome::Full,
+                Some(libc::EAGAIN | libc::ENOMEM) => return EnterOutcome::NoMemory,
                 Some(libc::EBADR) => {
                     self.lost_completions = true;
-                    return Entered::Done;
+                    return EnterOutcome::Done;
                 }
                 _ => panic!("io_uring_enter failed on a ring that worked before: {error}"),
             }
@@ -160,10 +160,10 @@ impl Uring {
         unsafe { self.ring.submitter().enter::<libc::sigset_t>(queued, wanted, flags.bits(), None) }
     }
 
-    /// One step of a loop that needs room in the queue. Gives the kernel time, but a limited one.
+    /// One step of a loop that needs room in the queue. Pauses from the ninth attempt on if the kernel has no memory.
     fn submit_or_wait(&mut self, attempt: u32) {
         assert!(attempt < TRIES_MAX, "the kernel has had no memory for io_uring for a second");
-        if self.enter(true, Wait::Submit) == Entered::NoMemory && attempt >= TRIES {
+        if self.enter(true, Wait::Submit) == EnterOutcome::NoMemory && attempt >= TRIES {
             pause();
         }
     }
@@ -173,13 +173,13 @@ impl Uring {
         self.ring.submission().cq_overflow()
     }
 
-    /// The kernel has completions to post at its next entry: they found no room, or are due.
+    /// The kernel has completions to post when it is entered next: they found no room, or are due.
     fn has_more(&mut self) -> bool {
         let queue = self.ring.submission();
         queue.taskrun() || queue.cq_overflow()
     }
 
-    /// Takes all completions out of the ring. No system call.
+    /// Empties the ring's completion queue. No system call.
     fn complete(&mut self, each: impl FnMut(Completion)) {
         let completions = self.ring.completion().map(|entry| Completion {
             data: entry.user_data(),
@@ -192,8 +192,9 @@ impl Uring {
         self.lost_completions |= std::mem::replace(&mut self.dropped_count, dropped) != dropped;
     }
 
-    /// Takes all completions out of the ring, for the next `reap`.
-    fn take_completions(&mut self) {
+    /// Moves all completions from the ring to `early_events`, because the kernel accepts no submission while they
+    /// overflow.
+    fn drain_completions(&mut self) {
         let mut early = std::mem::take(&mut self.early_events);
         self.complete(|completion| early.extend(completion.event()));
         self.early_events = early;
@@ -230,7 +231,7 @@ impl Uring {
     /// submission. Earlier entries are submitted too.
     fn send_by_ring(&mut self, results: &mut [Sent]) {
         let mut early = std::mem::take(&mut self.early_events);
-        let mut sort = |completion: Completion| match completion.sent() {
+        let mut sort_completion = |completion: Completion| match completion.sent() {
             // Only sends of this batch are completed, because each batch waits here for its completions.
             Some((index, sent)) => {
                 if let Some(result) = results.get_mut(index) {
@@ -243,13 +244,13 @@ impl Uring {
         let mut attempts = 0..;
         while !self.ring.submission().is_empty() {
             self.submit_or_wait(attempts.next().unwrap_or(u32::MAX));
-            self.complete(&mut sort);
+            self.complete(&mut sort_completion);
         }
         // The kernel may still hold results of this batch that overflowed. Fetch them, because a send without a result
         // counts as complete.
         while self.has_overflow() {
             self.enter(false, Wait::Look);
-            self.complete(&mut sort);
+            self.complete(&mut sort_completion);
         }
         self.early_events = early;
     }
@@ -319,9 +320,9 @@ impl Kernel for Uring {
                 break;
             }
             match self.enter(true, Wait::Look) {
-                Entered::Done => {}
-                Entered::Full => self.take_completions(),
-                Entered::NoMemory => std::thread::yield_now(),
+                EnterOutcome::Done => {}
+                EnterOutcome::Full => self.drain_completions(),
+                EnterOutcome::NoMemory => std::thread::yield_now(),
             }
         }
         self.fetch_due_completions();
@@ -342,10 +343,10 @@ impl Kernel for Uring {
             return;
         }
         match self.enter(true, wait) {
-            Entered::Done => {}
-            Entered::Full => self.take_completions(),
+            EnterOutcome::Done => {}
+            EnterOutcome::Full => self.drain_completions(),
             // A call that cannot submit does not wait either, and returns no completions.
-            Entered::NoMemory => {
+            EnterOutcome::NoMemory => {
                 let wait = if wait == Wait::Look { wait } else { Wait::For(PAUSE_MS) };
                 self.enter(false, wait);
             }

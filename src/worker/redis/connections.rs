@@ -1,8 +1,9 @@
 //! What the Redis connections of all workers share: the node's number, the options of Redis, and what was logged last.
 //!
-//! An outage is one log line for the process, not one for each worker: a worker logs only if the state differs from
-//! `last_logged`. All fields are atomic, so that no worker waits for another. Limit: one flag for each worker. Does not
-//! connect (`redis.rs`).
+//! Owns these counts and flags. Does not connect (`redis.rs`). An outage is one log line for the process, not one for
+//! each worker: a worker logs only if the state differs from `last_logged`. All fields that change are atomic, so that
+//! no worker waits for another. Limit: one flag for each worker. Cost: an atomic operation a worker, when a connection
+//! is made or lost and once a second.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
@@ -13,17 +14,16 @@ const LOGGED_NOTHING: u8 = 0;
 const LOGGED_UP: u8 = 1;
 const LOGGED_LOST: u8 = 2;
 
-/// What the workers of a node share.
 #[derive(Debug)]
 pub(crate) struct RedisConnections {
     pub node: NodeId,
     pub scaling: Scaling,
     pub(super) is_up_by_worker: Box<[AtomicBool]>,
-    /// What was logged last about the connections, so that it is logged once and not once a worker.
+    /// One of `LOGGED_NOTHING`, `LOGGED_UP`, `LOGGED_LOST`.
     last_logged: AtomicU8,
-    /// Workers whose connection has more to send than Redis takes.
+    /// Workers for which `ClusterSession::is_congested` is true. While there is one, clients of all workers wait.
     pub(super) congested_workers: AtomicUsize,
-    /// Workers whose connection has ended for good.
+    /// Workers that have called `end_redis`. The process ends after all have.
     pub ended_workers: AtomicUsize,
 }
 
@@ -42,8 +42,8 @@ impl RedisConnections {
         }
     }
 
-    /// A worker's connection is up. Returns whether that is to be logged: it is the last of all.
-    pub(super) fn begins_up(&self, worker: usize) -> bool {
+    /// A worker's connection is up. Returns whether to log that: if now all are up, and this was not logged last.
+    pub(super) fn note_up(&self, worker: usize) -> bool {
         self.is_up_by_worker[worker].store(true, Ordering::SeqCst);
         let all_are_up = self
             .is_up_by_worker
@@ -52,8 +52,8 @@ impl RedisConnections {
         all_are_up && self.last_logged.swap(LOGGED_UP, Ordering::SeqCst) != LOGGED_UP
     }
 
-    /// A worker has lost its connection. Returns whether that is to be logged: it is the first.
-    pub(super) fn begins_lost(&self, worker: usize) -> bool {
+    /// A worker has lost its connection. Returns whether to log that: if it is the first one since the last log line.
+    pub(super) fn note_lost(&self, worker: usize) -> bool {
         self.is_up_by_worker[worker].store(false, Ordering::SeqCst);
         self.last_logged.swap(LOGGED_LOST, Ordering::SeqCst) != LOGGED_LOST
     }

@@ -100,7 +100,7 @@ fn a_redis_connection_that_ended_with_unread_input_is_retried_later() {
         if is_serving(&worker) {
             break;
         }
-        worker.core.reactor.kernel.park(Some(wait_ms.min(CALLING_LOOK_MS)));
+        worker.core.reactor.kernel.park(Some(wait_ms.min(CONNECTING_POLL_MS)));
     }
     assert!(is_serving(&worker), "no connection to a listener that is there");
     // As `read_some` leaves it when there is more than one tick reads.

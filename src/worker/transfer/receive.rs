@@ -1,8 +1,10 @@
 //! A worker of the new process imports connections of the old one before it serves.
 //!
-//! Input: batches of records with sockets (`stream.rs`, `record.rs`). Output: connections, sessions and channel states
-//! in this worker's core. Everything waits for a bounded time; an error makes the transfer fail, and the old process
-//! resumes. Limits: those of `stream.rs`.
+//! Owns the listener of this worker until it has received everything. Does not serve a client, and does not know how
+//! the sockets came to be. Input: batches of records with sockets (`stream.rs`, `record.rs`). Output: connections,
+//! sessions and channel states in this worker's core. An error makes the transfer fail, and the old process resumes.
+//! Limits: those of `stream.rs`; it waits for at most `PATIENCE` for each sender. Cost: linear in the bytes received;
+//! blocks its thread.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -32,7 +34,7 @@ pub(in crate::worker) fn listen(
 }
 
 impl<K: HostKernel> Worker<K> {
-    /// Imports everything. The worker is paused and serves no client yet.
+    /// Imports everything, from one sender after the other. The worker is paused and serves no client yet.
     pub(in crate::worker) fn receive_all(
         &mut self,
         rendezvous: &Rendezvous,
@@ -42,7 +44,7 @@ impl<K: HostKernel> Worker<K> {
         let result = (0..rendezvous.senders_to(index)).try_for_each(|_| {
             let stream = accept(listener, self.shared.clock)?;
             Incoming::new(stream)?.receive_all(|record, socket| {
-                self.take(record, socket);
+                self.import(record, socket);
                 Ok(())
             })
         });
@@ -50,7 +52,7 @@ impl<K: HostKernel> Worker<K> {
         self.shared.transfer.finish(index, result);
     }
 
-    fn take(&mut self, record: Record, socket: Option<OwnedFd>) {
+    fn import(&mut self, record: Record, socket: Option<OwnedFd>) {
         let Self { core, memory_guard, shared, .. } = self;
         match (record, socket) {
             (Record::Connection { moved, client }, Some(socket)) => {
@@ -77,7 +79,7 @@ impl<K: HostKernel> Worker<K> {
     }
 }
 
-/// The next connection of the other process. Every user can list abstract names and connect to them, so connections of
+/// The next connection of the old process. Every user can list abstract names and connect to them, so connections of
 /// other users are dropped until the deadline.
 fn accept(listener: &UnixListener, clock: Clock) -> io::Result<UnixStream> {
     let late = || {

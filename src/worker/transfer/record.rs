@@ -1,11 +1,10 @@
-//! The records that move between two processes in a transfer, and the version of their format.
+//! The records that move between two processes in a transfer, and the version of their format. Plain values.
 //!
-//! Both processes run this program, perhaps in two versions. `FORMAT` is the version of the format. If it differs, the
-//! new process takes over the listeners only, and clients reconnect. The other process is trusted, because it runs as
-//! the same user; its records are still decoded within bounds.
-//!
-//! Limits: `stream.rs` bounds the bytes of a batch, and so every list of a record. Does not touch sockets: `stream.rs`
-//! sends and receives them beside the records.
+//! Owns the format. Does not touch sockets: `stream.rs` sends and receives them beside the records. Both processes run
+//! this program, perhaps in two versions. If `FORMAT` differs, the new process takes over the listeners only, and
+//! clients reconnect. The other process is trusted, because it runs as the same user; its records are still decoded
+//! within bounds. Limits: `stream.rs` bounds the bytes of a batch, and so every list of a record. Cost: linear in the
+//! bytes; decoding allocates for each text and list.
 
 use std::io;
 
@@ -16,7 +15,7 @@ use crate::shard::ChannelState;
 use crate::tick::{SessionPeer, TransferredConnection};
 use crate::tls::socket::SecureState;
 
-/// The version of the format. Increase it with each change of `Record`; a test compares the two.
+/// Increase it with each change of `Record`: `the_form_has_its_number` fails otherwise.
 pub(crate) const FORMAT: u32 = 3;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +37,7 @@ impl Record {
         matches!(self, Self::Connection { .. } | Self::Session { .. })
     }
 
-    /// Appends the record to `bytes`.
+    /// `postcard` wants the vector by value, so it is returned with the record appended.
     pub(super) fn encode(&self, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         postcard::to_extend(self, bytes).map_err(io::Error::other)
     }
@@ -126,9 +125,9 @@ mod tests {
         }
         let mut rest = bytes.as_slice();
         for record in samples() {
-            let (decoded, behind) = Record::decode(rest).unwrap();
+            let (decoded, after) = Record::decode(rest).unwrap();
             assert_eq!(decoded, record);
-            rest = behind;
+            rest = after;
         }
         assert!(rest.is_empty());
         for cut in 0..bytes.len() {

@@ -1,10 +1,11 @@
 //! Records and descriptors between two workers: batches over a Unix stream.
 //!
-//! A batch is a header of 8 bytes (bytes of its records, number of descriptors), to which the kernel attaches the
-//! descriptors, and then the records. Both sides block for at most `PATIENCE` a step. The peer must run as root or as
-//! the same user. Limits: `DESCRIPTORS_MAX` and `BATCH_BYTES_MAX` for each batch. A receiver allocates what
-//! arrives, not what a header announces, and keeps room for `BATCH_BYTES_KEPT` between two batches. Input and output:
-//! records (`record.rs`). Does not know what a record means.
+//! Owns a stream and the batch in progress. Does not know what a record means (`record.rs`). A batch is a header of 8
+//! bytes (bytes of its records, number of descriptors), to which the kernel attaches the descriptors, and then the
+//! records. The peer must run as root or as the same user. Limits: both sides block for at most `PATIENCE` a step;
+//! `DESCRIPTORS_MAX` and `BATCH_BYTES_MAX` for each batch. A receiver allocates what arrives, not what a header
+//! announces, and keeps room for `BATCH_BYTES_KEPT` between two batches. Cost: two system calls a batch for the sender,
+//! at least two for the receiver; each byte is copied once by each side, and once by the kernel.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -22,11 +23,11 @@ use super::record::{FORMAT, Record};
 use crate::limits;
 pub(crate) use crate::worker::sys::peer_credentials;
 
-/// Time limit for each step of the other side.
+/// How long one step of the other side may take. Clients wait during a transfer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// The kernel takes 253.
+/// Descriptors of one batch. The kernel takes at most 253 in one message (SCM_MAX_FD).
 const DESCRIPTORS_MAX: usize = 128;
-/// A batch with this many bytes is sent.
+/// A batch with at least this many bytes is sent.
 const BATCH_BYTES: usize = 128 * 1024;
 /// The largest batch. One record may be larger than `BATCH_BYTES`: that of a connection with a full send queue, or of a
 /// presence channel, where this is enough for millions of members.
@@ -66,7 +67,7 @@ impl<'a> Outgoing<'a> {
         Ok(Self { stream, bytes: Vec::new(), descriptors: Vec::new(), records: 0 })
     }
 
-    /// A record, with its socket if it has one.
+    /// Adds a record to the batch, with its socket if it has one. Sends the batch if it is full.
     pub(super) fn send_record(
         &mut self,
         record: &Record,
@@ -100,9 +101,9 @@ impl<'a> Outgoing<'a> {
             return Err(io::Error::other("more descriptors than one message holds"));
         }
         let header = header(self.bytes.len(), self.descriptors.len())?;
-        let text = [IoSlice::new(&header)];
+        let content = [IoSlice::new(&header)];
         let sent = retry_on_intr(|| {
-            rustix::net::sendmsg(&self.stream, &text, &mut ancillary, SendFlags::NOSIGNAL)
+            rustix::net::sendmsg(&self.stream, &content, &mut ancillary, SendFlags::NOSIGNAL)
         })
         .map_err(|error| timeout_error(error.into(), "new", "received"))?;
         if sent != header.len() {
@@ -139,10 +140,10 @@ impl Incoming {
             let mut sockets = self.receive()?.into_iter();
             let mut rest = self.bytes.as_slice();
             while !rest.is_empty() {
-                let (record, behind) = Record::decode(rest).map_err(|error| {
+                let (record, after) = Record::decode(rest).map_err(|error| {
                     format_error(&format!("record {} is malformed ({error})", count + 1))
                 })?;
-                rest = behind;
+                rest = after;
                 if let Record::End { records } = record {
                     let (bytes, more) = (rest.len(), sockets.count());
                     return if (records, bytes, more) == (count, 0, 0) {
@@ -172,7 +173,7 @@ impl Incoming {
         }
     }
 
-    /// The next batch: its records go to `bytes`.
+    /// Reads the next batch. Its records are in `bytes`, its descriptors are returned.
     fn receive(&mut self) -> io::Result<Vec<OwnedFd>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -219,7 +220,7 @@ impl Incoming {
             )));
         }
         self.bytes.clear();
-        // The largest batch is not kept beside what was made of it.
+        // The room of a large batch is freed, because what was imported from it takes the same memory again.
         self.bytes.shrink_to(BATCH_BYTES_KEPT);
         self.bytes.reserve(bytes.min(BATCH_BYTES));
         let read = (&self.stream)
@@ -236,10 +237,8 @@ impl Incoming {
     }
 }
 
-/// The header of a batch.
-///
 /// # Errors
-/// If it cannot name that many bytes.
+/// If the batch is over `BATCH_BYTES_MAX`: one record of it is, because `send_record` does not add to a full batch.
 fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
     let too_large = || {
         io::Error::other(format!(
@@ -250,7 +249,7 @@ fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
     };
     let bytes = u32::try_from(bytes).ok().filter(|_| bytes <= BATCH_BYTES_MAX);
     let bytes = bytes.ok_or_else(too_large)?;
-    debug_assert!(descriptors <= DESCRIPTORS_MAX, "`put` sends before there are more");
+    debug_assert!(descriptors <= DESCRIPTORS_MAX, "`send_record` sends before there are more");
     let descriptors = u32::try_from(descriptors).map_err(io::Error::other)?;
     let mut header = [0; 8];
     header[..4].copy_from_slice(&bytes.to_le_bytes());
@@ -258,7 +257,8 @@ fn header(bytes: usize, descriptors: usize) -> io::Result<[u8; 8]> {
     Ok(header)
 }
 
-/// Names a wait that took longer than `PATIENCE`, which the system reports as "Resource temporarily unavailable".
+/// The system reports a wait that took longer than `PATIENCE` as "Resource temporarily unavailable", which does not
+/// name the reason.
 fn timeout_error(error: io::Error, other: &str, did: &str) -> io::Error {
     if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
         return error;
@@ -271,7 +271,7 @@ fn timeout_error(error: io::Error, other: &str, did: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
-/// `what` the old process has sent against the format.
+/// `what`: how the bytes of the old process break the format.
 fn format_error(what: &str) -> io::Error {
     let why = format!(
         "{what}, against format {FORMAT} of the transfer, which both processes have. If another try fails too, restart \

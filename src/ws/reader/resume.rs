@@ -1,15 +1,15 @@
-//! An incomplete input as bytes that another reader continues from: a transfer moves it to another process.
+//! An incomplete input as bytes that another reader continues from: a transfer moves it to another process. PURE.
 //!
-//! The bytes are wire bytes, so the reader itself is the decoder: no format of its own, no version. Complete fragments
-//! are merged into one, which is equivalent for the following frames. PURE. Does not know the transfer. Limits: those
-//! of the reader. Cost: one copy of the incomplete input, only for a transfer.
+//! Owns no format and no version: the bytes are wire bytes, so the reader itself is the decoder. Does not know the
+//! transfer. Complete fragments are merged into one, which is equivalent for the following frames. Limits: those of the
+//! reader. Cost: one copy of the incomplete input, only for a transfer.
 
 use super::{MessageKind, OpenFrame, Partial};
 use crate::ws::frame::{Opcode, encode_masked_header};
 use crate::ws::mask::unmask;
 
 impl Partial {
-    /// A reader that reads these bytes has the state of this one.
+    /// The bytes after which a new reader has the state of this one.
     #[must_use]
     pub fn to_wire(&self) -> Vec<u8> {
         let mut wire = Vec::new();
@@ -127,10 +127,10 @@ mod tests {
             let (head, tail) = wire.split_at_mut(at);
             let mut events = Received::default();
             let _ = read(&mut partial, head, limits, &mut events);
-            let mut carried = partial.as_ref().map_or(Vec::new(), |partial| partial.to_wire());
+            let mut moved = partial.as_ref().map_or(Vec::new(), |partial| partial.to_wire());
             let mut resumed: Option<Box<Partial>> = None;
             let before = events.0.len();
-            let _ = read(&mut resumed, &mut carried, limits, &mut events);
+            let _ = read(&mut resumed, &mut moved, limits, &mut events);
             prop_assert_eq!(events.0.len(), before, "what is incomplete stays so");
             let _ = read(&mut resumed, tail, limits, &mut events);
             prop_assert_eq!(events, whole);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::support::cluster::{channel_subjects, ids, lines_are, nodes, user, users};
+use crate::support::cluster::{channel_topics, ids, nodes, redis_connections_are, user, users};
 use crate::support::{
     Client, Handshake, Http, PING, Redis, Request, Server, Wire, data, eventually, json as parse,
     raise_descriptor_limit,
@@ -163,7 +163,7 @@ fn come_and_go(
             if let Some(fault) = &mut fault {
                 fault(redis);
             }
-            lines_are(redis, 7);
+            redis_connections_are(redis, 7);
         }
         over.store(true, Ordering::Relaxed);
         let stayed: Vec<(Client, String)> =
@@ -226,7 +226,7 @@ fn scenario(redis: &mut Redis, fault: Option<Fault<'_>>) {
     let truth = (0..6).map(name).chain(stayed.iter().map(|(_, id)| id.clone())).collect();
     agree(&nodes, &mut steady, &truth);
     drop((steady, stayed));
-    eventually("nobody holds anything", || channel_subjects(redis).is_empty().then_some(()));
+    eventually("nobody holds anything", || channel_topics(redis).is_empty().then_some(()));
     for node in &nodes {
         assert_eq!(node.get("/channels"), r#"{"channels":{}}"#);
         assert_eq!(node.open_connections(), 0);

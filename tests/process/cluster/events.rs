@@ -6,7 +6,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::cluster::{
-    channel_subjects, event, holders, holders_of, lines_are, nodes, signed_in, user,
+    channel_topics, event, nodes, redis_connections_are, signed_in, subscribed_nodes,
+    subscribers_of, user,
 };
 use crate::support::{
     Client, DEADLINE, Handshake, Http, Redis, Request, Server, Setup, eventually, json as parse,
@@ -84,23 +85,23 @@ fn the_start_message_names_redis() {
 fn a_node_subscribes_to_the_topics_of_its_own_subscribers() {
     let redis = Redis::start();
     let [a, b] = nodes(&redis, [1, 2]);
-    assert!(channel_subjects(&redis).is_empty());
+    assert!(channel_topics(&redis).is_empty());
     let (mut one, mut two, mut three) = (a.connect(), b.connect(), a.connect());
     one.subscribe("news");
-    assert_eq!(holders(&redis, "news"), 1);
+    assert_eq!(subscribed_nodes(&redis, "news"), 1);
     two.subscribe("news");
-    assert_eq!(holders(&redis, "news"), 2);
+    assert_eq!(subscribed_nodes(&redis, "news"), 2);
     three.subscribe("news");
-    assert_eq!(holders(&redis, "news"), 2);
+    assert_eq!(subscribed_nodes(&redis, "news"), 2);
     one.unsubscribe("news");
     one.sync();
     three.subscribe("private-x");
-    assert_eq!(holders(&redis, "news"), 2);
+    assert_eq!(subscribed_nodes(&redis, "news"), 2);
     three.close();
-    eventually("node a has let go", || (holders(&redis, "news") == 1).then_some(()));
-    eventually("of both", || (holders(&redis, "private-x") == 0).then_some(()));
+    eventually("node a has let go", || (subscribed_nodes(&redis, "news") == 1).then_some(()));
+    eventually("of both", || (subscribed_nodes(&redis, "private-x") == 0).then_some(()));
     drop(two);
-    eventually("nobody holds anything", || channel_subjects(&redis).is_empty().then_some(()));
+    eventually("nobody holds anything", || channel_topics(&redis).is_empty().then_some(()));
 }
 
 #[test]
@@ -289,7 +290,7 @@ fn the_last_event_of_a_cache_channel_outlives_its_node() {
     }
     a.stop();
     drop(b);
-    lines_are(&redis, 0);
+    redis_connections_are(&redis, 0);
     let [c] = nodes(&redis, [4]);
     let mut late = c.connect();
     late.subscribe("cache-x");
@@ -385,7 +386,7 @@ fn events_of_an_app_do_not_reach_another_app_of_the_cluster() {
     let [a, b] = [1, 2].map(|workers| setup(workers).file("ringverb.toml", TWO_APPS).start());
     // It knows one of them only.
     let c = Setup::new().workers(1).meeting_in(&redis).start();
-    lines_are(&redis, 4);
+    redis_connections_are(&redis, 4);
     let of_second = |server: &Server| {
         Client::open(server, &Handshake::to("/app/second?protocol=7")).established()
     };
@@ -431,7 +432,7 @@ fn events_of_a_cluster_do_not_reach_one_with_another_prefix() {
     client.expect(r#"{"event":"pusher:cache_miss","channel":"cache-x"}"#);
     let mut theirs = others[0].connect();
     eventually("the others have met", || {
-        (holders_of(&redis, "reverb%3Arv1%3Ac%3A1001:rv1:all") == 2).then_some(())
+        (subscribers_of(&redis, "reverb%3Arv1%3Ac%3A1001:rv1:all") == 2).then_some(())
     });
     theirs.subscribe("news");
     others[1].publish("news", "theirs", "x");

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::support::cluster::{
-    event, ids, lines_are, member_added, member_removed, nodes, nodes_with, signed_in, user, users,
-    watched,
+    event, ids, member_added, member_removed, nodes, nodes_with, redis_connections_are, signed_in,
+    user, users, watched,
 };
 use crate::support::{
     Client, Endpoint, Http, Redis, Request, Server, Setup, data, json as parse, resident_bytes,
@@ -176,7 +176,7 @@ fn cut_redis_connections_lose_and_repeat_no_event() {
             redis.restart();
         }
         publish_numbers(&nodes[round % 3], "news", numbers.start + 20..numbers.start + 40);
-        lines_are(&redis, 4);
+        redis_connections_are(&redis, 4);
         publish_numbers(&nodes[round % 3], "news", numbers.start + 40..numbers.end);
         for client in &mut clients {
             expect_numbers(client, "news", numbers.clone());
@@ -195,7 +195,7 @@ fn a_node_that_lost_its_redis_connection_receives_the_events_published_during_th
     let line_of_a = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
     let id = line_of_a.split("id=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an id");
     let b = Setup::new().workers(1).meeting_in(&redis).start();
-    lines_are(&redis, 2);
+    redis_connections_are(&redis, 2);
     let (mut one, mut two) = (a.connect(), b.connect());
     for client in [&mut one, &mut two] {
         client.subscribe("news");
@@ -282,7 +282,7 @@ fn nodes_start_without_redis_and_meet_when_it_is_there() {
     one.expect(&event("presence-r", "e", "alone"));
     assert_eq!(a.open_connections(), 1);
     redis.restart();
-    lines_are(&redis, 3);
+    redis_connections_are(&redis, 3);
     a.line_with("connected to Redis at 127.0.0.1:");
     assert_eq!(told(&mut one, "member_added", 1), set(["b"]));
     let mut rest = [two.event(), two.event()].map(|event| event["event"].clone());
@@ -320,7 +320,7 @@ fn a_node_logs_why_redis_refuses_it() {
         }
     }
     let good = ["hunter2-of-redis"; 2].map(start);
-    lines_are(&redis, 2);
+    redis_connections_are(&redis, 2);
     let mut client = good[0].connect();
     client.subscribe("news");
     good[1].publish("news", "e", "x");
@@ -369,7 +369,7 @@ fn counts_and_sign_ins_are_right_after_redis_was_away() {
     assert!(told.len() <= 2, "{told:?}");
     until(&mut one, 2);
     // A worker without its line answers for its own node, and any worker may be asked.
-    lines_are(&redis, 3);
+    redis_connections_are(&redis, 3);
     let body = a.ask(&Request::get("/channels/news").query("info", "subscription_count")).body;
     assert_eq!(parse(&body)["subscription_count"].to_string(), "2");
     let mut second = signed_in(&a, &json!({ "id": "w2", "watchlist": ["early", "late"] }));

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::support::cluster::{
-    event, holders, lines_are, member_added, nodes, nodes_with, user, users,
+    event, member_added, nodes, nodes_with, redis_connections_are, subscribed_nodes, user, users,
 };
 use crate::support::{
     Client, Endpoint, Redis, Setup, eventually, frame, now, resident_bytes, within,
@@ -154,11 +154,11 @@ fn a_topic_that_is_left_and_subscribed_to_again_stays() {
         b.publish("news", "e", "x");
         client.expect(&event("news", "e", "x"));
     }
-    assert_eq!((commands(&redis), holders(&redis, "news")), (0, 1));
+    assert_eq!((commands(&redis), subscribed_nodes(&redis, "news")), (0, 1));
     client.unsubscribe("news");
     client.sync();
-    assert_eq!(holders(&redis, "news"), 1, "it stays for a moment");
-    eventually("it is unsubscribed from", || (holders(&redis, "news") == 0).then_some(()));
+    assert_eq!(subscribed_nodes(&redis, "news"), 1, "it stays for a moment");
+    eventually("it is unsubscribed from", || (subscribed_nodes(&redis, "news") == 0).then_some(()));
 }
 
 /// A failover that leaves the connections as they are.
@@ -180,7 +180,7 @@ fn a_master_that_becomes_a_replica_is_noticed_by_all_its_nodes() {
     a.publish("cache-x", "e", "meanwhile");
     one.expect(&event("cache-x", "e", "meanwhile"));
     redis.command(&["REPLICAOF", "NO", "ONE"]);
-    lines_are(&redis, 3);
+    redis_connections_are(&redis, 3);
     two.expect(&event("cache-x", "e", "meanwhile"));
     for node in [&a, &b] {
         node.publish("cache-x", "e", "after");
@@ -203,7 +203,7 @@ fn an_event_that_a_replica_does_not_store_is_not_lost() {
     within(NOTICED, "a demotion", || a.line_with("Clients of this node still reach each other"));
     two.expect(&event("cache-x", "e", "first"));
     redis.command(&["REPLICAOF", "NO", "ONE"]);
-    lines_are(&redis, 2);
+    redis_connections_are(&redis, 2);
     a.publish("cache-x", "e", "second");
     two.expect(&event("cache-x", "e", "second"));
     two.sync();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::cluster::{event, nodes, signed_in, subjects, user};
+use crate::support::cluster::{event, nodes, signed_in, topics, user};
 use crate::support::{DEADLINE, Redis, Request};
 
 #[test]
@@ -68,22 +68,22 @@ fn messages_that_no_node_has_sent_are_ignored() {
     one.join("presence-r", &user(1));
     two.join("presence-r", &user(2));
     one.event();
-    let subjects = subjects(&redis);
-    assert!(subjects.len() >= 7, "{subjects:?}");
+    let topics = topics(&redis);
+    assert!(topics.len() >= 7, "{topics:?}");
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = || {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         u8::try_from(state >> 56).expect("eight bits")
     };
-    for subject in &subjects {
+    for topic in &topics {
         for length in [0, 1, 2, 5, 20, 100, 5_000] {
             for _ in 0..10 {
                 let payload: Vec<u8> = (0..length).map(|_| random()).collect();
-                redis.publish_bytes(subject, &payload);
+                redis.publish_bytes(topic, &payload);
             }
         }
-        redis.publish_bytes(subject, br#"{"event":"e","data":"x","channel":"news"}"#);
+        redis.publish_bytes(topic, br#"{"event":"e","data":"x","channel":"news"}"#);
     }
     // What is stored by others is not taken for an event either.
     redis.command(&["SET", "reverb:rv1:cache:1001:cache-x", "no event at all"]);
@@ -113,17 +113,17 @@ fn duplicate_and_truncated_messages_of_nodes_are_ignored() {
     let (mut one, mut two) = (a.connect(), b.connect());
     one.subscribe("news");
     two.subscribe("news");
-    let mut tap = redis.tap(&crate::support::cluster::subject("news"));
+    let mut tap = redis.tap(&crate::support::cluster::topic_of("news"));
     a.publish("news", "e", "once");
     let said = tap.next();
     for client in [&mut one, &mut two] {
         client.expect(&event("news", "e", "once"));
     }
     for end in 0..said.len() {
-        redis.publish_bytes(&crate::support::cluster::subject("news"), &said[..end]);
+        redis.publish_bytes(&crate::support::cluster::topic_of("news"), &said[..end]);
     }
     for _ in 0..3 {
-        assert_eq!(redis.publish_bytes(&crate::support::cluster::subject("news"), &said), 3);
+        assert_eq!(redis.publish_bytes(&crate::support::cluster::topic_of("news"), &said), 3);
     }
     a.publish("news", "e", "twice");
     for client in [&mut one, &mut two] {

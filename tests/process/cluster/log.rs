@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::cluster::{lines_are, nodes};
+use crate::support::cluster::{nodes, redis_connections_are};
 use crate::support::{Redis, Setup};
 
 const ALONE: &str = ". Clients of this node still reach each other; retrying.";
@@ -17,7 +17,7 @@ fn an_outage_of_redis_and_its_end_are_one_log_line_each_for_all_workers() {
     let told = format!(" WARN cannot reach Redis at {address}: connection refused{ALONE}");
     assert!(line.ends_with(&told), "{line}");
     redis.restart();
-    lines_are(&redis, 3);
+    redis_connections_are(&redis, 3);
     let line = server.line_with("connected to Redis");
     assert!(line.ends_with(&format!(" INFO connected to Redis at {address}")), "{line}");
     redis.stop();
@@ -26,7 +26,7 @@ fn an_outage_of_redis_and_its_end_are_one_log_line_each_for_all_workers() {
     let told = format!(" WARN the connection to Redis at {address} ended: ");
     assert!(line.contains(&told) && line.ends_with(ALONE), "{line}");
     redis.restart();
-    lines_are(&redis, 3);
+    redis_connections_are(&redis, 3);
     server.line_with("connected to Redis");
     server.signal(rustix::process::Signal::TERM);
     let stdout = server.finish().stdout;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::faults::{AT_ONCE, expect_numbers, publish_numbers, set, told};
 use crate::support::cluster::{
-    event, holders, ids, lines_are, member_added, member_removed, nodes, user, users,
+    event, ids, member_added, member_removed, nodes, redis_connections_are, subscribed_nodes, user,
+    users,
 };
 use crate::support::{Redis, data, now, within};
 
@@ -49,7 +50,7 @@ fn outage(redis: &mut Redis, away: impl FnOnce(&mut Redis), back: impl FnOnce(&m
     one.sync();
     comes.sync();
     back(redis);
-    lines_are(redis, 3);
+    redis_connections_are(redis, 3);
     let mut events = 0;
     let mut added = false;
     while events < 50 || !added {
@@ -80,7 +81,7 @@ fn outage(redis: &mut Redis, away: impl FnOnce(&mut Redis), back: impl FnOnce(&m
     for client in [&mut one, &mut two, &mut comes, &mut late] {
         client.sync();
     }
-    assert_eq!((holders(redis, "presence-r"), holders(redis, "fresh")), (2, 1));
+    assert_eq!((subscribed_nodes(redis, "presence-r"), subscribed_nodes(redis, "fresh")), (2, 1));
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::support::cluster::{
-    channel_subjects, event, holders, ids, member_added, member_removed, nodes, nodes_with,
-    signed_in, user, users, watched,
+    channel_topics, event, ids, member_added, member_removed, nodes, nodes_with, signed_in,
+    subscribed_nodes, user, users, watched,
 };
 use crate::support::{
     Client, Endpoint, Http, Redis, Request, Server, Setup, data, error_event, eventually,
@@ -135,7 +135,7 @@ fn rosters_and_announcements_agree_while_all_join_at_once() {
         }
         last.sync();
     }
-    eventually("nothing is left", || channel_subjects(&redis).is_empty().then_some(()));
+    eventually("nothing is left", || channel_topics(&redis).is_empty().then_some(()));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_node_that_ends_in_order_takes_its_members_with_it_at_once() {
     assert!(took.as_secs() < 8, "{took:?}: it is not the lease that ends them");
     witness.sync();
     assert_eq!(users(&a, "presence-r"), ["0"]);
-    assert_eq!(holders(&redis, "presence-r"), 1);
+    assert_eq!(subscribed_nodes(&redis, "presence-r"), 1);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::support::cluster::{
-    channel_subjects, event, holders, ids, lines_are, member_added, member_removed, nodes,
-    nodes_with, signed_in, subject, user, users, watched,
+    channel_topics, event, ids, member_added, member_removed, nodes, nodes_with,
+    redis_connections_are, signed_in, subscribed_nodes, topic_of, user, users, watched,
 };
 use crate::support::{
     Client, Endpoint, Http, Redis, Request, Server, Setup, eventually, json as parse, now, within,
@@ -42,7 +42,7 @@ fn tabs_that_open_and_close_at_the_same_moment_cause_one_webhook() {
     for channel in &channels {
         eventually("nobody is there", || {
             let empty = |node: &Server| users(node, channel).is_empty();
-            (nodes.iter().all(empty) && holders(&redis, channel) == 0).then_some(())
+            (nodes.iter().all(empty) && subscribed_nodes(&redis, channel) == 0).then_some(())
         });
     }
     let mut told = BTreeMap::new();
@@ -104,7 +104,7 @@ fn a_node_that_starts_later_receives_many_members_with_large_data() {
     }
     eventually("all are in", || (users(&a, "presence-r").len() == MEMBERS).then_some(()));
     let b = Setup::new().workers(1).meeting_in(&redis).start();
-    lines_are(&redis, 3);
+    redis_connections_are(&redis, 3);
     let mut late = b.connect();
     let roster = late.join("presence-r", &member(MEMBERS));
     assert_eq!(ids(&roster).len(), MEMBERS + 1);
@@ -129,7 +129,7 @@ fn watched_and_signed_in_users_leave_no_key_in_redis() {
         watched(&mut watcher);
         watchers.push(watcher);
     }
-    assert_eq!(channel_subjects(&redis).len(), 30);
+    assert_eq!(channel_topics(&redis).len(), 30);
     // Cut before and while anything was answered.
     for round in 0..30 {
         let mut client = nodes[round % 3].connect();
@@ -143,7 +143,7 @@ fn watched_and_signed_in_users_leave_no_key_in_redis() {
         }
     }
     drop(watchers);
-    eventually("nobody holds anything", || channel_subjects(&redis).is_empty().then_some(()));
+    eventually("nobody holds anything", || channel_topics(&redis).is_empty().then_some(()));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn users_that_leave_while_redis_hangs_leave_no_key_there() {
         }
     }
     redis.go_on();
-    let left = || (channel_subjects(&redis) == [subject("stays")].into()).then_some(());
+    let left = || (channel_topics(&redis) == [topic_of("stays")].into()).then_some(());
     eventually("only what somebody has is held", left);
     eventually("nobody is in the room", || {
         let empty = |node: &Server| users(node, "presence-r").is_empty();
@@ -269,7 +269,7 @@ fn a_user_of_redis_with_few_rights_is_enough() {
         setup.env("REDIS_USERNAME", "ring").env("REDIS_PASSWORD", "secret").start()
     };
     let [a, b] = [1, 2].map(start);
-    lines_are(&redis, 3);
+    redis_connections_are(&redis, 3);
     let mut client = b.connect();
     client.join("presence-r", &user(1));
     a.publish("presence-r", "e", "x");
@@ -279,7 +279,7 @@ fn a_user_of_redis_with_few_rights_is_enough() {
     a.publish("cache-x", "e", "stored");
     client.expect(&event("cache-x", "e", "stored"));
     client.unsubscribe("cache-x");
-    eventually("it is let go", || (holders(&redis, "cache-x") == 0).then_some(()));
+    eventually("it is let go", || (subscribed_nodes(&redis, "cache-x") == 0).then_some(()));
     client.subscribe("cache-x");
     client.expect(&event("cache-x", "e", "stored"));
     // Without the right to store anything, events of such channels go on.

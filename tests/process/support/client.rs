@@ -1,4 +1,8 @@
 //! A WebSocket client that sends exactly what a test passes to it.
+//!
+//! Owns one wire and its socket id. Never answers a ping or reconnects by itself, so that the test decides about each
+//! frame. A read that is not the expected one panics with what was received. Limit: `time::DEADLINE` for each wait.
+//! Cost: one connection; the thread of the test waits.
 
 use serde_json::{Value, json};
 

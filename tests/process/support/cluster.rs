@@ -1,4 +1,7 @@
-//! Nodes that meet in a Redis, and what that Redis knows of them.
+//! Nodes that share a Redis, and what that Redis shows of them.
+//!
+//! Owns no process: a test owns the nodes and the Redis. Does not look into a node: all is read from Redis by PUBSUB,
+//! or received by clients. Limit: `time::DEADLINE` for each wait. Cost: a command of Redis for each look.
 
 use std::collections::BTreeSet;
 
@@ -7,60 +10,64 @@ use super::{Client, Redis, Server, Setup, eventually, json};
 /// What all names in Redis start with, unless a test says otherwise.
 pub(crate) const PREFIX: &str = "reverb";
 
-/// Nodes with so many workers each, whose lines to this Redis are up.
+/// Nodes with so many workers each, whose connections to this Redis are up.
 pub(crate) fn nodes<const N: usize>(redis: &Redis, workers: [u16; N]) -> [Server; N] {
     nodes_with(redis, workers, |setup| setup)
 }
 
-/// The same, of servers that are configured further.
+/// `nodes`, with further configuration by `each`.
 pub(crate) fn nodes_with<const N: usize>(
     redis: &Redis,
     workers: [u16; N],
     each: impl Fn(Setup) -> Setup,
 ) -> [Server; N] {
-    let before = lines(redis);
+    let before = redis_connections(redis);
     let node = |count| each(Setup::new().workers(count).meeting_in(redis)).start();
     let nodes = workers.map(node);
-    lines_are(redis, before + workers.iter().map(|count| usize::from(*count)).sum::<usize>());
+    redis_connections_are(
+        redis,
+        before + workers.iter().map(|count| usize::from(*count)).sum::<usize>(),
+    );
     nodes
 }
 
-/// So many lines are up, over all nodes.
-pub(crate) fn lines_are(redis: &Redis, count: usize) {
-    eventually("each worker has its line", || (lines(redis) == count).then_some(()));
+/// Waits until so many workers of all nodes are connected to Redis.
+pub(crate) fn redis_connections_are(redis: &Redis, count: usize) {
+    eventually("each worker has its Redis connection", || {
+        (redis_connections(redis) == count).then_some(())
+    });
 }
 
-fn lines(redis: &Redis) -> usize {
-    holders_of(redis, &format!("{PREFIX}:rv1:all"))
+fn redis_connections(redis: &Redis) -> usize {
+    subscribers_of(redis, &format!("{PREFIX}:rv1:all"))
 }
 
-/// The subject of a channel of the app of the tests.
-pub(crate) fn subject(channel: &str) -> String {
+/// The topic of a channel of the tests' app (docs/CLUSTER.md).
+pub(crate) fn topic_of(channel: &str) -> String {
     format!("{PREFIX}:rv1:c:{}:{channel}", super::APP_ID)
 }
 
-/// How many lines are subscribed to a subject.
-pub(crate) fn holders_of(redis: &Redis, subject: &str) -> usize {
-    let reply = redis.command(&["PUBSUB", "NUMSUB", subject]);
+/// How many Redis connections are subscribed to a topic.
+pub(crate) fn subscribers_of(redis: &Redis, topic: &str) -> usize {
+    let reply = redis.command(&["PUBSUB", "NUMSUB", topic]);
     let count = reply.trim_end().rsplit_once(':').expect("a number behind the name").1;
     count.parse().expect("a number")
 }
 
-/// How many nodes hold a channel.
-pub(crate) fn holders(redis: &Redis, channel: &str) -> usize {
-    holders_of(redis, &subject(channel))
+/// How many nodes are subscribed to a channel's topic.
+pub(crate) fn subscribed_nodes(redis: &Redis, channel: &str) -> usize {
+    subscribers_of(redis, &topic_of(channel))
 }
 
-/// All topics with a subscriber.
-pub(crate) fn subjects(redis: &Redis) -> BTreeSet<String> {
+pub(crate) fn topics(redis: &Redis) -> BTreeSet<String> {
     let reply = redis.command(&["PUBSUB", "CHANNELS"]);
     let names = reply.lines().filter(|line| !line.starts_with(['*', '$']));
     names.map(str::to_owned).collect()
 }
 
-/// Those of channels.
-pub(crate) fn channel_subjects(redis: &Redis) -> BTreeSet<String> {
-    subjects(redis).into_iter().filter(|name| name.contains(":rv1:c:")).collect()
+/// `topics` without those of sessions.
+pub(crate) fn channel_topics(redis: &Redis) -> BTreeSet<String> {
+    topics(redis).into_iter().filter(|name| name.contains(":rv1:c:")).collect()
 }
 
 /// A `presence-r` event as it is sent to the others.
@@ -69,7 +76,7 @@ pub(crate) fn member_added(channel_data: &str) -> String {
     format!(r#"{{"event":"pusher_internal:member_added","data":{data},"channel":"presence-r"}}"#)
 }
 
-/// The same for one who leaves; `id` as JSON.
+/// `member_removed` of `presence-r`; `id` as JSON.
 pub(crate) fn member_removed(id: &str) -> String {
     let data = serde_json::Value::from(format!(r#"{{"user_id":{id}}}"#));
     format!(r#"{{"event":"pusher_internal:member_removed","data":{data},"channel":"presence-r"}}"#)

@@ -1,4 +1,8 @@
-//! A backend that webhooks are posted to: it checks the signature and hands out the events one by one.
+//! A backend that webhooks are posted to: it checks the signature of each request and passes on the events one by one.
+//!
+//! Owns a listener and a thread for each endpoint. Does not judge the events: the test receives them, also those of
+//! requests that it refuses. Limit: the queue to the test has none, because a test has few events. Cost: one thread,
+//! and one more for each connection.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

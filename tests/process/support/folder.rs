@@ -1,4 +1,7 @@
 //! A folder for a process that a test starts.
+//!
+//! Owns the folder, which is removed with its owner, and a `Pass` (`gate.rs`). Does not know what is put into it.
+//! Limit: below the target folder, with the name of the test process. Cost: two system calls.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

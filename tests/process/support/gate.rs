@@ -1,8 +1,9 @@
 //! Keeps the tests of `alone` alone: while one of them has a server, no other test has one.
 //!
-//! The test program runs its tests on several threads, each named like its test. Every server and every Redis has a
-//! folder, and every folder has a `Pass`, so no test has to ask for one. The names of `alone` come first in the order
-//! of the test program, so the other tests hardly wait.
+//! Owns the list of running tests. Does not order tests: the test program does, and the names of `alone` come first in
+//! its order, so the other tests hardly wait. The test program runs its tests on several threads, each named like its
+//! test. Every server and every Redis has a folder, and every folder has a `Pass`, so no test has to ask for one.
+//! Limit: one entry for each running test. Cost: a lock and a look-up for each process that is started.
 
 #![expect(clippy::disallowed_types, reason = "tests wait for each other; no worker does")]
 

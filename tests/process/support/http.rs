@@ -1,4 +1,8 @@
 //! An HTTP client: signed API requests, and raw bytes for everything that must not be right.
+//!
+//! Owns its connections. Does not use the server's encoder, signatures or parser: a fault on one side must not cancel
+//! itself out on the other. Limit: `time::DEADLINE` for each wait. Cost: one connection, kept alive or new; the thread
+//! of the test waits.
 
 use ringverb::pusher::signature::body_md5;
 use serde_json::json;

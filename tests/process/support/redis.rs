@@ -1,4 +1,8 @@
 //! A real Redis (or Valkey) as a process: its own folder, a free port that stays its own also while it is down.
+//!
+//! Owns the process, which is killed with its owner; that it ran as long as it should have is part of every test. Does
+//! not know what nodes store in it. Limit: `time::DEADLINE` for each wait. Cost: one process; a command is a connection
+//! of its own.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write};
@@ -33,7 +37,7 @@ impl Redis {
         Self::launch(None)
     }
 
-    /// One that wants this password.
+    /// One that requires this password.
     pub(crate) fn with_password(password: &str) -> Self {
         Self::launch(Some(password.to_owned()))
     }
@@ -59,7 +63,7 @@ impl Redis {
         self.password.as_deref()
     }
 
-    /// Kills it: its connections end, new ones are refused, what it knew is gone.
+    /// Kills it: its connections end, new ones are refused, and its data is lost.
     pub(crate) fn stop(&mut self) {
         assert!(self.child.is_some(), "it is stopped already");
         self.kill();
@@ -78,7 +82,7 @@ impl Redis {
         }
     }
 
-    /// Starts it on the same port, if need be after stopping it, and waits until it answers.
+    /// Starts it on the same port, after stopping it if it runs, and waits until it answers.
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.child = Some(self.spawn());
@@ -120,7 +124,7 @@ impl Redis {
         );
     }
 
-    /// It holds its connections and answers nothing, as a host that hangs.
+    /// Stops the process (SIGSTOP): it keeps its connections and answers nothing, as a host that hangs.
     pub(crate) fn pause(&self) {
         pause(self.child.as_ref().expect("it runs"));
     }
@@ -135,7 +139,7 @@ impl Redis {
         kill_process(Pid::from_child(child), signal).expect("the process is there");
     }
 
-    /// One command on a connection of its own; the reply as it came, an error's too.
+    /// One command on a connection of its own. Returns the bytes of the reply, also of an error.
     pub(crate) fn command(&self, words: &[&str]) -> String {
         let reply = self.ask(words);
         reply.unwrap_or_else(|error| panic!("{words:?}: {error}\n{}", self.log()))
@@ -158,10 +162,10 @@ impl Redis {
         reply.map(str::to_owned).ok_or_else(cut)
     }
 
-    /// Publishes to a topic, past all nodes; how many connections received it.
-    pub(crate) fn publish_bytes(&self, subject: &str, payload: &[u8]) -> usize {
+    /// Publishes to a topic, as no node would. Returns how many connections received it.
+    pub(crate) fn publish_bytes(&self, topic: &str, payload: &[u8]) -> usize {
         let mut stream = self.connect();
-        let head = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{subject}\r\n", subject.len());
+        let head = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{topic}\r\n", topic.len());
         let length = format!("${}\r\n", payload.len());
         let command = [head.as_bytes(), length.as_bytes(), payload, b"\r\n"].concat();
         stream.write_all(&command).expect("a connection");
@@ -171,7 +175,7 @@ impl Redis {
         count.unwrap_or_else(|| panic!("a number is no {line:?}"))
     }
 
-    /// All commands that it is given from here on, line by line, until it ends.
+    /// All commands that it receives from now on (MONITOR), line by line, until it ends.
     pub(crate) fn monitor(&self) -> Receiver<String> {
         let mut stream = self.connect();
         stream.set_read_timeout(None).expect("SO_RCVTIMEO");
@@ -183,16 +187,16 @@ impl Redis {
         receiver
     }
 
-    /// Hears what is said in a subject.
-    pub(crate) fn tap(&self, subject: &str) -> Tap {
+    /// Subscribes the test itself to a topic.
+    pub(crate) fn tap(&self, topic: &str) -> Tap {
         let mut stream = self.connect();
-        stream.write_all(encode(&["SUBSCRIBE", subject]).as_bytes()).expect("a connection");
+        stream.write_all(encode(&["SUBSCRIBE", topic]).as_bytes()).expect("a connection");
         let mut tap = Tap(BufReader::new(stream));
-        assert_eq!(tap.reply(), [b"subscribe", subject.as_bytes(), b":1"]);
+        assert_eq!(tap.reply(), [b"subscribe", topic.as_bytes(), b":1"]);
         tap
     }
 
-    /// A connection that is let in.
+    /// A connection that is authenticated.
     fn connect(&self) -> TcpStream {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("SO_RCVTIMEO");
@@ -214,7 +218,7 @@ impl Drop for Redis {
     }
 }
 
-/// A subscription of the tests themselves.
+/// A subscription of a test to one topic.
 #[derive(Debug)]
 pub(crate) struct Tap(BufReader<TcpStream>);
 
@@ -226,7 +230,7 @@ impl Tap {
         payload
     }
 
-    /// A list of three, texts or numbers.
+    /// A push is a list of three: texts, or a number at the end.
     fn reply(&mut self) -> [Vec<u8>; 3] {
         assert_eq!(self.line(), "*3");
         [(); 3].map(|()| {

@@ -1,4 +1,8 @@
-//! The server as a process: started with a folder and an environment of its own, on a port the kernel chooses.
+//! The server as a process: started with a folder and an environment of its own, on a port that the kernel chooses.
+//!
+//! Owns the process, which is killed with its owner; that it still ran then is part of every test, unless the test
+//! ended it. Does not configure it: `setup.rs` does. Lines of its output are read by threads, so that it never waits
+//! for a test. Limit: `time::DEADLINE` for each wait. Cost: one process and two threads.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ExitStatus};
@@ -23,7 +27,7 @@ pub(super) struct Output {
     pub(super) seen: String,
 }
 
-/// What a run that ended by itself left.
+/// Output and exit code of a run that ended by itself.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
@@ -41,7 +45,7 @@ pub(crate) struct Server {
     /// With TLS: the configuration of its clients.
     pub(crate) trust: Option<Arc<ClientConfig>>,
     done: bool,
-    /// It was sent a signal on which it ends, so it may be gone at any time.
+    /// It was sent a signal on which it ends, so `Drop` must not require that it still runs.
     told_to_end: AtomicBool,
     _folder: Folder,
 }
@@ -127,7 +131,7 @@ impl Server {
         }
     }
 
-    /// What stdout has said so far.
+    /// All lines of stdout so far.
     pub(crate) fn stdout(&self) -> &str {
         &self.output.seen
     }
@@ -166,7 +170,7 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }
 
-    /// It holds its connections and answers nothing, until `Signal::CONT`.
+    /// Stops the process (SIGSTOP): it keeps its connections and answers nothing, until `Signal::CONT`.
     pub(crate) fn pause(&self) {
         pause(&self.child);
     }
@@ -206,7 +210,7 @@ impl Server {
     }
 }
 
-/// What a pipe still says; whether it ended before the deadline.
+/// Reads the rest of a pipe. Returns also whether it ended before the deadline.
 fn rest(pipe: &Receiver<String>, limit: Duration) -> (bool, String) {
     let start = now();
     let mut text = String::new();

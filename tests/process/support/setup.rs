@@ -1,4 +1,7 @@
 //! What a server of the tests starts with: folder, files, environment, arguments.
+//!
+//! Owns these until the server has started. Does not inherit the environment of the test program, so that a test does
+//! not depend on the machine. No limits: a builder. Cost: some files in a folder of its own.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -224,7 +227,7 @@ impl Setup {
         server
     }
 
-    /// With the app of the recorded traffic, for a command that speaks to this server.
+    /// With the app of the recorded traffic, for a command that connects to this server.
     pub(crate) fn client_of(server: &Server) -> Self {
         Self::new().reaching(server)
     }
@@ -250,7 +253,7 @@ impl Setup {
         arguments.iter().fold(self, |setup, argument| setup.arg(argument))
     }
 
-    /// Starts a command that goes on until something happens, and waits until it says this on stderr.
+    /// Starts a command that runs until something happens, and waits until it writes this text on stderr.
     pub(crate) fn launch(self, until: &str) -> Server {
         let mut running = self.spawn();
         running.error_line_with(until);

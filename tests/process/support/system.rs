@@ -1,4 +1,7 @@
-//! What tests ask of the system: ports, files that are executed, memory and processor time of a process.
+//! What tests ask of the system: ports, files that are executed, memory and CPU time of a process.
+//!
+//! Owns the counter of free ports. Does not start servers. Limits: a range of ports that the kernel gives to no other
+//! process. Cost: some system calls.
 
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,7 @@
 //! Time in tests: deadlines, pauses, and waits for a condition.
+//!
+//! Owns the only sleeps of the tests. Does not measure: a test that has a tight time limit fails on a busy machine.
+//! Limit: `DEADLINE` for anything. Cost: a wait looks every `POLL_INTERVAL`; no CPU time in between.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -23,7 +26,7 @@ pub(crate) fn unix_seconds() -> u64 {
 /// those that run.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Waits until it is worth looking again.
+/// Between two looks of a wait.
 #[expect(clippy::disallowed_methods, reason = "a test has no worker to hold up")]
 pub(crate) fn poll_pause() {
     std::thread::sleep(POLL_INTERVAL);
@@ -45,7 +48,7 @@ fn sleep_until(due: Instant) {
     std::thread::sleep(due.saturating_duration_since(now()));
 }
 
-/// Asks again and again, until the answer is what the test waits for.
+/// Calls `ask` until it returns a value, and panics after `DEADLINE` with `what`.
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = now();
     loop {

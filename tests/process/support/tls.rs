@@ -1,4 +1,7 @@
 //! TLS for the clients of the tests: the authority of tests/certificates is trusted, and nothing else.
+//!
+//! Owns no connection: `wire.rs` does. Does not share tickets between configurations, so that a test decides what is
+//! resumed. No limits: files of one folder. Cost: a file or two for each configuration.
 
 use std::path::Path;
 use std::sync::Arc;

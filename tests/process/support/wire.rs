@@ -1,4 +1,8 @@
 //! Bytes from a socket, read as HTTP heads and WebSocket frames, and frames to send.
+//!
+//! Owns the socket and what was received and not used yet. Does not use the server's codec, and checks what every frame
+//! of the server must be. Limit: `time::DEADLINE` for each wait. Cost: one connection; a read is one system call, and
+//! bytes are copied freely.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,7 @@
-//! Options of `accounting`.
+//! Options of `accounting`. Plain values; does not check that they fit together.
+//!
+//! Limits: none of its own: a rate that the server cannot keep is what the run is for. Cost: read once at the start, no
+//! system call.
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -1,8 +1,10 @@
-//! The clients and publishers of the run: what they do, and how the ledger is told what they see.
+//! The clients and publishers of the run: what they do, and what they report to the ledger.
 //!
-//! A leave is followed by a ping; its pong says that the server has handled the leave. A connection
-//! that is about to close sends a ping first and publishes nothing more, so that no event of its
-//! own is on its way when it goes.
+//! Owns the connections and what each has asked for. Does not judge: the ledger does. A leave is followed by a ping;
+//! its pong means that the server has handled the leave. A connection that is about to close sends a ping first and
+//! publishes nothing more, so that no event of its own is in flight when it ends. Limits: `SUBSCRIPTIONS_MAX`,
+//! `VIOLATIONS_MAX`, `ANSWER_DEADLINE`. Cost: an action is one message with some allocations; finding a subscriber is
+//! linear in the clients.
 
 mod input;
 
@@ -22,7 +24,7 @@ use crate::report::Report;
 
 /// Subscriptions of one connection at most.
 const SUBSCRIPTIONS_MAX: usize = 12;
-/// After so many violations the run is over: what follows is noise.
+/// After so many violations the run ends, because further ones are consequences.
 const VIOLATIONS_MAX: u64 = 200;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -31,7 +33,7 @@ struct Client {
     id: ConnectionId,
     user: User,
     socket_id: String,
-    /// What each pong to come will mean.
+    /// What each pong that is due means, in order.
     fences: VecDeque<Fence>,
     closing: bool,
     events_sent: u32,
@@ -291,7 +293,7 @@ impl<'a> Driver<'a> {
         pool.send_request(publisher.key, "POST", &target, body.as_bytes(), After::Keep);
     }
 
-    /// The publisher's next event as the API takes it, told to the ledger.
+    /// The publisher's next event as a body for the API. It is in the ledger from now on.
     fn next_event(&mut self, number: usize, channel_count: usize, in_batch: bool) -> Value {
         let mut channels = BTreeSet::new();
         while channels.len() < channel_count.min(self.channels.len()) {

@@ -1,20 +1,10 @@
-//! The rules by which deliveries are accounted for. No socket, no clock: what happened is told, in
-//! the order in which this process saw it, and what must not happen becomes a violation.
+//! The rules by which deliveries are accounted for. PURE: no socket, no clock; time is an argument.
 //!
-//! A subscription is `Joining` from the request to the acknowledgement, `In` until the client asks
-//! to leave, `Leaving` until the server has surely handled that (it answered a later ping on the
-//! same connection). The rules are sound for any server that handles the messages of one
-//! connection in order:
-//!
-//! - An event sent while the subscription was `In` is *due*. It must arrive, once, unless the
-//!   client leaves first. It is lost when a later event of the same publisher arrives before it,
-//!   or when it is overdue.
-//! - An event sent before the acknowledgement, or on its way when the client leaves, may arrive or
-//!   not, but not before the acknowledgement, not twice, and not after the server handled the
-//!   leave.
-//! - The events of one publisher arrive in the order in which it sent them.
-//! - A presence roster changes only by joins of users who are not in it and leaves of users who
-//!   are, and never by the subscriber's own user.
+//! Owns what each subscription has received and what is due to it. Does not know messages: what happened is passed in,
+//! in the order in which this process saw it, and what must not happen becomes a violation. The rules are sound for any
+//! server that handles the messages of one connection in order: see `Ledger`. Limits: `OVERDUE` for a delivery,
+//! `REMEMBERED` for an event. Cost: an event is linear in the subscribers of its channels, an entry each; a delivery is
+//! linear in what is due to that subscription.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -27,7 +17,7 @@ pub(crate) type ConnectionId = u32;
 pub(crate) type ChannelId = usize;
 pub(crate) type User = u32;
 
-/// An event is lost when it has not arrived by then.
+/// An event that has not arrived after this time is lost.
 pub(super) const OVERDUE: Duration = Duration::from_secs(10);
 
 /// Events older than this are forgotten; one that still arrives is a violation.
@@ -60,6 +50,16 @@ struct Subscription {
     roster: BTreeSet<User>,
 }
 
+/// A subscription is `Joining` from the request to the acknowledgement, `In` until the client requests to leave,
+/// `Leaving` until the server has surely handled that (it answered a later ping on the same connection).
+///
+/// - An event sent while the subscription was `In` is *due*. It must arrive, once, unless the client leaves first. It is
+///   lost when a later event of the same publisher arrives before it, or when it is overdue.
+/// - An event sent before the acknowledgement, or in flight when the client leaves, may arrive or not, but not before
+///   the acknowledgement, not twice, and not after the server handled the leave.
+/// - The events of one publisher arrive in the order in which it sent them.
+/// - A presence roster changes only by joins of users who are not in it and leaves of users who are, and never by the
+///   subscriber's own user.
 pub(super) struct Ledger {
     presence: Vec<bool>,
     subscriptions: HashMap<(ConnectionId, ChannelId), Subscription>,
@@ -102,7 +102,7 @@ impl Ledger {
         self.subscriptions.get(&(connection, channel)).map(|subscription| subscription.state)
     }
 
-    /// Whether nothing is due to the subscription.
+    /// Whether the subscription has received everything that is due to it.
     pub(super) fn is_even(&self, connection: ConnectionId, channel: ChannelId) -> bool {
         let subscription = self.subscriptions.get(&(connection, channel));
         subscription.is_none_or(|subscription| subscription.due.is_empty())

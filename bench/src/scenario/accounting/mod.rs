@@ -1,9 +1,11 @@
-//! The correctness run: connections join, leave, publish and vanish at random, and every delivery
-//! is accounted for by the rules of `ledger.rs`. Every few seconds all actions pause until nothing
-//! is on its way; then the rosters and the HTTP API's counts must agree with the ledger.
+//! The correctness run: connections join, leave, publish and vanish at random, and every delivery is accounted for by
+//! the rules of `ledger.rs`.
 //!
-//! Rates are fixed (an open loop), so that a slow server is tested and not spared; an action that
-//! falls on a busy publisher or an unfit connection is left out and not made up for.
+//! Owns the rates and the checks. Every few seconds all actions pause until nothing is in flight; then the rosters and
+//! the HTTP API's counts must agree with the ledger. Rates are fixed (an open loop), so that a slow server is tested
+//! and not spared. Never makes up for an action that found a busy publisher or a connection that is not ready. Limits:
+//! the arguments; `AGREEMENT` for a check. Cost: one thread; a step every millisecond, and for each message an entry of
+//! the ledger.
 
 mod args;
 mod driver;

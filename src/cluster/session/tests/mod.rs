@@ -312,7 +312,7 @@ fn the_oldest_kept_messages_are_discarded_and_counted_over_the_limit() {
     session.session.close(&mut session.shard);
     let text = "x".repeat(1 << 20);
     (0..20).for_each(|number| session.publish("news", &format!("{number}-{text}")));
-    assert_eq!(session.session.dropped, 5, "16 MiB, and a little for the commands");
+    assert_eq!(session.session.dropped_events, 5, "16 MiB, and a little for the commands");
     session.session.open();
     session.sent();
     session.answer(MASTER);
@@ -466,7 +466,7 @@ fn a_session_that_receives_others_and_reaches_none_ends() {
 #[test]
 fn topics_that_are_left_before_they_were_sent_are_never_sent() {
     let mut session = TestSession::up();
-    session.session.limit(SessionLimits { topics_in_flight: 2, topics_waiting: 3 });
+    session.session.set_limits(SessionLimits { topics_in_flight: 2, topics_waiting: 3 });
     let app = AppIndex(0);
     assert!(session.session.apps.get(app).try_count_connection());
     let key = session.shard.open(app, 7, b"");

@@ -127,7 +127,7 @@ fn clone_of(effect: &ToCluster) -> ToCluster {
 fn numbers_grow_by_one_over_all_messages_and_connections() {
     let mut session = TestSession::up();
     ["one", "two"].iter().for_each(|text| session.publish("news", text));
-    let first = session.session.number - 1;
+    let first = session.session.last_number - 1;
     let expected = |text: &str, number: u64| format!("PUBLISH n/news Event({text})#{number}");
     assert_eq!(session.commands(), [expected("one", first), expected("two", first + 1)]);
     session.reconnect();
@@ -175,7 +175,7 @@ fn the_shard_counts_a_cached_event_that_was_dropped_as_one_that_will_not_be_stor
     session.session.close(&mut session.shard);
     let text = "x".repeat(KEPT_BYTES_MAX - 100);
     session.publish("cache-c", &text);
-    assert_eq!((session.session.unstored.len(), session.session.dropped), (1, 1));
+    assert_eq!((session.session.unstored.len(), session.session.dropped_events), (1, 1));
     session.session.carry_out(&mut session.shard).unwrap();
     assert!(session.session.unstored.is_empty());
     assert_eq!(session.session.kept_bytes, 0);
@@ -201,7 +201,7 @@ fn more_effects_than_one_tick_may_cause_end_the_session_and_the_next_one_is_whol
 #[test]
 fn a_session_ends_when_redis_leaves_too_much_output_unread() {
     let mut session = TestSession::up();
-    session.session.output = vec![b'x'; session.session.sent + OUTPUT_BYTES_MAX];
+    session.session.output = vec![b'x'; session.session.sent_bytes + OUTPUT_BYTES_MAX];
     session.session.carry_out(&mut session.shard).unwrap();
     session.session.output.push(b'x');
     assert_eq!(session.session.carry_out(&mut session.shard), Err(Lost::TooSlow));
@@ -236,5 +236,5 @@ fn a_session_ends_when_redis_leaves_too_many_commands_or_events_unanswered() {
     };
     assert_eq!((end, published), (Err(Lost::TooSlow), OUTPUT_BYTES_MAX >> 20));
     session.session.close(&mut session.shard);
-    assert!(session.session.kept_bytes <= KEPT_BYTES_MAX && session.session.dropped > 40);
+    assert!(session.session.kept_bytes <= KEPT_BYTES_MAX && session.session.dropped_events > 40);
 }

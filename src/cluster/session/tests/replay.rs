@@ -174,7 +174,7 @@ fn a_sender_that_was_down_too_is_asked_by_itself() {
 fn a_replay_request_is_answered_with_the_missed_events() {
     let mut session = TestSession::up();
     ["one", "two", "three"].iter().for_each(|text| session.publish("news", text));
-    let first = session.session.number - 2;
+    let first = session.session.last_number - 2;
     session.shard.end_access(AccessCommand::terminate(AppIndex(0), "u"));
     session.session.carry_out(&mut session.shard).unwrap();
     let own = SessionId { node: NODE, core: 0 };
@@ -232,7 +232,7 @@ fn a_replay_into_a_full_output_is_refused_and_still_answered() {
     let mut session = TestSession::up();
     session.publish("news", "one");
     session.session.output = vec![b'x'; RETRANSMIT_BYTES_MAX + 1];
-    session.session.sent = 0;
+    session.session.sent_bytes = 0;
     session.session.replay(PEER, 0, 0);
     let output = session.session.output.split_off(RETRANSMIT_BYTES_MAX + 1);
     session.session.output = output;

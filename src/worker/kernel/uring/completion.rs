@@ -1,20 +1,22 @@
-//! A completion of the ring, read: the report of a watch, or the result of a send.
+//! A completion of the ring, read: the report of a watch, or the result of a send. Plain values.
 //!
-//! Input: the three values of the kernel. What is not of this kernel interface's requests gives `None`, because a ring
-//! also completes cancellations. Plain values, without a call to the kernel. No limits: one value. Cost: a few steps
-//! for each completion.
+//! Input: the three values of the kernel. Output: `None` for what is no request of this kernel interface, because a
+//! ring also completes cancellations. Does not call the kernel. No limits: one value. Cost: a few steps for each
+//! completion, no allocation.
 
 use crate::tick::kernel::{KernelEvent, Sent};
 use crate::worker::kernel::{OWN_KINDS, unpack, unpack_parts};
 
-/// The kind of a send, of which the slot is its index in the batch.
+/// The kind of a send. In place of a slot its token has the send's index in the batch.
 pub(super) const SENT: u64 = OWN_KINDS;
 
-/// One completion, as the kernel reports it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Completion {
+    /// As packed by `pack` or `pack_parts`.
     pub(super) data: u64,
+    /// Negative: an error number.
     pub(super) result: i32,
+    /// A multishot poll stays armed.
     pub(super) more: bool,
 }
 
@@ -27,7 +29,8 @@ impl Completion {
         Some(KernelEvent { token, more: self.more, end: !failed && self.result & end != 0, failed })
     }
 
-    /// The index and the result of the send that this completes.
+    /// The index of a send in its batch, and its result. A send that succeeds as a whole has no completion
+    /// (SKIP_SUCCESS).
     pub(super) fn sent(self) -> Option<(usize, Sent)> {
         let (SENT, index, _) = unpack_parts(self.data) else { return None };
         let sent = match usize::try_from(self.result) {

@@ -1,8 +1,8 @@
 //! The proof that a new ring works: a no-op and a multishot poll go to the kernel and back.
 //!
-//! `kernel/probe.rs` runs it once, before any worker starts, because sandboxes refuse io_uring in several ways. Input:
-//! a new ring. Output: the step that failed, with its error. Each step takes at most `PROOF_MS`. Limits: `PROOF_MS` for
-//! each step. Cost: a few system calls at the start.
+//! Owns no state. Never runs in a worker: `kernel/probe.rs` runs it once, before any worker starts, because sandboxes
+//! refuse io_uring in several ways. Input: a new ring. Output: the step that failed, with its error. Limits: `PROOF_MS`
+//! for each of the three steps. Cost: six system calls or so, once at the start.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use crate::tick::kernel::Kernel;
 use crate::worker::kernel::pack_parts;
 use io_uring::opcode;
 
-/// Time for each step of `prove`.
+/// A working ring needs some microseconds. An imitated one would never answer.
 const PROOF_MS: u64 = 1_000;
 
 impl Uring {

@@ -1,5 +1,6 @@
 //! How a ring is made: its flags, its size, and what the kernel must have.
 //!
+//! Owns the choice of flags; the ring belongs to `Uring`. Does not prove that the ring works (`prove.rs`).
 //! DEFER_TASKRUN is tried first, and left out where the kernel does not know it (before Linux 6.1). Limits: the entries
 //! and completions of `limits.rs`, which are locked memory. Cost: two or three system calls for each worker at the
 //! start.
@@ -24,7 +25,7 @@ pub(super) fn build(entries: u32, completions: u32, deferred: bool) -> io::Resul
 }
 
 impl Uring {
-    /// Call it on the thread that uses the ring.
+    /// Call it on the thread that uses the ring: with DEFER_TASKRUN the ring belongs to the thread that made it.
     ///
     /// # Errors
     /// If the kernel refuses the ring or lacks a needed feature.

@@ -1,4 +1,7 @@
 //! What the driver does with events, pongs, answers and closes.
+//!
+//! Owns no state: it is `impl Driver`. Does not decide whether an event was due: the ledger does. Limits: those of the
+//! pool. Cost: each message is parsed once, with allocations, and causes some look-ups.
 
 use std::collections::BTreeSet;
 
