@@ -7,10 +7,10 @@
 //! `partition.rs` notices a connection that reaches no node.
 //!
 //! Limits: `OUTPUT_BYTES_MAX` of commands that Redis has not read, as much of events that it has not confirmed, and
-//! `AWAITED_MAX` commands that it has not answered, over which the session begins again;
-//! `KEPT_BYTES_MAX` of events while there is no connection, over which each is a counted loss; `awaited::SENDERS_MAX`
-//! senders; `NOTES_MAX` notes for the log. Cost: `carry_out` is linear in the effects of a tick; `advance` is some
-//! comparisons each second, and once an hour a pass over all senders.
+//! `AWAITED_MAX` commands that it has not answered, over which the session begins again; `KEPT_BYTES_MAX` of events
+//! while there is no connection, over which each is a counted loss; `awaited::SENDERS_MAX` senders; `NOTES_MAX` notes
+//! for the log. Cost: `carry_out` is linear in the effects of a tick; `advance` is some comparisons each second, and
+//! once an hour a pass over all senders.
 
 mod awaited;
 mod catch_up;
