@@ -2,8 +2,8 @@
 //!
 //! A limit that concerns one file only is in that file. Configurable limits are in `config`, and SECURITY.md lists all
 //! that a peer can reach, with the answer when it is reached. Assertions below check what must hold between limits.
-//! Owns constants only (one is a function of a number), and knows no option. The file that enforces a limit counts what is over it. Limits: the
-//! constants of this file.
+//! Owns constants only (one is a function of a number), and knows no option. The file that enforces a limit counts what
+//! is over it. Limits: the constants of this file.
 
 /// Longest request head in bytes; `request_size_max` covers head and body together and may be smaller.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -96,8 +96,8 @@ pub const GATHER_TIMEOUT_MS: u64 = 5_000;
 /// Seconds of the liveness wheel; longer deadlines go round again.
 pub const WHEEL_SECONDS: u32 = 256;
 /// Nanoseconds of a tick above which it counts as slow (`ringverb_slow_ticks_total`). A tick that is full of work takes
-/// about 10 ms: three budgets of `READ_TIME_PER_TICK_NS`, and 4 ms for `FLUSHES_PER_TICK_MAX`. One of 25 ms has broken a
-/// budget, or the host has stopped the worker, and all clients of the core have waited for it.
+/// about 10 ms: three budgets of `READ_TIME_PER_TICK_NS`, and 4 ms for `FLUSHES_PER_TICK_MAX`. One of 25 ms has broken
+/// a budget, or the host has stopped the worker, and all clients of the core have waited for it.
 pub const SLOW_TICK_NS: u64 = 25_000_000;
 
 /// Entries that a queue may have whose entries outlive what they name, if so many of the named things live. Over it,

@@ -246,7 +246,7 @@ impl OperatorQueues {
         Self { queues, has_submitter: AtomicBool::new(false) }
     }
 
-    /// The right to submit requests. `None`: somebody has it.
+    /// The right to submit requests. `None`: it was given.
     #[must_use]
     pub(crate) fn take_submitter(&self) -> Option<Submitter> {
         let was_taken = self.has_submitter.swap(true, Ordering::Relaxed);
@@ -263,8 +263,8 @@ impl Deref for OperatorQueues {
 }
 
 /// The right to submit requests to the queues of this process. There is one, it cannot be copied, and two threads
-/// cannot use it at a time (it is not `Sync`). Workers only take requests out. So room that the submitter has found in a
-/// queue stays until it uses it.
+/// cannot use it at a time (it is not `Sync`). Workers only take requests out. So room that the submitter has found in
+/// a queue stays until it uses it.
 #[derive(Debug)]
 pub(crate) struct Submitter {
     not_sync: PhantomData<Cell<()>>,

@@ -46,8 +46,8 @@ impl<K> Wheel<K> {
     }
 
     /// Removes entries that are of no use if there are many more than owners live, so that owners that come and go
-    /// within the time of a deadline do not pile up. `is_needed` is true for the entry of each living owner (two entries
-    /// if an owner has set the same second twice).
+    /// within the time of a deadline do not pile up. `is_needed` is true for the entry of each living owner (two
+    /// entries if an owner has set the same second twice).
     pub(crate) fn sweep_if_stale(
         &mut self,
         living: usize,

@@ -19,7 +19,7 @@ use crate::event_log::EventLog;
 use crate::metrics::CoreMetrics;
 use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
-use crate::running_configuration::CurrentConfiguration;
+use crate::running_configuration::{CurrentConfiguration, UnappliedConfigurations};
 
 /// The state that all workers share. What changes in it is atomic, or behind a lock that a worker only tries.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     pub config: Config,
     /// What may change. A worker has its own link to it.
     pub current_configuration: CurrentConfiguration,
+    pub unapplied_configurations: UnappliedConfigurations,
     pub phase: Phase,
     /// `/up` answers 503, so that load balancers stop sending clients before the server drains
     /// (`Config::shutdown_delay_seconds`).

@@ -1,10 +1,10 @@
 //! Connections that must sign in or join a private channel in time, and until when (docs/PROTOCOL.md rule 44). PURE.
 //!
-//! Owns a queue of deadlines for each app that has such a time, because the deadlines of one app come in order. Does not
-//! know whether a connection is still open or was authorized since: `liveness.rs` looks when a deadline is over. So an
-//! entry outlives its connection. Limit: `limits::stale_entries_max` of the open connections of the core, because
-//! `sweep_if_stale` removes entries that are of no use. Cost: one entry for each opening of a connection of such an app,
-//! one step for each deadline that is over; a sweep is constant for each opening on average.
+//! Owns a queue of deadlines for each app that has such a time, because the deadlines of one app come in order. Does
+//! not know whether a connection is still open or was authorized since: `liveness.rs` looks when a deadline is over. So
+//! an entry outlives its connection. Limit: `limits::stale_entries_max` of the open connections of the core, because
+//! `sweep_if_stale` removes entries that are of no use. Cost: one entry for each opening of a connection of such an
+//! app, one step for each deadline that is over; a sweep is constant for each opening on average.
 
 use std::collections::VecDeque;
 
