@@ -240,7 +240,7 @@ impl OperatorQueues {
         Self { queues, has_submitter: AtomicBool::new(false) }
     }
 
-    /// The right to submit requests. `None`: somebody has it.
+    /// The right to submit requests. `None`: it was given.
     #[must_use]
     pub(crate) fn take_submitter(&self) -> Option<Submitter> {
         let was_taken = self.has_submitter.swap(true, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //!
 //! Does not read files and does not check values: `server/change` makes new ones. A worker looks for the next one at
 //! the beginning of each tick (`src/latest_value.rs`), applies every configuration in its order, and reports that, so
-//! the main thread knows when all cores have one. Limit: none of its own. A configuration is freed when no worker has
+//! the main thread knows when all cores have one. Limit: `UNAPPLIED_MAX` configurations that some worker has not applied, over which a change is refused and counted. A configuration is freed when no worker has
 //! it any longer; a worker reports each once. Cost: one atomic load a tick for each worker; one allocation and one
 //! message for each worker and change.
 
@@ -11,6 +11,7 @@ use std::sync::mpsc::Sender;
 
 use crate::app::{Apps, Secret};
 use crate::config::Config;
+use crate::counters::{Counter, DepthGauge};
 use crate::latest_value::{LatestValue, ValueLink};
 
 /// The options that a reload may change. All others need a restart.
@@ -47,6 +48,35 @@ impl RunningConfiguration {
 /// A configuration for workers, and the next one if there is one.
 pub(crate) type ConfigurationLink = ValueLink<SentConfiguration>;
 
+/// Configurations that a worker which does not run may be behind. A change sends two.
+pub(crate) const UNAPPLIED_MAX: u64 = 16;
+
+/// Counts the configurations that some worker has not applied. The main thread writes it.
+#[derive(Debug, Default)]
+pub(crate) struct UnappliedConfigurations {
+    pub waiting: DepthGauge,
+    pub refused: Counter,
+}
+
+impl UnappliedConfigurations {
+    /// One more is to be sent. `false`: too many wait, so it must not be.
+    #[must_use]
+    pub(crate) fn try_add(&self) -> bool {
+        let has_room = self.waiting.depth() < UNAPPLIED_MAX;
+        if has_room {
+            self.waiting.add(1)
+        } else {
+            self.refused.add(1)
+        }
+        has_room
+    }
+
+    /// All workers have applied the last one. They apply them in order, so none waits.
+    pub(crate) fn note_all_applied(&self) {
+        self.waiting.set(0);
+    }
+}
+
 /// A configuration, and the receivers of the report that it is in use.
 #[derive(Debug)]
 pub(crate) struct SentConfiguration {
@@ -64,3 +94,24 @@ impl SentConfiguration {
 }
 
 pub(crate) type CurrentConfiguration = LatestValue<Arc<RunningConfiguration>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker that stands still keeps every configuration that was sent since.
+    #[test]
+    fn changes_are_refused_and_counted_while_too_many_configurations_wait_for_a_worker() {
+        let unapplied = UnappliedConfigurations::default();
+        assert_eq!(
+            (0..UNAPPLIED_MAX + 3).filter(|_| unapplied.try_add()).count() as u64,
+            UNAPPLIED_MAX
+        );
+        let read =
+            || (unapplied.waiting.depth(), unapplied.waiting.peak(), unapplied.refused.get());
+        assert_eq!(read(), (UNAPPLIED_MAX, UNAPPLIED_MAX, 3));
+        unapplied.note_all_applied();
+        assert!(unapplied.try_add());
+        assert_eq!(read(), (1, UNAPPLIED_MAX, 3));
+    }
+}

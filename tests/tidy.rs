@@ -7,6 +7,8 @@
 mod circles;
 #[path = "tidy/limits.rs"]
 mod limits;
+#[path = "tidy/lists.rs"]
+mod lists;
 #[path = "tidy/mentions.rs"]
 mod mentions;
 #[path = "tidy/names.rs"]

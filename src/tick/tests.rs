@@ -1,5 +1,7 @@
 //! A core on a kernel that says what a test wants it to say.
 
+mod gauges;
+
 use std::sync::Arc;
 
 use super::http::Rules;

@@ -20,13 +20,14 @@ use crate::event_log::EventLog;
 use crate::metrics::CoreMetrics;
 use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
-use crate::running_configuration::CurrentConfiguration;
+use crate::running_configuration::{CurrentConfiguration, UnappliedConfigurations};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: Config,
     /// The part of the configuration that a reload may change. A worker follows it by its own `ConfigurationLink`.
     pub current_configuration: CurrentConfiguration,
+    pub unapplied_configurations: UnappliedConfigurations,
     pub phase: Phase,
     /// `/up` answers 503, so that load balancers stop sending clients before the server drains
     /// (`Config::shutdown_delay_seconds`).

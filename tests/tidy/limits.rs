@@ -6,7 +6,7 @@ use super::report;
 use super::source::{Source, has_word, sources, without_tests};
 
 /// Types that grow with what is put into them.
-const GROWING: &[&str] = &[
+pub(super) const GROWING: &[&str] = &[
     "BTreeMap<",
     "BTreeSet<",
     "BinaryHeap<",
@@ -167,7 +167,7 @@ fn lists(code: &str) -> Vec<String> {
 }
 
 /// The first name that is no keyword.
-fn name_of(words: &str) -> String {
+pub(super) fn name_of(words: &str) -> String {
     let names = words.split(|char: char| !char.is_alphanumeric() && char != '_');
     names
         .filter(|name| !matches!(*name, "struct" | "enum"))

@@ -27,7 +27,9 @@ use crate::config::validate::build_config;
 use crate::config::{Config, Merged, Sources, TlsOptions, Values, merge};
 use crate::mailbox::Doorbell;
 use crate::output;
-use crate::running_configuration::{ConfigurationLink, RunningConfiguration, SentConfiguration};
+use crate::running_configuration::{
+    ConfigurationLink, RunningConfiguration, SentConfiguration, UNAPPLIED_MAX,
+};
 use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
 pub(super) use app_table::{AppChange, AppEdit};
@@ -403,6 +405,13 @@ impl Changer {
     /// Returns when each core has reported that it has applied the configuration, or with an error after
     /// `APPLY_TIME_MAX`.
     fn send_to_cores(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
+        let unapplied = &self.shared.unapplied_configurations;
+        if !unapplied.try_add() {
+            return Err(format!(
+                "{UNAPPLIED_MAX} configurations wait for a worker that does not run, which is the limit: /live of the \
+                 admin listener names it. Restart the server, which then has the newest configuration"
+            ));
+        }
         // A channel of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();
         let next = ConfigurationLink::new(SentConfiguration { configuration, applied: report });
@@ -424,6 +433,7 @@ impl Changer {
             }
             left -= 1;
         }
+        self.shared.unapplied_configurations.note_all_applied();
         Ok(())
     }
 }

@@ -27,7 +27,9 @@ use crate::mailbox::{self, Doorbell};
 use crate::metrics::CoreMetrics;
 use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
-use crate::running_configuration::{ConfigurationLink, CurrentConfiguration, RunningConfiguration};
+use crate::running_configuration::{
+    ConfigurationLink, CurrentConfiguration, RunningConfiguration, UnappliedConfigurations,
+};
 use crate::server::certificates::Certificates;
 use crate::server::change::PendingReload;
 use crate::server::control::{Control, Readable};
@@ -122,6 +124,7 @@ pub(super) fn share(
         metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
         config,
         current_configuration: CurrentConfiguration::new(Arc::new(running)),
+        unapplied_configurations: UnappliedConfigurations::default(),
         unready: AtomicBool::new(false),
         phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
         transfer: Transfer::new(workers, incoming),

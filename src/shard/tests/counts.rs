@@ -50,6 +50,7 @@ fn a_number_that_was_held_back_is_sent_when_the_pause_of_its_own_channel_is_over
     join(&mut net, "late", 101..102);
     net.advance(1);
     join(&mut net, "early", 101..102);
+    assert_eq!(net.shards[0].counts_waiting(), 2);
     clients.iter().for_each(|client| drop(net.events(*client)));
     let told = |net: &mut Net| -> Vec<String> {
         net.events(clients[0]).iter().map(|event| event.channel().to_owned()).collect()
@@ -58,6 +59,7 @@ fn a_number_that_was_held_back_is_sent_when_the_pause_of_its_own_channel_is_over
     assert_eq!(told(&mut net), ["early"], "5 s after its last number");
     net.advance(3);
     assert_eq!(told(&mut net), ["late"]);
+    assert_eq!(net.shards[0].counts_waiting(), 0, "none waits any longer");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
 use crate::running_configuration::{
     ConfigurationLink, CurrentConfiguration, RunningConfiguration, SentConfiguration,
+    UnappliedConfigurations,
 };
 use crate::tick::kernel::Kernel;
 use crate::worker::kernel::{Choice, Epoll};
@@ -66,6 +67,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         event_log: Arc::new(EventLog::new(1)),
         metrics: [Arc::new(CoreMetrics::new(1))].into(),
         current_configuration,
+        unapplied_configurations: UnappliedConfigurations::default(),
         unready: AtomicBool::new(false),
         phase: Phase::default(),
         transfer: Transfer::new(1, None),

@@ -368,6 +368,12 @@ metrics! {
         |scrape, out| out.sample(&[], scrape.sources.shared.metrics.len());
     "ready" Gauge [] "1 if /ready answers 200.",
         |scrape, out| out.sample(&[], u8::from(scrape.is_ready));
+    "configurations_waiting" Gauge [] "Configurations that a worker has not applied, because it does not run. At most 16.",
+        |scrape, out| out.sample(&[], scrape.unapplied().waiting.depth());
+    "configurations_waiting_peak" Gauge [] "Most configurations that have waited for a worker at a time, since the start.",
+        |scrape, out| out.sample(&[], scrape.unapplied().waiting.peak());
+    "configurations_refused_total" Counter [] "Changes of the configuration that were refused, because 16 waited for a worker.",
+        |scrape, out| out.sample(&[], scrape.unapplied().refused.get());
     "heartbeats_total" Counter ["core"] "Seconds in which the core ran. One that stands still has stalled.",
         |scrape, out| scrape.heartbeats(out);
     "start_time_seconds" Gauge [] "When the process started, in seconds since 1970.",

@@ -17,6 +17,7 @@ use crate::metrics::{
     AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
 };
 use crate::operator_requests::OperatorQueue;
+use crate::running_configuration::UnappliedConfigurations;
 use crate::server::certificates::ValidUntil;
 use crate::worker::Shared;
 
@@ -149,6 +150,10 @@ impl Scrape<'_> {
             let feed = if index < workers { number.format(index) } else { "webhooks" };
             out.sample(&[feed], read(depth));
         }
+    }
+
+    pub(super) fn unapplied(&self) -> &UnappliedConfigurations {
+        &self.sources.shared.unapplied_configurations
     }
 
     pub(super) fn viewers(&self) -> &ViewerCounters {
