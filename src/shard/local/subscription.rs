@@ -85,7 +85,7 @@ impl SubscriptionList {
         debug_assert!(!self.is_empty(), "it is in the list");
     }
 
-    /// As `Vec::swap_remove`, but `None` where there is nothing to remove.
+    /// The last subscription takes the place. `None`: there is none at this place.
     pub(super) fn swap_remove(&mut self, at: usize) -> Option<Subscription> {
         if at >= self.len() {
             return None;
