@@ -1,16 +1,15 @@
 //! Counts of each client address, shared by all workers: open connections, and events of the current second.
 //!
-//! The tables are changed at an accept, a handshake, the end of a connection and, if failed authentications are
-//! limited, an API request; never for a frame. Each exists only if its option is set, and has a fixed size: 4.2 MB for
-//! connections, 6.3 MB for a rate. There are no locks: an entry is one or two atomic words. If a bucket is full, the
-//! client is admitted without being counted: a limit for each address is no defense against so many addresses, and to
-//! refuse others would help the attacker. Which clients share a bucket is secret, because it follows from a seed that
-//! is generated at the start.
+//! Owns the counts only; `admission/mod.rs` decides what follows from them. Knows no clock. The tables are changed at
+//! an accept, a handshake, the end of a connection and, if failed authentications are limited, an API request; never
+//! for a frame. There are no locks: an entry is one or two atomic words. If a bucket is full, the client is admitted
+//! without being counted: a limit for each address is no defense against so many addresses, and to refuse others would
+//! help the attacker. Which clients share a bucket is secret, because it follows from a seed that is generated at the
+//! start.
 //!
-//! Owns the counts only; `admission/mod.rs` decides what follows from them. Knows no clock. Limits: `BUCKETS` buckets
-//! in a table, made at the start; one word in `AddressSlots` for each slot of a connection. Cost: a client is in one
-//! bucket only, so a call reads one or two cache lines; 16 atomic loads and one exchange count a connection, at most 16
-//! atomic steps an event.
+//! Limits: `BUCKETS` buckets in a table, made at the start if its option is set: 4.2 MB for connections, 6.3 MB for a
+//! rate. One word in `AddressSlots` for each slot of a connection. Cost: a call reads one or two cache lines; 16 atomic
+//! loads and one exchange count a connection, at most 16 atomic steps an event.
 
 use core::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -28,7 +28,7 @@ pub struct Admission {
     /// Which versions of the header a trusted proxy may send: see `Config::proxy_protocol`.
     proxy_protocol: Option<[bool; 2]>,
     connections: Option<(u16, ConnectionTable)>,
-    /// Sockets that speak HTTP, or nothing yet.
+    /// Of sockets that speak HTTP, or nothing yet. An upgrade moves the count to `connections`.
     sockets: Option<(u16, ConnectionTable)>,
     handshakes: Option<(u32, RateTable)>,
     auth_failures: Option<(u32, RateTable)>,

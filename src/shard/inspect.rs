@@ -82,7 +82,6 @@ pub struct ConnectionRow {
     pub silent_seconds: u32,
 }
 
-/// The inside of one connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionDetails {
     pub row: ConnectionRow,
@@ -132,7 +131,7 @@ enum InspectorStage {
 pub struct Inspector {
     question: Inspection,
     stage: InspectorStage,
-    /// The next entry of the table.
+    /// Where the next slice begins; each stage begins at 0.
     next_slot: u32,
     /// By subscribers or users, whichever is more, then by subscribers.
     channels: BestRows<ChannelRow>,

@@ -1,9 +1,8 @@
-//! The closed list of messages between cores. PURE.
-//!
-//! Two lanes per pair of cores, each first-in first-out. `ToHome` mail may cause more mail; `FromHome` mail causes none
-//! that must find room at once. A core always drains `FromHome`, so no ring of cores can wait for each other. Limits:
-//! 72 bytes for a mail (asserted); `mailbox` bounds how many wait. Cost: a mail is 72 bytes, moved and never copied
-//! deeply: names and frames are shared by reference counts.
+//! The closed list of messages between cores. PURE. Plain values; `mailbox` carries them without knowing them, and
+//! `Shard::route` processes them. Two lanes per pair of cores, each first-in first-out. `ToHome` mail may cause more
+//! mail; `FromHome` mail causes none that must find room at once. A core always drains `FromHome`, so no ring of cores
+//! can wait for each other. Limits: 72 bytes for a mail (asserted); `mailbox` bounds how many wait. Cost: a mail is 72
+//! bytes, moved and never copied deeply: names and frames are shared by reference counts.
 
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
@@ -17,13 +16,13 @@ use super::channel_key::ChannelKey;
 use super::query::{Answer, Question};
 use super::state::HomeState;
 
-/// A user's connection that joins a presence channel.
+/// What the home of a presence channel must know of the connection that joins.
 #[derive(Clone, Debug)]
 pub struct Join {
     pub user: UserId,
-    /// `user_info` as JSON.
+    /// JSON.
     pub user_info: Box<str>,
-    /// `channel_data` as it was signed.
+    /// As it was signed: the other members are sent it unchanged.
     pub channel_data: Box<str>,
     /// The connection is in the channel already and only wants its acknowledgement again.
     pub is_repeated: bool,
@@ -32,7 +31,7 @@ pub struct Join {
 /// A part of another process's state on its way to its home; see `shard/transfer.rs`. Answered by nothing.
 #[derive(Debug)]
 pub enum Restore {
-    /// `core` has that many subscribers in the channel.
+    /// `core` has imported that many subscribers of the channel.
     Interest { channel: ChannelKey, core: u16, count: u32 },
     /// What the other process's home knew.
     Home { channel: ChannelKey, state: HomeState },
@@ -40,7 +39,7 @@ pub enum Restore {
     User { user: ChannelKey, core: u16, signed_in: bool, watching: bool },
 }
 
-/// Which lane a mail takes.
+/// The order holds within a lane only. `tick` decides when it reads which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     ToHome,
@@ -49,7 +48,8 @@ pub enum Lane {
 
 #[derive(Debug)]
 pub enum Mail {
-    /// A connection wants into a channel. Answered by exactly one `Subscribed` or `SubscribeRefused`.
+    /// A subscribe request that the connection's core has checked. Answered by exactly one `Subscribed` or
+    /// `SubscribeRefused`.
     Subscribe {
         channel: ChannelKey,
         connection: ConnectionKey,
@@ -65,7 +65,7 @@ pub enum Mail {
         ticket: u32,
         core: u16,
     },
-    /// A member's connection left a presence channel.
+    /// One connection of the member has left a presence channel; others may be in it.
     Leave {
         channel: ChannelKey,
         user_id: Box<str>,
@@ -75,14 +75,15 @@ pub enum Mail {
         channel: ChannelKey,
         core: u16,
     },
-    /// An event for all subscribers; `cache` when a cache channel is to remember it.
+    /// An event to be ordered by its home and sent to all subscribers but `except`. `cache`: a cache channel remembers
+    /// it.
     Publish {
         channel: ChannelKey,
         frame: FrameBytes,
         except: Option<SocketId>,
         cache: bool,
     },
-    /// The app's backend takes access back.
+    /// A command that each core carries out on its own connections.
     EndAccess(Box<AccessCommand>),
     /// How many subscribers the sending core has in the channel; sent for apps that count.
     Count {
@@ -95,7 +96,7 @@ pub enum Mail {
         user: ChannelKey,
         core: u16,
     },
-    /// It has lost the last one.
+    /// The sending core has lost its last connection of the user.
     UserGone {
         user: ChannelKey,
         core: u16,
@@ -160,7 +161,7 @@ pub enum Mail {
 
 const _: () = assert!(size_of::<Mail>() <= 72, "rings are cores squared times this");
 
-/// What a subscriber is sent first, by the channel's home.
+/// What a new subscriber is sent first, in this order. The home makes it, because it alone has roster and cached event.
 #[derive(Debug, Default)]
 pub struct Greeting {
     /// With the roster of a presence channel. `None`: the acknowledgement has the channel's name only, and the

@@ -3,18 +3,10 @@
 //! No clock, socket, randomness, lock or `async` in here: input comes as arguments, effects leave through `Outbox`. So
 //! N shards run in one thread under a simulator exactly as they do on N cores.
 //!
-//! A shard has three parts. `Local` has the connections of this core. `Home` has the channels and users whose home this
-//! core is, and alone gives a channel's events their order. `Cluster` has what other nodes have; there is none on a
-//! single node. Each owns its state and gets `&Context` and `&mut Outbox` as arguments. `Local` and `Home` send each
-//! other `Mail` only, `Home` sends `Change`s to `Cluster`, and `Cluster` calls `Home`. This file joins them.
-//!
-//! Invariants:
-//! - With one worker, all mail of a shard to itself (`OwnMail`) is processed before the call that made it returns. With
-//!   several, `ToHome` mail to the own core waits in `Outbox::mails`. Each request to a home is finished, with all that
-//!   it causes here, before the next one begins.
-//! - Processing own mail enqueues frames and changes channels. It neither frees a slot nor closes a connection: slow
-//!   consumers wait in `Local::slow_consumers` for `settle`.
-//! - `check_invariants` has the others. Simulator and unit tests call it.
+//! Owns three parts. `Local` has the connections of this core. `Home` has the channels and users whose home this core
+//! is, and alone gives a channel's events their order. `Cluster` has what other nodes have; there is none on a single
+//! node. `Local` and `Home` send each other `Mail` only, `Home` sends `Change`s to `Cluster`, and `Cluster` calls
+//! `Home`. This file joins them; `Shard` lists the invariants.
 //!
 //! Limits: those of its parts. Cost: a call hands on to one part, a few steps; a core without other cores loops over
 //! its own mail in the same call.
@@ -84,6 +76,13 @@ use context::Context;
 use home::{Home, SubscribeRequest};
 use local::Local;
 
+/// Invariants:
+/// - With one worker, all mail of a shard to itself (`OwnMail`) is processed before the call that made it returns. With
+///   several, `ToHome` mail to the own core waits in `Outbox::mails`. Each request to a home is finished, with all that
+///   it causes here, before the next one begins.
+/// - Processing own mail enqueues frames and changes channels. It neither frees a slot nor closes a connection: slow
+///   consumers wait in `Local::slow_consumers` for `settle`.
+/// - `check_invariants` has the others. Simulator and unit tests call it.
 pub struct Shard {
     context: Context,
     local: Local,
@@ -111,7 +110,8 @@ impl Shard {
         }
     }
 
-    /// Moves the shard's clock. With each second the parts do what is due.
+    /// The one clock of the shard: what is due by the second happens here. A time before the last one counts as the
+    /// last.
     pub fn advance(&mut self, now: Moment) {
         debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         // Time does not run backwards, even if the clock does.
@@ -139,13 +139,13 @@ impl Shard {
         &self.context.settings.metrics
     }
 
-    /// The shard's clock, as `advance` left it.
+    /// The time of the last `advance`: the same during a whole tick.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.context.now
     }
 
-    /// Makes the key of a channel from a text of a peer.
+    /// For a text of a peer, which is checked here.
     ///
     /// # Errors
     /// When the text is no channel name.
@@ -157,7 +157,7 @@ impl Shard {
         self.context.keys.make(app, text)
     }
 
-    /// Makes the key of a channel from a checked name.
+    /// For a name that was checked when its request was read.
     #[must_use]
     pub fn key_of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
         debug_assert!(
@@ -172,8 +172,7 @@ impl Shard {
         self.local.open(&self.context, &mut self.outbox, app, entropy, prelude)
     }
 
-    /// A handshake is done but the connection is refused: it is sent the reason in an event and in a close frame
-    /// (docs/PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line of the log, with verbose errors.
+    /// See `Local::open_refused`.
     pub fn open_refused(
         &mut self,
         prelude: &[u8],
@@ -254,7 +253,8 @@ impl Shard {
         self.local.echo(&self.context, &mut self.outbox, key, kind, payload);
     }
 
-    /// Mail of another core, in the order of its lane, or of this one.
+    /// For mail of another core in the order of its lane, and for `ToHome` mail of this core to itself, which the tick
+    /// brings after what other cores sent before.
     pub fn on_mail(&mut self, mail: Mail) {
         debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         self.route(mail);
@@ -286,7 +286,7 @@ impl Shard {
         }
     }
 
-    /// The cluster, and what it acts on; `None` on a single node.
+    /// Borrows the cluster side beside what it changes. `None` on a single node.
     fn clustered(&mut self) -> Option<(&mut Cluster, Here<'_>)> {
         let Self { context, home, cluster, outbox, .. } = self;
         let cluster = cluster.as_deref_mut()?;
@@ -298,7 +298,7 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_online_elsewhere(user))
     }
 
-    /// Gives mail to the side that it is for.
+    /// In a cluster, mail to a home may be held back first, until other nodes have answered.
     fn route(&mut self, mail: Mail) {
         let mail = match self.clustered() {
             None => mail,
@@ -366,15 +366,14 @@ impl Shard {
         }
     }
 
-    /// A core has connections of the user now, or has lost the last one.
     fn note_user(&mut self, user: &ChannelKey, core: u16, is_signed_in: bool) {
         let elsewhere = self.is_online_elsewhere(user);
         let Self { context, home, outbox, .. } = self;
         home.note_user(context, outbox, (user, core), is_signed_in, elsewhere);
     }
 
-    /// The client has sent a close frame, and is answered with one. Its subscriptions end at once; its socket ends when
-    /// the frame was sent.
+    /// Answers the close frame of a client with one (RFC 6455 section 5.5.1). Its subscriptions end at once; its socket
+    /// ends when the frame was sent.
     pub fn close_frame(&mut self, slot: Slot, code: u16, reason: &str) {
         let why = ConnectionEnd::ClientClose;
         self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
@@ -402,9 +401,7 @@ impl Shard {
         are_left
     }
 
-    /// Closes with 4100 those connections in these slots that keep at least half as much as the heaviest among them.
-    /// Call it again while memory is short: each time the rest keep half as much at most. `input_bytes` returns the
-    /// memory of a slot's incomplete input.
+    /// See `Local::shed`.
     pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(Slot) -> usize) {
         debug_assert!(slots.start <= slots.end, "slots in order");
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
@@ -418,8 +415,7 @@ impl Shard {
         debug_assert!(self.get(key).is_none(), "the slot is another connection's, or free");
     }
 
-    /// Counts a refusal or a close, and queues its line for the log. Returns the line with verbose errors, unless the
-    /// answer says the same already.
+    /// See `Local::note_refusal`.
     pub fn note_refusal(
         &mut self,
         slot: Slot,

@@ -1,8 +1,7 @@
-//! What nodes send each other, as values. `cluster/envelope.rs` gives them their bytes. PURE.
-//!
-//! A message has the state of its sender's node, never what that node knows of others. So every node can lose all it
-//! knows of the others and request it again, and no fact has two sources. Secrets and signatures are in no message
-//! (docs/PROTOCOL.md rule 132). docs/CLUSTER.md lists each message with sender, receiver, meaning and order. Limits:
+//! What nodes send each other, as values. PURE. `cluster/envelope.rs` gives them their bytes. Plain values. A message
+//! has the state of its sender's node, never what that node knows of others. So every node can lose all it knows of the
+//! others and request it again, and no fact has two sources. Secrets and signatures are in no message (docs/PROTOCOL.md
+//! rule 132). docs/CLUSTER.md lists each message with sender, receiver, meaning and order. Limits:
 //! `cluster/envelope.rs` bounds the bytes of a message. Cost: to make one copies ids and texts of a few bytes; the
 //! frame of an event is shared, not copied.
 
@@ -16,26 +15,26 @@ use crate::buffer::FrameBytes;
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
-/// A process in the cluster; generated at its start.
+/// A process in the cluster. Generated at its start, so a restarted server is another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
-/// One core's session with Redis. Answers are sent to it.
+/// Names one core's cluster session, also after it has reconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId {
     pub node: NodeId,
     pub core: u16,
 }
 
-/// A user of the sender's node in a presence channel.
+/// A member who has connections on the sender's node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberSnapshot {
     pub user: UserId,
-    /// `user_info` as JSON.
+    /// JSON.
     pub user_info: Box<str>,
 }
 
-/// All that one node has of a channel.
+/// All that one node has of a channel. It replaces what the receiver knew of that node and channel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeSnapshot {
     pub members: Vec<MemberSnapshot>,
@@ -43,6 +42,7 @@ pub struct NodeSnapshot {
     pub pending_leaves: Vec<Option<Box<str>>>,
     /// The user whose own channel it is has signed in there.
     pub online: bool,
+    /// The node has subscribers of the channel.
     pub occupied: bool,
     /// How many. Set only for apps that count subscriptions.
     pub count: u32,
@@ -63,13 +63,13 @@ pub enum ChannelMessage {
     Online(bool),
     /// The sender's node has subscribers, or has none any longer. Sent only where a webhook depends on it.
     Occupied(bool),
-    /// The number of subscribers on the sender's node.
+    /// The absolute number of subscribers on the sender's node.
     Count(u32),
     /// The sender's snapshot, and a request for all others. Each session that receives it answers with one `Snapshot`.
     Synchronize { ticket: u32, snapshot: NodeSnapshot },
     /// The sender has stored the channel's event again, which Redis had lost.
     Restored,
-    /// The sender does not need the topic any longer.
+    /// The sender has released the topic: what it had of the channel is gone.
     Quit,
 }
 
@@ -83,12 +83,12 @@ pub enum SessionMessage {
         ticket: u32,
         snapshot: Option<NodeSnapshot>,
     },
-    /// Close the user's connections on all nodes.
+    /// `EndAccess` that closes all connections of a user. Earlier versions know this one only.
     Terminate {
         app: Box<str>,
         user_id: Box<str>,
     },
-    /// Another command that takes access back, on all nodes.
+    /// Any other command that takes access back, on all nodes.
     EndAccess {
         app: Box<str>,
         target: AccessTarget,
@@ -111,7 +111,7 @@ pub enum SessionMessage {
         what: Replayed,
     },
     ReplayDone,
-    /// The sender's node ends in order.
+    /// The sender's node ends in order: its snapshots are to be dropped at once.
     NodeEnds,
     /// The node named was taken for dead and has sent something: it is to announce all it has once more.
     Revive {
@@ -168,7 +168,7 @@ pub enum Replayed {
 }
 
 impl SessionMessage {
-    /// `app` is the app's id.
+    /// `app` is the app's id, because indexes differ between nodes.
     #[must_use]
     pub fn of_access(app: Box<str>, command: AccessCommand) -> Self {
         match command.terminated_user() {
@@ -180,7 +180,7 @@ impl SessionMessage {
 }
 
 impl Replayed {
-    /// `app` is the app's id.
+    /// As `SessionMessage::of_access`.
     #[must_use]
     pub fn of_access(app: Box<str>, command: AccessCommand) -> Self {
         match command.terminated_user() {
@@ -233,7 +233,7 @@ impl WireQuestion {
     }
 }
 
-/// `Answer` as it is sent to another node.
+/// `Answer` as it is sent to another node: with fields whose place and form do not change between builds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum WireAnswer {
     Channels(Vec<(Box<str>, WireDescribed)>),

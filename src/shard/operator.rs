@@ -1,11 +1,14 @@
 //! Questions of an operator to the other nodes of the cluster, and each core's part of the answer. PURE data.
 //!
-//! The types are also the bytes between nodes (`cluster/envelope.rs` has a test of them), so a field keeps its place,
-//! and new variants come at the end. Apps are named by their ids, because indexes differ between nodes. A core answers
-//! in slices, like a question of its own operator (`inspect.rs`); `inspect/answer.rs` makes the answer. Limits:
-//! `ANSWER_BYTES_MAX` for the texts of one core's answer, so that the answer of a node with `WORKERS_MAX` cores fits
-//! into a message; `OPERATOR_ORDERS_MAX` questions that wait for a core, above which it answers `Busy`, and
-//! `ORDER_TIME_MS` for each. Cost: only while an operator asks. A copy of a row copies its texts.
+//! Plain values. The types are also the bytes between nodes (`cluster/envelope.rs` has a test of them), so a field
+//! keeps its place, and new variants come at the end. Apps are named by their ids, because indexes differ between
+//! nodes. A core answers in slices, like a question of its own operator (`inspect.rs`); `inspect/answer.rs` makes the
+//! answer.
+//!
+//! Limits: `ANSWER_BYTES_MAX` for the texts of one core's answer, so that the answer of a node with `WORKERS_MAX` cores
+//! fits into a message; `OPERATOR_ORDERS_MAX` questions that wait for a core, above which it answers `Busy`, and
+//! `ORDER_TIME_MS` for each. Cost: only while an operator asks. A copy of a row copies its texts, one allocation for
+//! each.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +17,13 @@ use crate::pusher::socket_id::SocketId;
 
 /// Bytes of rows in one core's answer, texts and numbers. `WORKERS_MAX` cores have 12 MiB.
 pub(super) const ANSWER_BYTES_MAX: usize = 96 << 10;
-/// Questions of other nodes that wait for one core.
+/// Questions of other nodes that wait for one core. A question over that is answered with `Busy`.
 pub const OPERATOR_ORDERS_MAX: usize = 32;
 /// Time from the arrival of a question to its last slice, in milliseconds, and from the request of an action to its
 /// deadline. The node that asks waits 1,500 (`tick/gather.rs`), and question and answer need some of that.
 pub const ORDER_TIME_MS: u64 = 1_000;
 
-/// What an operator asks, or wants, of the nodes.
+/// A question or an action of an operator, for all nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperatorQuestion {
     /// Channels of an app whose name contains a text.
@@ -81,19 +84,19 @@ impl OperatorQuestion {
     }
 }
 
-/// What one core of a node answers.
+/// One core's answer. The asker waits for one of each core of each node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorAnswer {
     /// See `NodeId`.
     pub node: u64,
-    /// The name of the node's host.
+    /// The host's name, for people. Empty in a `Busy` that the shard made.
     pub host: Box<str>,
     pub core: u16,
     pub outcome: OperatorOutcome,
 }
 
 impl OperatorAnswer {
-    /// The memory that it takes, in bytes.
+    /// For the budget of answers that wait (`tick/gather.rs`).
     pub(super) fn kept_bytes(&self) -> usize {
         let outcome = match &self.outcome {
             OperatorOutcome::Rows(rows) => rows.kept_bytes(),
@@ -149,13 +152,14 @@ pub enum OperatorOutcome {
     NoMemory,
 }
 
+/// The rows that a core found, as many as have room in its answer, and how many it left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRows {
     pub channels: Vec<NodeChannelRow>,
     pub connections: Vec<NodeConnectionRow>,
     /// Members of a presence channel: user id, and `user_info` as JSON.
     pub members: Vec<(Box<str>, Box<str>)>,
-    /// Channels or connections that are left out.
+    /// How many channels or connections.
     pub left_out: u64,
     pub left_out_members: u64,
     /// Subscriptions of the channels that are left out.
@@ -187,7 +191,7 @@ impl NodeRows {
     }
 }
 
-/// A channel on one core.
+/// `ChannelRow` as bytes between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeChannelRow {
     pub name: Box<str>,
@@ -196,7 +200,7 @@ pub struct NodeChannelRow {
     pub users: u32,
 }
 
-/// A connection as a list shows it.
+/// `ConnectionRow` as bytes between nodes: with the app's id, and without the key, which is of no use elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeConnectionRow {
     pub socket_id: SocketId,
@@ -214,7 +218,7 @@ impl NodeConnectionRow {
     }
 }
 
-/// The inside of one connection.
+/// `ConnectionDetails` as bytes between nodes, with what the worker and the kernel know of the socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeConnectionDetails {
     pub row: NodeConnectionRow,
@@ -231,7 +235,7 @@ pub struct NodeConnectionDetails {
     pub has_signed_in: bool,
 }
 
-/// A question of another node that waits for this core.
+/// A question of another node's operator that waits for this core's worker.
 #[derive(Clone, Debug)]
 pub struct OperatorOrder {
     /// The core that gathers the answers of this node, and the number of the question there.

@@ -1,9 +1,9 @@
-//! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick.
-//!
-//! Mail between the local side and the home side of this core passes here, too (`OwnMail`); `Shard` takes it out before
-//! a call returns. Limits: `NOTES_MAX` and `REFUSALS_MAX` for lines of the log; the other lists are bounded by the
-//! input of a tick. Cost: one push for an effect, to a list that keeps its room between ticks, so no allocation in the
-//! long run.
+//! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick. Owns
+//! effects until the worker takes them: in the same tick, except for `orders`. Carries none out. Mail between the local
+//! side and the home side of this core passes here, too (`OwnMail`); `Shard` removes it before a call returns. Limits:
+//! `NOTES_MAX`, `REFUSALS_MAX`, `OBSERVATIONS_MAX` and `OPERATOR_ORDERS_MAX`; the other lists are bounded by the input
+//! of a tick. Cost: one push for an effect, to a list that keeps its room between ticks, so no allocation in the long
+//! run.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,23 +26,24 @@ use crate::pusher::webhook_event::WebhookEvent;
 use crate::slot::Slot;
 use crate::text::shown;
 
-/// What came back for a question this core asked.
+/// An answer, or a part of one, to a question that this core gathers answers for (`tick/gather.rs`).
 #[derive(Debug)]
 pub enum GatherAnswer {
     Core {
         id: u32,
         answer: Answer,
     },
-    /// So many nodes will answer, too.
+    /// So many nodes received the question, this one among them: their answers are to be waited for.
     Nodes {
         id: u32,
         count: u32,
     },
-    /// The answers of the cores of one node.
+    /// All answers of one node, one of each of its cores.
     Node {
         id: u32,
         answers: Vec<Answer>,
     },
+    /// The session with Redis is down, so no answer of another node will come.
     NodesGone,
 }
 
@@ -81,15 +82,15 @@ pub struct Outbox {
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,
     pub answered: Vec<GatherAnswer>,
-    /// For the session with Redis; empty without a cluster.
+    /// Empty without a cluster.
     pub cluster: ClusterOutbox,
-    /// For the apps' backends. Made only for apps that want them.
+    /// Only of apps that want them; the worker's feed filters them further by endpoint.
     pub webhooks: Vec<WebhookEvent>,
-    /// For `--debug`; empty without it.
+    /// Empty without `--debug`.
     pub traces: Vec<Trace>,
     /// For the event log of the console; empty while it has no viewer. Limit: `OBSERVATIONS_MAX`.
     pub observations: Vec<Observation>,
-    /// Observations that found no room.
+    /// How many observations found no room. The worker reports them to viewers and resets it.
     pub unobserved: u64,
     /// The event log has a viewer: fill `observations`. The worker sets it at the beginning of a tick.
     pub is_observed: bool,
@@ -104,11 +105,11 @@ pub struct Outbox {
     pub lines: LineBudget,
     /// Published events were enqueued since the flush reset this.
     pub has_events: bool,
-    /// Empty between two calls.
+    /// Empty between two calls of `Shard`.
     pub(super) own_mail: OwnMail,
     core: u16,
     is_only_core: bool,
-    /// Fill `traces`.
+    /// See `ShardConfiguration::debug`.
     is_traced: bool,
 }
 
@@ -143,11 +144,12 @@ pub struct RefusalNote {
     pub socket_id: SocketId,
 }
 
-/// Lines of one tick: `lines` bounds those of each cause in a longer time.
+/// In one tick. `Outbox::lines` bounds those of each cause in a longer time.
 const REFUSALS_MAX: usize = 256;
-/// Observations of one tick: a thousand connections that close at once are more than anybody reads.
+/// In one tick: a thousand connections that close at once are more than a viewer can read.
 const OBSERVATIONS_MAX: usize = 1_024;
-/// Notes kept until the worker takes them; a flood of bad requests is not a flood of memory.
+/// In one tick: other nodes and backends cause notes, and a flood of them must not be a flood of memory. Others are
+/// dropped.
 const NOTES_MAX: usize = 16;
 
 impl Outbox {
@@ -192,7 +194,7 @@ impl Outbox {
         debug_assert!(self.notes.len() <= NOTES_MAX, "lines until the worker takes them");
     }
 
-    /// A line about another node.
+    /// For a line that names its subject itself.
     pub(super) fn log_line(&mut self, line: String) {
         if self.notes.len() < NOTES_MAX {
             self.notes.push(line);
@@ -200,8 +202,9 @@ impl Outbox {
         debug_assert!(self.notes.len() <= NOTES_MAX, "lines until the worker takes them");
     }
 
-    /// Writes to a home. This core's own gets mail by the tick, after what other cores sent before; a lone core has no
-    /// others to wait for.
+    /// The home side of this core gets its mail by the tick, after what other cores sent before. A lone core has no
+    /// others
+    /// to wait for.
     pub(super) fn send_to_home(&mut self, home: u16, mail: Mail) {
         debug_assert!(matches!(mail.lane(), Lane::ToHome), "mail that a home processes");
         debug_assert!(!self.is_only_core || home == self.core, "a lone core is each home");
@@ -212,7 +215,7 @@ impl Outbox {
         }
     }
 
-    /// A home's mail to one core; to its own core without a detour, because no other mail could come before it.
+    /// For a home. Mail to the own core makes no detour, because no other mail could come before it.
     pub(super) fn send_from_home(&mut self, core: u16, mail: Mail) {
         debug_assert!(matches!(mail.lane(), Lane::FromHome), "mail that a home sends");
         debug_assert!(!self.is_only_core || core == self.core, "there is no other core");
@@ -223,7 +226,7 @@ impl Outbox {
         }
     }
 
-    /// Mail to this core's home that waited for other nodes.
+    /// For mail that `Cluster::hold_back` kept. It is processed in the same call, after the mail that is there already.
     pub(super) fn process_held_mail(&mut self, mails: Vec<Mail>) {
         debug_assert!(
             mails.iter().all(|mail| matches!(mail.lane(), Lane::ToHome)),
@@ -232,7 +235,7 @@ impl Outbox {
         self.own_mail.to_home.extend(mails);
     }
 
-    /// Reports a change of the home to the cluster, if there is one.
+    /// For the cluster side; nothing on a single node, where the closure is not called.
     pub(super) fn change(
         &mut self,
         context: &Context,
@@ -244,7 +247,7 @@ impl Outbox {
         }
     }
 
-    /// Shows something in the event log of the console.
+    /// For the event log of the console. Without a viewer the closure is not called.
     #[inline]
     pub(super) fn observe(&mut self, observation: impl FnOnce() -> Observation) {
         if self.is_observed {
@@ -263,7 +266,6 @@ impl Outbox {
         debug_assert!(self.observations.len() <= OBSERVATIONS_MAX, "observations of one tick");
     }
 
-    /// Whether `traces` is filled.
     pub(super) fn set_traced(&mut self, is_traced: bool) {
         self.is_traced = is_traced;
     }
@@ -273,7 +275,7 @@ impl Outbox {
         self.is_traced
     }
 
-    /// Shows something in `--debug`.
+    /// For `--debug`. Without it the closure is not called.
     #[inline]
     pub(super) fn trace(&mut self, trace: impl FnOnce() -> Trace) {
         if self.is_traced {

@@ -1,11 +1,11 @@
 //! Questions of the HTTP API and this core's part of the answer (docs/PROTOCOL.md C9, C19). PURE.
 //!
-//! Subscribers are counted where they are, users and cached events at the channel's home; the asker adds up. A count is
-//! thus never stored twice and cannot drift (docs/PROTOCOL.md rule 85). Cost: a step for each channel of the app that
-//! is asked about, or one look-up for each name.
+//! Owns nothing and changes nothing. Subscribers are counted where they are, users and cached events at the channel's
+//! home; the asker adds up. A count is thus never stored twice and cannot drift (docs/PROTOCOL.md rule 85).
 //!
 //! Limits: the channels of one app, or the names of one request, which `api` bounds by its body; the API waits
-//! `limits::GATHER_TIMEOUT_MS` for all answers.
+//! `limits::GATHER_TIMEOUT_MS` for all answers. Cost: a step for each channel of the app that is asked about, or one
+//! look-up for each name.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub enum NodeQuestion {
     Operator(OperatorQuestion),
 }
 
-/// One core's part. Parts are added with `merge`.
+/// One core's part, or that of a core of another node. `api` adds the parts (`merge`).
 #[derive(Debug)]
 pub enum Answer {
     Channels(Vec<(Arc<str>, Described)>),
@@ -54,7 +54,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The memory that it takes, in bytes; the name of a channel as if no other owned it.
+    /// For the budget of answers that wait (`tick/gather.rs`). The name of a channel counts as if no other owned it.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         let described = |one: &Described| {
@@ -76,7 +76,6 @@ impl Answer {
     }
 }
 
-/// Connections and messages of an app.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     pub connections: u64,
@@ -106,10 +105,10 @@ impl Traffic {
     }
 }
 
-/// What one core knows of one channel.
+/// One core's part of a channel: 0 and `None` where it has none.
 #[derive(Clone, Debug, Default)]
 pub struct Described {
-    /// Connections subscribed here.
+    /// Of this core's connections.
     pub subscription_count: usize,
     /// Distinct users; only homes know, each of all nodes.
     pub user_count: usize,
@@ -130,7 +129,7 @@ impl Described {
 }
 
 impl Shard {
-    /// This core's part of the answer.
+    /// At once, and not in slices: the HTTP API bounds what one request may ask.
     #[must_use]
     pub fn answer(&self, question: &Question) -> Answer {
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
@@ -193,7 +192,7 @@ impl Shard {
             .map_or_else(Vec::new, |home| home.user_ids().map(Into::into).collect())
     }
 
-    /// The app counts them for all cores: the first one answers.
+    /// Only the first core answers, because the app has one count for all cores.
     fn answer_connections(&self, app: AppIndex) -> usize {
         if self.context.core() > 0 {
             return 0;
@@ -213,13 +212,13 @@ impl Shard {
         Traffic { connections: self.answer_connections(app) as u64, messages }
     }
 
-    /// Channels in the local table and in the home table: both are 0 when everybody has left.
+    /// Of the local side and of the home side. Both are 0 after all connections have ended and caches have expired.
     #[must_use]
     pub fn channel_counts(&self) -> (usize, usize) {
         (self.local.channels.len(), self.home.channels.len())
     }
 
-    /// Entries about users and about numbers of subscribers: 0 when everybody has left.
+    /// Entries about users and about numbers of subscribers: 0 after all connections have ended.
     #[must_use]
     pub fn user_and_count_entries(&self) -> usize {
         self.local.users.len() + self.home.users.len() + self.home.channels.counts.len()

@@ -1,11 +1,10 @@
-//! HOT: an event on its way through a core, and send queues as the flush takes them. PURE.
-//!
-//! An event is ordered here, at the home of its channel, and goes to each interested core once. The flush takes dirty
-//! connections and their send queues here, and reports what was sent. The worker passes on what it has measured:
-//! headroom, the reserve of HTTP, bytes of incomplete input. Owns nothing: `Home` has the interested cores, `Local` the
-//! queues and the account. Limits: those of `local/delivery.rs` and `local/memory.rs`. Cost: a publish is one look-up
-//! by key and, for each other interested core, two atomic reference counts and one mail; the other calls are a few
-//! steps without an allocation.
+//! HOT: an event on its way through a core, and send queues as the flush takes them. PURE. Owns nothing: `Home` has the
+//! interested cores, `Local` the queues and the account. Does not send: the flush does. An event is ordered here, at
+//! the home of its channel, and goes to each interested core once. The flush reads dirty connections and their send
+//! queues here, and reports what was sent. The worker passes on what it has measured: headroom, the reserve of HTTP,
+//! bytes of incomplete input. Limits: those of `local/delivery.rs` and `local/memory.rs`. Cost: a publish is one
+//! look-up by key and, for each other interested core, two atomic reference counts and one mail; the other calls are a
+//! few steps without an allocation.
 
 use super::Shard;
 use super::channel_key::ChannelKey;
@@ -49,7 +48,8 @@ impl Home {
 }
 
 impl Shard {
-    /// Publishes an encoded event to all subscribers on all cores, except `except`.
+    /// Sends an encoded event to the home of its channel, which orders it. `except`: the connection that must not get
+    /// it.
     pub fn publish(
         &mut self,
         channel: ChannelKey,
@@ -89,17 +89,17 @@ impl Shard {
         }
     }
 
-    /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that have changed.
-    /// Call it once input is dealt with.
+    /// See `Local::settle`. Call it once input is dealt with, and before the flush.
     pub fn settle(&mut self) {
         self.local.settle(&self.context, &mut self.outbox);
         self.process_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
-    /// The generation of a dirty connection, to be flushed; `None` when the connection has ended. Clears the mark. A
-    /// slot is in the list twice when it was given to another connection since: the second time there is no mark. Its
-    /// send queue is empty if `wake` has marked it.
+    /// Clears the mark of a connection in `Outbox::dirty`, and returns its generation, if it is to be flushed. `None`
+    /// when
+    /// the connection has ended, or for the second entry of a slot that was given to another connection since. The send
+    /// queue is empty if `wake` has marked it.
     #[inline]
     pub fn unmark_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;
@@ -123,7 +123,7 @@ impl Shard {
         self.local.on_sent(&self.context, &mut self.outbox, slot, count, blocked)
     }
 
-    /// The connection has something to send that is not in its send queue: it takes part in the next flush.
+    /// See `Local::wake`.
     pub fn wake(&mut self, slot: Slot) {
         self.local.wake(&mut self.outbox, slot);
         debug_assert!(
@@ -160,8 +160,7 @@ impl Shard {
         self.local.set_http_reserve(bytes);
     }
 
-    /// A connection that speaks HTTP takes another number of bytes now. Returns whether the process has memory for
-    /// that.
+    /// See `Local::note_http`.
     pub fn note_http(&mut self, before: usize, now: usize) -> bool {
         self.local.note_http(before, now)
     }

@@ -1,8 +1,9 @@
 //! Tables of a shard by slot: connections, and the channels of either side. PURE.
 //!
-//! A slot names an entry while it is there, and another one afterwards. Code that keeps a slot longer than a call keeps
-//! a generation, or the channel's key, beside it. Slots of connections (`Slot`) and of channels (`ChannelSlot`) have
-//! types of their own, because a subscription names both. Indexing with a slot that is free panics; `get` does not.
+//! Owns the entries and the indexes by key; does not know what an entry is. A slot names an entry while it is there,
+//! and another one afterwards. Code that keeps a slot longer than a call keeps a generation, or the channel's key,
+//! beside it. Slots of connections (`Slot`) and of channels (`ChannelSlot`) have types of their own, because a
+//! subscription names both. Indexing with a slot that is free panics; `get` does not.
 //!
 //! Limit: 2^32 - 1 entries, which no core has memory for. What bounds the entries is with each table. Cost: an index or
 //! a hash look-up, no allocation unless the table grows.
@@ -17,11 +18,11 @@ use super::channel_key::ChannelKey;
 use crate::app::AppIndex;
 use crate::slot::Slot;
 
-/// A slab that is indexed by `Slot`.
+/// A slab whose keys cannot be taken for other numbers, and which knows where a walk over its slots ends.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
     slab: Slab<T>,
-    /// All slots that were ever in use are below it.
+    /// Above each slot that was ever in use, so a walk in slices finds entries that move in behind it.
     slots_end: Slot,
 }
 
@@ -48,7 +49,7 @@ impl<T> Slots<T> {
         self.slab.get_mut(slot.index())
     }
 
-    /// Frees a slot in use.
+    /// Panics if the slot is free: a slot is freed once, by its owner.
     pub(super) fn remove(&mut self, slot: Slot) -> T {
         debug_assert!(self.slab.contains(slot.index()), "a slot is freed once");
         self.slab.remove(slot.index())
@@ -59,13 +60,13 @@ impl<T> Slots<T> {
         self.slab.len()
     }
 
-    /// All entries are below this slot. It does not become less.
+    /// The end of a walk over all slots. It never becomes less.
     pub(super) fn slots_end(&self) -> Slot {
         debug_assert!(self.slab.len() <= self.slots_end.index(), "all slots in use are below it");
         self.slots_end
     }
 
-    /// All entries with their slots.
+    /// In the order of slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
         self.slab.iter().map(|(slot, value)| (Slot::of(slot), value))
     }
@@ -87,7 +88,7 @@ impl<T> IndexMut<Slot> for Slots<T> {
     }
 }
 
-/// The place of a channel in the table of its side.
+/// Of a channel in the table of its side: the local side and the home side have different slots for one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ChannelSlot(Slot);
 
@@ -111,7 +112,7 @@ pub(super) trait Keyed {
     fn key(&self) -> &ChannelKey;
 }
 
-/// Channels by slot and by key.
+/// Channels, found by slot or by key. Each channel has one slot and is in the index of its app once.
 #[derive(Debug)]
 pub(super) struct KeyedSlots<T> {
     /// One index for each app, grown as apps get channels: a listing of an app's channels must not cost what the
@@ -121,7 +122,7 @@ pub(super) struct KeyedSlots<T> {
 }
 
 impl<T: Keyed> KeyedSlots<T> {
-    /// As `Slots::new`.
+    /// See `Slots::new`.
     pub(super) fn new(reserved: usize) -> Self {
         Self { by_app: Vec::new(), slots: Slots::new(reserved) }
     }
@@ -138,7 +139,7 @@ impl<T: Keyed> KeyedSlots<T> {
         self.find(key.hash(), key.app(), key.name())
     }
 
-    /// Adds a channel that is not there yet.
+    /// The caller has looked for the key: a second entry would be found by no index.
     pub(super) fn insert(&mut self, channel: T) -> ChannelSlot {
         debug_assert!(self.find_key(channel.key()).is_none(), "a channel is in the table once");
         let (hash, app) = (channel.key().hash(), channel.key().app());
@@ -154,9 +155,8 @@ impl<T: Keyed> KeyedSlots<T> {
         slot
     }
 
-    /// Takes a channel out of the table and of its app's index. An index that has become far too large is made
-    /// smaller: a listing looks at all its places, and an app that had a million channels for a minute would pay for
-    /// them for ever.
+    /// Also makes the app's index smaller if it has become far too large: a listing looks at all its places, and an app
+    /// that had a million channels for a minute would pay for them for ever.
     pub(super) fn remove(&mut self, slot: ChannelSlot) -> T {
         /// Rehashing what is left is paid for by the removals before it, of which there were at least seven times as
         /// many.
@@ -185,12 +185,11 @@ impl<T: Keyed> KeyedSlots<T> {
         self.slots.get_mut(slot.0)
     }
 
-    /// All channels are below this slot.
+    /// See `Slots::slots_end`.
     pub(super) fn slots_end(&self) -> ChannelSlot {
         ChannelSlot(self.slots.slots_end())
     }
 
-    /// All channels with their slots.
     pub(super) fn entries(&self) -> impl Iterator<Item = (ChannelSlot, &T)> {
         self.slots.iter().map(|(slot, channel)| (ChannelSlot(slot), channel))
     }
@@ -199,7 +198,7 @@ impl<T: Keyed> KeyedSlots<T> {
         self.slots.iter().map(|(_, channel)| channel)
     }
 
-    /// The channels of one app, in no order.
+    /// In no order.
     pub(super) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &T> {
         let index = self.by_app.get(usize::from(app.0));
         index.into_iter().flatten().map(|slot| &self.slots[slot.0])
@@ -209,7 +208,7 @@ impl<T: Keyed> KeyedSlots<T> {
         self.slots.len()
     }
 
-    /// Entries of the indexes of all apps: as many as channels.
+    /// For `check_invariants`: as many as `len`.
     pub(super) fn indexed_count(&self) -> usize {
         self.by_app.iter().map(HashTable::len).sum()
     }
@@ -231,7 +230,7 @@ impl<T: Keyed> IndexMut<ChannelSlot> for KeyedSlots<T> {
     }
 }
 
-/// The index of an app, made if it is the app's first channel.
+/// Grows the list up to this app, for its first channel.
 fn app_index_mut(
     by_app: &mut Vec<HashTable<ChannelSlot>>,
     app: AppIndex,

@@ -1,27 +1,29 @@
-//! The state of connections, channels and homes as values that another process imports. PURE.
+//! The transferred state of connections and homes, as plain values that another process imports. PURE.
 //!
-//! The state names channels and users, not slots and cores: the new process may have another number of cores and
-//! another seed, so every channel finds its home again there. `worker/transfer/record.rs` gives it its bytes.
+//! Names channels and users, never slots and cores: the new process may have another number of cores and another seed,
+//! so every channel finds its home again there. `worker/transfer/record.rs` gives it its bytes.
 //!
 //! Limit: none of its own. A state is as large as what it describes, and `worker/transfer/stream.rs` refuses a larger
-//! batch than `BATCH_BYTES_MAX`.
+//! batch than `BATCH_BYTES_MAX`. Cost: once for each take-over, a copy of the texts and of the frames that wait.
 
 use serde::{Deserialize, Serialize};
 
 use crate::pusher::inbound::UserId;
 use crate::pusher::socket_id::SocketId;
 
+/// Seconds are those of a clock that both processes share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionState {
-    /// The id of its app.
+    /// By its id, because the new process may have other indexes.
     pub app: Box<str>,
     pub socket_id: SocketId,
+    /// Names of channels, with the member as whom the connection is in a presence channel.
     pub subscriptions: Vec<(Box<str>, Option<UserId>)>,
-    /// What is left of a frame that the kernel has begun to take.
+    /// What is left of a frame that the kernel has begun to take. It must be sent before anything else.
     pub begun_frame: Vec<u8>,
-    /// The frames after it.
+    /// Whole frames, which a close may drop.
     pub unsent: Vec<u8>,
-    /// Our close frame is among them, or was sent.
+    /// The old process has enqueued a close frame: it is in `unsent`, or was sent.
     pub closing: bool,
     pub last_inbound_seconds: u32,
     pub rate_window_seconds: u32,
@@ -41,14 +43,14 @@ pub struct ConnectionState {
 pub struct UserState {
     pub user: UserId,
     pub user_info: Box<str>,
-    /// By user id, whether they are online.
+    /// Ids of the watched users, each with whether they were online. The client knows that already.
     pub watched: Vec<(Box<str>, bool)>,
 }
 
-/// What a home knows of a channel beyond what its connections have.
+/// What a home knows of a channel beyond what the connections' states have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelState {
-    /// The id of its app.
+    /// By its id.
     pub app: Box<str>,
     pub name: Box<str>,
     pub home: HomeState,
@@ -58,7 +60,7 @@ pub struct ChannelState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TransferFault;
 
-/// `ChannelState::home`.
+/// Default means that the home knows nothing more: it is not exported.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HomeState {
     pub members: Vec<MemberState>,
@@ -68,7 +70,7 @@ pub struct HomeState {
     pub count_sent: Option<(u64, u32)>,
 }
 
-/// A user in a presence channel, with the number of their connections in it.
+/// `connections`: of the user in the channel, on all cores of the process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberState {
     pub user: UserId,

@@ -1,10 +1,9 @@
-//! Where events for the apps' backends are made (docs/PROTOCOL.md rules 75 to 77). PURE.
-//!
-//! A webhook is made only for an app that wants it. The worker takes it from `Outbox::webhooks` and gives it to
+//! Where events for the apps' backends are made (docs/PROTOCOL.md rules 75 to 77). PURE. Owns nothing. A webhook is
+//! made only for an app that wants it, and never sent here: the worker takes it from `Outbox::webhooks` and gives it to
 //! `webhook::Feed`, which filters, batches and sends. With several nodes `cluster/transitions.rs` decides which node
 //! makes the webhook of a first join or a last leave. Limits: events of public channels by one connection
 //! (`local/pace.rs`); the ring of the worker (`webhook/budget.rs`). Cost: nothing where the app wants no webhook but
-//! one look at its kinds; an event copies its channel's name and the user id.
+//! one look at its kinds; an event copies its channel's name by a reference count, and the user id.
 
 use super::channel_key::ChannelKey;
 use super::context::Context;
@@ -15,7 +14,8 @@ use crate::pusher::webhook_event::{Happening, WebhookEvent};
 /// The subject of a transition: a user of a presence channel by id, or `None` for the channel's subscribers as a whole.
 pub(super) type Transitioner = Option<Box<str>>;
 
-/// Whether the app's backend wants to know of such first and last ones.
+/// Whether some endpoint of the app wants first joins or last leaves of this kind: of the channel's subscribers as a
+/// whole, or of a member.
 pub(super) fn wants_transitions(
     context: &Context,
     channel: &ChannelKey,
@@ -29,7 +29,7 @@ pub(super) fn wants_transitions(
 }
 
 impl Outbox {
-    /// Makes a webhook, if the app wants it.
+    /// For an app that does not want the event, `what` is not called, so nothing is copied.
     pub(super) fn send_webhook(
         &mut self,
         context: &Context,
@@ -43,7 +43,7 @@ impl Outbox {
         }
     }
 
-    /// The webhook of a first join or a last leave.
+    /// `came`: a first join; otherwise a last leave.
     pub(super) fn send_transition(
         &mut self,
         context: &Context,

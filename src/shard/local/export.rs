@@ -1,10 +1,9 @@
-//! Connections on their way to another process, and from one. PURE.
-//!
-//! `state.rs` has the values, `transfer.rs` the rules, `worker/transfer` the bytes. A connection is exported only at
-//! rest: no subscription of it waits for its home. What was sent in part continues in the middle of its frame. The
-//! importing core checks every name and number, because another version may have written them. Cost: a copy of each
-//! subscription of a connection. Limits: `channels_per_connection_max` and the charges of `memory.rs` for what is
-//! imported.
+//! Connections on their way to another process, and from one. PURE. Owns no state; `state.rs` has the values,
+//! `transfer.rs` the rules, `worker/transfer` the bytes. A connection is exported only at rest: no subscription of it
+//! waits for its home. What was sent in part continues in the middle of its frame. The importing core checks every name
+//! and number, because another version may have written them, and sends its clients nothing. Limits: those within which
+//! the other process admitted its connections; an import is charged (`memory.rs`) and never refused, because its client
+//! has its acknowledgement. Cost: a copy of each subscription of a connection.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
@@ -30,7 +29,8 @@ use crate::shard::mail::{Mail, Restore};
 use crate::shard::state::{ConnectionState, TransferFault, UserState};
 
 impl Local {
-    /// All connections. An error is one for all: the shard is not at rest.
+    /// Lazy, so that the caller can send each before the next is copied. An error is one for all: the shard is not at
+    /// rest.
     pub(in crate::shard) fn export_connections(
         &self,
         context: &Context,
@@ -104,8 +104,9 @@ impl Local {
         Ok(Some(UserState { user: user.clone(), user_info: user_info.clone(), watched }))
     }
 
-    /// Takes over a connection of another process. Nothing is sent by this. One of an app that
-    /// is not configured any longer is closed with 4001, one of a disabled app with 4003.
+    /// One of an app that is no longer configured is closed with 4001, one of a disabled app with 4003. To others
+    /// nothing
+    /// is sent.
     pub(in crate::shard) fn import_connection(
         &mut self,
         context: &Context,
@@ -218,7 +219,8 @@ impl Local {
         debug_assert!(self.connections[slot].signed_in().is_some(), "it is signed in");
     }
 
-    /// Tells the homes of the channels and users that were taken in. Call once, after the last.
+    /// Sends the homes which channels and users this core has. Once, after the last connection, so that each home gets
+    /// one mail for a channel and not one for each connection.
     pub(in crate::shard) fn finish_import(&mut self, context: &Context, out: &mut Outbox) {
         let core = context.core();
         let locals: Vec<(ChannelKey, u32)> = self

@@ -1,10 +1,10 @@
 //! What holds on the local side between two calls: see `shard/invariants.rs`. PURE.
 //!
-//! Walks over all connections, channels and users of a core, so its cost is that of the whole state. Only tests, the
-//! simulator and debug builds call it. Checks that both ends of each subscription name each other, that charges and
-//! gauges are the sums of their parts, and that nothing is left of a closed connection. Each violation is caused once
-//! in `shard/tests/invariants.rs`. Limits: the state that it walks over. Cost: a step for each connection, subscription
-//! and user, and no change.
+//! Owns nothing and changes nothing. Walks over all connections, channels and users of a core, so its cost is that of
+//! the whole state. Only tests, the simulator and debug builds call it. Checks that both ends of each subscription name
+//! each other, that charges and gauges are the sums of their parts, and that nothing is left of a closed connection.
+//! Each violation is caused once in `shard/tests/invariants.rs`. Limits: the state that it walks over. Cost: a step for
+//! each connection, subscription and user.
 
 use crate::shard::slots::ChannelSlot;
 use crate::slot::Slot;
@@ -170,7 +170,7 @@ impl Local {
         Ok(())
     }
 
-    /// Connections of this core that are in a channel as that user.
+    /// The number that the roster at the home must have for this core.
     pub(in crate::shard) fn members(&self, channel: &ChannelKey, user_id: &str) -> usize {
         let Some(index) = self.channels.find_key(channel) else { return 0 };
         let subscribers = self.channels[index].subscribers.iter();

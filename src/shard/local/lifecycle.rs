@@ -1,9 +1,8 @@
-//! How connections begin and end on this core. PURE. The socket itself is the reactor's.
-//!
-//! A close has two steps: the connection leaves its channels and gets its last frame (`close`), and its slot is freed
-//! when the socket was closed (`remove`). Limits: the slots of the core (`Settings::connections_reserved` of them
-//! without growth). Cost: an opening is one entry of 96 bytes and one of the wheel; an end has a step for each
-//! subscription of the connection.
+//! How connections begin and end on this core. PURE. The socket itself is the reactor's. Owns the two steps of a close:
+//! the connection leaves its channels and gets its last frame (`close`), and its slot is freed when the socket was
+//! closed (`remove`). Does not touch sockets or the kernel. Limits: the slots of the core
+//! (`Settings::connections_reserved` of them without growth). Cost: an opening is one entry of 96 bytes and one of the
+//! wheel; an end has a step for each subscription of the connection.
 
 use super::Local;
 use super::connection::{AppPlace, Connection, ConnectionKey};
@@ -21,7 +20,8 @@ use crate::slot::Slot;
 use crate::ws::frame::{self, Opcode};
 
 impl Local {
-    /// A handshake is done. `prelude` (the 101 answer) leaves in the same send as `connection_established`.
+    /// `prelude` (the answers to requests before, and the 101 answer) leaves in the same send as
+    /// `connection_established`, which saves a system call for each connection.
     pub(in crate::shard) fn open(
         &mut self,
         context: &Context,
@@ -64,8 +64,10 @@ impl Local {
         key
     }
 
-    /// A handshake is done but the connection is refused: it is sent the reason in an event and in a close frame
-    /// (docs/PROTOCOL.md rule 9, C13 "fatal errors"). `why`: the line, in development mode.
+    /// Completes the handshake of a connection that is refused, because a browser hides the reason of a failed
+    /// handshake
+    /// from the page. The reason is in an event and in a close frame (docs/PROTOCOL.md rule 9, C13 "fatal errors").
+    /// `why`: the line, in development mode.
     pub(in crate::shard) fn open_refused(
         &mut self,
         context: &Context,
@@ -104,8 +106,8 @@ impl Local {
         ConnectionKey { slot, generation: self.last_number }
     }
 
-    /// Ends a connection from our side with a close frame. Its subscriptions end at once; its socket ends when
-    /// the frame was sent and the peer answered or its time is up.
+    /// Begins to close a connection from our side. Its subscriptions end at once; its socket ends when the close frame
+    /// was sent and the peer answered or its time is up.
     pub(in crate::shard) fn close(
         &mut self,
         context: &Context,
@@ -156,7 +158,8 @@ impl Local {
         debug_assert!(self.connections[slot].closing, "its close frame waits");
     }
 
-    /// Enqueues the close frame; `at_once` drops what has not begun to be sent.
+    /// `at_once`: drops what has not begun to be sent, so that the close frame of a slow consumer does not wait behind
+    /// it.
     fn begin_close(
         &mut self,
         out: &mut Outbox,
@@ -191,7 +194,8 @@ impl Local {
         out.closed.push((ConnectionKey { slot, generation }, code));
     }
 
-    /// The socket was closed. Idempotent; frees the slot (docs/PROTOCOL.md rules 101, 102).
+    /// For a socket that was closed. The one way to free a slot. Idempotent, because the kernel and the shard may both
+    /// find the end (docs/PROTOCOL.md rules 101, 102).
     pub(in crate::shard) fn remove(
         &mut self,
         context: &Context,
@@ -215,7 +219,7 @@ impl Local {
         debug_assert!(self.get(key).is_none(), "the key names no connection");
     }
 
-    /// Takes a connection out of everything it is in, and out of its app's count.
+    /// Afterwards no list of channels or users names the slot, nothing is charged, and the app does not count it.
     fn leave_all(&mut self, context: &Context, out: &mut Outbox, slot: Slot, why: ConnectionEnd) {
         while let Some(index) = self.connections[slot].subscriptions.len().checked_sub(1) {
             self.end_subscription_at(context, out, slot, index);
@@ -236,7 +240,7 @@ impl Local {
         debug_assert!(!self.connections[slot].is_counted(), "its app has its place back");
     }
 
-    /// Closes up to `count` open connections for shutdown; `true` while some are left.
+    /// For a shutdown, in steps, so that no tick is long. Returns whether open connections are left.
     pub(in crate::shard) fn close_some(
         &mut self,
         context: &Context,

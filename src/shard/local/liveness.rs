@@ -1,10 +1,13 @@
 //! Silent connections are pinged, and then closed: a wheel with one entry per connection (docs/PROTOCOL.md C3). PURE.
 //!
-//! Input moves no entry, because a move for each message would cost more than the wheel. When an entry is due and the
-//! connection has sent something since, the entry moves to the second in which the connection will have been silent for
-//! long enough. A connection that is silent is pinged, and closed if no answer comes. Limit: one entry of 12 B for each
-//! connection, looked at once in its interval; those of connections that have ended are swept away when they are many.
-//! Cost: nothing for a message. Each connection is one entry that is moved once in its ping interval, a few steps each.
+//! Owns the rule when a connection is looked at; knows no timer of the system. Input moves no entry, because a move for
+//! each message would cost more than the wheel. When an entry is due and the connection has sent something since, the
+//! entry moves to the second in which the connection will have been silent for long enough. A connection that is silent
+//! is pinged, and closed if no answer comes.
+//!
+//! Limit: one entry of 12 B for each connection, looked at once in its interval, and one in `Local::unauthorized` where an app wants connections
+//! authorized in time. Those of connections that have ended are swept away when they are many. Cost: nothing for a message. Each connection is one entry that is moved once in its ping
+//! interval, a few steps each.
 
 use super::Local;
 use super::connection::ConnectionKey;
@@ -23,7 +26,9 @@ use crate::wheel::Wheel;
 #[derive(Debug)]
 pub(super) struct SecondStarts([u64; SECONDS_KEPT]);
 
-/// A pong that comes later has counted as none (`Cause::NoPong`), unless an app waits longer.
+/// More than the default pong timeout. A pong that comes later has counted as none (`Cause::NoPong`), unless an app
+/// waits
+/// longer.
 const SECONDS_KEPT: usize = 64;
 
 impl Default for SecondStarts {
@@ -33,7 +38,7 @@ impl Default for SecondStarts {
 }
 
 impl SecondStarts {
-    /// All seconds after `before` up to now begin now, because the core did not run before.
+    /// Seconds in which the core did not run begin now, too: it could not ping in them.
     fn note_second(&mut self, before: u32, now: Moment) {
         debug_assert!(before <= now.seconds(), "the clock of a shard does not run backwards");
         let second = now.seconds();
@@ -43,7 +48,7 @@ impl SecondStarts {
         }
     }
 
-    /// The moment in milliseconds, exact for the last `SECONDS_KEPT` seconds.
+    /// Exact for the last `SECONDS_KEPT` seconds; the whole second for earlier ones.
     fn start_ms(&self, second: u32, now: Moment) -> u64 {
         debug_assert!(
             now.0 >= self.0[now.seconds() as usize % SECONDS_KEPT],
@@ -55,8 +60,9 @@ impl SecondStarts {
 }
 
 impl Local {
-    /// The pong to a ping has come. `ping_sent_after`: see `NotedInput`. The connection was pinged in the second in
-    /// which `check_connection` found it silent for its whole interval.
+    /// Measures the round trip of a ping. `silent_since`: see `NotedInput::ping_sent_after`. The connection was pinged
+    /// in
+    /// the second in which `check_connection` found it silent for its whole interval, so no time is stored for it.
     pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: u32) {
         debug_assert!(silent_since <= context.now.seconds(), "a second that has begun");
         let interval = self.app_of(context, slot).ping_interval_seconds;
@@ -65,7 +71,7 @@ impl Local {
         self.metrics.round_trip_ms.observe(context.now.0.saturating_sub(pinged_ms));
     }
 
-    /// Puts a new connection on the wheel, and in the list of connections that must be authorized in time.
+    /// For a new connection: begins its ping interval, and its time to be authorized if its app limits that.
     pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
         debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.app_of(context, key.slot);
@@ -93,7 +99,8 @@ impl Local {
         });
     }
 
-    /// Watches a connection that another process watched before. Its pong gets its whole time again.
+    /// For a connection that another process watched before. Its pong gets its whole time again, because the other
+    /// process did not read during the transfer.
     pub(super) fn watch_again(
         &mut self,
         context: &Context,
@@ -131,7 +138,7 @@ impl Local {
         }
     }
 
-    /// Looks at all that came due since `before`.
+    /// Once a second, or after a long sleep for all seconds of it.
     pub(super) fn check_liveness(
         &mut self,
         context: &Context,
@@ -155,7 +162,7 @@ impl Local {
         }
     }
 
-    /// Pings or closes a silent connection; the second at which to look again, `None` when it is removed.
+    /// Returns the second in which to look again. `None`: the connection is closing or gone, so its entry ends.
     fn check_connection(
         &mut self,
         context: &Context,

@@ -1,11 +1,10 @@
 //! What connections cause this core to keep, in bytes. PURE.
 //!
-//! Everything that a client can make the server remember is charged to the client's connection: subscriptions with
-//! their names, presence and sign-in data. `Connection::charged_bytes` is the sum. Its send queue and its incomplete
-//! input are counted where they are. A charge is refused when the connection would keep more than its share, and when
-//! the process is short of memory. Charges are estimates; `tests/process/alone/connection_memory.rs` compares them with
-//! the resident set. The control thread measures the budget of the process itself. It sets the `headroom` that this
-//! core may use until the next measurement.
+//! Owns the account of a core (`MemoryAccount`). Everything that a client can make the server remember is charged to
+//! the client's connection: subscriptions with their names, presence and sign-in data. `Connection::charged_bytes` is
+//! the sum. Its send queue and its incomplete input are counted where they are. Does not measure memory: the control
+//! thread does, and sets the `headroom` that this core may use until the next measurement. Charges are estimates;
+//! `tests/process/alone/connection_memory.rs` compares them with the resident set.
 //!
 //! Limits: `MemoryLimits`, and `headroom`. Counted as `Refused::MemorySubscription` and `Refused::ConnectionMemory`.
 //! Cost: a charge or a discharge is a few additions, no allocation and no atomic operation.
@@ -45,7 +44,7 @@ pub(super) fn subscription_charge(name: &str, member: Option<(&UserId, usize)>) 
     u32::try_from(SUBSCRIPTION_BYTES + name.len() + member).unwrap_or(u32::MAX)
 }
 
-/// The charge for a connection that is signed in and watches users.
+/// Of a sign-in with its watchlist; one sum, because both end together.
 pub(super) fn user_charge<'a>(
     user: &UserId,
     user_info: &str,
@@ -62,28 +61,27 @@ fn charged_bytes_max(context: &Context) -> usize {
     context.settings.memory.connection_bytes_max / 2
 }
 
-/// What this core's connections keep, and how much more they may.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct MemoryAccount {
-    /// The sum over all connections.
+    /// The sum of `Connection::charged_bytes` over all connections.
     charged_bytes: u64,
     /// Bytes that may be charged until memory is measured again; `None` without a budget.
     headroom: Option<u64>,
-    /// Bytes taken since the measurement before, less those given back: the next measurement may not show them yet.
+    /// Bytes reserved since the measurement before, less those released: the next measurement may not show them yet.
     since_measurement: i64,
-    /// Bytes that connections that speak HTTP take now.
+    /// Bytes that connections that speak HTTP use now.
     http_bytes: u64,
+    /// See `Local::set_http_reserve`.
     http_reserve: u64,
 }
 
 impl MemoryAccount {
-    /// Whether this many more bytes may be used.
     fn has_room(&self, more: u64) -> bool {
         self.headroom.is_none_or(|bytes| more <= bytes)
     }
 
-    /// Takes from the headroom what is used in addition, or gives back what is no longer used: memory that is freed is
-    /// used again before the resident set shrinks.
+    /// Never fails. What is no longer used goes back to the headroom at once: memory that is freed is used again before
+    /// the resident set shrinks.
     fn change_charge(&mut self, before: u64, now: u64) {
         let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
         self.since_measurement =
@@ -93,18 +91,18 @@ impl MemoryAccount {
         }
     }
 
-    /// Takes what a frame for one connection costs. It is not given back when the frame is sent: the next measurement
-    /// shows that.
+    /// For a frame to one connection. It is not released when the frame is sent: the next measurement shows that.
     pub(super) fn reserve_for_answer(&mut self, frame_bytes: usize) -> bool {
         self.try_change(0, (frame_bytes + FRAME_BYTES) as u64)
     }
 
-    /// Takes bytes from the headroom for what is made once and sent. `false`: there is no room.
+    /// For bytes that are made once and sent, and are not released: the next measurement shows whether they are free.
+    /// `false`: there is no room.
     pub(in crate::shard) fn reserve_headroom(&mut self, more: usize) -> bool {
         self.try_change(0, more as u64)
     }
 
-    /// `change_charge` if there is room for it. `false`: there is none, and nothing is taken.
+    /// `false`: there is no room, and nothing is reserved. To use less is always possible.
     fn try_change(&mut self, before: u64, now: u64) -> bool {
         let fits = self.has_room(now.saturating_sub(before));
         if fits {
@@ -128,13 +126,14 @@ impl Local {
         );
     }
 
-    /// Bytes that connections that speak HTTP may take together whatever the headroom is: requests of backends are
+    /// Bytes that connections that speak HTTP may use together whatever the headroom is: requests of backends are
     /// still answered when clients have used all.
     pub(in crate::shard) fn set_http_reserve(&mut self, bytes: u64) {
         self.account.http_reserve = bytes;
     }
 
-    /// A connection that speaks HTTP takes another number of bytes now; whether the process has memory for that.
+    /// For a connection that speaks HTTP and uses another number of bytes now. `false`: the process has no memory for
+    /// that, and nothing is noted.
     pub(in crate::shard) fn note_http(&mut self, before: usize, now: usize) -> bool {
         let (before, now) = (before as u64, now as u64);
         let account = &mut self.account;
@@ -148,7 +147,7 @@ impl Local {
         fits
     }
 
-    /// Takes bytes for answers of other nodes, of which `held` bytes wait already, for whichever question. When the
+    /// Reserves bytes for answers of other nodes, of which `held` bytes wait already, for whichever question. When the
     /// answers have been used, the next measurement shows that. `false`: there is no room.
     pub(in crate::shard) fn reserve_for_answers(&mut self, held: usize, more: usize) -> bool {
         let account = &mut self.account;
@@ -161,18 +160,17 @@ impl Local {
         fits
     }
 
-    /// Gives bytes back that were taken for answers which are not kept.
+    /// For bytes that were reserved for answers which are then discarded.
     pub(in crate::shard) fn release_answers(&mut self, bytes: usize) {
         self.account.change_charge(bytes as u64, 0);
     }
 
-    /// Bytes of connections that speak HTTP.
     #[must_use]
     pub(in crate::shard) fn http_bytes(&self) -> u64 {
         self.account.http_bytes
     }
 
-    /// Bytes charged to all connections of this core.
+    /// Of all connections of this core, for `/metrics`.
     #[must_use]
     pub(in crate::shard) fn charged_bytes(&self) -> u64 {
         self.account.charged_bytes
@@ -200,7 +198,7 @@ impl Local {
         Ok(())
     }
 
-    /// Why there is no memory for what a client asks.
+    /// For an error of `check_charge` or of the home: the text says which of the two limits it was.
     pub(super) fn memory_denial<'a>(
         &self,
         context: &Context,
@@ -230,8 +228,9 @@ impl Local {
         self.account.change_charge(0, charge.into());
     }
 
-    /// The incomplete input of a connection takes another number of bytes now. It is closed if the process has no
-    /// memory for that.
+    /// For a connection whose incomplete input has another size now. It is closed if the process has no memory for
+    /// that:
+    /// its client alone decides how long a message stays incomplete.
     pub(in crate::shard) fn note_input(
         &mut self,
         context: &Context,

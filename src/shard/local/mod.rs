@@ -1,23 +1,13 @@
 //! The local side of a core: its own connections, and everything that is kept for them. PURE.
 //!
 //! Owns: connections, the channels they are subscribed to (`channel_table.rs`), the users they are signed in as or
-//! watch, the wheel of their timeouts, and what they may use (rates, pace, memory).
-//! Does not touch: the state of channels and users that belongs to their home (`home/`), nor the cluster. It sends mail
-//! to homes and receives their mail. With one core, mail goes through `OwnMail` and no ring.
-//! Inputs: messages and ends of connections, `FromHome` mail, time. Outputs: `Outbox`.
-//! Limits: those of `memory.rs`, `rate.rs` and `pace.rs` for each connection.
+//! watch, the wheel of their timeouts, and what they may use (rates, pace, memory). Does not touch the state of
+//! channels and users that belongs to their home (`home/`), nor the cluster: it sends mail to homes and receives their
+//! mail. With one core, mail goes through `OwnMail` and no ring. Inputs: messages and ends of connections, `FromHome`
+//! mail, time. Outputs: `Outbox`. `Local` lists the invariants.
 //!
-//! Invariants:
-//! - A connection is in a channel's subscriber list only after its acknowledgement was enqueued (docs/PROTOCOL.md rule
-//!   98).
-//! - Every change of membership goes through `acknowledge` or `end_subscription_at`; counters change with it
-//!   (docs/PROTOCOL.md rule 85).
-//! - A method that takes a slot is given one in use: of a key that its caller has just looked up, or of a list of
-//!   subscribers or watchers. `remove` alone frees a slot, after `leave_all` has taken the connection out of those
-//!   lists.
-//!
-//! Cost: a message is parsed once, which copies it, and then passed to one of the files below, which state theirs.
-//! Steps in between are look-ups by slot.
+//! Limits: those of `memory.rs`, `rate.rs` and `pace.rs` for each connection. Cost: a message is parsed once, which
+//! copies it, and then passed to one of the files below, which state theirs. Steps in between are look-ups by slot.
 
 mod access;
 pub(super) mod channel_table;
@@ -73,7 +63,14 @@ use refuse::Denial;
 use unauthorized::UnauthorizedTable;
 use users::UserTable;
 
-/// Connections of one core, and what is kept for them.
+/// Invariants:
+/// - A connection is in a channel's subscriber list only after its acknowledgement was enqueued (docs/PROTOCOL.md rule
+///   98).
+/// - Every change of membership goes through `acknowledge` or `end_subscription_at`; counters change with it
+///   (docs/PROTOCOL.md rule 85).
+/// - A method that takes a slot is given one in use: of a key that its caller has just looked up, or of a list of
+///   subscribers or watchers. `remove` alone frees a slot, after `leave_all` has taken the connection out of those
+///   lists.
 pub(super) struct Local {
     pub(super) connections: Slots<Connection>,
     /// Gives each connection its generation, and each subscription in flight its ticket.
@@ -85,21 +82,23 @@ pub(super) struct Local {
     /// When to look at each connection for its silence.
     pub(super) wheel: Wheel<ConnectionKey>,
     account: MemoryAccount,
-    /// Those of `Settings`.
+    /// A copy of those of `Settings`, near to the rest for `deliver`.
     memory_limits: MemoryLimits,
     /// Connections with a ping to be answered when the second is over, each once.
     pongs_due: Vec<ConnectionKey>,
     unauthorized: UnauthorizedTable,
-    /// Taken out while a message is read, so that what it finds may borrow from it.
+    /// `None` only while a message is read, so that what it finds may borrow from it.
     validator: Option<Validator>,
-    /// Space to build a JSON text in.
+    /// Kept between calls, so that a frame is encoded without an allocation for its text.
     text_buffer: Vec<u8>,
     frames: SharedFrames,
     second_starts: SecondStarts,
     metrics: Arc<CoreMetrics>,
     /// Slow consumers that `settle` will close: each connection once, so no more than were open since the last call.
+    /// They
+    /// are not closed at once, because a close changes lists that the caller walks over.
     pub(in crate::shard) slow_consumers: Vec<Slot>,
-    /// Local channels whose number of subscribers has changed; see `count.rs`.
+    /// Channels whose number of subscribers has changed; see `count.rs`.
     counts_changed: Vec<ChannelSlot>,
     /// Refusals so far; the number wraps. `on_message` compares it before and after, to learn whether this message was
     /// refused.
@@ -149,15 +148,15 @@ impl Local {
     }
 }
 
-/// A connection whose input was noted.
+/// An open connection, just after `note_inbound`.
 struct NotedInput<'a> {
     connection: &'a mut Connection,
-    /// The second of its input before, if a ping was unanswered.
+    /// The second of its input before this one, if a ping was unanswered: `note_pong` derives the time of the ping.
     ping_sent_after: Option<u32>,
 }
 
 impl Local {
-    /// Another second has begun: pings the silent and closes those that stayed silent.
+    /// Once a second, or after a long sleep for all seconds of it.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
         debug_assert!(before.seconds() < context.now.seconds(), "another second has begun");
         self.openings.note_second(before.seconds(), self.last_number);
@@ -167,13 +166,13 @@ impl Local {
         self.pace.expire(context.now);
     }
 
-    /// The connection behind a key, if it is still the same one.
+    /// `None` when the connection is gone, whatever is in its slot now. A closing one is found.
     #[must_use]
     pub(in crate::shard) fn get(&self, key: ConnectionKey) -> Option<&Connection> {
         self.connections.get(key.slot).filter(|found| found.generation == key.generation)
     }
 
-    /// All connections of this core.
+    /// Closing connections included.
     pub(in crate::shard) fn keys(&self) -> impl Iterator<Item = ConnectionKey> {
         self.connections
             .iter()
@@ -184,13 +183,11 @@ impl Local {
         get_open(&mut self.connections, key)
     }
 
-    /// The longest message this connection may send, in bytes.
     #[must_use]
     pub(in crate::shard) fn message_size_max(&self, context: &Context, slot: Slot) -> usize {
         self.app_of(context, slot).message_size_max
     }
 
-    /// The app a connection belongs to.
     fn app_of<'a>(&self, context: &'a Context, slot: Slot) -> &'a App {
         context.app(self.connections[slot].app)
     }
@@ -248,7 +245,7 @@ impl Local {
         }
     }
 
-    /// Notes activity of the client. `None` when the connection is closing or gone: its input no longer counts.
+    /// Any input answers a ping. `None` when the connection is closing or gone: its input no longer counts.
     #[inline]
     fn note_inbound(&mut self, context: &Context, key: ConnectionKey) -> Option<NotedInput<'_>> {
         let now = context.now_seconds;
@@ -262,12 +259,12 @@ impl Local {
         Some(NotedInput { connection, ping_sent_after })
     }
 
-    /// What this core may still use of the process's memory.
+    /// For the home side, which makes rosters: memory is one account for both sides of a core.
     pub(super) fn memory(&mut self) -> &mut MemoryAccount {
         &mut self.account
     }
 
-    /// Connections in the slab, closing ones included.
+    /// Closing connections included.
     #[must_use]
     pub(in crate::shard) fn connection_count(&self) -> usize {
         self.connections.len()

@@ -1,36 +1,36 @@
 //! When connections were opened, without memory for each of them. PURE.
 //!
-//! A generation is a number that grows with each connection, so a list of the last number of each second is enough. If
-//! second 7 ended with number 40 and second 8 with number 65, then number 50 was opened in second 8. The list has
-//! `ENTRIES_MAX` entries. When it is full, the entry goes whose loss matters least: times are inexact by a few percent
-//! of the age. A connection that another process transferred counts from its transfer.
+//! Owns one list of seconds; knows no connection. A generation is a number that grows with each connection, so a list
+//! of the last number of each second is enough. If second 7 ended with number 40 and second 8 with number 65, then
+//! number 50 was opened in second 8. When the list is full, the entry goes whose loss matters least: times are inexact
+//! by a few percent of the age. A connection that another process transferred counts from its transfer.
 //!
-//! Limit: `ENTRIES_MAX` entries, as above. Cost: one entry for a second in which a connection opened; a look-up is a
+//! Limit: `ENTRIES_MAX` entries of 8 bytes. Cost: one entry for a second in which a connection opened; a look-up is a
 //! binary search of `ENTRIES_MAX` entries.
 
-/// 8 bytes each.
 const ENTRIES_MAX: usize = 1_024;
-/// Parts of a relation, which is an integer.
+/// The loss of an entry is a fraction of its age, in units of 1/`SCALE`.
 const SCALE: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Openings {
-    /// The last number that was given in this second, or earlier; both ascend.
+    /// A second, and the last number that was given in it or before; both ascend.
     entries: Vec<(u32, u32)>,
 }
 
 impl Openings {
-    /// The second has ended, and `sequence` was the last number given. Call it for each second.
-    pub(super) fn note_second(&mut self, second: u32, sequence: u32) {
+    /// Call it at the end of each second, with the last number that was given. A second without a new connection adds
+    /// nothing. A number that has wrapped makes all earlier times unknown.
+    pub(super) fn note_second(&mut self, second: u32, last_number: u32) {
         match self.entries.last() {
-            Some((_, last)) if *last == sequence => return,
-            Some((_, last)) if *last > sequence => self.entries.clear(),
+            Some((_, last)) if *last == last_number => return,
+            Some((_, last)) if *last > last_number => self.entries.clear(),
             _ => {}
         }
         if self.entries.len() >= ENTRIES_MAX {
             self.forget_one(second);
         }
-        self.entries.push((second, sequence));
+        self.entries.push((second, last_number));
         debug_assert!(self.entries.len() <= ENTRIES_MAX, "one made room");
         debug_assert!(self.entries.is_sorted(), "seconds and numbers ascend");
     }

@@ -1,10 +1,10 @@
 //! How fast one connection may cause traffic beyond its node: topics in Redis, and events of webhooks. PURE.
 //!
-//! A client may subscribe to and leave channels without any credentials, and each first subscriber and each last one of
-//! a channel costs every part of a cluster something: Redis, the other nodes, the backend. So each connection has a
-//! leaky bucket of such changes. Nothing is refused: while its bucket is over the brim, the connection is not read, and
-//! its client waits in its own socket. Connections that change topics also wait, for `CONGESTED_MS` at most, while the
-//! connection to Redis has more to send than Redis takes.
+//! Owns a leaky bucket for each connection that causes such changes. A client may subscribe to and leave channels
+//! without any credentials, and each first subscriber and each last one of a channel costs every part of a cluster
+//! something: Redis, the other nodes, the backend. Refuses nothing and does not close: while its bucket is over the
+//! brim, the connection is not read, and its client waits in its own socket. Connections that change topics also wait,
+//! for `CONGESTED_MS` at most, while the connection to Redis has more to send than Redis takes.
 //!
 //! Limits: an entry for each connection that has changed something within the last seconds, none for others. Cost: one
 //! hash look-up and a few steps for each change; nothing for other messages.
@@ -20,18 +20,19 @@ use crate::clock::Moment;
 use crate::pusher::channel_name::Access;
 use crate::shard::channel_key::ChannelKey;
 
-/// Cost of a change that also causes a webhook. A connection may cause such changes a quarter as often.
+/// A change that also causes a webhook counts as so many, so a connection may cause a quarter as many of them.
 const WEBHOOK_COST: u32 = 4;
 /// Milliseconds that a connection waits for Redis at most before it may change something again.
 const CONGESTED_MS: u64 = 1_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
+    /// Of the connection; another one in the slot begins with an empty bucket.
     generation: u32,
-    /// Thousandths of changes, as of `level_at`.
+    /// In thousandths of a change, as of `level_at`.
     level: u64,
     level_at: Moment,
-    /// It has changed something while Redis was congested, last at that time.
+    /// When the connection last changed something while Redis was congested.
     congested_at: Option<Moment>,
 }
 
@@ -47,7 +48,6 @@ impl Bucket {
 #[derive(Debug, Default)]
 pub(super) struct PaceTable {
     pace: Pace,
-    /// By slot.
     buckets: HashMap<Slot, Bucket, foldhash::fast::FixedState>,
     /// The connection to Redis of some core has more to send than Redis takes.
     is_congested: bool,
@@ -81,7 +81,9 @@ impl PaceTable {
         bucket.generation == key.generation && (over() || waits_for_redis())
     }
 
-    /// Forgets the buckets that are empty. To be called once a second.
+    /// Once a second: forgets the buckets that have emptied, so that only connections that changed something lately
+    /// have
+    /// one.
     pub(super) fn expire(&mut self, now: Moment) {
         let pace = self.pace;
         let is_congested = self.is_congested;
@@ -103,12 +105,12 @@ impl Local {
         self.pace.len() > 0 && self.pace.must_wait(key, context.now)
     }
 
-    /// Some core's connection to Redis has more to send than Redis takes, or none has any longer.
+    /// See `Shard::set_cluster_congested`.
     pub(in crate::shard) fn set_cluster_congested(&mut self, is_congested: bool) {
         self.pace.is_congested = is_congested;
     }
 
-    /// A connection is the first or the last subscriber of a channel on its core.
+    /// For a connection that is the first or the last subscriber of a channel on its core.
     pub(super) fn note_channel_change(
         &mut self,
         context: &Context,

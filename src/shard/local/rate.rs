@@ -1,8 +1,9 @@
-//! How often one client may send: rates of messages and of control frames, and the answers over them. PURE.
-//!
-//! A client cannot cause more answers than messages: over a rate it is sent one error a window, and pings are answered
-//! one by one only while the client reads. Limits: the options of the app, and `limits::CONTROL_FRAMES_PER_SECOND_MAX`.
-//! Cost: a few steps for a message or a control frame; an answer is one frame in the send queue.
+//! How often one client may send: rates of messages and of control frames, and the answers over them. PURE. Owns the
+//! windows of these rates in each connection, and the pings that wait for their pong. Does not close, except where the
+//! app wants it (`terminate_on_limit`). A client cannot cause more answers than messages: over a rate it is sent one
+//! error a window, and pings are answered one by one only while the client reads. Limits: the options of the app, and
+//! `limits::CONTROL_FRAMES_PER_SECOND_MAX`. Cost: a few steps for a message or a control frame; an answer is one frame
+//! in the send queue.
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;
@@ -46,7 +47,7 @@ impl Local {
         }
     }
 
-    /// The second in which they were over the rate is over.
+    /// Once a second: answers the latest ping of each connection that was over the rate in the second before.
     pub(super) fn answer_due_pings(&mut self, context: &Context, out: &mut Outbox) {
         for key in std::mem::take(&mut self.pongs_due) {
             if self.get_open(key).is_some() {
@@ -68,7 +69,7 @@ impl Local {
         );
     }
 
-    /// No pong waits to be sent: the ping that waits is answered.
+    /// Call it when no pong waits to be sent any longer.
     pub(super) fn answer_waiting_ping(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         let connection = &mut self.connections[slot];
         connection.control_frames.clear_unsent_pongs();
@@ -126,7 +127,7 @@ impl Local {
         }
     }
 
-    /// Notes a ping frame. Whether it is within the rate; `None`: the connection is closing or gone.
+    /// Returns whether the frame is within the rate. `None`: the connection is closing or gone.
     fn note_ping_frame(
         &mut self,
         context: &Context,

@@ -1,9 +1,9 @@
-//! Refusals to open connections, and closes by the server: the answer, the count, the log line. PURE.
-//!
-//! The client gets Reverb's answer. In development mode the line follows Reverb's text. `Outbox::lines` limits the
-//! lines of the log, except with `--debug`. A line is formatted only for the log or in development mode. Limits:
-//! `NOTES_MAX` and `REFUSALS_MAX` of the outbox, and the lines of `LineBudget`. Cost: one count and one frame; a line,
-//! if it is wanted, is one allocation.
+//! Refusals to open connections, and closes by the server: the answer, the count, the log line. PURE. Owns nothing but
+//! the count of refusals that `on_message` compares. Does not decide what is refused: its callers do. The client gets
+//! Reverb's answer. In development mode the line follows Reverb's text. `Outbox::lines` limits the lines of the log,
+//! except with `--debug`. A line is formatted only for the log or in development mode. Limits: `NOTES_MAX` and
+//! `REFUSALS_MAX` of the outbox, and the lines of `LineBudget`. Cost: one count and one frame; a line, if it is wanted,
+//! is one allocation.
 
 use crate::shard::context::Context;
 use crate::slot::Slot;
@@ -22,7 +22,7 @@ use crate::text::two_sentences;
 use crate::ws::frame;
 use crate::ws::violation::Violation;
 
-/// Why a request of a client fails: the error for the client, and the line for the log.
+/// A request that fails: the error for the client, and the cause and values of the line for the log.
 #[derive(Debug)]
 pub(super) struct Denial<'a> {
     pub(super) error: ErrorCode,
@@ -44,7 +44,7 @@ impl<'a> Denial<'a> {
         Self { error, cause, values }
     }
 
-    /// An authorization that is not valid. `what` was to be authorized.
+    /// `what` was to be authorized: a subscription, or the sign-in.
     pub(super) fn bad_auth(what: Detail<'a>, given: &'a Option<Auth>, error: AuthError) -> Self {
         let auth = given.as_ref().and_then(Auth::text).unwrap_or_default();
         let (cause, value) = match error {
@@ -99,13 +99,13 @@ impl Local {
         (verbose_errors && !cause.is_in_answer()).then_some(line)
     }
 
-    /// Counts a refusal whose cause the log has already.
+    /// Without a line: for further refusals of a window whose first one has a line.
     pub(super) fn count_refusal(&mut self, out: &mut Outbox, cause: Cause) {
         self.refusals = self.refusals.wrapping_add(1);
         out.refused.count(cause.counter());
     }
 
-    /// Closes a connection whose peer broke the WebSocket protocol or sent a message that is too large.
+    /// For a peer that broke the WebSocket protocol or sent a message that is too large.
     pub(in crate::shard) fn close_violating(
         &mut self,
         context: &Context,
@@ -144,7 +144,7 @@ impl Local {
         );
     }
 
-    /// Answers with `pusher:error`; the connection stays.
+    /// Sends `pusher:error`; the connection stays.
     pub(super) fn deny(
         &mut self,
         context: &Context,
@@ -156,7 +156,7 @@ impl Local {
         self.send_error(context, out, slot, denial.error, line.as_deref());
     }
 
-    /// Answers with `pusher:error` and closes the connection.
+    /// Sends `pusher:error` first, because it has room for the whole text and the reason of a close frame has not.
     pub(super) fn deny_and_close(
         &mut self,
         context: &Context,
@@ -175,7 +175,7 @@ impl Local {
         debug_assert!(self.connections[slot].closing, "its close frame waits");
     }
 
-    /// Answers a failed subscription, with `pusher:subscription_error` too if the app is configured so.
+    /// Also notes the refusal. See `answer_subscription` for what is sent.
     pub(super) fn deny_subscription(
         &mut self,
         context: &Context,
@@ -189,7 +189,8 @@ impl Local {
         self.answer_subscription(context, out, slot, channel, denial.error, line.as_deref());
     }
 
-    /// Tells a client that its subscription failed. `line`: in development mode.
+    /// Sends `pusher:error`, as Reverb does, and `pusher:subscription_error` on the channel if the app is configured so
+    /// (docs/PROTOCOL.md rule 24). `line`: in development mode.
     pub(super) fn answer_subscription(
         &mut self,
         context: &Context,
@@ -253,7 +254,7 @@ impl Local {
         self.deny(context, out, slot, &Denial::new(error_code::INVALID_MESSAGE, cause, [value]));
     }
 
-    /// Enqueues `pusher:error`. `why`: the line, in development mode.
+    /// `why`: the line, in development mode.
     pub(super) fn send_error(
         &mut self,
         context: &Context,

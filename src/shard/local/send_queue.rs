@@ -1,7 +1,8 @@
 //! HOT: frames that wait for one socket. PURE.
 //!
-//! The usual case is one frame, enqueued and flushed in the same tick: it needs no allocation. More frames go to a
-//! boxed queue that is freed when it runs empty. Frames are shared, so a slow consumer holds references, not copies.
+//! Owns references to frames, not copies: frames are shared, so a slow consumer costs little more than its list. Does
+//! not send, and does not refuse a frame. The usual case is one frame, enqueued and flushed in the same tick: it needs
+//! no allocation. More frames go to a boxed queue that is freed when it runs empty.
 //!
 //! Limit: `MemoryLimits::send_queue_bytes_max`, checked by `Connection::has_queue_room` before each push. A
 //! connection over it is closed and counted (`slow_consumer`). Cost: a push of the first frame is a store of it and no
@@ -40,13 +41,15 @@ impl SendQueue {
         self.first_frame.is_none()
     }
 
-    /// Bytes that still have to be sent.
+    /// Bytes that still have to be sent, without those that the kernel has.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes as usize
     }
 
-    /// Memory of the queue, in bytes: frames at their true size. A frame that others have too counts in full.
+    /// For the limits of a connection. A frame that other connections have, too, counts in full: it lives as long as
+    /// the
+    /// slowest of them.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let frames = usize::from(self.first_frame.is_some())
@@ -72,7 +75,7 @@ impl SendQueue {
         self.first_frame = Some(frame.clone());
     }
 
-    /// Apart, so that the usual case is small enough to be part of the loop over all subscribers.
+    /// Apart from `push_sized`, which is then small enough to be part of the loop over all subscribers.
     #[inline(never)]
     fn push_further(&mut self, frame: &Frame, bytes: u32) {
         debug_assert!(self.bytes > 0, "frames wait before it");
@@ -80,8 +83,9 @@ impl SendQueue {
         self.more_frames.get_or_insert_default().push_back(frame.clone());
     }
 
-    /// Enqueues the first frame, less its first byte, as one that has begun to be sent: no close drops it. The byte
-    /// stands for what the kernel has had.
+    /// Enqueues a first frame that no close may drop: as if the kernel had its first byte already. So the caller puts
+    /// one
+    /// byte before it that is not sent.
     pub(super) fn push_begun(&mut self, frame: &Frame) {
         debug_assert!(self.is_empty(), "only a first frame can have begun");
         self.push(frame);
@@ -106,7 +110,7 @@ impl SendQueue {
         );
     }
 
-    /// What is left of a frame that has begun to be sent.
+    /// What no close may drop: the peer could not read what follows half a frame.
     pub(super) fn begun_frame_rest(&self) -> &[u8] {
         match &self.first_frame {
             Some(first) if self.first_frame_sent > 0 => {
@@ -130,7 +134,7 @@ impl SendQueue {
         queue
     }
 
-    /// The queue when it is one whole frame: it can be sent from where it lies, without a copy.
+    /// If only one frame waits: what is left of it, which can be sent from where it lies, without a copy.
     #[must_use]
     pub fn single_frame(&self) -> Option<&[u8]> {
         if self.more_frames.is_some() {
@@ -139,7 +143,7 @@ impl SendQueue {
         self.first_frame.as_ref().map(|frame| &frame.bytes()[self.first_frame_sent as usize..])
     }
 
-    /// Appends what waits to `out`, whole queue or `bytes_max`, whichever is less.
+    /// Appends what waits, `bytes_max` at most, so that several frames are one send. The queue does not change.
     pub fn copy_to(&self, out: &mut Vec<u8>, bytes_max: usize) {
         let before = out.len();
         let mut room = bytes_max;
@@ -162,8 +166,8 @@ impl SendQueue {
         );
     }
 
-    /// The usual case of `sent`, short enough to be inlined: the kernel took the only frame, or what was left of it.
-    /// `false`: nothing is changed, and `sent` is to be called.
+    /// The usual case of `remove_sent`, short enough to be inlined: the kernel took the only frame, or what was left of
+    /// it. `false`: nothing is changed, and `remove_sent` is to be called.
     #[inline]
     pub(super) fn remove_sent_single(&mut self, count: usize) -> bool {
         let is_single = self.more_frames.is_none() && count == self.bytes();
@@ -174,7 +178,7 @@ impl SendQueue {
         is_single
     }
 
-    /// The kernel took `count` bytes. `false`, and nothing is changed: there were not so many.
+    /// For `count` bytes that the kernel has taken. `false`, and nothing is changed: there were not so many.
     #[must_use]
     pub fn remove_sent(&mut self, count: usize) -> bool {
         if count > self.bytes() {

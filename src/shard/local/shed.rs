@@ -1,6 +1,5 @@
-//! Giving memory back: the connections that keep most are closed first. PURE.
-//!
-//! The worker calls it with slices of its slots while the process is short of memory. Input: a connection's
+//! Giving memory back: the connections that keep most are closed first. PURE. Owns no state, and does not measure
+//! memory: the worker calls it with slices of its slots while the process is short of memory. Input: a connection's
 //! charges, its send queue, and the incomplete input that the reactor knows of. Each closed client gets 4100 and may
 //! reconnect. After each call the heaviest of these slots keeps at most half as much as the heaviest did before.
 //! Limits: `CLOSES_MAX` in a call; a connection that keeps less than `KEPT_BYTES_MIN` is not closed. Cost: one step for
@@ -17,7 +16,7 @@ use crate::pusher::error_code;
 
 /// Connections that keep fewer bytes stay: closing them would free next to nothing.
 const KEPT_BYTES_MIN: usize = 16 * 1024;
-/// Connections closed at one call at most: each has its channels to leave.
+/// In one call, because each connection has its channels to leave.
 const CLOSES_MAX: usize = 1_024;
 
 impl Local {

@@ -1,12 +1,14 @@
 //! Subscribing and leaving, seen from the subscriber's core (docs/PROTOCOL.md C4, rules 97, 98, 101). PURE.
 //!
-//! Every subscription is a request to the channel's home, even if this core already has subscribers. An event that was
-//! acknowledged to its publisher before the request is ordered before it, and is not delivered to the new subscriber.
-//! Lanes are first-in first-out: what the home sent before its answer is delivered before the acknowledgement, and what
-//! it sends later after it. Every request is answered exactly once; a ticket says which one an answer is for. Limits:
-//! `channels_per_connection_max` of the app, and the charge of each subscription (`memory.rs`). Cost: one look-up of
-//! the channel, one signature for a private channel (8,086 instructions, bench/RESULTS.md), one mail to the home and
-//! one back, and a frame for the acknowledgement.
+//! Owns the way of a subscription from the client's request to its acknowledgement; does not decide about rosters and
+//! cached events: the home does. Every subscription is a request to the channel's home, even if this core already has
+//! subscribers. An event that was acknowledged to its publisher before the request is ordered before it, and is not
+//! delivered to the new subscriber. Lanes are first-in first-out: what the home sent before its answer is delivered
+//! before the acknowledgement, and what it sends later after it. Every request is answered exactly once.
+//!
+//! Limits: `channels_per_connection_max` of the app, and the charge of each subscription (`memory.rs`). Cost: one
+//! look-up of the channel, one signature for a private channel (8,086 instructions, bench/RESULTS.md), one mail to the
+//! home and one back, and a frame for the acknowledgement.
 
 use super::Local;
 use super::channel_table::LocalChannel;
@@ -71,7 +73,7 @@ impl Local {
         }
     }
 
-    /// Checks whether the connection may subscribe, and returns the member that it joins as (docs/PROTOCOL.md rules 24
+    /// Returns the member as whom the connection joins; `None` for a channel without members (docs/PROTOCOL.md rules 24
     /// to 27, 29, 42).
     fn authorize<'a>(
         &self,
@@ -233,7 +235,8 @@ impl Local {
         out.send_to_home(home, Mail::Subscribe { channel, connection: key, ticket, core, join });
     }
 
-    /// The home has refused: the presence channel is full, or there is no memory.
+    /// The home has refused: the presence channel is full, or there is no memory. Nothing is sent to a connection that
+    /// has left meanwhile.
     pub(in crate::shard) fn on_subscribe_refused(
         &mut self,
         context: &Context,
@@ -265,7 +268,7 @@ impl Local {
         self.drop_if_unused(context, out, index);
     }
 
-    /// Notes an answer of the home. The channel is there: `pending` kept it. `None`: no connection has asked.
+    /// The channel is there, because `pending_requests` kept it. `None`: no connection of this core has asked.
     fn on_home_answer(&mut self, channel: &ChannelKey) -> Option<ChannelSlot> {
         let index = self.channels.find_key(channel);
         debug_assert!(index.is_some(), "a channel with an unanswered question stays");
@@ -294,7 +297,7 @@ impl Local {
         self.drop_if_unused(context, out, index);
     }
 
-    /// Acknowledges one connection, if it still waits for this answer; whether it does.
+    /// Returns whether the connection still waits for this answer. If not, its core owes the home a `Leave`.
     fn on_greeting(
         &mut self,
         context: &Context,
@@ -324,7 +327,8 @@ impl Local {
         }
     }
 
-    /// From here on the connection gets the channel's events: the acknowledgement goes ahead of them.
+    /// From here on the connection gets the channel's events. The acknowledgement is enqueued first (docs/PROTOCOL.md
+    /// rule 98).
     fn acknowledge(
         &mut self,
         context: &Context,
@@ -395,7 +399,7 @@ impl Local {
         self.enqueue(context, out, slot, &frame);
     }
 
-    /// The row of a channel's app, and the place of its type there.
+    /// The metrics of the channel's app, and the place of the channel's access in their arrays.
     pub(super) fn subscription_metrics(&self, index: ChannelSlot) -> (&AppMetrics, usize) {
         debug_assert!(self.channels.get(index).is_some(), "a channel that is there");
         let key = &self.channels[index].key;
@@ -412,18 +416,18 @@ impl Local {
     }
 }
 
-/// No text for a channel, whatever its app's limits are.
+/// For a text that is a channel name in no app, whatever the limits of this one are.
 pub(super) fn bad_channel_name(what: Detail<'_>) -> Denial<'_> {
     let most = Detail::count(limits::CHANNEL_NAME_BYTES_MAX);
     Denial::new(error_code::INVALID_MESSAGE, Cause::BadChannel, [what, most])
 }
 
-/// The home sends a subscriber of these more than an acknowledgement.
+/// Whether the home sends a subscriber more than an acknowledgement: a roster or a cached event.
 fn sends_greeting(kind: ChannelKind) -> bool {
     kind.cached || kind.access == Access::Presence
 }
 
-/// Whether the app has channels of such a name.
+/// The limits of this app, in addition to those of any channel name.
 fn check_name<'a>(app: &App, name: &'a str) -> Result<(), Box<Denial<'a>>> {
     let most = app.channel_name_length_max;
     channel_name::check(name, most, app.channel_names_are_pushers).map_err(|limit| {

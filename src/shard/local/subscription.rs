@@ -1,35 +1,35 @@
 //! The subscriptions of one connection: each with its channel and state, in a list without memory of its own for one.
 //! PURE.
 //!
-//! Most connections have one channel besides the user's own. Its subscription is inside of the connection, which has
-//! that room anyway for a pointer, a length and a capacity: an allocation for it cost 32 bytes more.
+//! Owns the list; does not know channels or charge memory. Most connections have one channel besides the user's own.
+//! Its subscription is inside of the connection, which has that room anyway for a pointer, a length and a capacity: an
+//! allocation for it cost 32 bytes more.
 //!
-//! Limit: `Local::charge` charges each subscription to its connection (`memory.rs`). Cost: no allocation for the first
-//! subscription of a connection; one list from the second on. An entry is 24 bytes.
+//! Limit: none of its own. `channels_per_connection_max` and `Local::check_charge` bound the list before each push.
+//! Cost: no allocation for the first subscription of a connection; one list from the second on. An entry is 24 bytes.
 
 use core::ops::{Deref, DerefMut};
 
 use crate::pusher::inbound::UserId;
 use crate::shard::slots::ChannelSlot;
 
-/// Where a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::shard) enum SubscriptionState {
-    /// Asked of the home; the answer carries this ticket.
+    /// The home has not answered the request with this ticket yet.
     Pending { ticket: u32 },
-    /// Acknowledged. `position`: in the channel's subscriber list. `asks_again`: another subscribe request is with the
-    /// home.
+    /// Acknowledged: the channel's events are enqueued for the connection. `position`: in the channel's subscriber
+    /// list.
+    /// `asks_again`: another subscribe request is with the home.
     Active { position: u32, asks_again: bool },
 }
 
-/// A connection's place in one channel.
 #[derive(Debug)]
 pub(in crate::shard) struct Subscription {
     pub(in crate::shard) channel: ChannelSlot,
     pub(in crate::shard) state: SubscriptionState,
-    /// Bytes that this subscription is charged to its connection.
+    /// Bytes charged to the connection for it, which are discharged with it.
     pub(in crate::shard) charge: u32,
-    /// The member as whom this connection joined a presence channel.
+    /// As whom the connection joined; `None` outside of presence channels.
     pub(in crate::shard) member: Option<Box<UserId>>,
 }
 
@@ -73,7 +73,6 @@ impl DerefMut for SubscriptionList {
 }
 
 impl SubscriptionList {
-    /// Adds it at the end.
     pub(super) fn push(&mut self, subscription: Subscription) {
         *self = match core::mem::take(self) {
             Self::Empty => Self::One(subscription),
@@ -86,7 +85,7 @@ impl SubscriptionList {
         debug_assert!(!self.is_empty(), "it is in the list");
     }
 
-    /// Removes the subscription at this place. The last one takes the place.
+    /// The last subscription takes the place. `None`: there is none at this place.
     pub(super) fn swap_remove(&mut self, at: usize) -> Option<Subscription> {
         if at >= self.len() {
             return None;

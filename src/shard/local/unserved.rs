@@ -1,8 +1,8 @@
 //! Closes the connections of apps that are no longer served: 4003 for a disabled app, 4001 for a removed one. PURE.
-//!
-//! A change of the configuration begins one walk over all slots. No connection of such an app can open on this core
-//! after the change, so one walk finds all. Limit: `SLOTS_PER_TICK` slots in a tick, because each connection has its
-//! channels to leave. Cost: one step for each slot, `SLOTS_PER_TICK` in a tick, only after a change of the apps.
+//! Owns the place of one walk over all slots, which a change of the configuration begins. Does not decide which apps
+//! are served. No connection of such an app can open on this core after the change, so one walk finds all. Limit:
+//! `SLOTS_PER_TICK` slots in a tick, because each connection has its channels to leave. Cost: one step for each slot,
+//! `SLOTS_PER_TICK` in a tick, only after a change of the apps.
 
 use super::Local;
 use super::refuse::Denial;
@@ -16,7 +16,7 @@ use crate::slot::Slot;
 const SLOTS_PER_TICK: u32 = 1_024;
 
 impl Local {
-    /// An app is no longer served: begins the walk, again if one is under way.
+    /// Begins the walk, again if one is under way: it may have passed connections of this app.
     pub(in crate::shard) fn note_unserved(&mut self) {
         self.unserved_next_slot = Some(Slot::FIRST);
     }
@@ -26,7 +26,6 @@ impl Local {
         self.unserved_next_slot.is_some()
     }
 
-    /// The next part of the walk.
     pub(in crate::shard) fn close_unserved(&mut self, context: &Context, out: &mut Outbox) {
         let Some(first) = self.unserved_next_slot else { return };
         let end = self.connections.slots_end();

@@ -1,14 +1,13 @@
 //! How a connection leaves a channel: what it withdraws here, and what the home is sent. PURE.
 //!
-//! A connection leaves by a request of its client, by a command of the backend (`access.rs`), or because it ends; each
-//! of them calls `end_subscription_at` for each subscription. When the last subscriber of this core has left, the home
-//! is sent a `Disinterest`. A subscription that the home has not answered leaves at once here, and a late answer finds
-//! no subscription with its ticket. In a cluster the home is asked to withdraw it, because its answer may wait for
-//! Redis.
+//! Owns the one way out of a channel, `end_subscription_at`: a connection leaves by a request of its client, by a
+//! command of the backend (`access.rs`), or because it ends. Never answers the client. When the last subscriber of this
+//! core has left, the home is sent a `Disinterest`. A subscription that the home has not answered leaves at once here,
+//! and a late answer finds no subscription with its ticket. In a cluster the home is asked to withdraw it, because its
+//! answer may wait for Redis.
 //!
-//! Invariant: both ends of a subscription name each other's place (`channel_table.rs`), so the last entry of a list
-//! that fills a gap is given its new position. Cost: a few steps for each channel, no allocation, and a mail where the
-//! home must know. Limit: none of its own; a connection has so many subscriptions as it has room for (`memory.rs`).
+//! Limit: none of its own; a connection has so many subscriptions as it has room for (`memory.rs`). Cost: a few steps
+//! for each channel, no allocation, and a mail where the home must know.
 
 use super::Local;
 use super::connection::{ConnectionKey, SubscriptionState};
@@ -43,7 +42,8 @@ impl Local {
         }
     }
 
-    /// Ends the subscription at this place of the connection's list; the one way out of a channel.
+    /// Both ends of a subscription name each other's place (`channel_table.rs`), so the last entry of a list that fills
+    /// the gap is given its new position.
     pub(super) fn end_subscription_at(
         &mut self,
         context: &Context,
@@ -90,7 +90,7 @@ impl Local {
         });
     }
 
-    /// `pending` keeps the channel until the home has answered.
+    /// `pending_requests` keeps the channel until the home has answered.
     fn withdraw_pending(
         &mut self,
         context: &Context,
@@ -140,7 +140,9 @@ impl Local {
         out.send_to_home(home, Mail::Leave { channel, user_id: member.text });
     }
 
-    /// Drops a channel without a subscriber or an unanswered request of this core, and sends its home a `Disinterest`.
+    /// Call it after each removal of a subscriber or of a pending request. The home is sent a `Disinterest` if it knows
+    /// of
+    /// this core's interest.
     pub(super) fn drop_if_unused(
         &mut self,
         context: &Context,

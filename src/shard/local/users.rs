@@ -1,11 +1,14 @@
 //! Users as this core sees them: which of its connections are signed in, and which users each watches (docs/PROTOCOL.md
 //! C6). PURE.
 //!
-//! The core sends a user's home its first and last sign-in of the user, and its first and last watcher, so that each
-//! number is kept where the connections are. The home answers with the user's status (`home/users.rs`). A connection is
-//! sent its whole watchlist once all homes have answered, and changes from then on. Limits: `WATCHLIST_MAX` users for
-//! each connection, charged to it. Cost: a few steps (one hash look-up) for a sign-in or a sign-out, and one mail to
-//! the user's home for the first and the last; a status change is one frame for each connection that watches.
+//! Owns the users of its connections; does not know connections of other cores. The core sends a user's home its first
+//! and last sign-in of the user, and its first and last watcher, so that each number is kept where the connections are.
+//! The home answers with the user's status (`home/users.rs`). A connection is sent its whole watchlist once all homes
+//! have answered, and changes from then on.
+//!
+//! Limits: `WATCHLIST_MAX` users for each connection, charged to it. Cost: a few steps (one hash look-up) for a sign-in
+//! or a sign-out, and one mail to the user's home for the first and the last; a status change is one frame for each
+//! connection that watches.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::{Observation, Outbox};
@@ -27,21 +30,21 @@ use crate::shard::channel_key::ChannelKey;
 use crate::shard::mail::Mail;
 use crate::ws::frame;
 
-/// In lines about what was refused.
+/// What was refused, in a line of the log or an answer.
 const SIGN_IN: Detail<'_> = Detail::Own("sign-in");
 
 type UserMap<T> = HashMap<ChannelKey, T, foldhash::fast::FixedState>;
 
-/// Users who are signed in on this core, or watched from it.
+/// By the user's own channel.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct UserTable(UserMap<LocalUser>);
 
-/// A user who is signed in on this core, or watched from it.
+/// Dropped when the user has neither connections nor watchers here.
 #[derive(Debug, Default)]
 struct LocalUser {
-    /// Connections signed in as the user.
+    /// How many connections of this core are signed in as the user.
     connections: u32,
-    /// Slots of connections that watch the user.
+    /// Connections that watch the user. An index set, because a status change walks over it.
     watchers: IndexSet<Slot, foldhash::fast::FixedState>,
     /// Whether the user is online; `None` until the home has answered. Kept up to date while there are watchers.
     online: Option<bool>,
@@ -62,17 +65,17 @@ struct AcceptedUser<'a> {
 }
 
 impl UserTable {
-    /// Whether a user is online, if it is known here.
+    /// `None` also for a user whose home has not answered yet.
     pub(super) fn is_online(&self, user: &ChannelKey) -> Option<bool> {
         self.0.get(user)?.online
     }
 
-    /// A connection of another process, signed in as the user.
+    /// Sends the home nothing: `Local::finish_import` does, once for all connections.
     pub(super) fn import_signed_in(&mut self, user: &ChannelKey) {
         self.0.entry(user.clone()).or_default().connections += 1;
     }
 
-    /// A connection of another process that watches the user.
+    /// As `import_signed_in`. `online`: as the other process knew it, so that no home has to be asked.
     pub(super) fn import_watch(&mut self, user: &ChannelKey, slot: Slot, online: bool) {
         let local = self.0.entry(user.clone()).or_default();
         debug_assert!(
@@ -83,19 +86,18 @@ impl UserTable {
         local.online = Some(online);
     }
 
-    /// All users: whether they are signed in here, and whether they are watched from here.
+    /// Each user, whether they are signed in here, and whether they are watched from here.
     pub(in crate::shard) fn users_with_state(&self) -> Vec<(ChannelKey, bool, bool)> {
         let each = self.0.iter();
         each.map(|(user, local)| (user.clone(), local.connections > 0, !local.watchers.is_empty()))
             .collect()
     }
 
-    /// Each user with the number of connections signed in as them, and of those that watch them.
+    /// Each user, the number of connections signed in as them, and the number of those that watch them.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&ChannelKey, u32, usize)> {
         self.0.iter().map(|(user, local)| (user, local.connections, local.watchers.len()))
     }
 
-    /// Entries: 0 when everybody has left.
     pub(in crate::shard) fn len(&self) -> usize {
         self.0.len()
     }
@@ -116,7 +118,7 @@ impl Local {
         }
     }
 
-    /// The user as whom a connection signs in, if the signature is valid and nothing is over a limit.
+    /// Changes nothing, so a sign-in that is refused leaves the one before as it was.
     fn check_sign_in<'a>(
         &self,
         context: &Context,
@@ -201,7 +203,7 @@ impl Local {
         debug_assert!(self.connections[slot].signed_in().is_some(), "it is signed in");
     }
 
-    /// One more connection of the user on this core.
+    /// The user's home is sent the first one only.
     fn add_connection(&mut self, context: &Context, out: &mut Outbox, user: ChannelKey) {
         debug_assert!(user.name().starts_with(USER_CHANNEL_PREFIX), "a user's own channel");
         let local = self.users.0.entry(user.clone()).or_default();
@@ -212,7 +214,7 @@ impl Local {
         }
     }
 
-    /// Ends what a connection has to do with users. Idempotent.
+    /// Ends the watchlist, too, and drops all `Extras`. Idempotent.
     pub(super) fn sign_out(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         self.unwatch_all(context, out, slot);
         debug_assert!(
@@ -306,7 +308,7 @@ impl Local {
         );
     }
 
-    /// The whole list, as this core knows it now.
+    /// The first message about a watchlist has all of its users; later ones have one change each.
     fn send_watchlist(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
         debug_assert!(
             self.connections[slot].extras.as_ref().is_none_or(|extras| extras.watched_unknown == 0),
