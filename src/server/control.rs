@@ -50,8 +50,8 @@ impl Control {
     /// # Errors
     /// When the thread or its runtime cannot be created.
     pub(super) fn start_thread(name: &str) -> io::Result<Self> {
-        let (wake_stream, rung) = UnixStream::pair()?;
-        rung.set_nonblocking(true)?;
+        let (wake_stream, wake_receiver) = UnixStream::pair()?;
+        wake_receiver.set_nonblocking(true)?;
         let (setups, queue) = mpsc::sync_channel(SETUPS_MAX);
         let (started, result) = mpsc::channel();
         let run = move || {
@@ -70,11 +70,11 @@ impl Control {
                 }
             };
             runtime.block_on(async move {
-                let readable = Readable::of(&rung);
+                let readable = Readable::of(&wake_receiver);
                 // Fails only if the receiver has ended, which then needs nothing.
                 started.send(readable.as_ref().map(|_| ()).map_err(copy_of_error)).ok();
                 if let Ok(readable) = readable {
-                    run_setups(&rung, &readable, &queue).await;
+                    run_setups(&wake_receiver, &readable, &queue).await;
                 }
                 // The tasks that run do so until the process ends.
                 std::future::pending().await
@@ -109,11 +109,11 @@ impl Control {
     }
 }
 
-async fn run_setups(rung: &UnixStream, readable: &Readable, queue: &Receiver<Setup>) {
-    let mut rings = [0; 16];
+async fn run_setups(wake_receiver: &UnixStream, readable: &Readable, queue: &Receiver<Setup>) {
+    let mut wake_bytes = [0; 16];
     loop {
         readable.wait().await;
-        if let Ok(0) = (&*rung).read(&mut rings) {
+        if let Ok(0) = (&*wake_receiver).read(&mut wake_bytes) {
             return;
         }
         queue.try_iter().for_each(|setup| setup());

@@ -381,7 +381,7 @@ fn run_server(
         let warnings = warnings.chain(output::zone_warning());
         warnings.for_each(|warning| output::notice(NoticeKind::Warning, &warning));
     }
-    let public = banner::Public::of(merged);
+    let public = banner::PublicAddress::of(merged);
     let shares = Resources::of_this_process().fill_in(&mut config);
     let memory = LockedMemory::for_workers(config.workers);
     let facts = match probe::run(config.io, &memory) {

@@ -50,8 +50,8 @@ pub(super) fn ask(
     };
     parse(&bytes).map(Some).ok_or_else(|| {
         CommandFailure::Server(format!(
-            "{place} (RINGVERB_ADMIN) was reached, but its answer is no answer of the admin API: does an older ringverb, \
-             or another program, listen there?"
+            "{place} (RINGVERB_ADMIN) was reached, but its answer is no answer of the admin API: does an older \
+             ringverb, or another program, listen there?"
         ))
     })
 }

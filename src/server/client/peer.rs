@@ -70,8 +70,9 @@ impl ServerPeer {
             let access = development_server(port)?;
             if let Some(id) = target.app.as_deref().filter(|id| *id != access.id) {
                 return Err(CommandFailure::Usage(format!(
-                    "--app is {}, but no app is configured here, and the development server on port {} has only the app \
-                     {}: leave --app out, or run this in the folder of the .env with that app (--env-file, --config)",
+                    "--app is {}, but no app is configured here, and the development server on port {} has only the \
+                     app {}: leave --app out, or run this in the folder of the .env with that app (--env-file, \
+                     --config)",
                     escaped_text(id),
                     access.address.port(),
                     access.id
@@ -151,8 +152,10 @@ fn development_server(port: u16) -> Result<DevelopmentAccess, CommandFailure> {
         return Ok(access);
     }
     let running = match ports.as_slice() {
-        [] => "no development server of this user is running (`ringverb` in a folder without .env starts one)".to_owned(),
-        [only] => format!("a development server of this user is running on port {only}, not {port}: give --port {only}"),
+        [] => "no development server of this user is running (`ringverb` in a folder without .env starts \
+               one)".to_owned(),
+        [only] => format!("a development server of this user is running on port {only}, not {port}: give --port \
+                           {only}"),
         several => {
             let several: Vec<String> = several.iter().map(u16::to_string).collect();
             format!("development servers of this user are running on the ports {}: give --port", several.join(", "))

@@ -40,8 +40,8 @@ impl NewProcess {
         expect_message(&self.stream, TAKEN).is_err()
     }
 
-    pub(in crate::server) fn report_outcome(self, taken: bool) {
-        if taken {
+    pub(in crate::server) fn report_outcome(self, is_taken: bool) {
+        if is_taken {
             // The peer may be gone, and then no process waits for this.
             (&self.outcome).write_all(&[1]).ok();
         }

@@ -56,7 +56,7 @@ impl AdminState {
             _ => None,
         });
         let answers: Vec<OperatorAnswer> = answers.collect();
-        let sessions = self.look(&Inspection::Nodes).await?;
+        let sessions = self.inspect(&Inspection::Nodes).await?;
         let is_session_down =
             sessions.iter().any(|(worker, found)| *worker == 0 && !found.findings.is_session_up);
         let mut silent_nodes = BTreeMap::new();
@@ -130,7 +130,8 @@ impl NodeAnswers {
             format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
         });
         let busy = self.answers.iter().filter(|answer| answer.is_busy()).map(|answer| {
-            format!("{} on {} (too many questions there, this one was late, so compare the clocks of the hosts, or this node has no memory for the answer)", node_name(answer.node), answer.host)
+            format!("{} on {} (too many questions there, this one was late, so compare the clocks of the hosts, or \
+                     this node has no memory for the answer)", node_name(answer.node), answer.host)
         });
         let names: Vec<String> = silent_nodes.chain(busy).collect();
         format!("No answer came in time from node {}", names.join(", "))
