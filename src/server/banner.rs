@@ -17,14 +17,14 @@ use crate::config::{Config, Files, Merged, TlsOptions};
 use crate::worker::kernel::{Choice, RingSize};
 
 /// How browsers reach the server, as far as it is configured.
-pub(super) struct Public {
+pub(super) struct PublicAddress {
     host: String,
     port: Option<String>,
     scheme: String,
     is_given: bool,
 }
 
-impl Public {
+impl PublicAddress {
     pub(super) fn of(merged: &Merged) -> Self {
         let value = |id| merged.server.get(id).map(|given| given.value.clone());
         let is_given =
@@ -115,7 +115,7 @@ impl Summary {
 
     /// The kernel's version and the size of the rings that the workers have got, which may be smaller than the chosen
     /// one.
-    fn kernel(&self, smaller_rings: usize) -> String {
+    fn kernel_text(&self, smaller_rings: usize) -> String {
         let Self { kernel, rings, .. } = self;
         let Some((size, workers)) = rings else { return kernel.clone() };
         let small = RingSize::Small.completions();
@@ -159,7 +159,7 @@ const PLAIN: &str = "\x1b[0m";
 pub(super) fn render(
     started: &Started,
     summary: &Summary,
-    public: &Public,
+    public: &PublicAddress,
     invocation: &Invocation,
 ) -> String {
     let paint = |paint: &'static str| if invocation.color { (paint, PLAIN) } else { ("", "") };
@@ -190,25 +190,31 @@ pub(super) fn render(
     if !read.is_empty() {
         line("files", &format!("{} (in {folder})", read.join(", ")));
     }
-    line("kernel", &summary.kernel(started.smaller_rings));
+    line("kernel", &summary.kernel_text(started.smaller_rings));
     for (name, value) in &summary.lines {
         line(name, value);
     }
     if let Some((id, key, secret)) = &summary.development {
         let command = first_event_command(started, summary, invocation);
-        text.push_str(&development(started, &summary.path, public, [id, key, secret], &command));
+        text.push_str(&development_text(
+            started,
+            &summary.path,
+            public,
+            [id, key, secret],
+            &command,
+        ));
     }
     text.push_str(&format!("\n  {gray}Press Ctrl+C to stop{plain}\n\n"));
     text
 }
 
 /// Where the server listens if nothing names a port.
-const PORT: u16 = 8080;
+const DEFAULT_PORT: u16 = 8080;
 
-fn development(
+fn development_text(
     started: &Started,
     path: &str,
-    public: &Public,
+    public: &PublicAddress,
     [id, key, secret]: [&str; 3],
     first_event: &str,
 ) -> String {
@@ -218,7 +224,7 @@ fn development(
         if path.is_empty() { String::new() } else { format!("REVERB_SERVER_PATH={path}\n") };
     // The next start reads this block, and must listen where Laravel then looks.
     let port_line = match started.address.port() {
-        PORT => String::new(),
+        DEFAULT_PORT => String::new(),
         port => format!("REVERB_SERVER_PORT={port}\n"),
     };
     format!(
@@ -250,14 +256,15 @@ A first event, from another terminal:
 fn first_event_command(started: &Started, summary: &Summary, invocation: &Invocation) -> String {
     let program = &invocation.program;
     let port = started.address.port();
-    let port_option = if port == PORT { String::new() } else { format!(" --port {port}") };
+    let port_option = if port == DEFAULT_PORT { String::new() } else { format!(" --port {port}") };
     let event = r#"news hello '{"message":"hi"}'"#;
     match &summary.development {
         Some((id, key, secret)) if !invocation.is_found => {
             let address = reachable_address(started.address);
             let url = format!("{}://{address}{}", summary.scheme(), summary.path);
             format!(
-                "REVERB_APP_ID={id} REVERB_APP_KEY={key} REVERB_APP_SECRET={secret} {program} publish --url {url} {event}"
+                "REVERB_APP_ID={id} REVERB_APP_KEY={key} REVERB_APP_SECRET={secret} {program} publish --url {url} \
+                 {event}"
             )
         }
         _ => format!("{program} publish{port_option} {event}"),
@@ -303,7 +310,7 @@ mod tests {
         let summary = Summary::of(&config, &merged.files, &facts, shares);
         let program = "ringverb".to_owned();
         let invocation = Invocation { program, is_found: true, color: false };
-        render(&started, &summary, &Public::of(&merged), &invocation)
+        render(&started, &summary, &PublicAddress::of(&merged), &invocation)
     }
 
     #[test]
@@ -342,11 +349,11 @@ mod tests {
             (1, "with 8192 completions a ring, 1024 on 1 of 4 workers"),
             (4, "with 1024 completions a ring"),
         ] {
-            assert_eq!(large.kernel(smaller), format!("Linux 6.18, io_uring {rings}"));
+            assert_eq!(large.kernel_text(smaller), format!("Linux 6.18, io_uring {rings}"));
         }
         let small = summary(Choice::Uring(RingSize::Small));
-        assert_eq!(small.kernel(0), "Linux 6.18, io_uring with 1024 completions a ring");
-        assert_eq!(summary(Choice::Epoll(None)).kernel(0), "Linux 6.18, epoll (RINGVERB_IO)");
+        assert_eq!(small.kernel_text(0), "Linux 6.18, io_uring with 1024 completions a ring");
+        assert_eq!(summary(Choice::Epoll(None)).kernel_text(0), "Linux 6.18, epoll (RINGVERB_IO)");
     }
 
     #[test]
@@ -435,8 +442,8 @@ mod tests {
         let block = |address: &str| {
             let (address, admin) = (address.parse().unwrap(), String::new());
             let started = Started { address, admin, smaller_rings: 0 };
-            let public = Public::of(&merge(&Sources::default()));
-            development(&started, "", &public, ["1", "k", "s"], "")
+            let public = PublicAddress::of(&merge(&Sources::default()));
+            development_text(&started, "", &public, ["1", "k", "s"], "")
         };
         assert!(
             block("0.0.0.0:9000")

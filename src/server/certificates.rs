@@ -57,9 +57,10 @@ pub(super) struct Certificates {
     acceptor_link: Arc<AcceptorLink>,
     /// The stamps of the files that were read last. A difference causes a reload.
     stamps_of_last_read: Stamps,
-    /// They could not be used. The reason may be gone without a change of the files: their rights, the time.
+    /// The files that were read last could not be used. The reason may end without a change of the files: their rights,
+    /// the time.
     has_failed: bool,
-    rotate_at: u64,
+    rotate_at_seconds: u64,
     valid_until: Arc<ValidUntil>,
 }
 
@@ -76,17 +77,18 @@ impl Certificates {
             Some(secret) => shared_keys(secret, unix_seconds()),
             None => vec![new_ticket_key().map_err(|error| vec![error])?],
         };
-        let link = acceptor_link(identities.clone(), keys).map_err(|error| vec![error])?;
-        let rotate_at = next_rotation(options, unix_seconds());
+        let acceptor_link =
+            new_acceptor_link(identities.clone(), keys).map_err(|error| vec![error])?;
+        let rotate_at_seconds = next_rotation(options, unix_seconds());
         let valid_until = Arc::new(ValidUntil::new(valid_until_of(options, &identities)));
         let (options, has_failed) = (options.clone(), false);
         Ok(Self {
             options,
             identities,
-            acceptor_link: link,
+            acceptor_link,
             stamps_of_last_read,
             has_failed,
-            rotate_at,
+            rotate_at_seconds,
             valid_until,
         })
     }
@@ -154,7 +156,7 @@ impl Certificates {
                 self.reload();
             }
             seen = now;
-            if unix_seconds() >= self.rotate_at {
+            if unix_seconds() >= self.rotate_at_seconds {
                 self.rotate_ticket_keys();
             }
         }
@@ -194,7 +196,7 @@ impl Certificates {
     }
 
     fn rotate_ticket_keys(&mut self) {
-        self.rotate_at = next_rotation(&self.options, unix_seconds());
+        self.rotate_at_seconds = next_rotation(&self.options, unix_seconds());
         if let Some(secret) = &self.options.ticket_secret {
             let keys = shared_keys(secret, unix_seconds());
             self.publish_identities(self.identities.clone(), keys);
@@ -216,7 +218,7 @@ impl Certificates {
         identities: Vec<Identity>,
         ticket_keys: Vec<TicketKey>,
     ) -> bool {
-        match acceptor_link(identities.clone(), ticket_keys) {
+        match new_acceptor_link(identities.clone(), ticket_keys) {
             Ok(next) => {
                 self.acceptor_link.append(next.clone());
                 self.valid_until.set(valid_until_of(&self.options, &identities));
@@ -254,14 +256,14 @@ pub(super) fn findings_of_certificates(options: &TlsOptions) -> Vec<Finding> {
 fn warnings(pair: &TlsPair, identity: &Identity) -> Vec<String> {
     let unusual = identity.warning.map(|warning| format!("{} {warning}", pair.certificate));
     let until = identity.valid_until;
-    let expires = (until < now() + EXPIRY_NOTICE_SECONDS).then(|| {
+    let expires = (until < now_seconds() + EXPIRY_NOTICE_SECONDS).then(|| {
         let until = identity::date(until);
         format!("{} expires at {until}: is its renewal set up?", pair.certificate)
     });
     unusual.into_iter().chain(expires).collect()
 }
 
-fn now() -> i64 {
+fn now_seconds() -> i64 {
     i64::try_from(unix_seconds()).unwrap_or(i64::MAX)
 }
 
@@ -301,7 +303,7 @@ fn identities(options: &TlsOptions) -> Result<Vec<Identity>, Vec<String>> {
 fn identity(pair: &TlsPair, options: &TlsOptions) -> Result<Identity, String> {
     let TlsPair { certificate, key } = pair;
     let read = |path: &str, option: &str| {
-        stamps_of_last_read(path).map_err(|error| {
+        read_file(path).map_err(|error| {
             format!(
                 "{path} cannot be read: {error}. {option} names it; does the file exist, and may the user of this \
                  process read it?"
@@ -312,13 +314,14 @@ fn identity(pair: &TlsPair, options: &TlsOptions) -> Result<Identity, String> {
         (read(certificate, "RINGVERB_TLS_CERT")?, read(key, "RINGVERB_TLS_KEY")?);
     let passphrase = options.passphrase.as_ref().map(|passphrase| passphrase.0.as_str());
     let identity = Identity::read(&certificates, &key_text, passphrase);
-    let identity = identity.and_then(|identity| identity.check_dates(now()).map(|()| identity));
+    let identity =
+        identity.and_then(|identity| identity.check_dates(now_seconds()).map(|()| identity));
     identity.map_err(|error| format!("{certificate} with {key}: {error}"))
 }
 
 /// # Errors
 /// When it cannot be read. Bytes beyond `FILE_BYTES_MAX` are left out, and the PEM then has no end.
-pub(super) fn stamps_of_last_read(path: &str) -> io::Result<Vec<u8>> {
+pub(super) fn read_file(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -348,15 +351,15 @@ fn new_ticket_key() -> Result<TicketKey, String> {
     }
 }
 
-fn random(bytes: &mut [u8]) -> bool {
+fn fill_random(bytes: &mut [u8]) -> bool {
     getrandom::fill(bytes).is_ok()
 }
 
-fn acceptor_link(
+fn new_acceptor_link(
     identities: Vec<Identity>,
     ticket_keys: Vec<TicketKey>,
 ) -> Result<Arc<AcceptorLink>, String> {
-    let config: Arc<ServerConfig> = identity::acceptor(identities, &ticket_keys, random)
+    let config: Arc<ServerConfig> = identity::acceptor(identities, &ticket_keys, fill_random)
         .map_err(|error| format!("the TLS library refuses the certificates: {error}"))?;
     Ok(AcceptorLink::new(Acceptor { config, ticket_keys }))
 }

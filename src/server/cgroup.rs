@@ -22,31 +22,31 @@ const UNLIMITED_BYTES: u64 = 1 << 62;
 /// CPU time that all threads together may use in each period, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CpuQuota {
-    quota: u64,
-    period: u64,
+    quota_us: u64,
+    period_us: u64,
 }
 
 impl CpuQuota {
     /// CPUs that can be busy all the time under the quota, rounded up, at least 1.
     pub(super) fn cpus(self) -> usize {
-        usize::try_from(self.quota.div_ceil(self.period).max(1)).unwrap_or(usize::MAX)
+        usize::try_from(self.quota_us.div_ceil(self.period_us).max(1)).unwrap_or(usize::MAX)
     }
 
     /// Whether the quota allows less than `cpus` CPUs all the time.
     pub(super) fn is_below(self, cpus: usize) -> bool {
-        u128::from(self.quota) < u128::from(self.period) * cpus as u128
+        u128::from(self.quota_us) < u128::from(self.period_us) * cpus as u128
     }
 
     fn is_smaller(self, other: Self) -> bool {
-        u128::from(self.quota) * u128::from(other.period)
-            < u128::from(other.quota) * u128::from(self.period)
+        u128::from(self.quota_us) * u128::from(other.period_us)
+            < u128::from(other.quota_us) * u128::from(self.period_us)
     }
 }
 
 impl fmt::Display for CpuQuota {
     /// In CPUs with up to two decimals, rounded down but for the smallest.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hundredths = (u128::from(self.quota) * 100 / u128::from(self.period)).max(1);
+        let hundredths = (u128::from(self.quota_us) * 100 / u128::from(self.period_us)).max(1);
         let (whole, rest) = (hundredths / 100, hundredths % 100);
         match (rest, rest % 10) {
             (0, _) => write!(formatter, "{whole}"),
@@ -88,9 +88,9 @@ impl CgroupLimits {
         let quotas = groups_with("cpu").into_iter().filter_map(|group| {
             let text = |name: &str| file(&group.folder.join(name));
             match group.version {
-                Version::Two => cpu_quota(&text("cpu.max")?),
+                CgroupVersion::Two => cpu_quota(&text("cpu.max")?),
                 // Minus one is no quota, and no u64.
-                Version::One => cpu_quota(&format!(
+                CgroupVersion::One => cpu_quota(&format!(
                     "{} {}",
                     text("cpu.cfs_quota_us")?.trim(),
                     text("cpu.cfs_period_us")?.trim()
@@ -99,8 +99,8 @@ impl CgroupLimits {
         });
         let memory = groups_with("memory").into_iter().filter_map(|group| {
             memory_limit(&file(&group.folder.join(match group.version {
-                Version::Two => "memory.max",
-                Version::One => "memory.limit_in_bytes",
+                CgroupVersion::Two => "memory.max",
+                CgroupVersion::One => "memory.limit_in_bytes",
             }))?)
         });
         let smaller =
@@ -112,8 +112,8 @@ impl CgroupLimits {
 /// `150000 100000`; `None` for `max 100000` and for `-1 100000`.
 fn cpu_quota(text: &str) -> Option<CpuQuota> {
     let (quota, period) = text.trim().split_once(' ')?;
-    let (quota, period) = (quota.parse().ok()?, period.parse().ok()?);
-    (period > 0).then_some(CpuQuota { quota, period })
+    let (quota_us, period_us) = (quota.parse().ok()?, period.parse().ok()?);
+    (period_us > 0).then_some(CpuQuota { quota_us, period_us })
 }
 
 /// Bytes; `None` for `max` and for the number that version 1 has instead.
@@ -122,7 +122,7 @@ fn memory_limit(text: &str) -> Option<u64> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+enum CgroupVersion {
     One,
     Two,
 }
@@ -130,7 +130,7 @@ enum Version {
 /// A folder of the mounted hierarchy, which has the files of one group.
 #[derive(Debug, PartialEq, Eq)]
 struct CgroupFolder {
-    version: Version,
+    version: CgroupVersion,
     folder: PathBuf,
 }
 
@@ -145,8 +145,8 @@ fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<CgroupFold
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
         let version = match controllers {
-            "" => Version::Two,
-            list if list.split(',').any(|name| name == controller) => Version::One,
+            "" => CgroupVersion::Two,
+            list if list.split(',').any(|name| name == controller) => CgroupVersion::One,
             _ => continue,
         };
         for mount in mounts.iter().filter(|mount| mount.version == version) {
@@ -163,7 +163,7 @@ fn group_folders(groups: &str, mounts: &str, controller: &str) -> Vec<CgroupFold
 }
 
 struct Mount {
-    version: Version,
+    version: CgroupVersion,
     /// The group that is visible at `mount_point`, as the process sees it.
     mount_root: PathBuf,
     mount_point: PathBuf,
@@ -175,8 +175,10 @@ impl Mount {
         let (place, what) = line.split_once(" - ")?;
         let mut what = what.split(' ');
         let version = match what.next()? {
-            "cgroup2" => Version::Two,
-            "cgroup" if what.nth(1)?.split(',').any(|name| name == controller) => Version::One,
+            "cgroup2" => CgroupVersion::Two,
+            "cgroup" if what.nth(1)?.split(',').any(|name| name == controller) => {
+                CgroupVersion::One
+            }
             _ => return None,
         };
         let mut place = place.split(' ').skip(3);
@@ -220,8 +222,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn quota(quota: u64, period: u64) -> CpuQuota {
-        CpuQuota { quota, period }
+    fn quota(quota_us: u64, period_us: u64) -> CpuQuota {
+        CpuQuota { quota_us, period_us }
     }
 
     fn limits(files: &[(&str, &str)]) -> CgroupLimits {
@@ -323,7 +325,8 @@ mod tests {
         let files = [
             (
                 "/proc/self/cgroup",
-                "4:memory:/docker/c0/app\n3:cpuset:/docker/c0\n2:cpuacct,cpu:/docker/c0\n1:name=systemd:/docker/c0\n0::/docker/c0\n",
+                "4:memory:/docker/c0/app\n3:cpuset:/docker/c0\n2:cpuacct,cpu:/docker/c0\n1:name=systemd:/docker/c0\n\
+                 0::/docker/c0\n",
             ),
             ("/proc/self/mountinfo", mounts),
             ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "250000\n"),
@@ -381,12 +384,19 @@ mod tests {
     fn limits_of_the_real_files_are_such_that_a_test_can_run() {
         let CgroupLimits { cpu, memory } = CgroupLimits::of_this_process();
         assert!(memory.is_none_or(|bytes| bytes > 1 << 20), "{memory:?}");
-        assert!(cpu.as_ref().is_none_or(|quota| quota.quota > 0 && quota.period > 0), "{cpu:?}");
+        assert!(
+            cpu.as_ref().is_none_or(|quota| quota.quota_us > 0 && quota.period_us > 0),
+            "{cpu:?}"
+        );
     }
 
     proptest! {
         #[test]
-        fn any_text_is_answered(group in "[0-9:,a-z/. \\\\]{0,60}", mount in "[0-9:,a-z/. \\\\-]{0,90}", text in "\\PC{0,20}") {
+        fn any_text_is_answered(
+            group in "[0-9:,a-z/. \\\\]{0,60}",
+            mount in "[0-9:,a-z/. \\\\-]{0,90}",
+            text in "\\PC{0,20}",
+        ) {
             let read = |path: &Path| Some(match path.to_str() {
                 Some("/proc/self/cgroup") => format!("0::/{group}\n{group}"),
                 Some("/proc/self/mountinfo") => format!("{V2_MOUNT}{mount}\n1 2 3 {group} {mount} rw - cgroup x cpu"),

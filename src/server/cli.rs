@@ -246,7 +246,7 @@ impl Arguments {
     /// The flags that were given, by option. Those after a command win over those before it.
     pub(super) fn flags(&self) -> HashMap<OptionId, String> {
         let mut flags = self.start.flags();
-        flags.extend(given([(OptionId::LaravelConfig, &self.files().laravel_config)]));
+        flags.extend(given_flags([(OptionId::LaravelConfig, &self.files().laravel_config)]));
         match &self.command {
             None | Some(Command::Describe(_)) => {}
             Some(Command::Start(start)) => flags.extend(start.flags()),
@@ -254,7 +254,7 @@ impl Arguments {
             Some(Command::Doctor(doctor)) => flags.extend(doctor.server.flags()),
             Some(Command::Client(client)) => {
                 if let Some(Address { host, port, path, .. }) = client.address() {
-                    flags.extend(given([
+                    flags.extend(given_flags([
                         (OptionId::Host, host),
                         (OptionId::Port, port),
                         (OptionId::Path, path),
@@ -264,7 +264,7 @@ impl Arguments {
                 | ClientCommand::Reload(target)
                 | ClientCommand::App(AppArguments { target, .. }) = client
                 {
-                    flags.extend(given([(OptionId::Admin, &target.admin)]));
+                    flags.extend(given_flags([(OptionId::Admin, &target.admin)]));
                 }
             }
         }
@@ -275,7 +275,7 @@ impl Arguments {
 impl StartArguments {
     fn flags(&self) -> HashMap<OptionId, String> {
         let mut flags = self.server.flags();
-        flags.extend(given([(OptionId::PrintEvents, &self.print_events)]));
+        flags.extend(given_flags([(OptionId::PrintEvents, &self.print_events)]));
         if self.debug {
             flags.insert(OptionId::Debug, "true".to_owned());
         }
@@ -294,7 +294,7 @@ impl ServerArguments {
             (OptionId::Io, io),
             (OptionId::Hostname, hostname),
         ];
-        given(flags).collect()
+        given_flags(flags).collect()
     }
 }
 
@@ -327,7 +327,7 @@ fn suggesting_start(mut error: clap::Error) -> clap::Error {
     error
 }
 
-fn given<const N: usize>(
+fn given_flags<const N: usize>(
     flags: [(OptionId, &Option<String>); N],
 ) -> impl Iterator<Item = (OptionId, String)> {
     let given = flags.map(|(id, value)| Some((id, value.clone()?)));

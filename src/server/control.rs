@@ -50,8 +50,8 @@ impl Control {
     /// # Errors
     /// When the thread or its runtime cannot be created.
     pub(super) fn start_thread(name: &str) -> io::Result<Self> {
-        let (wake_stream, rung) = UnixStream::pair()?;
-        rung.set_nonblocking(true)?;
+        let (wake_stream, wake_receiver) = UnixStream::pair()?;
+        wake_receiver.set_nonblocking(true)?;
         let (setups, queue) = mpsc::sync_channel(SETUPS_MAX);
         let (started, result) = mpsc::channel();
         let run = move || {
@@ -64,17 +64,17 @@ impl Control {
             let mut runtime = match built {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    // Fails only if the receiver has ended, which then needs nothing.
+                    // Fails only if the receiver has ended, and then nothing waits for it.
                     started.send(Err(error)).ok();
                     return;
                 }
             };
             runtime.block_on(async move {
-                let readable = Readable::of(&rung);
-                // Fails only if the receiver has ended, which then needs nothing.
+                let readable = Readable::of(&wake_receiver);
+                // Fails only if the receiver has ended, and then nothing waits for it.
                 started.send(readable.as_ref().map(|_| ()).map_err(copy_of_error)).ok();
                 if let Ok(readable) = readable {
-                    run_setups(&rung, &readable, &queue).await;
+                    run_setups(&wake_receiver, &readable, &queue).await;
                 }
                 // The tasks that run do so until the process ends.
                 std::future::pending().await
@@ -100,7 +100,7 @@ impl Control {
     {
         let (done, result) = mpsc::channel();
         let setup = move || {
-            // Fails only if the receiver has ended, which then needs nothing.
+            // Fails only if the receiver has ended, and then nothing waits for it.
             done.send(setup().map(|task| drop(monoio::spawn(task)))).ok();
         };
         self.setups.try_send(Box::new(setup)).map_err(|_| control_thread_ended())?;
@@ -109,11 +109,11 @@ impl Control {
     }
 }
 
-async fn run_setups(rung: &UnixStream, readable: &Readable, queue: &Receiver<Setup>) {
-    let mut rings = [0; 16];
+async fn run_setups(wake_receiver: &UnixStream, readable: &Readable, queue: &Receiver<Setup>) {
+    let mut wake_bytes = [0; 16];
     loop {
         readable.wait().await;
-        if let Ok(0) = (&*rung).read(&mut rings) {
+        if let Ok(0) = (&*wake_receiver).read(&mut wake_bytes) {
             return;
         }
         queue.try_iter().for_each(|setup| setup());

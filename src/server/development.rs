@@ -21,7 +21,7 @@ use crate::config::directories::session_directory;
 
 /// A file of this program has some 200 bytes; more is not read.
 const BYTES_MAX: u64 = 4096;
-const START: &str = "ringverb-development-";
+const FILE_PREFIX: &str = "ringverb-development-";
 /// Servers of one user that are listed in a message.
 const OTHERS_MAX: usize = 10;
 
@@ -94,7 +94,7 @@ fn publish_in(directory: &Path, access: &DevelopmentAccess) -> io::Result<Publis
     let path =
         directory.join(file_name(port).ok_or_else(|| io::Error::other("/proc is not mounted"))?);
     let random = getrandom::u64().map_err(io::Error::other)?;
-    let new = directory.join(format!(".{START}{port}-{random:016x}"));
+    let new = directory.join(format!(".{FILE_PREFIX}{port}-{random:016x}"));
     let written = write(&new, access).and_then(|file| fs::rename(&new, &path).map(|()| file));
     match written {
         Ok(file) => Ok(Published { path, file }),
@@ -148,16 +148,16 @@ fn parse(text: &str) -> Option<DevelopmentAccess> {
 
 /// Ports belong to a network namespace, and a directory may be seen from several.
 fn file_name(port: u16) -> Option<String> {
-    Some(format!("{START}{}-{port}", network()?))
+    Some(format!("{FILE_PREFIX}{}-{port}", network_namespace()?))
 }
 
-fn network() -> Option<String> {
+fn network_namespace() -> Option<String> {
     let network = fs::read_link("/proc/self/ns/net").ok()?;
     Some(network.to_string_lossy().chars().filter(char::is_ascii_digit).collect())
 }
 
 fn ports_in(directory: &Path) -> Vec<u16> {
-    let Some(start) = network().map(|network| format!("{START}{network}-")) else {
+    let Some(start) = network_namespace().map(|network| format!("{FILE_PREFIX}{network}-")) else {
         return Vec::new();
     };
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -182,12 +182,12 @@ fn candidate_directories() -> [Option<PathBuf>; 3] {
     ]
 }
 
-/// Those that exist and that no other user can write.
+/// The candidates that exist and that no other user can write.
 fn directories() -> impl Iterator<Item = PathBuf> {
     candidate_directories().into_iter().flatten().filter(|path| is_ours(path))
 }
 
-/// The first of them; the last one is made.
+/// The first of `directories`. Where there is none, makes the last candidate, in /tmp.
 fn directory() -> io::Result<PathBuf> {
     if let Some(found) = directories().next() {
         return Ok(found);

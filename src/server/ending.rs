@@ -43,7 +43,7 @@ pub(super) enum ServerEnd {
 }
 
 /// Signals within this time are one: Ctrl+C reaches a whole process group, and its supervisor passes the signal on.
-pub(super) const ONE_WISH: Duration = Duration::from_secs(1);
+pub(super) const SAME_SIGNAL_TIME: Duration = Duration::from_secs(1);
 
 /// What webhooks get at the end, even if the connections have used all of the grace period.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
@@ -71,12 +71,12 @@ impl Life {
         let asked_at = shared.clock.now();
         let is_taken_over = !matches!(end, End::Drain);
         admin.iter().for_each(|admin| admin.end_changes(is_taken_over));
-        let given = matches!(end, End::Transferred(_));
-        let drained =
-            given || drain(&shared, &doorbells, &orders, shutdown_grace, end, &mut program);
+        let is_transferred = matches!(end, End::Transferred(_));
+        let is_drained = is_transferred
+            || drain(&shared, &doorbells, &orders, shutdown_grace, end, &mut program);
         let apps = shared.current_configuration.get().apps.clone();
         let has_webhooks = apps.iter().any(|app| !app.webhooks.is_empty());
-        if !given && (has_webhooks || shared.redis.is_some()) {
+        if !is_transferred && (has_webhooks || shared.redis.is_some()) {
             wait_for_mail(&shared, &doorbells);
         }
         let is_stage = matches!(*end, End::Transferred(process) | End::Retire(process) if program.is_stage(process));
@@ -91,7 +91,7 @@ impl Life {
         };
         let used = Duration::from_millis(shared.clock.now().0.saturating_sub(asked_at.0));
         webhooks.finish(shutdown_grace.saturating_sub(used).max(WEBHOOKS_TIME_MIN));
-        if !given {
+        if !is_transferred {
             shared.phase.set_stopped();
             wake_all(&doorbells);
             wait_for_redis(&shared, &doorbells);
@@ -113,7 +113,7 @@ impl Life {
         if !is_stage {
             log_stopped(&shared, asked_at);
         }
-        if drained { Ok(ServerEnd::Stopped) } else { Err(StartError::Grace) }
+        if is_drained { Ok(ServerEnd::Stopped) } else { Err(StartError::Grace) }
     }
 }
 
@@ -153,7 +153,7 @@ fn drain(
                 End::Retire(process) => program.ends_stand_in(*process),
                 End::Drain | End::Transferred(_) => false,
             };
-            if !is_meant_elsewhere && waited >= ONE_WISH {
+            if !is_meant_elsewhere && waited >= SAME_SIGNAL_TIME {
                 end_at_once();
             }
         }
@@ -172,15 +172,15 @@ fn end_at_once() -> ! {
 /// The main thread receives no order while it waits for webhooks and for other nodes, so another thread does.
 fn end_at_second_signal(orders: Receiver<Order>, clock: Clock, asked_at: Moment) {
     let thread = std::thread::Builder::new().name("last-signal".to_owned());
-    let heed = move || {
+    let end_if_asked = move || {
         for asked in orders {
             let since = clock.now().0.saturating_sub(asked_at.0);
-            if matches!(asked, Order::End(_)) && u128::from(since) >= ONE_WISH.as_millis() {
+            if matches!(asked, Order::End(_)) && u128::from(since) >= SAME_SIGNAL_TIME.as_millis() {
                 end_at_once();
             }
         }
     };
-    if let Err(error) = thread.spawn(heed) {
+    if let Err(error) = thread.spawn(end_if_asked) {
         tracing::warn!(
             event = "system_setting_refused",
             "a second signal will not end the server at once: {error}"

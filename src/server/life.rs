@@ -123,7 +123,7 @@ pub(super) fn serve(
         listeners: copies,
         workers,
         clock_start_nanos: clock.start_nanos(),
-        transfers: shared.redis.is_none(),
+        can_transfer: shared.redis.is_none(),
         admin: admin.copy().map_err(StartError::Start)?,
     };
     let take_over_offer =

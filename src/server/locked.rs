@@ -17,7 +17,7 @@ use crate::limits;
 use crate::worker::kernel::{Choice, RingSize};
 
 /// The end of each sentence about too little locked memory: what an operator changes to get more.
-const CURE: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
+const REMEDY: &str = "raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the systemd unit, `ulimit -l` in a shell, memlock in \
                     /etc/security/limits.conf), lower RINGVERB_WORKERS, or set RINGVERB_IO=epoll, which locks none";
 
 /// What the rings of `workers` workers need, and what this process may lock.
@@ -38,13 +38,9 @@ impl LockedMemory {
         let rings = |size: RingSize| {
             ring_bytes(limits::RING_ENTRIES, size.completions(), page).saturating_mul(count)
         };
-        let (needed, with_large) = (rings(RingSize::Small), rings(RingSize::Large));
-        Self {
-            workers,
-            needed_bytes: needed,
-            needed_bytes_with_large_rings: with_large,
-            limit_bytes: raise_limit(),
-        }
+        let (needed_bytes, needed_bytes_with_large_rings) =
+            (rings(RingSize::Small), rings(RingSize::Large));
+        Self { workers, needed_bytes, needed_bytes_with_large_rings, limit_bytes: raise_limit() }
     }
 
     /// Large rings where those of two processes fit, so that a take-over does.
@@ -59,18 +55,18 @@ impl LockedMemory {
     /// `check` shows it, with the reason if the rings are not the large ones.
     pub(super) fn ring_choice_text(&self, size: RingSize) -> String {
         let completions = size.completions();
-        let Self { workers, needed_bytes_with_large_rings: with_large, .. } = self;
+        let Self { workers, needed_bytes_with_large_rings, .. } = self;
         match size {
             RingSize::Large => {
-                let used = Self { needed_bytes: *with_large, ..*self };
+                let used = Self { needed_bytes: *needed_bytes_with_large_rings, ..*self };
                 format!("{used}. Rings have {completions} completions")
             }
             RingSize::Small => format!(
-                "{self}. Rings have {completions} completions. With {}, a close costs less where a worker has thousands \
-                 of connections: these and a take-over need {} KiB of locked memory for {workers} workers; to have them, \
-                 raise RLIMIT_MEMLOCK",
+                "{self}. Rings have {completions} completions. With {}, a close costs less where a worker has \
+                 thousands of connections: these and a take-over need {} KiB of locked memory for {workers} workers; \
+                 to have them, raise RLIMIT_MEMLOCK",
                 RingSize::Large.completions(),
-                with_large.saturating_mul(2).div_ceil(1024)
+                needed_bytes_with_large_rings.saturating_mul(2).div_ceil(1024)
             ),
         }
     }
@@ -101,11 +97,11 @@ impl LockedMemory {
     pub(super) fn warning(&self) -> Option<String> {
         let limit_bytes = self.limit_bytes?;
         if self.needed_bytes > limit_bytes {
-            return Some(format!("{self}, which is too little to start: {CURE}"));
+            return Some(format!("{self}, which is too little to start: {REMEDY}"));
         }
         let twice = self.needed_bytes.saturating_mul(2);
         (twice > limit_bytes).then(|| {
-            format!("{self}, which is too little for a take-over by a new process: {CURE}")
+            format!("{self}, which is too little for a take-over by a new process: {REMEDY}")
         })
     }
 
@@ -113,15 +109,19 @@ impl LockedMemory {
     pub(super) fn error(&self) -> String {
         format!(
             "io_uring gets too little locked memory for its rings: {self}. All processes of the user share that, and a \
-             take-over needs it twice. To use io_uring, {CURE}"
+             take-over needs it twice. To use io_uring, {REMEDY}"
         )
     }
 }
 
 impl fmt::Display for LockedMemory {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { workers, needed_bytes: needed, limit_bytes, .. } = self;
-        write!(formatter, "{workers} workers need {} KiB of locked memory", needed.div_ceil(1024))?;
+        let Self { workers, needed_bytes, limit_bytes, .. } = self;
+        write!(
+            formatter,
+            "{workers} workers need {} KiB of locked memory",
+            needed_bytes.div_ceil(1024)
+        )?;
         match limit_bytes {
             Some(limit_bytes) => {
                 write!(formatter, ", and this user may lock {} KiB", limit_bytes / 1024)
@@ -225,11 +225,11 @@ mod tests {
 
     #[test]
     fn a_limit_is_warned_of_before_it_is_met() {
-        let (needed, with_large) = (400 << 10, 2_000 << 10);
+        let (needed_bytes, needed_bytes_with_large_rings) = (400 << 10, 2_000 << 10);
         let memory = |limit_bytes| LockedMemory {
             workers: 4,
-            needed_bytes: needed,
-            needed_bytes_with_large_rings: with_large,
+            needed_bytes,
+            needed_bytes_with_large_rings,
             limit_bytes,
         };
         assert_eq!(memory(None).warning(), None);

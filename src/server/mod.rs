@@ -353,7 +353,7 @@ fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
     status
 }
 
-/// Of a development server that this process replaces: its clients know its key.
+/// The credentials of a development server that this process replaces: its clients know them.
 fn replaced_access(config: &Config, arguments: &Arguments) -> Option<DevelopmentAccess> {
     arguments.takeover().filter(|_| config.development)?;
     // A stand-in publishes its own access when it has taken over, which may be a moment from now.
@@ -381,7 +381,7 @@ fn run_server(
         let warnings = warnings.chain(output::zone_warning());
         warnings.for_each(|warning| output::notice(NoticeKind::Warning, &warning));
     }
-    let public = banner::Public::of(merged);
+    let public = banner::PublicAddress::of(merged);
     let shares = Resources::of_this_process().fill_in(&mut config);
     let memory = LockedMemory::for_workers(config.workers);
     let facts = match probe::run(config.io, &memory) {

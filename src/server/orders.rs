@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use super::change::Changer;
 use super::control::Control;
 use super::delay::{Delay, open_connections};
-use super::ending::{End, ONE_WISH};
+use super::ending::{End, SAME_SIGNAL_TIME};
 use super::supervision::{self, Watchdog};
 use super::takeover::replacement::Program;
 use super::takeover::{NewProcess, Order, transfer};
@@ -99,11 +99,11 @@ impl<'a> OrderLoop<'a> {
                 state
             }
             Order::HoldChanges(report) => {
-                report.report(self.changer.hold());
+                report.report(self.changer.hold_changes());
                 state
             }
             Order::ResumeChanges => {
-                self.changer.resume();
+                self.changer.resume_changes();
                 state
             }
             Order::Replace => {
@@ -146,7 +146,7 @@ impl<'a> OrderLoop<'a> {
         ServerState::Ending(End::Transferred(process))
     }
 
-    /// Called for SIGINT and SIGTERM. A second signal within `ONE_WISH` counts as the first.
+    /// Called for SIGINT and SIGTERM. A second signal within `SAME_SIGNAL_TIME` counts as the first.
     fn begin_end(&self, state: ServerState, signal: &'static str) -> ServerState {
         match state {
             ServerState::Serving => {
@@ -156,7 +156,9 @@ impl<'a> OrderLoop<'a> {
                     None => self.begin_drain(signal),
                 }
             }
-            ServerState::Delayed(delay) if delay.since(self.shared.clock.now()) < ONE_WISH => {
+            ServerState::Delayed(delay)
+                if delay.since(self.shared.clock.now()) < SAME_SIGNAL_TIME =>
+            {
                 ServerState::Delayed(delay)
             }
             ServerState::Delayed(_) => {

@@ -46,15 +46,15 @@ impl fmt::Display for StartError {
         match self {
             Self::NoRing(refusal) => write!(
                 formatter,
-                "io_uring cannot be used, and RINGVERB_IO allows nothing else: {refusal}; or set RINGVERB_IO=auto, which \
-                 uses epoll instead"
+                "io_uring cannot be used, and RINGVERB_IO allows nothing else: {refusal}; or set RINGVERB_IO=auto, \
+                 which uses epoll instead"
             ),
             Self::Bind(address, error) => write_bind(formatter, *address, error),
             Self::Held(sentence) | Self::Admin(sentence) => formatter.write_str(sentence),
             Self::TakeOver(error) => write!(
                 formatter,
-                "could not replace the running server, which continues: {}. Start this one as the same user; or stop the \
-                 other one first, and start this one without --takeover",
+                "could not replace the running server, which continues: {}. Start this one as the same user; or stop \
+                 the other one first, and start this one without --takeover",
                 explain_error(error, "it refused, because it belongs to another user, or it ended")
             ),
             Self::NoAppsForTakeOver => formatter.write_str(
@@ -68,10 +68,11 @@ impl fmt::Display for StartError {
             }
             Self::Worker(_, _, error) => write_start(formatter, error),
             Self::Start(error) => write_start(formatter, error),
-            Self::Random => formatter.write_str("the kernel returned no random numbers, and without them socket ids could be guessed"),
+            Self::Random => formatter.write_str("the kernel returned no random numbers, and without them socket ids \
+                                                 could be guessed"),
             Self::Grace => formatter.write_str(
-                "some connections were still open at the end of the grace period and were cut off. RINGVERB_SHUTDOWN_GRACE sets \
-                 its length",
+                "some connections were still open at the end of the grace period and were cut off. \
+                 RINGVERB_SHUTDOWN_GRACE sets its length",
             ),
         }
     }
@@ -98,8 +99,8 @@ fn write_bind(
         ),
         io::ErrorKind::PermissionDenied => write!(
             formatter,
-            "no permission to listen on {address}: ports below 1024 need `setcap cap_net_bind_service=+ep` on the binary; \
-             or listen on 8080 behind nginx"
+            "no permission to listen on {address}: ports below 1024 need `setcap cap_net_bind_service=+ep` on the \
+             binary; or listen on 8080 behind nginx"
         ),
         io::ErrorKind::AddrNotAvailable => write!(
             formatter,
@@ -136,8 +137,8 @@ impl KernelFacts {
     pub(super) fn warning(&self) -> Option<String> {
         (self.descriptors < DESCRIPTORS_FEW).then(|| {
             format!(
-                "only {} descriptors are allowed, which is enough for about {} connections of each worker: raise LimitNOFILE (systemd), \
-                 minfds (Supervisor) or `ulimit -Hn`",
+                "only {} descriptors are allowed, which is enough for about {} connections of each worker: raise \
+                 LimitNOFILE (systemd), minfds (Supervisor) or `ulimit -Hn`",
                 self.descriptors,
                 self.descriptors.saturating_sub(64)
             )
@@ -152,7 +153,7 @@ pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<KernelFacts, StartErr
     Ok(KernelFacts { kernel, io, descriptors: raise_descriptors() })
 }
 
-/// io_uring for all workers or for none: what is too little for the rings of all of them is too little.
+/// All workers use io_uring, or none does. So the locked memory must be enough for the rings of all.
 fn choose_kernel(io: Io, memory: &LockedMemory) -> Result<Choice, KernelRefusal> {
     let too_little = || KernelRefusal::LockedMemory(memory.error());
     if io != Io::Epoll && !memory.is_enough_to_start() {

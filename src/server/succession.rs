@@ -109,7 +109,7 @@ pub(super) fn agree_on_transfer(
 ) -> Result<(Clock, Option<Rendezvous>), StartError> {
     let Some(sender) = sender else { return Ok((Clock::start(), None)) };
     let clock = Clock::started_at(sender.clock_start_nanos);
-    match clock.filter(|_| sender.format == u64::from(FORMAT)) {
+    match clock.filter(|_| sender.record_format == u64::from(FORMAT)) {
         Some(clock) => {
             let nonce = getrandom::u64().map_err(|_| StartError::Random)?;
             let rendezvous = Rendezvous { nonce, senders: sender.workers, receivers: workers };
@@ -118,7 +118,8 @@ pub(super) fn agree_on_transfer(
         None => {
             tracing::info!(
                 event = "takeover_listeners_only",
-                "the running server has another version, or is in a cluster: its connections stay with it, and it closes them"
+                "the running server has another version, or is in a cluster: its connections stay with it, and it \
+                 closes them"
             );
             Ok((Clock::start(), None))
         }

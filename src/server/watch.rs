@@ -20,9 +20,9 @@ use crate::worker::{Shared, return_freed_memory};
 /// Between two measurements of the memory, above half of the budget. A worker makes some MB of answers in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Less often below half of the budget, because each look wakes an idle process.
-const LOOK_EVERY_FAR_FROM_IT: Duration = Duration::from_millis(250);
+const LOOK_EVERY_FAR_BELOW: Duration = Duration::from_millis(250);
 /// Between two looks without a memory budget: idle is the normal state, and each look is a wake-up.
-const SELDOM: Duration = Duration::from_secs(1);
+const LOOK_EVERY_WITHOUT_LIMIT: Duration = Duration::from_secs(1);
 /// Between two lines about what was refused, in milliseconds.
 const LINE_EVERY_MS: u64 = 60_000;
 
@@ -69,7 +69,7 @@ impl Watch {
 
     /// Returns how long until it should be done again.
     fn measure(&mut self, now_ms: u64) -> Duration {
-        let Some((resident, budget)) = &mut self.budget else { return SELDOM };
+        let Some((resident, budget)) = &mut self.budget else { return LOOK_EVERY_WITHOUT_LIMIT };
         let overload = &self.shared.overload;
         let mut read = resident.read();
         // Memory that is free already is no reason to refuse or close anything.
@@ -84,7 +84,7 @@ impl Watch {
                     event = "memory_not_measured",
                     "the memory could not be measured: {error}"
                 );
-                return SELDOM;
+                return LOOK_EVERY_WITHOUT_LIMIT;
             }
         };
         let (level, line) = budget.measure(now_ms, bytes, &overload.refusals);
@@ -93,7 +93,7 @@ impl Watch {
             tracing::warn!(event = "memory_level_changed", "{line}");
         }
         let is_near = budget.headroom(bytes) < bytes;
-        if is_near { LOOK_EVERY } else { LOOK_EVERY_FAR_FROM_IT }
+        if is_near { LOOK_EVERY } else { LOOK_EVERY_FAR_BELOW }
     }
 }
 

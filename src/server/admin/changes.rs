@@ -40,18 +40,18 @@ pub(super) async fn answer(request: &Request, main: MainThread<'_>) -> Response 
         Err(outcome) => outcome,
         Ok(what) => ask(what, main).await,
     };
-    let path = parts(request);
-    response(&outcome, methods(path.each_ref().map(Option::as_deref)))
+    let path = path_segments(request);
+    to_response(&outcome, allowed_methods(path.each_ref().map(Option::as_deref)))
 }
 
 /// The segments of the path below `/api/`, decoded: an app id may have any character.
-fn parts(request: &Request) -> [Option<String>; 4] {
-    let mut segments = request.path().split('/').skip(2).map(decoded);
+fn path_segments(request: &Request) -> [Option<String>; 4] {
+    let mut segments = request.path().split('/').skip(2).map(decode_segment);
     [segments.next(), segments.next(), segments.next(), segments.next()]
 }
 
 /// What a path takes, for `Allow`. `None`: there is no such path.
-fn methods(parts: [Option<&str>; 4]) -> Option<&'static str> {
+fn allowed_methods(parts: [Option<&str>; 4]) -> Option<&'static str> {
     match parts {
         [Some("reload"), None, ..] | [Some("apps"), Some(_), Some("enable" | "disable"), None] => {
             Some("POST")
@@ -91,8 +91,8 @@ async fn ask(what: ChangeCommand, (orders, pending, owed): MainThread<'_>) -> Ch
     }
     let seconds = ANSWER_TIME_MAX.as_secs();
     let text = format!(
-        "the server has not answered within {seconds} s, and may still carry out the request: is a take-over under way? \
-         The log has the outcome"
+        "the server has not answered within {seconds} s, and may still carry out the request: is a take-over under \
+         way? The log has the outcome"
     );
     ChangeOutcome::error(503, &text)
 }
@@ -105,7 +105,7 @@ fn outcome_if_ready(outcome: &Receiver<ChangeOutcome>) -> Option<Result<ChangeOu
     }
 }
 
-fn response(outcome: &ChangeOutcome, methods: Option<&'static str>) -> Response {
+fn to_response(outcome: &ChangeOutcome, methods: Option<&'static str>) -> Response {
     let mut body = outcome.body.to_string();
     body.push('\n');
     let response = Response::json(outcome.status, body);
@@ -120,7 +120,7 @@ fn response(outcome: &ChangeOutcome, methods: Option<&'static str>) -> Response 
 /// The answer to a request that is wrong by itself: the main thread does not learn of it.
 fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
     let method = request.method();
-    let path = parts(request);
+    let path = path_segments(request);
     let parts = path.each_ref().map(Option::as_deref);
     match (method, parts) {
         ("POST", [Some("reload"), None, ..]) => Ok(ChangeCommand::Reload),
@@ -128,18 +128,20 @@ fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
         ("GET" | "HEAD", [Some("apps"), Some(id), None, _]) => {
             Ok(ChangeCommand::ShowApp(id.to_owned()))
         }
-        ("POST", [Some("apps"), None, ..]) => Ok(change(None, AppEdit::Add(options(request)?))),
+        ("POST", [Some("apps"), None, ..]) => {
+            Ok(change_app(None, AppEdit::Add(options_of_body(request)?)))
+        }
         ("PUT", [Some("apps"), Some(id), None, _]) => {
-            Ok(change(Some(id), AppEdit::Replace(options(request)?)))
+            Ok(change_app(Some(id), AppEdit::Replace(options_of_body(request)?)))
         }
         ("PATCH", [Some("apps"), Some(id), None, _]) => {
-            Ok(change(Some(id), AppEdit::Merge(options(request)?)))
+            Ok(change_app(Some(id), AppEdit::Merge(options_of_body(request)?)))
         }
-        ("DELETE", [Some("apps"), Some(id), None, _]) => Ok(change(Some(id), AppEdit::Remove)),
+        ("DELETE", [Some("apps"), Some(id), None, _]) => Ok(change_app(Some(id), AppEdit::Remove)),
         ("POST", [Some("apps"), Some(id), Some(how @ ("enable" | "disable")), None]) => {
-            Ok(change(Some(id), AppEdit::Enable(how == "enable")))
+            Ok(change_app(Some(id), AppEdit::Enable(how == "enable")))
         }
-        _ if methods(parts).is_some() => {
+        _ if allowed_methods(parts).is_some() => {
             let text = format!(
                 "{} is not for this path: docs/OPERATIONS.md has the admin API",
                 shown(method)
@@ -154,17 +156,17 @@ fn requested_change(request: &Request) -> Result<ChangeCommand, ChangeOutcome> {
     }
 }
 
-fn change(id: Option<&str>, edit: AppEdit) -> ChangeCommand {
+fn change_app(id: Option<&str>, edit: AppEdit) -> ChangeCommand {
     ChangeCommand::ChangeApp(AppChange { id: id.map(str::to_owned), edit })
 }
 
-fn decoded(segment: &str) -> String {
+fn decode_segment(segment: &str) -> String {
     String::from_utf8_lossy(&percent_decode(segment)).into_owned()
 }
 
 /// # Errors
 /// Status 400, if the body is no JSON object.
-fn options(request: &Request) -> Result<Map<String, Json>, ChangeOutcome> {
+fn options_of_body(request: &Request) -> Result<Map<String, Json>, ChangeOutcome> {
     // The parser's own text may quote the body, which has secrets.
     let parsed = serde_json::from_slice(request.body()).map_err(|error| {
         let (line, column) = (error.line(), error.column());
@@ -237,12 +239,12 @@ mod tests {
             };
             let (taken, refused): (Vec<&str>, Vec<&str>) =
                 all.into_iter().partition(|method| outcome(method).is_ok());
-            let found = parts(&request(&format!("GET {path} HTTP/1.1\r\n{json}"), "{}"));
-            let named = methods(found.each_ref().map(Option::as_deref));
+            let found = path_segments(&request(&format!("GET {path} HTTP/1.1\r\n{json}"), "{}"));
+            let named = allowed_methods(found.each_ref().map(Option::as_deref));
             assert_eq!(named.map(str::to_owned), Some(taken.join(", ")), "{path}");
             for method in refused {
                 let outcome = outcome(method).err().expect("refused");
-                let answer = response(&outcome, named);
+                let answer = to_response(&outcome, named);
                 let mut text = Vec::new();
                 answer.write(&mut text, false, false);
                 let allow = format!("\r\nAllow: {}\r\n", taken.join(", "));

@@ -37,7 +37,7 @@ const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\
     : the event log of ringverb\n\n";
 
 /// How the wait for a request ended.
-enum Asked {
+enum RequestOutcome {
     Request(Request),
     Refused(RequestRefusal),
     /// The peer has closed, or the network failed: no answer can be sent.
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     if let Ok(readable) = prepare(socket) {
         converse(connection, &readable, owed, state).await;
     }
-    // A socket that is not connected any longer needs none.
+    // If the peer has closed, nothing is left to shut down.
     socket.shutdown(Shutdown::Both).ok();
 }
 
@@ -70,28 +70,30 @@ async fn converse(
     state: &AdminState,
 ) {
     let socket = connection.socket();
-    let asked = timeout(REQUEST_TIME_MAX, read_request(socket, readable, owed.as_ref())).await;
+    let received = timeout(REQUEST_TIME_MAX, read_request(socket, readable, owed.as_ref())).await;
     if !connection.begin_answer() {
         return;
     }
-    let (response, head_only) = match asked {
-        Ok(Asked::Request(request)) => match state.answer(&request).await {
+    let (response, head_only) = match received {
+        Ok(RequestOutcome::Request(request)) => match state.answer(&request).await {
             AdminAnswer::Whole(response) => (response, request.method() == "HEAD"),
             AdminAnswer::Stream(viewer) => {
                 connection.leave_slot();
                 drop(owed);
-                return stream(socket, readable, &viewer).await;
+                return stream_events(socket, readable, &viewer).await;
             }
         },
-        Ok(Asked::Refused(refusal)) => (Response::text(refusal.status(), refusal.body()), false),
-        Ok(Asked::Gone) => return,
+        Ok(RequestOutcome::Refused(refusal)) => {
+            (Response::text(refusal.status(), refusal.body()), false)
+        }
+        Ok(RequestOutcome::Gone) => return,
         Err(_) => (Response::text(408, "The request was not complete within 5 s.\n"), false),
     };
     let mut answer = Vec::new();
     response.write(&mut answer, false, head_only);
-    let written = timeout(ANSWER_TIME_MAX, write(socket, readable, &answer)).await;
+    let written = timeout(ANSWER_TIME_MAX, write_all(socket, readable, &answer)).await;
     if matches!(written, Ok(Ok(()))) && socket.shutdown(Shutdown::Write).is_ok() {
-        connection.is_answered();
+        connection.set_answered();
         drop(owed);
         // The answer is sent, whatever the peer does with its half.
         timeout(END_TIME_MAX, read_to_end(socket, readable)).await.ok();
@@ -100,11 +102,11 @@ async fn converse(
 
 /// Sends events to a viewer until it closes or no longer reads. The head has no length: the end of the connection is
 /// the end of the stream.
-async fn stream(socket: &Socket, readable: &Readable, viewer: &Viewer) {
+async fn stream_events(socket: &Socket, readable: &Readable, viewer: &Viewer) {
     let mut bytes = STREAM_HEAD.to_vec();
     let mut quiet = Duration::ZERO;
     loop {
-        let written = timeout(ANSWER_TIME_MAX, write(socket, readable, &bytes)).await;
+        let written = timeout(ANSWER_TIME_MAX, write_all(socket, readable, &bytes)).await;
         if !matches!(written, Ok(Ok(()))) || has_closed(socket) {
             return;
         }
@@ -129,35 +131,39 @@ fn has_closed(socket: &Socket) -> bool {
     }
 }
 
-async fn read_request(socket: &Socket, readable: &Readable, owed: Option<&OwedAnswer>) -> Asked {
+async fn read_request(
+    socket: &Socket,
+    readable: &Readable,
+    owed: Option<&OwedAnswer>,
+) -> RequestOutcome {
     let mut reader = RequestReader::new(RequestLimits { request_size_max: REQUEST_BYTES_MAX });
     let mut input = Vec::new();
     let mut chunk = [0; 2048];
     loop {
         readable.wait().await;
         match (&*socket).read(&mut chunk) {
-            Ok(0) => return Asked::Gone,
+            Ok(0) => return RequestOutcome::Gone,
             Ok(count) => {
                 owed.inspect(|owed| owed.note_begun());
                 input.extend_from_slice(&chunk[..count]);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Asked::Gone,
+            Err(_) => return RequestOutcome::Gone,
         }
         match reader.read(&mut input) {
-            Ok(Progress::Complete(request)) => return Asked::Request(request),
+            Ok(Progress::Complete(request)) => return RequestOutcome::Request(request),
             // A peer that does not read this does not read its answer either.
             Ok(Progress::Incomplete { continue_expected: true }) => {
-                // The peer may be gone, and then no task waits for this.
+                // If the peer has closed, no task waits for this.
                 (&*socket).write_all(CONTINUE).ok();
             }
             Ok(Progress::Incomplete { .. }) => {}
-            Err(refusal) => return Asked::Refused(refusal),
+            Err(refusal) => return RequestOutcome::Refused(refusal),
         }
     }
 }
 
-async fn write(socket: &Socket, readable: &Readable, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(socket: &Socket, readable: &Readable, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match (&*socket).write(bytes) {
             Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),

@@ -10,7 +10,8 @@
 use crate::http1::response::ContentType;
 
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for \
+    'script'";
 
 /// `is_page`: the request wants HTML, as a browser does; for other clients `/` is a list of paths.
 pub(super) fn file(path: &str, is_page: bool) -> Option<(ContentType, &'static str)> {

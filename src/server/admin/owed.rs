@@ -40,7 +40,7 @@ pub(super) struct OwedAnswers {
 #[derive(Debug)]
 pub(super) struct OwedAnswer {
     owed: Arc<OwedAnswers>,
-    note_begun: Cell<bool>,
+    has_begun: Cell<bool>,
 }
 
 impl OwedAnswers {
@@ -82,7 +82,7 @@ impl OwedAnswers {
 
     pub(super) fn add_connection(self: &Arc<Self>) -> OwedAnswer {
         self.open_count.fetch_add(1, Ordering::SeqCst);
-        OwedAnswer { owed: self.clone(), note_begun: Cell::new(false) }
+        OwedAnswer { owed: self.clone(), has_begun: Cell::new(false) }
     }
 
     /// Waits until all connections are answered, within limits. Call `stop` before.
@@ -104,7 +104,7 @@ impl OwedAnswers {
 impl OwedAnswer {
     /// The peer has sent the first bytes of a request. Further calls change nothing.
     pub(super) fn note_begun(&self) {
-        if !self.note_begun.replace(true) {
+        if !self.has_begun.replace(true) {
             self.owed.begun_count.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -112,7 +112,7 @@ impl OwedAnswer {
 
 impl Drop for OwedAnswer {
     fn drop(&mut self) {
-        if self.note_begun.get() {
+        if self.has_begun.get() {
             self.owed.begun_count.fetch_sub(1, Ordering::SeqCst);
         }
         self.owed.open_count.fetch_sub(1, Ordering::SeqCst);

@@ -129,7 +129,7 @@ impl AdminState {
         } else if let Some(refusal) = Self::refuse_method(request) {
             refusal
         } else if path == "/api/events" {
-            match self.view(request) {
+            match self.open_viewer(request) {
                 Ok(viewer) => return AdminAnswer::Stream(viewer),
                 Err(refusal) => refusal,
             }
@@ -167,7 +167,7 @@ impl AdminState {
         )
     }
 
-    fn view(&self, request: &Request) -> Result<Viewer, Response> {
+    fn open_viewer(&self, request: &Request) -> Result<Viewer, Response> {
         let filter = ViewFilter::read(&Parameters::of(request.query()));
         let filter = filter.map_err(|sentence| Response::text(400, &format!("{sentence}.\n")))?;
         let viewer = self.viewers.add_viewer(filter);
@@ -222,8 +222,8 @@ impl AdminState {
                 Err(Response::text(
                     403,
                     &format!(
-                        "Host is {host}, but the admin listener is for this host only: use 127.0.0.1 or localhost, or set \
-                         RINGVERB_ADMIN_TOKEN and send it.\n"
+                        "Host is {host}, but the admin listener is for this host only: use 127.0.0.1 or localhost, or \
+                         set RINGVERB_ADMIN_TOKEN and send it.\n"
                     ),
                 ))
             }

@@ -22,8 +22,8 @@ pub(super) const CONNECTIONS_MAX: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct AdminSlots {
-    used: Cell<usize>,
-    /// Those that wait for their peer, the longest first.
+    used_count: Cell<usize>,
+    /// Connections that wait for their peer, the one that has waited longest first.
     waiting: RefCell<VecDeque<Rc<SlotEntry>>>,
 }
 
@@ -43,13 +43,13 @@ pub(super) struct AdminConnection {
 
 /// Answers one connection too many with 503. The answer is lost if the kernel has no room for it at once.
 pub(super) fn refuse(socket: &Socket, text: &str) {
-    // A socket that stays blocking has room for so short an answer.
+    // If this fails, the write does not block either: the answer is short, and nothing else was written.
     socket.set_nonblocking(true).ok();
     let mut answer = Vec::new();
     Response::text(503, text).write(&mut answer, false, false);
-    // The peer may be gone, and then no task waits for this.
+    // If the peer has closed, no task waits for this.
     (&*socket).write_all(&answer).ok();
-    // A socket that is not connected any longer needs none.
+    // If the peer has closed, nothing is left to shut down.
     socket.shutdown(Shutdown::Both).ok();
 }
 
@@ -57,14 +57,14 @@ impl AdminSlots {
     /// # Errors
     /// The socket, if no connection can be ended for it.
     pub(super) fn admit(self: &Rc<Self>, socket: Socket) -> Result<AdminConnection, Socket> {
-        if self.used.get() >= CONNECTIONS_MAX {
+        if self.used_count.get() >= CONNECTIONS_MAX {
             let longest = self.waiting.borrow_mut().pop_front();
             match longest {
                 Some(longest) => self.end_connection(&longest),
                 None => return Err(socket),
             }
         }
-        self.used.set(self.used.get() + 1);
+        self.used_count.set(self.used_count.get() + 1);
         let (has_slot, is_answered) = (Cell::new(true), Cell::new(false));
         let entry = Rc::new(SlotEntry { socket, has_slot, is_answered });
         self.waiting.borrow_mut().push_back(entry.clone());
@@ -75,7 +75,7 @@ impl AdminSlots {
     fn end_connection(&self, entry: &SlotEntry) {
         self.release(entry);
         if entry.is_answered.get() {
-            // A socket that is not connected any longer needs none.
+            // If the peer has closed, nothing is left to shut down.
             entry.socket.shutdown(Shutdown::Both).ok();
         } else {
             let text = format!(
@@ -88,7 +88,7 @@ impl AdminSlots {
 
     fn release(&self, entry: &SlotEntry) {
         if entry.has_slot.replace(false) {
-            self.used.set(self.used.get().saturating_sub(1));
+            self.used_count.set(self.used_count.get().saturating_sub(1));
         }
     }
 }
@@ -106,7 +106,7 @@ impl AdminConnection {
         self.entry.has_slot.get()
     }
 
-    pub(super) fn is_answered(&self) {
+    pub(super) fn set_answered(&self) {
         self.entry.is_answered.set(true);
         if self.entry.has_slot.get() {
             self.slots.waiting.borrow_mut().push_back(self.entry.clone());
@@ -152,7 +152,7 @@ mod tests {
         let newest = slots.admit(pair().0).unwrap();
         assert!(read(&mut peers[1]).unwrap().starts_with("HTTP/1.1 503"), "the longest");
         assert!(!open[1].begin_answer(), "it was answered already");
-        open[0].is_answered();
+        open[0].set_answered();
         for connection in &open[2..] {
             assert!(connection.begin_answer());
         }
@@ -165,6 +165,6 @@ mod tests {
         last.leave_slot();
         drop(slots.admit(pair().0).unwrap());
         drop((open, newest, next, last));
-        assert_eq!((slots.used.get(), slots.waiting.borrow().len()), (0, 0));
+        assert_eq!((slots.used_count.get(), slots.waiting.borrow().len()), (0, 0));
     }
 }

@@ -27,8 +27,8 @@ fn missing_file_refusal(path: &Path, in_use: &Table) -> Option<String> {
     let apps = in_use.get("apps").and_then(Value::as_array).map_or(0, Vec::len);
     (apps > 0).then(|| {
         format!(
-            "{} (RINGVERB_APPS_FILE) no longer exists, but {} of it {} in use: put the file back, or create it empty if \
-             these apps are to be removed",
+            "{} (RINGVERB_APPS_FILE) no longer exists, but {} of it {} in use: put the file back, or create it empty \
+             if these apps are to be removed",
             path_text(path),
             Counted(apps as u64, "app"),
             if apps == 1 { "is" } else { "are" }
@@ -72,12 +72,12 @@ pub(super) fn read(path: &Path, in_use: &Table) -> Result<Vec<Table>, Box<Change
     tables.collect()
 }
 
-pub(super) fn table(apps: &[Table]) -> Table {
+pub(super) fn file_table(apps: &[Table]) -> Table {
     let apps = apps.iter().cloned().map(Value::Table).collect();
     Table::from_iter([("apps".to_owned(), Value::Array(apps))])
 }
 
-pub(super) fn text(table: &Table) -> Result<String, String> {
+pub(super) fn file_text(table: &Table) -> Result<String, String> {
     let text = toml::to_string(table)
         .map_err(|error| format!("the apps cannot be written as TOML: {error}"))?;
     Ok(format!("{HEAD}{text}"))
@@ -86,7 +86,7 @@ pub(super) fn text(table: &Table) -> Result<String, String> {
 /// # Errors
 /// A sentence for the operator.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
-    replace(path, text.as_bytes()).map_err(|error| {
+    replace_file(path, text.as_bytes()).map_err(|error| {
         format!(
             "{} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this process must \
              be able to make files in its folder",
@@ -95,7 +95,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
     })
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // A link is followed, so that the file it leads to is replaced, and not the link.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_file_that_vanishes_is_refused_while_its_apps_are_in_use() {
         let path = Path::new("/nonexistent/apps.toml");
-        let in_use = table(&[Table::from_iter([("id".to_owned(), "1".into())])]);
+        let in_use = file_table(&[Table::from_iter([("id".to_owned(), "1".into())])]);
         let refused = read(path, &in_use).unwrap_err();
         assert_eq!(refused.status, 422);
         assert!(refused.body.to_string().contains("1 app of it is in use"), "{}", refused.body);
@@ -147,7 +147,7 @@ mod tests {
         assert!(check("a", &next("a", false)), "an empty file removes all apps");
         assert!(check("a", &next("b", true)), "another file need not exist yet");
         assert!(check("a", &Sources::default()), "no file is named any longer");
-        let empty = ("a".to_owned(), table(&[]));
+        let empty = ("a".to_owned(), file_table(&[]));
         assert!(check_presence(Some(&empty), &next("a", true)).is_ok(), "nothing is lost");
         assert!(check_presence(None, &next("a", true)).is_ok());
     }
@@ -162,14 +162,14 @@ mod tests {
         let app: Table =
             "id = \"1\"\nsecret = \"s\\\"#\"\n[[webhooks]]\nurl = \"http://a/\"\n".parse().unwrap();
         for _ in 0..2 {
-            write(&path, &text(&table(std::slice::from_ref(&app))).unwrap()).unwrap();
+            write(&path, &file_text(&file_table(std::slice::from_ref(&app))).unwrap()).unwrap();
             assert_eq!(read(&path, &Table::new()).ok().unwrap(), std::slice::from_ref(&app));
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
         let link = folder.join("link.toml");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        write(&link, &text(&table(&[])).unwrap()).unwrap();
+        write(&link, &file_text(&file_table(&[])).unwrap()).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(read(&path, &Table::new()).ok().unwrap().len(), 0);
         fs::remove_dir_all(&folder).unwrap();

@@ -19,14 +19,14 @@ pub(super) const MASK: &str = "********";
 
 const SECRETS: [&str; 2] = ["secret", "second_secret"];
 /// They are text. A number would lose zeros at its start.
-const TEXTS: [&str; 4] = ["id", "key", "secret", "second_secret"];
+const CREDENTIALS: [&str; 4] = ["id", "key", "secret", "second_secret"];
 
 /// Called before anything is merged. TOML would keep a number, and a secret of digits would lose its leading zeros.
 pub(super) fn check_kinds(given: &Map<String, Json>) -> Result<(), Box<ChangeOutcome>> {
     let is_wrong = |name: &&&str| {
         given.get(**name).is_some_and(|value| !value.is_string() && !value.is_null())
     };
-    match TEXTS.iter().find(is_wrong) {
+    match CREDENTIALS.iter().find(is_wrong) {
         None => Ok(()),
         Some(name) => Err(Box::new(ChangeOutcome::invalid(&format!(
             "{name} is no JSON string, but credentials are strings: put the value in quotes"
@@ -65,8 +65,8 @@ pub(super) fn keep_urls(table: &mut Table, before: &Table) -> Result<(), Box<Cha
             .collect();
         if !slots.is_empty() && slots.len() < urls.len() {
             return Err(Box::new(ChangeOutcome::invalid(&format!(
-                "{form} is the shown form of {} webhooks of this app, so it is unclear which of them is meant: send the \
-                 whole URL, with its query and credentials",
+                "{form} is the shown form of {} webhooks of this app, so it is unclear which of them is meant: send \
+                 the whole URL, with its query and credentials",
                 urls.len()
             ))));
         }
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_credential_that_is_no_string_is_refused() {
         for how in [AppEdit::Add, AppEdit::Replace, AppEdit::Merge] {
-            for name in TEXTS {
+            for name in CREDENTIALS {
                 for value in [json!(7), json!(true), json!([MASK]), json!({"a": "b"})] {
                     let given = Map::from_iter([(name.to_owned(), value)]);
                     assert_eq!(edited(how, Json::Object(given)), Err(422), "{name}");

@@ -110,7 +110,7 @@ pub(super) struct Changer {
     certificates: Option<Sender<TlsOptions>>,
     last_link: Arc<ConfigurationLink>,
     /// The requests that wait for the end of a take-over, during one. The admin listener limits those who wait.
-    held: Option<Vec<ChangeRequest>>,
+    held_requests: Option<Vec<ChangeRequest>>,
 }
 
 /// A configuration in which nothing is wrong, so that only the disk or a core can still refuse it.
@@ -152,26 +152,26 @@ impl Changer {
             webhooks,
             certificates,
             last_link,
-            held: None,
+            held_requests: None,
         }
     }
 
     /// A take-over begins. From here on changes wait, because the new process might not see them. Returns whether this
     /// is a development server.
-    pub(super) fn hold(&mut self) -> bool {
-        self.held.get_or_insert_default();
+    pub(super) fn hold_changes(&mut self) -> bool {
+        self.held_requests.get_or_insert_default();
         self.is_development
     }
 
     /// The take-over has failed. After one that succeeds, the admin listener refuses the requests that wait.
-    pub(super) fn resume(&mut self) {
-        self.held.take().into_iter().flatten().for_each(|request| self.carry_out(request));
+    pub(super) fn resume_changes(&mut self) {
+        self.held_requests.take().into_iter().flatten().for_each(|request| self.carry_out(request));
     }
 
     pub(super) fn carry_out(&mut self, request: ChangeRequest) {
         let is_change = matches!(request.what, ChangeCommand::Reload | ChangeCommand::ChangeApp(_));
-        if let Some(held) = self.held.as_mut().filter(|_| is_change) {
-            held.push(request);
+        if let Some(held_requests) = self.held_requests.as_mut().filter(|_| is_change) {
+            held_requests.push(request);
             return;
         }
         let mut answers = request.pending.as_ref().map(PendingReload::start).unwrap_or_default();
@@ -230,19 +230,19 @@ impl Changer {
 
     fn list_apps(&self) -> ChangeOutcome {
         let running = self.shared.current_configuration.get();
-        let apps = self.apps.iter().map(|values| self.described(values, &running.apps));
+        let apps = self.apps.iter().map(|values| self.app_json(values, &running.apps));
         ChangeOutcome::apps(running.number, &apps.collect::<Vec<_>>())
     }
 
     fn show_app(&self, id: &str) -> ChangeOutcome {
         let running = self.shared.current_configuration.get();
         match self.apps.iter().find(|values| app_table::id_of(values) == id) {
-            Some(values) => ChangeOutcome::app(200, &self.described(values, &running.apps)),
+            Some(values) => ChangeOutcome::app(200, &self.app_json(values, &running.apps)),
             None => ChangeOutcome::no_such_app(id),
         }
     }
 
-    fn described(&self, values: &Values, apps: &Apps) -> serde_json::Value {
+    fn app_json(&self, values: &Values, apps: &Apps) -> serde_json::Value {
         let file = self.origin.sources.apps_file.as_ref().map(|(path, _)| path.as_str());
         app_table::app_as_json(values, apps, file)
     }
@@ -270,8 +270,8 @@ impl Changer {
             Ok(edited) => edited,
             Err(outcome) => return *outcome,
         };
-        let table = apps_file::table(&tables);
-        let text = match apps_file::text(&table) {
+        let table = apps_file::file_table(&tables);
+        let text = match apps_file::file_text(&table) {
             Ok(text) => text,
             Err(problem) => return ChangeOutcome::refused(&[problem]),
         };
@@ -352,12 +352,12 @@ impl Changer {
             tracing::warn!(event = "configuration_warning", "{problem}");
         }
         output::set_level(config.log.level);
-        let mut keeps = self.tls.is_some() == config.tls.is_some();
+        let mut tls_can_change = self.tls.is_some() == config.tls.is_some();
         if let (Some(tls), Some(certificates)) = (self.tls_to_read(&config), &self.certificates) {
-            keeps = certificates.send(tls.clone()).is_ok();
+            tls_can_change = certificates.send(tls.clone()).is_ok();
             self.tls = Some(tls);
         }
-        let applied = self.applied_changes(next.number, &merged, keeps);
+        let applied = self.applied_changes(next.number, &merged, tls_can_change);
         let mut server = merged.server;
         server.copy_options(&self.server, &applied.needs_takeover);
         (self.server, self.apps) = (server, merged.apps);
@@ -443,9 +443,9 @@ impl Changer {
 fn missing_token(running: &AdminPlace, has_token: bool) -> Option<String> {
     (running.is_public() && !has_token).then(|| {
         format!(
-            "RINGVERB_ADMIN_TOKEN is not set, but the admin listener of this process is {running}, which other hosts may \
-             reach until the process is replaced: keep the token for this reload, or set RINGVERB_ADMIN to a loopback \
-             address and restart without it"
+            "RINGVERB_ADMIN_TOKEN is not set, but the admin listener of this process is {running}, which other hosts \
+             may reach until the process is replaced: keep the token for this reload, or set RINGVERB_ADMIN to a \
+             loopback address and restart without it"
         )
     })
 }

@@ -32,8 +32,8 @@ impl Origin {
     pub(super) fn read_again(&self) -> Result<Sources, Vec<String>> {
         if let Some(path) = self.file_read_once() {
             return Err(vec![format!(
-                "{} is no regular file and was read at the start, so it cannot be read again: give the configuration as \
-                 a file",
+                "{} is no regular file and was read at the start, so it cannot be read again: give the configuration \
+                 as a file",
                 path.display()
             )]);
         }

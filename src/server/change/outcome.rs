@@ -27,11 +27,11 @@ pub(super) struct Edited {
 pub(in crate::server) struct ChangeOutcome {
     pub(in crate::server) status: u16,
     pub(in crate::server) body: Json,
-    line: Option<Line>,
+    log_line: Option<LogLine>,
 }
 
 #[derive(Clone, Debug)]
-enum Line {
+enum LogLine {
     Done(String),
     Refused(String),
 }
@@ -50,27 +50,30 @@ pub(super) struct Applied {
     pub(super) certificate_problems: Vec<String>,
 }
 
-fn names(options: &[OptionId]) -> Vec<&'static str> {
+fn option_names(options: &[OptionId]) -> Vec<&'static str> {
     options.iter().map(|id| id.spec().environment[0]).collect()
 }
 
 impl ChangeOutcome {
-    fn new(status: u16, body: Json, line: Option<Line>) -> Self {
-        Self { status, body, line }
+    fn new(status: u16, body: Json, log_line: Option<LogLine>) -> Self {
+        Self { status, body, log_line }
     }
 
     /// Called once for each change, however many requests wait for its outcome.
     pub(super) fn log(&self) {
-        match &self.line {
+        match &self.log_line {
             None => {}
-            Some(Line::Done(line)) => tracing::info!(event = "configuration_changed", "{line}"),
-            Some(Line::Refused(line)) => tracing::error!(event = "configuration_refused", "{line}"),
+            Some(LogLine::Done(line)) => tracing::info!(event = "configuration_changed", "{line}"),
+            Some(LogLine::Refused(line)) => {
+                tracing::error!(event = "configuration_refused", "{line}")
+            }
         }
     }
 
     pub(super) fn reloaded(applied: &Applied) -> Self {
         let Applied { number, apps_added, apps_removed, apps_changed, warnings, .. } = applied;
-        let (changed, needs_takeover) = (names(&applied.changed), names(&applied.needs_takeover));
+        let (changed, needs_takeover) =
+            (option_names(&applied.changed), option_names(&applied.needs_takeover));
         for warning in warnings {
             tracing::warn!(event = "configuration_warning", "{warning}");
         }
@@ -97,14 +100,14 @@ impl ChangeOutcome {
             "warnings": warnings,
             "certificate_problems": applied.certificate_problems,
         });
-        Self::new(200, body, Some(Line::Done(line)))
+        Self::new(200, body, Some(LogLine::Done(line)))
     }
 
     pub(super) fn refused(problems: &[String]) -> Self {
         let text = "the configuration was refused, and the one before stays in use";
         let line = format!("{text}: {}", problems.join("; "));
         let body = json!({ "error": text, "problems": problems });
-        Self::new(422, body, Some(Line::Refused(line)))
+        Self::new(422, body, Some(LogLine::Refused(line)))
     }
 
     pub(super) fn apps(number: u64, apps: &[Json]) -> Self {
@@ -127,7 +130,7 @@ impl ChangeOutcome {
             self.body["app"]["secret"] = secret.as_str().into();
         }
         self.body["configuration"] = number.into();
-        self.line = Some(Line::Done(format!(
+        self.log_line = Some(LogLine::Done(format!(
             "app {id} {what} over the admin API: configuration {number} is in use"
         )));
     }

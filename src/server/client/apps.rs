@@ -38,14 +38,14 @@ pub(super) fn reload(config: &Config) -> Result<(), CommandFailure> {
         ("changed", &body["changed"]),
         ("unchanged until a take-over (SIGUSR2, keeps connections)", &body["needs_takeover"]),
     ] {
-        let list = texts(list);
+        let list = shown_texts(list);
         if !list.is_empty() {
             text.push_str(&format!("{name}: {}\n", list.join(", ")));
         }
     }
-    texts(&body["warnings"]).iter().for_each(|warning| print_to_stderr(warning));
+    shown_texts(&body["warnings"]).iter().for_each(|warning| print_to_stderr(warning));
     print(&text)?;
-    let problems = texts(&body["certificate_problems"]);
+    let problems = shown_texts(&body["certificate_problems"]);
     if problems.is_empty() {
         return Ok(());
     }
@@ -60,8 +60,8 @@ fn reload_by_signal(config: &Config) -> Result<(), CommandFailure> {
     let place = &config.admin.place;
     let Some(process) = live_holder(address).and_then(|holder| holder.server()) else {
         return Err(CommandFailure::Server(format!(
-            "no admin listener answers at {place} (RINGVERB_ADMIN), and no ringverb that this user may see has {address}: is it \
-             running? Give the address of its admin listener with --admin, or send SIGHUP to it"
+            "no admin listener answers at {place} (RINGVERB_ADMIN), and no ringverb that this user may see has \
+             {address}: is it running? Give the address of its admin listener with --admin, or send SIGHUP to it"
         )));
     };
     kill_process(process, Signal::HUP).map_err(|error| {
@@ -77,11 +77,11 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
     let (method, path, body) = match command {
         AppCommand::List => ("GET", "/api/apps".to_owned(), String::new()),
         AppCommand::Add { options } => {
-            let body = object(options, io::stdin())?;
+            let body = options_object(options, io::stdin())?;
             ("POST", "/api/apps".to_owned(), body.to_string())
         }
         AppCommand::Set { id, options } => {
-            ("PATCH", of(id), object(options, io::stdin())?.to_string())
+            ("PATCH", of(id), options_object(options, io::stdin())?.to_string())
         }
         AppCommand::Enable { id } => ("POST", format!("{}/enable", of(id)), String::new()),
         AppCommand::Disable { id } => ("POST", format!("{}/disable", of(id)), String::new()),
@@ -98,9 +98,9 @@ pub(super) fn run(config: &Config, command: &AppCommand) -> Result<(), CommandFa
     }
     let body = body_of_success(answer)?;
     match command {
-        AppCommand::List => print(&table(&body["apps"])),
+        AppCommand::List => print(&apps_table(&body["apps"])),
         AppCommand::Add { .. } => {
-            let field = |name: &str| text(&body["app"][name]);
+            let field = |name: &str| shown_text(&body["app"][name]);
             print(&format!(
                 "REVERB_APP_ID={}\nREVERB_APP_KEY={}\nREVERB_APP_SECRET={}\n",
                 field("id"),
@@ -129,17 +129,17 @@ fn missing_access(admin: &Admin, status: u16) -> Option<String> {
              server ({WHERE})"
         )),
         (403, None, AdminPlace::Tcp(address)) if address.ip().is_loopback() => Some(format!(
-            "the admin listener at {place} does not show or change apps without a token, because every user of its host \
-             can connect to it: set a token of 16 characters or more ({WHERE}) and run `ringverb reload`; or use a socket \
-             file (RINGVERB_ADMIN=unix:/path in .env, or admin = \"unix:/path\" in ringverb.toml) and restart the server. \
-             To add or change apps, set RINGVERB_APPS_FILE or apps_file, too"
+            "the admin listener at {place} does not show or change apps without a token, because every user of its \
+             host can connect to it: set a token of 16 characters or more ({WHERE}) and run `ringverb reload`; or use \
+             a socket file (RINGVERB_ADMIN=unix:/path in .env, or admin = \"unix:/path\" in ringverb.toml) and restart \
+             the server. To add or change apps, set RINGVERB_APPS_FILE or apps_file, too"
         )),
         _ => None,
     }
 }
 
 /// `name=value`, `name=@file`, `name=-` and `name:=JSON` as an object; a dot leads into an inner one.
-fn object(options: &[String], mut input: impl Read) -> Result<Value, CommandFailure> {
+fn options_object(options: &[String], mut input: impl Read) -> Result<Value, CommandFailure> {
     let mut object = Map::new();
     let from_input = options.iter().filter(|option| option.ends_with("=-")).count();
     if from_input > 1 {
@@ -155,17 +155,17 @@ fn object(options: &[String], mut input: impl Read) -> Result<Value, CommandFail
             )));
         };
         let (name, value) = match name.strip_suffix(':') {
-            Some(name) => (name, json(name, value)?),
+            Some(name) => (name, parse_json(name, value)?),
             None => match value.strip_prefix('@') {
                 Some(path) => {
                     let file =
                         File::open(path).map_err(|error| read_failure(name, path, &error))?;
-                    (name, typed(name, &read(name, path, file)?))
+                    (name, typed_value(name, &read_value(name, path, file)?))
                 }
                 None if value == "-" => {
-                    (name, typed(name, &read(name, "standard input", &mut input)?))
+                    (name, typed_value(name, &read_value(name, "standard input", &mut input)?))
                 }
-                None => (name, typed(name, value)),
+                None => (name, typed_value(name, value)),
             },
         };
         insert_at_path(&mut object, name, value);
@@ -174,7 +174,7 @@ fn object(options: &[String], mut input: impl Read) -> Result<Value, CommandFail
 }
 
 /// A value from elsewhere, without the line end that editors and `echo` add.
-fn read(name: &str, place: &str, from: impl Read) -> Result<String, CommandFailure> {
+fn read_value(name: &str, place: &str, from: impl Read) -> Result<String, CommandFailure> {
     let mut text = String::new();
     let read = from.take(READ_BYTES_MAX + 1).read_to_string(&mut text);
     read.map_err(|error| read_failure(name, place, &error))?;
@@ -192,18 +192,19 @@ fn read(name: &str, place: &str, from: impl Read) -> Result<String, CommandFailu
 fn read_failure(name: &str, place: &str, error: &io::Error) -> CommandFailure {
     let (name, place) = (escaped_text(name), escaped_text(place));
     CommandFailure::Usage(format!(
-        "cannot read {place}, which has the value of {name}: {error}. A value that begins with @ is written as {name}:=\"@...\""
+        "cannot read {place}, which has the value of {name}: {error}. A value that begins with @ is written as \
+         {name}:=\"@...\""
     ))
 }
 
-fn json(name: &str, text: &str) -> Result<Value, CommandFailure> {
+fn parse_json(name: &str, text: &str) -> Result<Value, CommandFailure> {
     serde_json::from_str(text).map_err(|error| {
         CommandFailure::Usage(format!("the value of {} is no JSON: {error}", escaped_text(name)))
     })
 }
 
 /// A value in the type that its option has; empty takes the option away.
-fn typed(name: &str, value: &str) -> Value {
+fn typed_value(name: &str, value: &str) -> Value {
     let kind = of_scope(Scope::App).find(|option| option.key == name);
     match kind.map(|option| &option.accepts.kind) {
         _ if value.is_empty() => Value::Null,
@@ -233,8 +234,8 @@ fn body_of_success(answer: AdminResponse) -> Result<Value, CommandFailure> {
     if (200..300).contains(&status) {
         return Ok(body);
     }
-    let error = text(&body["error"]);
-    let problems = texts(&body["problems"]);
+    let error = shown_text(&body["error"]);
+    let problems = shown_texts(&body["problems"]);
     let problems = match problems.is_empty() {
         true => String::new(),
         false => format!(": {}", problems.join("; ")),
@@ -242,7 +243,7 @@ fn body_of_success(answer: AdminResponse) -> Result<Value, CommandFailure> {
     Err(CommandFailure::Server(format!("{error}{problems}")))
 }
 
-fn text(value: &Value) -> String {
+fn shown_text(value: &Value) -> String {
     match value {
         Value::String(text) => escaped_text(text),
         Value::Null => String::new(),
@@ -250,16 +251,16 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn texts(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().map(text).collect()
+fn shown_texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().map(shown_text).collect()
 }
 
-fn table(apps: &Value) -> String {
+fn apps_table(apps: &Value) -> String {
     let head = ["ID", "KEY", "STATE", "CONNECTIONS", "SOURCE"].map(str::to_owned);
     let row = |app: &Value| {
         let state = if app["enabled"] == Value::Bool(false) { "disabled" } else { "enabled" };
         let [id, key, connections, source] =
-            ["id", "key", "connections", "source"].map(|name| text(&app[name]));
+            ["id", "key", "connections", "source"].map(|name| shown_text(&app[name]));
         [id, key, state.to_owned(), connections, source]
     };
     let rows: Vec<[String; 5]> =
@@ -287,15 +288,15 @@ mod tests {
             "second_secret=",
             "webhooks:=[{\"url\":\"http://a/\"}]",
         ];
-        let object = object(&options.map(str::to_owned), io::empty()).ok().unwrap();
+        let object = options_object(&options.map(str::to_owned), io::empty()).ok().unwrap();
         let expected = serde_json::json!({
             "max_connections": 5, "secret": "0123",
             "rate_limiting": {"enabled": true, "max_attempts": 9},
             "second_secret": null, "webhooks": [{"url": "http://a/"}],
         });
         assert_eq!(object, expected);
-        assert!(super::object(&["nothing".to_owned()], io::empty()).is_err());
-        assert!(super::object(&["a:={".to_owned()], io::empty()).is_err());
+        assert!(super::options_object(&["nothing".to_owned()], io::empty()).is_err());
+        assert!(super::options_object(&["a:={".to_owned()], io::empty()).is_err());
     }
 
     #[test]
@@ -306,7 +307,7 @@ mod tests {
         let from_file = format!("secret=@{}", path.display());
         let object = |options: &[&str], input: &str| {
             let options: Vec<String> = options.iter().map(|&text| text.to_owned()).collect();
-            object(&options, input.as_bytes()).ok()
+            options_object(&options, input.as_bytes()).ok()
         };
         assert_eq!(
             object(&[&from_file, "second_secret=-", "key:=\"@k\""], "from input\n"),
@@ -352,7 +353,7 @@ mod tests {
             {"id": "1", "key": "k", "enabled": false, "connections": 12, "source": ".env"},
         ]);
         assert_eq!(
-            table(&apps),
+            apps_table(&apps),
             "ID  KEY  STATE     CONNECTIONS  SOURCE\n1   k    disabled           12  .env\n"
         );
     }

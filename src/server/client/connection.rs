@@ -58,7 +58,7 @@ impl ServerConnection {
                 Err(error) => last = error,
             }
         }
-        Err(CommandFailure::Server(unreachable(&authority, &last)))
+        Err(CommandFailure::Server(unreachable_text(&authority, &last)))
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -87,7 +87,7 @@ impl ServerConnection {
 
     /// # Errors
     /// Other bytes than those of HTTP, a head without an end, or none within `TIMEOUT`.
-    pub(super) fn head(&mut self) -> Result<Head, CommandFailure> {
+    pub(super) fn receive_head(&mut self) -> Result<Head, CommandFailure> {
         loop {
             if let Some((head, length)) =
                 parse_head(&self.input).map_err(|why| self.unexpected_answer(why))?
@@ -132,7 +132,7 @@ fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn unreachable(authority: &str, error: &io::Error) -> String {
+fn unreachable_text(authority: &str, error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => format!(
             "connection refused at {authority}: is ringverb running? start it with `ringverb`, or give another \

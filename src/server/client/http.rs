@@ -50,7 +50,7 @@ pub(super) fn send(
     );
     // A server that refuses a large body may answer and close before it has read all of it: its answer has the reason.
     let sent = connection.send(request.as_bytes());
-    let head = match (connection.head(), sent) {
+    let head = match (connection.receive_head(), sent) {
         (Ok(head), _) => head,
         (Err(_), Err(error)) => return Err(connection.connection_lost(&error)),
         (Err(failure), Ok(())) => return Err(failure),
@@ -142,7 +142,8 @@ pub(super) fn percent_encoded(text: &str) -> String {
 }
 
 impl HttpAnswer {
-    /// The body of a 200, which is a JSON object.
+    /// # Errors
+    /// A sentence about any status but 200, and about a body that is no JSON object.
     pub(super) fn object(self, peer: &ServerPeer) -> Result<String, CommandFailure> {
         if self.status != 200 {
             return Err(self.refusal(peer));
@@ -157,7 +158,7 @@ impl HttpAnswer {
         Ok(self.body)
     }
 
-    /// The answer of the server, and what to do about it.
+    /// The reason that the server has given, with a hint at what to change.
     fn refusal(&self, peer: &ServerPeer) -> CommandFailure {
         if is_page(&self.body) {
             return CommandFailure::Server(format!(
@@ -167,7 +168,7 @@ impl HttpAnswer {
                 one_line(&self.body)
             ));
         }
-        let reason = if self.status == 422 { validation(&self.body) } else { None };
+        let reason = if self.status == 422 { validation_sentences(&self.body) } else { None };
         let reason = reason.unwrap_or_else(|| escaped_text(self.body.trim()));
         let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
         let remedy = match self.status {
@@ -194,7 +195,7 @@ impl HttpAnswer {
 }
 
 /// Laravel's form of a 422: `{"field":["sentence"]}`. `None`: the body has another form, and is shown as it is.
-fn validation(body: &str) -> Option<String> {
+fn validation_sentences(body: &str) -> Option<String> {
     let body = Validator::default().check(body.as_bytes())?;
     let mut sentences = Vec::new();
     for (name, list) in json::members(body)? {

@@ -63,8 +63,8 @@ pub(super) fn run(
             Err(Stop::Lost(why)) => why,
         };
         // One sentence for a server that stays away, not one for each attempt.
-        let stood = listener.pause == Some(PAUSE_MIN);
-        if stood || why != shown_reason {
+        let was_connected = listener.pause == Some(PAUSE_MIN);
+        if was_connected || why != shown_reason {
             print_to_stderr(&format!("{why}; reconnecting"));
             shown_reason = why;
         }
@@ -210,13 +210,13 @@ impl Listener<'_> {
             }
             opened => opened?,
         };
-        let (socket_id, silence) = self.greeting(&mut socket)?;
+        let (socket_id, silence) = self.receive_greeting(&mut socket)?;
         self.pause = Some(PAUSE_MIN);
-        self.wait_for_answer(&mut socket, &socket_id, silence, steps)
+        self.run_connection(&mut socket, &socket_id, silence, steps)
     }
 
     /// The socket id, and the silence after which the server is to be asked whether it is there.
-    fn greeting(&mut self, socket: &mut ClientSocket) -> Result<(String, Duration), Stop> {
+    fn receive_greeting(&mut self, socket: &mut ClientSocket) -> Result<(String, Duration), Stop> {
         let bytes = match socket.receive(TIMEOUT)? {
             ServerInput::Text(bytes) => bytes,
             ServerInput::Closed(reason) => return Err(self.stop_after_close(reason)),
@@ -245,18 +245,18 @@ impl Listener<'_> {
         Ok((id.into_owned(), Duration::from_secs(seconds)))
     }
 
-    fn wait_for_answer(
+    fn run_connection(
         &mut self,
         socket: &mut ClientSocket,
         socket_id: &str,
         silence: Duration,
         steps: &[ListenStep],
     ) -> Result<(), Stop> {
-        let mut ahead = steps.iter();
-        let mut step = self.begin_subscriptions(ahead.next(), socket, socket_id)?;
-        let mut pinged = false;
+        let mut steps_left = steps.iter();
+        let mut step = self.begin_step(steps_left.next(), socket, socket_id)?;
+        let mut is_pinged = false;
         loop {
-            let wait = if step.is_some() || pinged { TIMEOUT } else { silence };
+            let wait = if step.is_some() || is_pinged { TIMEOUT } else { silence };
             let bytes = match (socket.receive(wait)?, step) {
                 (ServerInput::Text(bytes), _) => bytes,
                 (ServerInput::Closed(reason), _) => return Err(self.stop_after_close(reason)),
@@ -265,17 +265,17 @@ impl Listener<'_> {
                         self.unexpected_message(&format!("does not answer {}", step.describe()))
                     );
                 }
-                (ServerInput::Silence, None) if pinged => {
+                (ServerInput::Silence, None) if is_pinged => {
                     let seconds = TIMEOUT.as_secs();
                     return Err(Stop::Lost(format!("no answer to a ping within {seconds} s")));
                 }
                 (ServerInput::Silence, None) => {
                     socket.send(PING)?;
-                    pinged = true;
+                    is_pinged = true;
                     continue;
                 }
             };
-            pinged = false;
+            is_pinged = false;
             let Some(message) = ServerMessage::read(&bytes, &mut self.validator) else {
                 print_to_stderr(&format!(
                     "ignored a message that is not of the protocol: {}",
@@ -287,15 +287,15 @@ impl Listener<'_> {
                 socket.send(PONG)?;
             } else if message.name == "pusher:error" || message.name == "pusher:subscription_error"
             {
-                self.error(&message, step)?;
-            } else if step.is_some_and(|step| answers(&message, step)) {
-                self.succeeded(&message);
-                step = self.begin_subscriptions(ahead.next(), socket, socket_id)?;
+                self.on_error(&message, step)?;
+            } else if step.is_some_and(|step| is_answer_to(&message, step)) {
+                self.on_step_success(&message);
+                step = self.begin_step(steps_left.next(), socket, socket_id)?;
             } else if message.name.starts_with("pusher:")
                 || message.name.starts_with("pusher_internal:")
             {
                 print_message(&message);
-            } else if self.event(&message)? {
+            } else if self.on_event(&message)? {
                 // `--count` is reached. The close frame is only polite.
                 socket.close().ok();
                 return Ok(());
@@ -303,7 +303,7 @@ impl Listener<'_> {
         }
     }
 
-    fn begin_subscriptions<'s>(
+    fn begin_step<'s>(
         &self,
         step: Option<&'s ListenStep>,
         socket: &mut ClientSocket,
@@ -323,7 +323,7 @@ impl Listener<'_> {
         let name = quoted(channel);
         let data = match classify(channel).map(|kind| kind.access) {
             Ok(Access::Private) => {
-                let auth = self.auth(&[socket_id, ":", channel]);
+                let auth = self.auth_json(&[socket_id, ":", channel]);
                 format!("{{\"channel\":{name},\"auth\":{auth}}}")
             }
             Ok(Access::Presence) => {
@@ -331,7 +331,7 @@ impl Listener<'_> {
                 let text = format!(
                     "{{\"user_id\":{user},\"user_info\":{{\"name\":\"ringverb listen\"}}}}"
                 );
-                let auth = self.auth(&[socket_id, ":", channel, ":", &text]);
+                let auth = self.auth_json(&[socket_id, ":", channel, ":", &text]);
                 let text = quoted(&text);
                 format!("{{\"channel\":{name},\"auth\":{auth},\"channel_data\":{text}}}")
             }
@@ -342,19 +342,19 @@ impl Listener<'_> {
 
     fn sign_in(&self, user: &str, socket_id: &str) -> String {
         let text = format!("{{\"id\":{}}}", quoted(user));
-        let auth = self.auth(&[socket_id, "::user::", &text]);
+        let auth = self.auth_json(&[socket_id, "::user::", &text]);
         let text = quoted(&text);
         format!("{{\"event\":\"pusher:signin\",\"data\":{{\"auth\":{auth},\"user_data\":{text}}}}}")
     }
 
     /// `auth` of a subscription or sign-in, as a JSON string.
-    fn auth(&self, parts: &[&str]) -> String {
+    fn auth_json(&self, parts: &[&str]) -> String {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
         let hex = signature::sign(&self.peer.app.secret, &parts);
         quoted(&format!("{}:{}", self.peer.app.key, String::from_utf8_lossy(&hex)))
     }
 
-    fn succeeded(&mut self, message: &ServerMessage<'_>) {
+    fn on_step_success(&mut self, message: &ServerMessage<'_>) {
         if message.name == "pusher:signin_success" {
             return;
         }
@@ -367,7 +367,7 @@ impl Listener<'_> {
     }
 
     /// An error while a step waits is its refusal.
-    fn error(
+    fn on_error(
         &mut self,
         message: &ServerMessage<'_>,
         step: Option<&ListenStep>,
@@ -385,7 +385,7 @@ impl Listener<'_> {
     }
 
     /// Returns whether `--count` events have been shown.
-    fn event(&mut self, message: &ServerMessage<'_>) -> Result<bool, CommandFailure> {
+    fn on_event(&mut self, message: &ServerMessage<'_>) -> Result<bool, CommandFailure> {
         let event = ShownEvent {
             message: message.text,
             name: &message.name,
@@ -411,7 +411,8 @@ impl Listener<'_> {
         let reason = format!("{code} {}", escaped_text(&text));
         match code {
             4001 => CommandFailure::Server(format!(
-                "the server refused with {reason}: no app has the key {} at {}; does it run with the same configuration?",
+                "the server refused with {reason}: no app has the key {} at {}; does it run with the same \
+                 configuration?",
                 self.peer.app.key,
                 self.peer.url()
             ))
@@ -429,7 +430,7 @@ impl Listener<'_> {
     }
 }
 
-fn answers(message: &ServerMessage<'_>, step: &ListenStep) -> bool {
+fn is_answer_to(message: &ServerMessage<'_>, step: &ListenStep) -> bool {
     match step {
         ListenStep::SignIn(_) => message.name == "pusher:signin_success",
         ListenStep::Subscribe(channel) => {

@@ -27,7 +27,7 @@ pub(super) struct ServerPeer {
     pub(super) app: App,
     /// `None`: plain HTTP. The command accepts these certificates and no other ones.
     pub(super) tls: Option<TlsOptions>,
-    /// What the server awaits of trusted proxies, of which this host may be one.
+    /// The header that the server expects from trusted proxies, of which this host may be one.
     pub(super) proxied: Proxied,
 }
 
@@ -70,8 +70,9 @@ impl ServerPeer {
             let access = development_server(port)?;
             if let Some(id) = target.app.as_deref().filter(|id| *id != access.id) {
                 return Err(CommandFailure::Usage(format!(
-                    "--app is {}, but no app is configured here, and the development server on port {} has only the app \
-                     {}: leave --app out, or run this in the folder of the .env with that app (--env-file, --config)",
+                    "--app is {}, but no app is configured here, and the development server on port {} has only the \
+                     app {}: leave --app out, or run this in the folder of the .env with that app (--env-file, \
+                     --config)",
                     escaped_text(id),
                     access.address.port(),
                     access.id
@@ -89,8 +90,8 @@ impl ServerPeer {
         Self::configured(config, url, app)
     }
 
-    /// A server of which nothing is asked that needs an app: the app here is the first one, or none that the server
-    /// knows.
+    /// For requests that need no app. The app is the first one of the configuration, or one that the server does not
+    /// know.
     pub(super) fn of_any_app(
         mut config: Config,
         address: &Address,
@@ -144,15 +145,17 @@ fn main_port_tls(config: &Config, has_url: bool) -> Option<TlsOptions> {
     config.tls.clone().filter(|tls| tls.port.is_none() && !has_url)
 }
 
-/// Without a configured app the server of the same user is meant that has none either.
+/// Without a configured app, the command means a development server of the same user.
 fn development_server(port: u16) -> Result<DevelopmentAccess, CommandFailure> {
     let ports = development::ports();
     if let Some(access) = development::find(port) {
         return Ok(access);
     }
     let running = match ports.as_slice() {
-        [] => "no development server of this user is running (`ringverb` in a folder without .env starts one)".to_owned(),
-        [only] => format!("a development server of this user is running on port {only}, not {port}: give --port {only}"),
+        [] => "no development server of this user is running (`ringverb` in a folder without .env starts \
+               one)".to_owned(),
+        [only] => format!("a development server of this user is running on port {only}, not {port}: give --port \
+                           {only}"),
         several => {
             let several: Vec<String> = several.iter().map(u16::to_string).collect();
             format!("development servers of this user are running on the ports {}: give --port", several.join(", "))

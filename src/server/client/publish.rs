@@ -17,11 +17,11 @@ use crate::server::cli::PublishArguments;
 const ATTRIBUTES: [&str; 3] = ["user_count", "subscription_count", "cache"];
 
 pub(super) fn run(peer: &ServerPeer, arguments: &PublishArguments) -> Result<(), CommandFailure> {
-    check(arguments).map_err(CommandFailure::Usage)?;
+    check_arguments(arguments).map_err(CommandFailure::Usage)?;
     let channel = &arguments.channel;
     let presence = classify(channel).is_ok_and(|kind| kind.access == Access::Presence);
     let count = if presence { "user_count" } else { "subscription_count" };
-    let answer = send(peer, arguments, count)?;
+    let answer = publish_event(peer, arguments, count)?;
     let body = answer.object(peer)?;
     let attributes = member(&body, "channels").and_then(|channels| member(channels, channel));
     let counted = attributes.and_then(|attributes| member(attributes, count)?.parse::<u64>().ok());
@@ -42,8 +42,8 @@ pub(super) fn run(peer: &ServerPeer, arguments: &PublishArguments) -> Result<(),
     if counted.unwrap_or(0) == 0 {
         match channel.strip_prefix("#server-to-user-") {
             Some(user) => print_to_stderr(&format!(
-                "no connection is signed in as user {}: pusher-js signs in by pusher.signin(), and Laravel's Echo has no \
-                 such call",
+                "no connection is signed in as user {}: pusher-js signs in by pusher.signin(), and Laravel's Echo has \
+                 no such call",
                 escaped_text(user)
             )),
             None => print_to_stderr(
@@ -55,7 +55,7 @@ pub(super) fn run(peer: &ServerPeer, arguments: &PublishArguments) -> Result<(),
     Ok(())
 }
 
-fn check(arguments: &PublishArguments) -> Result<(), String> {
+fn check_arguments(arguments: &PublishArguments) -> Result<(), String> {
     let PublishArguments { channel, event, data, .. } = arguments;
     if !arguments.text && Validator::default().check(data.as_bytes()).is_none() {
         return Err(format!(
@@ -83,7 +83,7 @@ fn check(arguments: &PublishArguments) -> Result<(), String> {
     }
 }
 
-fn send(
+fn publish_event(
     peer: &ServerPeer,
     arguments: &PublishArguments,
     count: &str,

@@ -22,7 +22,7 @@ pub(super) fn channels(peer: &ServerPeer, prefix: &str) -> Result<(), CommandFai
         .flatten()
         .map(|(name, attributes)| {
             let count = |name| member(attributes, name).map_or("-".to_owned(), escaped_text);
-            [text(name), count("subscription_count"), count("user_count")]
+            [shown_text(name), count("subscription_count"), count("user_count")]
         })
         .collect();
     if rows.is_empty() {
@@ -51,7 +51,7 @@ pub(super) fn users(peer: &ServerPeer, channel: &str) -> Result<(), CommandFailu
     let body = if empty { String::from("{}") } else { answer.object(peer)? };
     let users = member(&body, "users").and_then(json::elements).into_iter().flatten();
     let ids: Vec<String> =
-        users.filter_map(|user| member(user, "id")).map(|id| text(id) + "\n").collect();
+        users.filter_map(|user| member(user, "id")).map(|id| shown_text(id) + "\n").collect();
     if ids.is_empty() {
         return print(&format!("nobody is in {}\n", escaped_text(channel)));
     }
@@ -59,7 +59,7 @@ pub(super) fn users(peer: &ServerPeer, channel: &str) -> Result<(), CommandFailu
 }
 
 /// A raw span of a string, or of a number, as a person reads it.
-fn text(span: &str) -> String {
+fn shown_text(span: &str) -> String {
     escaped_text(&json::string(span).unwrap_or(span.into()))
 }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn names_cannot_steer_the_terminal() {
-        assert_eq!(text("\"a\\u001b[2J\\n\""), "a\\u001b[2J\\n");
-        assert_eq!(text("7"), "7");
+        assert_eq!(shown_text("\"a\\u001b[2J\\n\""), "a\\u001b[2J\\n");
+        assert_eq!(shown_text("7"), "7");
     }
 }

@@ -29,13 +29,16 @@ pub(super) enum ServerStream {
 }
 
 impl ServerStream {
-    /// With `tls`, the handshake comes with the first bytes.
+    /// With `tls`, the first read or write makes the handshake, so its errors come from there.
     pub(super) fn new(stream: TcpStream, tls: Option<&TlsOptions>) -> Result<Self, CommandFailure> {
         let Some(tls) = tls else { return Ok(Self::Plain(stream)) };
         let unusable =
             |error: Error| CommandFailure::Server(format!("TLS cannot be used: {error}"));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Configured { accepted: accepted(tls)?, provider: provider.clone() };
+        let verifier = PinnedCertificates {
+            accepted: configured_certificates(tls)?,
+            provider: provider.clone(),
+        };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
@@ -82,9 +85,11 @@ impl Write for ServerStream {
 }
 
 /// The first certificate of each file is the server's own; the others are its issuers.
-fn accepted(tls: &TlsOptions) -> Result<Vec<CertificateDer<'static>>, CommandFailure> {
+fn configured_certificates(
+    tls: &TlsOptions,
+) -> Result<Vec<CertificateDer<'static>>, CommandFailure> {
     let read = |path: &String| {
-        let bytes = certificates::stamps_of_last_read(path).map_err(|error| error.to_string())?;
+        let bytes = certificates::read_file(path).map_err(|error| error.to_string())?;
         CertificateDer::from_pem_slice(&bytes).map_err(|error| error.to_string())
     };
     let each = tls.pairs.iter().map(|pair| {
@@ -101,12 +106,12 @@ fn accepted(tls: &TlsOptions) -> Result<Vec<CertificateDer<'static>>, CommandFai
 
 /// Pins the certificates of the configuration, in place of a check of names and issuers.
 #[derive(Debug)]
-struct Configured {
+struct PinnedCertificates {
     accepted: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Configured {
+impl ServerCertVerifier for PinnedCertificates {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

@@ -42,7 +42,7 @@ pub(super) enum ServerInput {
 impl ClientSocket {
     pub(super) fn open(peer: &ServerPeer) -> Result<Self, CommandFailure> {
         let mut connection = ServerConnection::open(peer)?;
-        let key = STANDARD.encode(random::<16>());
+        let key = STANDARD.encode(random_bytes::<16>());
         let origin = origin_for(&peer.app.allowed_origins);
         let origin = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
         let request = format!(
@@ -54,7 +54,7 @@ impl ClientSocket {
             peer.authority()
         );
         connection.send(request.as_bytes()).map_err(|error| connection.connection_lost(&error))?;
-        let head = connection.head()?;
+        let head = connection.receive_head()?;
         if head.status != 101 {
             let body = escaped_text(String::from_utf8_lossy(&connection.input).trim());
             return Err(connection.unexpected_answer(&format!(
@@ -69,23 +69,23 @@ impl ClientSocket {
     }
 
     pub(super) fn send(&mut self, text: &str) -> io::Result<()> {
-        self.frame(Opcode::Text, text.as_bytes())
+        self.send_frame(Opcode::Text, text.as_bytes())
     }
 
     /// To be called last: what arrives after the close frame is not read.
     pub(super) fn close(&mut self) -> io::Result<()> {
-        self.frame(Opcode::Close, &close::encode_payload(close::NORMAL, ""))
+        self.send_frame(Opcode::Close, &close::encode_payload(close::NORMAL, ""))
     }
 
-    fn frame(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
-        self.connection.send(&masked(opcode, payload, random()))
+    fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+        self.connection.send(&masked_frame(opcode, payload, random_bytes()))
     }
 
     /// Pings are answered and fragments are joined before it returns.
     pub(super) fn receive(&mut self, wait: Duration) -> io::Result<ServerInput> {
         self.connection.set_read_timeout(wait)?;
         loop {
-            let Some(frame) = ServerFrame::take_frame(&mut self.connection.input)? else {
+            let Some(frame) = ServerFrame::pop_frame(&mut self.connection.input)? else {
                 match self.connection.receive_more() {
                     Ok(true) => continue,
                     Ok(false) => return Ok(ServerInput::Closed(None)),
@@ -106,12 +106,12 @@ impl ClientSocket {
                         reason.map(|(code, text)| (code, text.to_owned())),
                     ));
                 }
-                OPCODE_PING => self.frame(Opcode::Pong, &frame.payload)?,
+                OPCODE_PING => self.send_frame(Opcode::Pong, &frame.payload)?,
                 OPCODE_PONG => {}
                 _ => {
                     self.message.extend_from_slice(&frame.payload);
                     if self.message.len() > MESSAGE_MAX {
-                        return Err(malformed());
+                        return Err(malformed_error());
                     }
                     if frame.fin {
                         return Ok(ServerInput::Text(std::mem::take(&mut self.message)));
@@ -126,7 +126,7 @@ const OPCODE_CLOSE: u8 = Opcode::Close as u8;
 const OPCODE_PING: u8 = Opcode::Ping as u8;
 const OPCODE_PONG: u8 = Opcode::Pong as u8;
 
-fn malformed() -> io::Error {
+fn malformed_error() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "it sends no WebSocket frames")
 }
 
@@ -140,10 +140,10 @@ struct ServerFrame {
 
 impl ServerFrame {
     /// `None` while the frame is incomplete.
-    fn take_frame(input: &mut Vec<u8>) -> io::Result<Option<Self>> {
+    fn pop_frame(input: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let &[first, second, ref rest @ ..] = input.as_slice() else { return Ok(None) };
         if second & 0x80 != 0 {
-            return Err(malformed());
+            return Err(malformed_error());
         }
         let (length, header) = match (second, rest) {
             (126, [high, low, ..]) => (u64::from(u16::from_be_bytes([*high, *low])), 4),
@@ -155,7 +155,7 @@ impl ServerFrame {
             (length, _) => (u64::from(length), 2),
         };
         let length = usize::try_from(length).ok().filter(|length| *length <= MESSAGE_MAX);
-        let end = header + length.ok_or_else(malformed)?;
+        let end = header + length.ok_or_else(malformed_error)?;
         let Some(payload) = input.get(header..end) else { return Ok(None) };
         let frame =
             Self { fin: first & 0x80 != 0, opcode: first & 0x0f, payload: payload.to_vec() };
@@ -165,7 +165,7 @@ impl ServerFrame {
 }
 
 /// One frame with the whole message, masked as RFC 6455 section 5.3 demands of a client.
-fn masked(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+fn masked_frame(opcode: Opcode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut out = vec![0x80 | opcode as u8];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(short @ 0..=125), _) => out.push(0x80 | short),
@@ -208,7 +208,7 @@ fn origin_for(patterns: &[String]) -> Option<String> {
     Some(if origin.contains("://") { origin } else { format!("http://{origin}") })
 }
 
-fn random<const N: usize>() -> [u8; N] {
+fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     if let Err(error) = getrandom::fill(&mut bytes) {
         panic!("the kernel returned no random numbers: {error}");
@@ -231,21 +231,21 @@ mod tests {
         let (mut input, mut lengths) = (Vec::new(), Vec::new());
         for piece in bytes.chunks(7) {
             input.extend_from_slice(piece);
-            while let Some(frame) = ServerFrame::take_frame(&mut input).unwrap() {
+            while let Some(frame) = ServerFrame::pop_frame(&mut input).unwrap() {
                 assert!(frame.fin && frame.opcode == 1);
                 lengths.push(frame.payload.len());
             }
         }
         assert_eq!(lengths, [0, 125, 126, 65_535, 65_536]);
         assert!(input.is_empty());
-        assert!(ServerFrame::take_frame(&mut vec![0x81, 0x80]).is_err());
-        assert!(ServerFrame::take_frame(&mut [&[0x81, 127][..], &[0xff; 8]].concat()).is_err());
+        assert!(ServerFrame::pop_frame(&mut vec![0x81, 0x80]).is_err());
+        assert!(ServerFrame::pop_frame(&mut [&[0x81, 127][..], &[0xff; 8]].concat()).is_err());
     }
 
     #[test]
     fn frames_of_the_client_are_read_by_the_server() {
         for length in [0_usize, 125, 126, 65_535, 65_536] {
-            let frame = masked(Opcode::Text, &vec![b'x'; length], [1, 2, 3, 4]);
+            let frame = masked_frame(Opcode::Text, &vec![b'x'; length], [1, 2, 3, 4]);
             let (header, size) = Header::decode(&frame).unwrap().unwrap();
             assert_eq!((header.payload_len, size + length), (length as u64, frame.len()));
             let mut payload = frame[size..].to_vec();

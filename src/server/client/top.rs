@@ -86,7 +86,8 @@ impl AdminPeer {
         let limits = ExchangeLimits { time: TIMEOUT, answer_bytes: ANSWER_BYTES_MAX };
         let answer = admin::exchange(&self.0, "GET", "/api/overview", "", limits).map_err(|error| {
             CommandFailure::Server(format!(
-                "no answer from the admin listener at {place}: {error}; is ringverb running, and is RINGVERB_ADMIN the same?"
+                "no answer from the admin listener at {place}: {error}; is ringverb running, and is RINGVERB_ADMIN the \
+                 same?"
             ))
         })?;
         let strange = |what: &str| {
@@ -100,12 +101,12 @@ impl AdminPeer {
         match status {
             200 => Overview::read(&body).ok_or_else(|| strange("its answer is no overview")),
             401 if self.0.token.is_some() => Err(CommandFailure::Server(format!(
-                "{place} has refused the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from \
-                 the environment, .env or ringverb.toml. Set the token of that server"
+                "{place} has refused the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: \
+                 from the environment, .env or ringverb.toml. Set the token of that server"
             ))),
             401 => Err(CommandFailure::Server(format!(
-                "{place} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from the \
-                 environment, .env or ringverb.toml"
+                "{place} wants the token of RINGVERB_ADMIN_TOKEN, which this command reads as the server does: from \
+                 the environment, .env or ringverb.toml"
             ))),
             _ => Err(strange(&format!("it answers {status}: {}", escaped_text(body.trim())))),
         }

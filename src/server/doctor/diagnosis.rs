@@ -29,7 +29,7 @@ pub(in crate::server) struct DoctorReport {
     findings: Vec<Diagnosis>,
 }
 
-/// Examines the configuration, this host, and what the server needs of others.
+/// A wrong configuration is a finding. The host is examined all the same.
 pub(in crate::server) fn diagnose(
     merged: &Merged,
     built: Result<Config, Vec<String>>,
@@ -39,7 +39,7 @@ pub(in crate::server) fn diagnose(
         .warnings
         .iter()
         .chain(&merged.migration_warnings)
-        .map(|text| Diagnosis::new(Verdict::Warning, "configuration", text, CHECK))
+        .map(|text| Diagnosis::new(Verdict::Warning, "configuration", text, CHECK_COMMAND))
         .collect();
     let mut wanted = HostNeeds {
         connections,
@@ -51,16 +51,17 @@ pub(in crate::server) fn diagnose(
     };
     match built {
         Err(problems) => {
-            // The number of workers is the host's own then.
+            // Without a valid configuration there is one worker for each CPU.
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
             wanted.workers = cpus as u64;
-            let problem = |text| Diagnosis::new(Verdict::Problem, "configuration", text, CHECK);
+            let problem =
+                |text| Diagnosis::new(Verdict::Problem, "configuration", text, CHECK_COMMAND);
             findings.extend(problems.into_iter().map(problem));
         }
         Ok(mut config) => {
             if findings.is_empty() {
                 let text = format!("valid, from {}", config.source);
-                findings.push(Diagnosis::new(Verdict::Good, "configuration", text, CHECK));
+                findings.push(Diagnosis::new(Verdict::Good, "configuration", text, CHECK_COMMAND));
             }
             let shares = Resources::of_this_process().fill_in(&mut config);
             wanted.workers = config.workers as u64;
@@ -76,7 +77,7 @@ pub(in crate::server) fn diagnose(
             findings.extend(rights.map(|finding| with_command(finding, &config, servers)));
             if !findings.iter().any(|found| found.what == "clock") {
                 let text = "no other machine was there to compare the clock with";
-                findings.push(Diagnosis::new(Verdict::Good, "clock", text, CLOCK));
+                findings.push(Diagnosis::new(Verdict::Good, "clock", text, CLOCK_COMMAND));
             }
         }
     }
@@ -84,8 +85,8 @@ pub(in crate::server) fn diagnose(
     DoctorReport { connections, findings }
 }
 
-const CHECK: &str = "ringverb check --all";
-const CLOCK: &str = "timedatectl";
+const CHECK_COMMAND: &str = "ringverb check --all";
+const CLOCK_COMMAND: &str = "timedatectl";
 
 /// The servers that keep the configured one from starting.
 #[derive(Clone, Copy, Debug)]
@@ -113,12 +114,12 @@ fn with_command(finding: Finding, config: &Config, servers: Servers) -> Diagnosi
     let (server, at, command) = match what {
         "port" => {
             let address = SocketAddr::new(config.host, config.port);
-            (servers.port, address.to_string(), listeners(address))
+            (servers.port, address.to_string(), listeners_command(address))
         }
         "admin" => {
             let place = &config.admin.place;
             let command = match place {
-                AdminPlace::Tcp(address) => listeners(*address),
+                AdminPlace::Tcp(address) => listeners_command(*address),
                 AdminPlace::Unix(path) => format!("ls -l {}", path.display()),
                 AdminPlace::Off => "ls -l /run".to_owned(),
             };
@@ -132,7 +133,7 @@ fn with_command(finding: Finding, config: &Config, servers: Servers) -> Diagnosi
     }
     let command = match what {
         "port" | "admin" => command,
-        "tls" => certificate(config),
+        "tls" => certificate_command(config),
         "kernel" => "sysctl kernel.io_uring_disabled".to_owned(),
         "locked" => "ulimit -Hl".to_owned(),
         "workers" => "nproc".to_owned(),
@@ -145,19 +146,19 @@ fn with_command(finding: Finding, config: &Config, servers: Servers) -> Diagnosi
             format!("redis-cli -h {} -p {} acl getuser {user}", redis.host, redis.port)
         }),
         "webhook" => "ringverb check".to_owned(),
-        "clock" | "ntp" => CLOCK.to_owned(),
-        _ => CHECK.to_owned(),
+        "clock" | "ntp" => CLOCK_COMMAND.to_owned(),
+        _ => CHECK_COMMAND.to_owned(),
     };
     // The memory limit is not the host's memory.
     let what = if what == "memory" { "memory_max" } else { what };
     Diagnosis::new(verdict, what, text, command)
 }
 
-fn listeners(at: SocketAddr) -> String {
+fn listeners_command(at: SocketAddr) -> String {
     format!("ss -ltnp 'sport = :{}'", at.port())
 }
 
-fn certificate(config: &Config) -> String {
+fn certificate_command(config: &Config) -> String {
     let first = config.tls.as_ref().and_then(|tls| tls.pairs.first());
     let file = first.map_or("FILE", |pair| pair.certificate.as_str());
     format!("openssl x509 -noout -subject -enddate -in {file}")

@@ -18,10 +18,10 @@ const WANTED: &str = include_str!("../../../tuning/99-ringverb.conf");
 /// Descriptors for all that is no connection, as `tuning/check.sh` counts.
 const DESCRIPTORS_BESIDE: u64 = 1_000;
 /// Memory of one connection: 4.8 KB of the kernel, 531 B of the process (ARCHITECTURE, "Memory of a connection").
-const KERNEL_BYTES: u64 = 4_800;
-const USER_BYTES: u64 = 531;
+const KERNEL_BYTES_EACH: u64 = 4_800;
+const PROCESS_BYTES_EACH: u64 = 531;
 /// More of each with TLS: the state of the record layer.
-const TLS_BYTES: u64 = 232;
+const TLS_BYTES_EACH: u64 = 232;
 /// Memory that the host keeps for everything else.
 const RESERVED_BYTES: u64 = 128 << 20;
 
@@ -61,12 +61,12 @@ impl HostFiles {
         text.split_ascii_whitespace().map(|word| word.parse().ok()).collect()
     }
 
-    fn first(&self, key: &str) -> Option<u64> {
+    fn first_number(&self, key: &str) -> Option<u64> {
         self.setting(key)?.first().copied()
     }
 
     /// In bytes. The file has kB, by which the kernel means 1,024 bytes.
-    fn memory(&self, field: &str) -> Option<u64> {
+    fn memory_bytes(&self, field: &str) -> Option<u64> {
         let text = self.text("meminfo")?;
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -116,15 +116,16 @@ fn descriptors(files: &HostFiles, wanted: HostNeeds) -> Diagnosis {
         Verdict::Good
     };
     let reason = format!(
-        "{whose} may have {limit} descriptors in each of {workers} workers, which is enough for {all} connections if they \
-         spread evenly"
+        "{whose} may have {limit} descriptors in each of {workers} workers, which is enough for {all} connections if \
+         they spread evenly"
     );
-    let command = "LimitNOFILE=1048576 by `systemctl edit ringverb`, minfds=1048576 in supervisord.conf, or `ulimit -Hn 1048576`";
+    let command = "LimitNOFILE=1048576 by `systemctl edit ringverb`, minfds=1048576 in supervisord.conf, or `ulimit \
+                   -Hn 1048576`";
     Diagnosis::new(verdict, "descriptors", reason, command).with_connections(all)
 }
 
 fn io_uring(files: &HostFiles) -> Option<Diagnosis> {
-    let disabled = files.first("kernel.io_uring_disabled")?;
+    let disabled = files.first_number("kernel.io_uring_disabled")?;
     let (verdict, reason) = match disabled {
         0 => (Verdict::Good, "kernel.io_uring_disabled is 0".to_owned()),
         _ => (
@@ -139,8 +140,9 @@ fn io_uring(files: &HostFiles) -> Option<Diagnosis> {
 }
 
 fn memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
-    let available = files.memory("MemAvailable")?;
-    let each = KERNEL_BYTES + USER_BYTES + if wanted.has_tls { TLS_BYTES } else { 0 };
+    let available = files.memory_bytes("MemAvailable")?;
+    let each =
+        KERNEL_BYTES_EACH + PROCESS_BYTES_EACH + if wanted.has_tls { TLS_BYTES_EACH } else { 0 };
     let all = available.saturating_sub(RESERVED_BYTES) / each;
     let needed = wanted.connections.saturating_mul(each);
     let verdict = match (all < wanted.connections, all / 2 < wanted.connections) {
@@ -161,7 +163,7 @@ fn memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
 /// The limit of the resident set. The kernel's share is not in it.
 fn memory_limit(wanted: HostNeeds) -> Option<Diagnosis> {
     let limit = wanted.memory_max?;
-    let each = USER_BYTES + if wanted.has_tls { TLS_BYTES } else { 0 };
+    let each = PROCESS_BYTES_EACH + if wanted.has_tls { TLS_BYTES_EACH } else { 0 };
     // Connections are refused from 3 % below the limit on.
     let all = (limit - limit / 32).saturating_sub(16 << 20) / each;
     let verdict = if all < wanted.connections { Verdict::Problem } else { Verdict::Good };
@@ -203,7 +205,7 @@ impl<'a> WantedSetting<'a> {
         values.map(|values| Self { key, is_optional, values })
     }
 
-    /// Whether each number is at least the wanted one; a range of ports, whether it is as wide.
+    /// Each number must be at least the wanted one. A range of ports must be as wide as the wanted one.
     fn is_reached_by(&self, now: &[u64]) -> bool {
         match (now, &self.values[..]) {
             ([low, high], [wanted_low, wanted_high]) => low <= wanted_low && high >= wanted_high,
@@ -232,9 +234,9 @@ fn judge(
     };
     let needed = wanted.connections.saturating_add(DESCRIPTORS_BESIDE);
     let now_shown = if now.is_empty() { "absent".to_owned() } else { shown(&now) };
-    let limits = key.starts_with("fs.");
+    let is_limit = key.starts_with("fs.");
     let first = now.first().copied();
-    let (verdict, reason) = if limits && first.is_none_or(|now| now < needed) {
+    let (verdict, reason) = if is_limit && first.is_none_or(|now| now < needed) {
         (Verdict::Problem, format!("{now_shown}, and {needed} descriptors are needed"))
     } else if setting.is_reached_by(&now) {
         (Verdict::Good, now_shown)
@@ -244,7 +246,7 @@ fn judge(
     let command = sysctl(verdict, key, &shown(values));
     let diagnosis = Diagnosis::new(verdict, key, reason, command);
     Some(match first {
-        Some(now) if limits => diagnosis.with_connections(now.saturating_sub(DESCRIPTORS_BESIDE)),
+        Some(now) if is_limit => diagnosis.with_connections(now.saturating_sub(DESCRIPTORS_BESIDE)),
         _ => diagnosis,
     })
 }
@@ -264,8 +266,8 @@ fn socket_memory(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
 
 /// Connections that the firewall tracks. Through a proxy of the same host each client counts twice.
 fn connection_tracking(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis> {
-    let most = files.first("net.netfilter.nf_conntrack_max")?;
-    let now = files.first("net.netfilter.nf_conntrack_count").unwrap_or_default();
+    let most = files.first_number("net.netfilter.nf_conntrack_max")?;
+    let now = files.first_number("net.netfilter.nf_conntrack_count").unwrap_or_default();
     let free = most.saturating_sub(now);
     let verdict = match (free < wanted.connections, free / 2 < wanted.connections) {
         (true, _) => Verdict::Problem,
@@ -273,8 +275,8 @@ fn connection_tracking(files: &HostFiles, wanted: HostNeeds) -> Option<Diagnosis
         (false, false) => Verdict::Good,
     };
     let reason = format!(
-        "the firewall tracks {now} connections and has room for {most}; through a proxy on this host each client counts \
-         twice"
+        "the firewall tracks {now} connections and has room for {most}; through a proxy on this host each client \
+         counts twice"
     );
     let value = wanted.connections.saturating_mul(2).saturating_add(now).max(1_048_576);
     let command = sysctl(verdict, "net.netfilter.nf_conntrack_max", &value.to_string());

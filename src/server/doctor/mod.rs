@@ -41,19 +41,19 @@ const PROBE_TIME: Duration = Duration::from_secs(8);
 /// So that a host of many customers does not start a thread for each. Those of one host and port count once.
 const ENDPOINTS_MAX: usize = 20;
 /// A `Date` field has whole seconds, and an answer may be on its way for a few of them.
-const CLOCK_SECONDS: u64 = 5;
+const CLOCK_DIFFERENCE_SECONDS_MAX: u64 = 5;
 
 /// What `ringverb check` reports, in the order in which a start meets it.
 pub(super) fn examine(config: &Config, shares: &Shares) -> Vec<Finding> {
     let mut findings =
         vec![port::examine(SocketAddr::new(config.host, config.port), config.takeover)];
-    findings.push(admin_listener(&config.admin));
+    findings.push(examine_admin(&config.admin));
     findings.extend(config.tls.iter().flat_map(certificates::findings_of_certificates));
-    findings.extend(kernel(config));
+    findings.extend(examine_kernel(config));
     findings.extend(resources(shares));
     let (of_network, clocks) = examine_network(config);
     findings.extend(of_network);
-    findings.extend(clock(&clocks, config));
+    findings.extend(examine_clocks(&clocks, config));
     findings.push(time_source(&is_clock_synchronized()));
     findings
 }
@@ -77,7 +77,7 @@ fn time_source(is_synchronized: &std::io::Result<bool>) -> Finding {
 }
 
 /// Only a configured place keeps a server from starting. Without the default one it starts with a warning.
-fn admin_listener(wanted: &Admin) -> Finding {
+fn examine_admin(wanted: &Admin) -> Finding {
     let finding = |verdict, text: String| Finding::new(verdict, "admin", text);
     let needs = if wanted.token.is_some() { ", and a token is needed" } else { "" };
     match admin::probe(&wanted.place) {
@@ -92,7 +92,7 @@ fn admin_listener(wanted: &Admin) -> Finding {
     }
 }
 
-fn kernel(config: &Config) -> Vec<Finding> {
+fn examine_kernel(config: &Config) -> Vec<Finding> {
     let memory = LockedMemory::for_workers(config.workers);
     let facts = match probe::run(config.io, &memory) {
         Ok(facts) => facts,
@@ -114,7 +114,7 @@ fn kernel(config: &Config) -> Vec<Finding> {
     [kernel, descriptors].into_iter().chain(memory).collect()
 }
 
-/// The workers and the memory limit, and why they are what they are.
+/// Each sentence says where its number comes from: the configuration, the CPUs, or the control group.
 fn resources(shares: &Shares) -> Vec<Finding> {
     let workers = match shares.has_too_many_workers {
         false => Finding::new(Verdict::Good, "workers", &shares.workers),
@@ -152,14 +152,14 @@ fn examine_network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
     let mut asked: Vec<(&'static str, String)> = Vec::new();
     if let Some(scaling) = config.scaling.clone() {
         asked.push(("redis", scaling.address()));
-        examine_start(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
+        start_probe(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
     }
     let endpoints = endpoints(config);
     let more = endpoints.len().saturating_sub(ENDPOINTS_MAX);
     for url in endpoints.into_values().take(ENDPOINTS_MAX) {
         let index = asked.len();
         asked.push(("webhook", webhook_url::shown(&url)));
-        examine_start(&answers, index, move || endpoint(&url));
+        start_probe(&answers, index, move || examine_endpoint(&url));
     }
     drop(answers);
     let mut findings: Vec<Option<Finding>> = asked.iter().map(|_| None).collect();
@@ -185,7 +185,7 @@ fn examine_network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
     (findings, clocks)
 }
 
-fn examine_start(
+fn start_probe(
     answers: &mpsc::Sender<ProbeAnswer>,
     index: usize,
     examine: impl FnOnce() -> (Finding, Option<RemoteClock>) + Send + 'static,
@@ -211,7 +211,7 @@ fn endpoints(config: &Config) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
+fn examine_endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
     let shown = webhook_url::shown(url);
     match webhook::reach(url, STEP_TIME) {
         Ok(date) => {
@@ -224,10 +224,10 @@ fn endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
 }
 
 /// The clock with the largest difference stands for all: one sentence is enough to set it right.
-fn clock(clocks: &[RemoteClock], config: &Config) -> Option<Finding> {
+fn examine_clocks(clocks: &[RemoteClock], config: &Config) -> Option<Finding> {
     let worst = clocks.iter().max_by_key(|clock| clock.difference_seconds())?;
     let (distance, place) = (worst.difference_seconds(), &worst.place);
-    if distance <= CLOCK_SECONDS {
+    if distance <= CLOCK_DIFFERENCE_SECONDS_MAX {
         return Some(Finding::new(Verdict::Good, "clock", format!("agrees with {place}")));
     }
     let text = format!("differs by {distance} s from the one of {place}: set both by NTP");

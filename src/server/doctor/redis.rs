@@ -16,17 +16,17 @@ use crate::text::shown;
 
 pub(super) fn examine(scaling: &Scaling, step: Duration) -> (Finding, Option<RemoteClock>) {
     let place = scaling.address();
-    match ask(scaling, step) {
+    match hello_and_time(scaling, step) {
         Ok(replies) => examine_replies(&place, &replies),
         Err(error) => {
-            let why = explained(&error, step);
+            let why = connect_error_text(&error, step);
             let text = format!("cannot reach Redis at {place}: {why}");
             (Finding::new(Verdict::Problem, "redis", text), None)
         }
     }
 }
 
-fn explained(error: &io::Error, step: Duration) -> String {
+fn connect_error_text(error: &io::Error, step: Duration) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => {
             "connection refused. Is it running, and are REDIS_HOST and REDIS_PORT right?".to_owned()
@@ -41,7 +41,7 @@ fn explained(error: &io::Error, step: Duration) -> String {
 }
 
 /// `Null` for a reply that did not come.
-fn ask(scaling: &Scaling, step: Duration) -> io::Result<[Value; 2]> {
+fn hello_and_time(scaling: &Scaling, step: Duration) -> io::Result<[Value; 2]> {
     let mut replies = exchange(scaling, step, &[&[b"TIME"]])?.into_iter();
     // A refused HELLO may end the connection.
     let mut next = || replies.next().unwrap_or(Value::Null);
@@ -109,31 +109,31 @@ fn examine_replies(place: &str, [hello, time]: &[Value; 2]) -> (Finding, Option<
     let problem = |text: String| (Finding::new(Verdict::Problem, "redis", text), None);
     let pairs = match hello {
         Value::Map(pairs) => pairs,
-        Value::Error(error) => return problem(refused(place, error)),
+        Value::Error(error) => return problem(refusal_text(place, error)),
         _ => return problem(format!("the server at {place} is not a Redis")),
     };
     let field = |name: &str| {
-        let found = pairs.iter().find(|(key, _)| text(key) == name);
-        found.map(|(_, value)| text(value)).unwrap_or_default()
+        let found = pairs.iter().find(|(key, _)| value_text(key) == name);
+        found.map(|(_, value)| value_text(value)).unwrap_or_default()
     };
     match (field("mode").as_str(), field("role").as_str()) {
         ("sentinel", _) => {
             return problem(format!(
-                "{place} is a Redis Sentinel, which relays no messages: give the address of the master in REDIS_HOST and \
-             REDIS_PORT"
+                "{place} is a Redis Sentinel, which relays no messages: give the address of the master in REDIS_HOST \
+                 and REDIS_PORT"
             ));
         }
         (_, "master") => {}
         (_, role) => {
             return problem(format!(
-                "Redis at {place} has the role {}, and messages of a node reach the others only over the master: give the \
-             master's address",
+                "Redis at {place} has the role {}, and messages of a node reach the others only over the master: give \
+                 the master's address",
                 shown(role)
             ));
         }
     }
     let clock = match time {
-        Value::List(parts) => parts.first().and_then(|seconds| text(seconds).parse().ok()),
+        Value::List(parts) => parts.first().and_then(|seconds| value_text(seconds).parse().ok()),
         _ => None,
     };
     let clock = clock.map(|seconds| RemoteClock::new(&format!("Redis at {place}"), seconds));
@@ -152,7 +152,7 @@ fn examine_replies(place: &str, [hello, time]: &[Value; 2]) -> (Finding, Option<
     (finding, clock)
 }
 
-fn refused(place: &str, error: &str) -> String {
+fn refusal_text(place: &str, error: &str) -> String {
     let what = if error.starts_with("WRONGPASS") {
         "it does not accept REDIS_USERNAME and REDIS_PASSWORD"
     } else if error.starts_with("NOAUTH") {
@@ -169,7 +169,7 @@ fn refused(place: &str, error: &str) -> String {
     format!("Redis at {place} cannot be used: {what} (error {})", shown(code))
 }
 
-fn text(value: &Value) -> String {
+fn value_text(value: &Value) -> String {
     match value {
         Value::Text(text) => text.clone(),
         Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn each_kind_of_server_is_recognized() {
         const TIME: &str = "*2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n";
-        let good = "%3\r\n$7\r\nversion\r\n$5\r\n7.0.1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n\
+        let good = "%3\r\n$7\r\nversion\r\n$5\r\n7.0.1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\n\
+                    master\r\n\
                     *2\r\n$10\r\n1700000000\r\n$1\r\n0\r\n";
         let (verdict, text, clock) = found(good);
         assert_eq!((verdict, clock), (Verdict::Good, Some(1_700_000_000)), "{text}");

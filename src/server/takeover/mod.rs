@@ -73,7 +73,7 @@ mod tests {
             listeners: vec![listener.into()],
             workers: 1,
             clock_start_nanos: 7,
-            transfers: true,
+            can_transfer: true,
             admin: None,
         }
     }
@@ -174,7 +174,7 @@ mod tests {
         offer_to_others(of(address, listener), asked);
         let (old_process, _) =
             ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there");
-        assert_eq!((old_process.format, old_process.workers), (u64::from(FORMAT), 1));
+        assert_eq!((old_process.record_format, old_process.workers), (u64::from(FORMAT), 1));
         assert_eq!(old_process.clock_start_nanos, 7);
         old_process.request_transfer(3, 99).unwrap();
         let Order::Transfer(new_process) = asks.recv().unwrap() else { panic!("connections") };

@@ -28,7 +28,7 @@ use crate::worker::transfer::peer_credentials;
 pub(in crate::server) struct OldProcess {
     stream: UnixStream,
     /// The version of the records in which it sends connections; ours is `transfer::FORMAT`. 0: it sends none.
-    pub(in crate::server) format: u64,
+    pub(in crate::server) record_format: u64,
     pub(in crate::server) workers: usize,
     pub(in crate::server) clock_start_nanos: u64,
     /// `None`: it has no admin listener.
@@ -96,7 +96,7 @@ fn ask_through(
         return Err(io::Error::other(ServesAppsError));
     }
     let numbers = numbers(&received, LISTENERS).ok_or_else(wrong_peer_error)?;
-    let [format, workers, clock_start_nanos, admins] = numbers;
+    let [record_format, workers, clock_start_nanos, admins] = numbers;
     let admin = if admins == 1 { descriptors.pop() } else { None };
     let mut listeners: Vec<TcpListener> =
         descriptors.into_iter().map(|one| TcpListener::from(Socket::from(one))).collect();
@@ -110,7 +110,7 @@ fn ask_through(
         return Err(wrong_peer_error());
     }
     let workers = worker_count(workers)?;
-    Ok((OldProcess { stream, format, workers, clock_start_nanos, admin }, listeners))
+    Ok((OldProcess { stream, record_format, workers, clock_start_nanos, admin }, listeners))
 }
 
 fn receive(stream: &UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
@@ -195,7 +195,7 @@ impl OldProcess {
         loop {
             match receive_text(&self.stream) {
                 Ok(received) if received == RETIRING => return Ok(()),
-                // It gave up too late.
+                // Its `failed` crossed our `taken`, which is what counts.
                 Ok(received) if received == FAILED => {}
                 Ok(_) => return Err(wrong_peer_error()),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),

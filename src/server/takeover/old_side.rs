@@ -40,7 +40,7 @@ pub(in crate::server) struct Offer {
     /// The old clock's start, so that times in the records of connections mean the same in the new process.
     pub(in crate::server) clock_start_nanos: u64,
     /// The connections may move too, and not the listeners only.
-    pub(in crate::server) transfers: bool,
+    pub(in crate::server) can_transfer: bool,
     /// `None`: there is none. It moves with the listeners, so that probes are answered during a take-over.
     pub(in crate::server) admin: Option<OwnedFd>,
 }
@@ -128,7 +128,7 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
                 // From here on the new process has an offer of its own. This socket closes with the process, and
                 // no task accepts on it.
                 point.close();
-                // The peer may be gone, and then no process waits for this.
+                // If the peer has closed, no process waits for this.
                 send_text(&conversation.stream, RETIRING).ok();
                 // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
                 // be taken for the end of the service.
@@ -163,10 +163,10 @@ impl Conversation {
 
     /// One message, in any number of pieces, within `PATIENCE`.
     async fn receive_text(&self) -> io::Result<String> {
-        timeout(PATIENCE, self.whole_message()).await.unwrap_or(Err(Errno::TIMEDOUT.into()))
+        timeout(PATIENCE, self.receive_whole_message()).await.unwrap_or(Err(Errno::TIMEDOUT.into()))
     }
 
-    async fn whole_message(&self) -> io::Result<String> {
+    async fn receive_whole_message(&self) -> io::Result<String> {
         let mut received = [0; MESSAGE_BYTES];
         let mut filled = 0;
         while filled < received.len() {
@@ -209,7 +209,7 @@ async fn converse(
 ) -> io::Result<Option<Conversation>> {
     let conversation = Conversation::accept_conversation(stream)?;
     let Some(has_apps) = conversation.greeting().await? else { return Ok(None) };
-    let result = give(&conversation, has_apps, offer, orders).await;
+    let result = offer_everything(&conversation, has_apps, offer, orders).await;
     if result.is_err() {
         // A main thread that is at the end changes nothing.
         orders.send(Order::ResumeChanges).ok();
@@ -218,7 +218,7 @@ async fn converse(
 }
 
 /// Offers everything to a process that wants to take over, with changes of the configuration held.
-async fn give(
+async fn offer_everything(
     conversation: &Conversation,
     has_apps: bool,
     offer: &Offer,
@@ -232,13 +232,13 @@ async fn give(
     }
     send_listeners(stream, offer)?;
     let process = peer_credentials(stream)?.process;
-    let wish = conversation.receive_text().await?;
-    if wish == ACCEPTING {
-        // Fails only if the receiver has ended, which then needs nothing.
+    let request = conversation.receive_text().await?;
+    if request == ACCEPTING {
+        // Fails only if the receiver has ended, and then nothing waits for it.
         orders.send(Order::Retire(process)).ok();
         return Ok(());
     }
-    let [workers, nonce] = numbers(&wish, BRING).ok_or_else(wrong_peer_error)?;
+    let [workers, nonce] = numbers(&request, BRING).ok_or_else(wrong_peer_error)?;
     let workers = worker_count(workers)?;
     let (report, outcome) = UnixStream::pair()?;
     outcome.set_nonblocking(true)?;
@@ -291,7 +291,7 @@ fn send_listeners(stream: &UnixStream, offer: &Offer) -> io::Result<()> {
         return Err(io::Error::other("more listeners than one message holds"));
     }
     // No version has form 0: connections stay where they are.
-    let format = if offer.transfers { FORMAT } else { 0 };
+    let format = if offer.can_transfer { FORMAT } else { 0 };
     let (workers, admins) = (offer.workers, usize::from(offer.admin.is_some()));
     let text = format!("{LISTENERS} {format} {workers} {} {admins}", offer.clock_start_nanos);
     let text = message(&text);
@@ -316,7 +316,7 @@ mod tests {
             listeners: vec![listener.into()],
             workers: 1,
             clock_start_nanos: 7,
-            transfers: true,
+            can_transfer: true,
             admin: None,
         }
     }

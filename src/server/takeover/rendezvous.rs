@@ -43,7 +43,7 @@ struct SocketFile {
 
 /// Other users can list any number of names. After so many rounds over those that do not answer, there is no server.
 const ROUNDS: u32 = 200;
-const PAUSE: Duration = Duration::from_millis(10);
+const ROUND_PAUSE: Duration = Duration::from_millis(10);
 
 impl Places {
     /// The places of this user and this environment, in the order of preference.
@@ -63,7 +63,7 @@ impl Places {
         Self(Vec::new())
     }
 
-    fn private(&self) -> impl Iterator<Item = &Path> {
+    fn private_directories(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(PathBuf::as_path).filter(|path| fs::metadata(path).is_ok_and(is_private))
     }
 
@@ -71,12 +71,14 @@ impl Places {
     /// When neither a socket file nor an abstract socket can be made.
     pub(in crate::server) fn open(&self, address: SocketAddr) -> io::Result<Point> {
         let name = file_name(address)?;
-        if let Some(point) = self.private().find_map(|directory| bind(&directory.join(&name)).ok())
+        if let Some(point) =
+            self.private_directories().find_map(|directory| bind(&directory.join(&name)).ok())
         {
             return Ok(point);
         }
         let random = getrandom::u64().map_err(io::Error::other)?;
-        let name = UnixAddress::from_abstract_name(format!("{}{random:016x}", prefix(address)))?;
+        let name =
+            UnixAddress::from_abstract_name(format!("{}{random:016x}", name_prefix(address)))?;
         Ok(Point { listener: UnixListener::bind_addr(&name)?, file: None })
     }
 
@@ -86,7 +88,7 @@ impl Places {
     /// When a server is there that must not be believed, or the kernel refuses.
     pub(in crate::server) fn find(&self, address: SocketAddr) -> io::Result<Option<UnixStream>> {
         let name = file_name(address)?;
-        for directory in self.private() {
+        for directory in self.private_directories() {
             // A file without a process behind it was left by one that was killed.
             if let Ok(stream) = UnixStream::connect(directory.join(&name)) {
                 check_user(&stream)?;
@@ -114,8 +116,8 @@ impl Point {
     /// At the end of the server, so that no file stays without a process behind it.
     pub(in crate::server) fn remove(&self) {
         // After a take-over the file at this path is the new process's.
-        if let Some(SocketFile { path, own_metadata: own }) = &self.file {
-            own_file::remove(path, own);
+        if let Some(SocketFile { path, own_metadata }) = &self.file {
+            own_file::remove(path, own_metadata);
         }
     }
 }
@@ -135,7 +137,7 @@ fn file_name(address: SocketAddr) -> io::Result<String> {
     Ok(format!("ringverb-{network}-{address}.sock"))
 }
 
-fn prefix(address: SocketAddr) -> String {
+fn name_prefix(address: SocketAddr) -> String {
     format!("ringverb {address} ")
 }
 
@@ -161,7 +163,7 @@ fn bind(path: &Path) -> io::Result<Point> {
 }
 
 fn find_abstract(address: SocketAddr) -> io::Result<Option<UnixStream>> {
-    let mut names = listed(&prefix(address))?;
+    let mut names = listed_names(&name_prefix(address))?;
     let mut refusal = None;
     for _ in 0..ROUNDS {
         let mut busy = Vec::new();
@@ -180,7 +182,7 @@ fn find_abstract(address: SocketAddr) -> io::Result<Option<UnixStream>> {
             break;
         }
         names = busy;
-        sleep(PAUSE);
+        sleep(ROUND_PAUSE);
     }
     if let Some(error) = refusal {
         tracing::warn!(
@@ -192,7 +194,7 @@ fn find_abstract(address: SocketAddr) -> io::Result<Option<UnixStream>> {
 }
 
 /// The abstract sockets of this network namespace with such a name, as `connect` takes them.
-fn listed(prefix: &str) -> io::Result<Vec<String>> {
+fn listed_names(prefix: &str) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     let mut lines = BufReader::new(fs::File::open("/proc/net/unix")?);
     let mut line = Vec::new();
@@ -318,7 +320,7 @@ mod tests {
         assert!(places.find(address).unwrap().is_none());
         let point = places.open(address).unwrap();
         assert_eq!(files(&path), 1);
-        assert!(listed(&prefix(address)).unwrap().is_empty(), "no abstract socket");
+        assert!(listed_names(&name_prefix(address)).unwrap().is_empty(), "no abstract socket");
         let _stream = places.find(address).unwrap().expect("it is there");
         let (peer, _) = point.listener.accept().unwrap();
         point.check(&peer).unwrap();

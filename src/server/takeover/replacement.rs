@@ -188,8 +188,8 @@ impl StandIn {
             if !is_settled.iter().any(|settled| settled.load(Ordering::Acquire)) {
                 tracing::error!(
                     event = "replacement_failed",
-                    "process {process} did not take over within {} s and is killed: nothing changes. Look at what holds \
-                     up its start, and send SIGUSR2 again",
+                    "process {process} did not take over within {} s and is killed: nothing changes. Look at what \
+                     holds up its start, and send SIGUSR2 again",
                     START_TIME_MAX.as_secs()
                 );
                 forward_signal(process, Signal::KILL);
@@ -403,7 +403,7 @@ pub(in crate::server) fn ignored_signal_text(signal: i32) -> &'static str {
     }
 }
 
-enum Event {
+enum StandInEvent {
     Signal(i32),
     Ended(Option<i32>),
 }
@@ -421,13 +421,13 @@ pub(in crate::server) fn wait_for_stand_in(stand_in: Pid) -> ExitCode {
     }
     for event in received {
         match event {
-            Event::Signal(SIGTERM) => forward_signal(stand_in, Signal::TERM),
-            Event::Signal(SIGINT) => forward_signal(stand_in, Signal::INT),
-            Event::Signal(SIGUSR2) => take_back_again(stand_in),
-            Event::Signal(signal) => {
+            StandInEvent::Signal(SIGTERM) => forward_signal(stand_in, Signal::TERM),
+            StandInEvent::Signal(SIGINT) => forward_signal(stand_in, Signal::INT),
+            StandInEvent::Signal(SIGUSR2) => take_back_again(stand_in),
+            StandInEvent::Signal(signal) => {
                 tracing::info!(event = "signal_ignored", "{}", ignored_signal_text(signal))
             }
-            Event::Ended(status) => {
+            StandInEvent::Ended(status) => {
                 tracing::info!(
                     event = "replacement_ended",
                     "process {stand_in}, which served, has ended: {}",
@@ -441,18 +441,18 @@ pub(in crate::server) fn wait_for_stand_in(stand_in: Pid) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn send_events(stand_in: Pid, events: &Sender<Event>) -> io::Result<()> {
+fn send_events(stand_in: Pid, events: &Sender<StandInEvent>) -> io::Result<()> {
     let mut signals = Signals::new(SIGNALS)?;
     let (by_signal, by_end) = (events.clone(), events.clone());
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            // Fails only if the receiver has ended, which then needs nothing.
-            by_signal.send(Event::Signal(signal)).ok();
+            // Fails only if the receiver has ended, and then nothing waits for it.
+            by_signal.send(StandInEvent::Signal(signal)).ok();
         }
     })?;
     std::thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
-        // Fails only if the receiver has ended, which then needs nothing.
-        by_end.send(Event::Ended(wait_for_exit(stand_in))).ok();
+        // Fails only if the receiver has ended, and then nothing waits for it.
+        by_end.send(StandInEvent::Ended(wait_for_exit(stand_in))).ok();
     })?;
     hold_signals(&SIGNALS, false)
 }

@@ -62,11 +62,11 @@ pub(in crate::server) fn send(
     new_process: NewProcess,
 ) -> bool {
     let result = try_send(shared, doorbells, &new_process);
-    let taken = match &result {
+    let is_taken = match &result {
         Ok(()) => true,
         Err(_) => !new_process.reclaim(),
     };
-    if let (Err(error), false) = (result, taken) {
+    if let (Err(error), false) = (result, is_taken) {
         tracing::error!(
             event = "takeover_failed",
             "a take-over failed, and this process continues with its connections: {error}"
@@ -74,8 +74,8 @@ pub(in crate::server) fn send(
         shared.phase.set_running();
         wake_all(doorbells);
     }
-    new_process.report_outcome(taken);
-    taken
+    new_process.report_outcome(is_taken);
+    is_taken
 }
 
 fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -> io::Result<()> {

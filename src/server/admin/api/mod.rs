@@ -73,9 +73,9 @@ impl AdminState {
 
     /// The request must have been admitted (`routes.rs`).
     pub(super) async fn answer_api(&self, request: &Request) -> Response {
-        let what = (request.method(), request.path());
+        let method_and_path = (request.method(), request.path());
         let parameters = Parameters::of(request.query());
-        let answer = match what {
+        let answer = match method_and_path {
             ("GET" | "HEAD", "/api/overview") => Ok(self.overview()),
             ("GET" | "HEAD", "/api/traffic") => Ok(overview::traffic(self.shared(), &self.apps())),
             ("GET" | "HEAD", "/api/channels") => self.channels(&parameters).await,
@@ -119,7 +119,7 @@ impl AdminState {
         })
     }
 
-    async fn look(
+    async fn inspect(
         &self,
         inspection: &Inspection,
     ) -> ApiOutcome<Vec<(usize, Box<InspectionReply>)>> {
@@ -134,7 +134,7 @@ impl AdminState {
     }
 
     async fn findings(&self, inspection: &Inspection) -> ApiOutcome<Vec<Findings>> {
-        let found = self.look(inspection).await?;
+        let found = self.inspect(inspection).await?;
         Ok(found.into_iter().map(|(_, found)| found.findings).collect())
     }
 
@@ -169,8 +169,8 @@ impl AdminState {
         self.apps().id_of(app).into()
     }
 
-    /// By channel, in the order of the names. The question of the HTTP API about channels with names, so it is bounded
-    /// by their number. Nodes that do not answer in time are left out.
+    /// Returns a count for each name, in their order. This is the HTTP API's question about channels with names, so the
+    /// answers are bounded by their number. Nodes that do not answer in time are left out.
     async fn subscribers_of_all_nodes(
         &self,
         app: AppIndex,
@@ -217,19 +217,21 @@ impl AdminState {
     }
 
     async fn connection(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
-        let socket_id = socket_id(parameters.get("socket_id"))?;
-        let found = self.look(&Inspection::Connection { socket_id }).await?;
+        let socket_id = required_socket_id(parameters.get("socket_id"))?;
+        let found = self.inspect(&Inspection::Connection { socket_id }).await?;
         if let Some(inside) = connections::connection_details(found, &self.apps()) {
             return Ok(inside);
         }
         let node_answers = self.ask_nodes(&OperatorQuestion::Connection { socket_id }).await?;
         let inside = node_answers.as_ref().and_then(connections::connection_details_of_nodes);
-        inside.ok_or_else(|| not_open(socket_id, node_answers.as_ref(), "may have the connection"))
+        inside.ok_or_else(|| {
+            not_open_response(socket_id, node_answers.as_ref(), "may have the connection")
+        })
     }
 
     async fn refusals(&self, parameters: &Parameters<'_>) -> ApiOutcome<Json> {
         let id = parameters.get("socket_id");
-        let socket_id = id.map(|id| socket_id(Some(id))).transpose()?;
+        let socket_id = id.map(|id| required_socket_id(Some(id))).transpose()?;
         let workers = 0..self.shared().operator_queues.len();
         let ask = || OperatorRequest::ThisCore(CoreRequest::Refusals { socket_id });
         let replies = self.questions.ask(&self.sources, workers, ask).await?;
@@ -249,7 +251,7 @@ impl AdminState {
         let Some(redis) = &self.shared().redis else {
             return Ok(json!({ "nodes": [] }));
         };
-        let found = self.look(&Inspection::Nodes).await?;
+        let found = self.inspect(&Inspection::Nodes).await?;
         let mut nodes = std::collections::BTreeMap::new();
         for (node, seconds) in found.iter().flat_map(|(_, found)| &found.findings.nodes) {
             let last = nodes.entry(node.0).or_insert(*seconds);
@@ -294,7 +296,7 @@ impl AdminState {
         let body: Json = serde_json::from_slice(request.body()).map_err(|_| {
             bad_parameter("the body is no JSON: send {\"socket_id\": \"1234.5678\"}")
         })?;
-        let socket_id = socket_id(body["socket_id"].as_str())?;
+        let socket_id = required_socket_id(body["socket_id"].as_str())?;
         let channel = body["channel"].as_str().filter(|_| has_channel);
         if has_channel && channel.is_none() {
             return Err(bad_parameter("channel is missing, and takes the name of a channel"));
@@ -336,18 +338,22 @@ impl AdminState {
             }
         }
         let perhaps = "may have the connection, and may have carried this out";
-        Err(not_open(socket_id, node_answers.as_ref(), perhaps))
+        Err(not_open_response(socket_id, node_answers.as_ref(), perhaps))
     }
 }
 
-fn socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
+fn required_socket_id(text: Option<&str>) -> ApiOutcome<SocketId> {
     let text = text.ok_or_else(|| bad_parameter("socket_id is missing"))?;
     parse_socket_id(text).map_err(|sentence| bad_parameter(&sentence))
 }
 
 /// `node_answers`: what the other nodes of the cluster have answered. `perhaps`: what is possible on a node without an
 /// answer.
-fn not_open(socket_id: SocketId, node_answers: Option<&NodeAnswers>, perhaps: &str) -> Response {
+fn not_open_response(
+    socket_id: SocketId,
+    node_answers: Option<&NodeAnswers>,
+    perhaps: &str,
+) -> Response {
     match node_answers {
         None => {
             let text = format!("No connection {socket_id} is open on this node: it has ended.\n");

@@ -56,7 +56,7 @@ impl AdminState {
             _ => None,
         });
         let answers: Vec<OperatorAnswer> = answers.collect();
-        let sessions = self.look(&Inspection::Nodes).await?;
+        let sessions = self.inspect(&Inspection::Nodes).await?;
         let is_session_down =
             sessions.iter().any(|(worker, found)| *worker == 0 && !found.findings.is_session_up);
         let mut silent_nodes = BTreeMap::new();

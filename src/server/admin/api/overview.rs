@@ -41,7 +41,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
     let started = sources.started_unix_seconds;
     let webhooks = &sources.webhooks;
     let (queued, settled) = (webhooks.queued.get(), webhooks.settled.get());
-    let workers = cores.iter().enumerate().map(|(core, one)| worker(shared, core, one));
+    let workers = cores.iter().enumerate().map(|(core, one)| worker_json(shared, core, one));
     without_nulls(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "host": host(),
@@ -56,12 +56,12 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
         "memory_max": shared.config.memory_max,
         "apps": apps.iter().len(),
         "connections": open.sum::<u64>(),
-        "totals": totals(&total),
+        "totals": totals_json(&total),
         "workers": workers.collect::<Vec<_>>(),
-        "publish_to_flush_ns": histogram(cores.iter().map(|core| &core.publish_to_flush_ns)),
-        "round_trip_ms": histogram(cores.iter().map(|core| &core.round_trip_ms)),
-        "refused": refused(shared),
-        "ended": ended(cores),
+        "publish_to_flush_ns": histogram_json(cores.iter().map(|core| &core.publish_to_flush_ns)),
+        "round_trip_ms": histogram_json(cores.iter().map(|core| &core.round_trip_ms)),
+        "refused": refusals_json(shared),
+        "ended": ends_json(cores),
         "lost_events": facts.lost_events,
         "viewers": facts.viewers,
         "webhooks": {
@@ -85,7 +85,7 @@ fn sum(core: &CoreMetrics, read: fn(&AppMetrics) -> u64) -> u64 {
     core.rows().iter().map(read).sum()
 }
 
-fn totals(total: &dyn Fn(fn(&AppMetrics) -> u64) -> u64) -> Value {
+fn totals_json(total: &dyn Fn(fn(&AppMetrics) -> u64) -> u64) -> Value {
     json!({
         "new_connections": total(|row| row.new_connections.get()),
         "disconnections": total(|row| row.disconnections.get()),
@@ -102,7 +102,7 @@ fn totals(total: &dyn Fn(fn(&AppMetrics) -> u64) -> u64) -> Value {
     })
 }
 
-fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
+fn worker_json(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
     let ticks = core.tick_ns().read();
     let beats = shared.heartbeats.get(index).map_or(0, |beats| beats.load(Ordering::Relaxed));
     let cluster = shared.redis.is_some().then(|| {
@@ -132,7 +132,7 @@ fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
     }))
 }
 
-fn histogram<'a>(all: impl Iterator<Item = &'a Histogram>) -> Value {
+fn histogram_json<'a>(all: impl Iterator<Item = &'a Histogram>) -> Value {
     let mut bounds: &[u64] = &[];
     let mut counts = Vec::new();
     for one in all {
@@ -144,13 +144,13 @@ fn histogram<'a>(all: impl Iterator<Item = &'a Histogram>) -> Value {
     json!({ "bounds": bounds, "counts": counts })
 }
 
-fn refused(shared: &Shared) -> Value {
+fn refusals_json(shared: &Shared) -> Value {
     let counts = shared.overload.refusals.get();
     let each = Refused::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
     each.map(|(why, count)| (why.name().to_owned(), json!(count))).collect()
 }
 
-fn ended(cores: &[Arc<CoreMetrics>]) -> Value {
+fn ends_json(cores: &[Arc<CoreMetrics>]) -> Value {
     let each =
         ConnectionEnd::all().map(|how| (how, cores.iter().map(|core| core.ends(how)).sum::<u64>()));
     let each = each.filter(|(_, count)| *count > 0).map(|(how, count)| {
@@ -162,14 +162,14 @@ fn ended(cores: &[Arc<CoreMetrics>]) -> Value {
 
 /// Secrets are left out, so that an operator may show the answer to others.
 pub(super) fn traffic(shared: &Shared, apps: &Apps) -> Value {
-    let indexes = (0..u16::MAX).map(AppIndex);
-    let each = apps.iter().zip(indexes).take(APPS_MAX);
+    let app_indexes = (0..u16::MAX).map(AppIndex);
+    let each = apps.iter().zip(app_indexes).take(APPS_MAX);
     let left_out = apps.iter().len().saturating_sub(APPS_MAX);
-    let each: Vec<_> = each.map(|(one, index)| app(shared, one, index)).collect();
+    let each: Vec<_> = each.map(|(one, index)| app_json(shared, one, index)).collect();
     json!({ "left_out": left_out, "apps": each })
 }
 
-fn app(shared: &Shared, app: &App, index: AppIndex) -> Value {
+fn app_json(shared: &Shared, app: &App, index: AppIndex) -> Value {
     let total = |read: fn(&AppMetrics) -> u64| {
         shared.metrics.iter().map(|core| read(core.app(index))).sum::<u64>()
     };
@@ -178,18 +178,18 @@ fn app(shared: &Shared, app: &App, index: AppIndex) -> Value {
         "key": app.key,
         "enabled": app.enabled,
         "connections": app.connections_open.load(Ordering::Relaxed),
-        "totals": totals(&total),
-        "settings": settings(app),
+        "totals": totals_json(&total),
+        "settings": settings_json(app),
     })
 }
 
 /// The console shows these names and values as they are.
-fn settings(app: &App) -> Value {
+fn settings_json(app: &App) -> Value {
     let limit = |value: Option<u64>| value.map_or("no limit".to_owned(), |value| value.to_string());
     let small = |value: Option<u32>| limit(value.map(Into::into));
     let seconds = |value: u32| Counted(value.into(), "second").to_string();
     let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
-    let webhooks: Vec<String> = app.webhooks.iter().map(webhook).collect();
+    let webhooks: Vec<String> = app.webhooks.iter().map(webhook_text).collect();
     let rate = app.rate_limit.map_or("no limit".to_owned(), |rate| {
         let end = if rate.terminate_on_limit { ", then closed" } else { "" };
         format!("{} in {}{end}", rate.attempts_max, seconds(rate.decay_seconds))
@@ -221,7 +221,7 @@ fn settings(app: &App) -> Value {
 }
 
 /// Without userinfo and query, which may have secrets.
-fn webhook(webhook: &crate::app::Webhook) -> String {
+fn webhook_text(webhook: &crate::app::Webhook) -> String {
     let kinds: Vec<&str> = webhook.kinds.iter().map(|kind| kind.name()).collect();
     format!("{} ({})", webhook_url::shown(&webhook.url), kinds.join(", "))
 }

@@ -63,7 +63,7 @@ impl Questions {
         let mut receivers = self
             .submitter
             .submit_to_all(queues, workers, request)
-            .map_err(|full| busy(full, "has too many questions waiting"))?;
+            .map_err(|full| busy_response(full, "has too many questions waiting"))?;
         let doorbells =
             || receivers.iter().filter_map(|(worker, _)| sources.doorbells.get(*worker));
         doorbells().for_each(Doorbell::ring);
@@ -84,7 +84,10 @@ impl Questions {
                 None => true,
             });
             if let Some((worker, _)) = replies.iter().find(|(_, reply)| is_busy(reply)) {
-                return Err(busy(*worker, "is gathering the answers to too many questions"));
+                return Err(busy_response(
+                    *worker,
+                    "is gathering the answers to too many questions",
+                ));
             }
             // A worker that is slow must not make an action that another one has carried out look like none.
             let is_conclusive = replies.iter().any(|(_, reply)| reply.is_conclusive());
@@ -97,14 +100,14 @@ impl Questions {
         let seconds = ANSWER_TIME_MAX.as_secs();
         let text = format!(
             "Worker {silent} did not answer within {seconds} s: it is overloaded, or a new process takes over. {}\n",
-            what_to_do(is_action)
+            advice_without_answer(is_action)
         );
         Err(Response::text(503, &text).with_header("Retry-After", "1"))
     }
 }
 
 /// A question can be asked again; an action may have been carried out already.
-fn what_to_do(is_action: bool) -> &'static str {
+fn advice_without_answer(is_action: bool) -> &'static str {
     match is_action {
         true => "It may have carried the action out: look before you try again.",
         false => "Try again.",
@@ -115,7 +118,7 @@ fn is_busy(reply: &OperatorReply) -> bool {
     matches!(reply, OperatorReply::Busy)
 }
 
-fn busy(worker: usize, why: &str) -> Response {
+fn busy_response(worker: usize, why: &str) -> Response {
     Response::text(503, &format!("Worker {worker} {why}. Try again.\n"))
         .with_header("Retry-After", "1")
 }

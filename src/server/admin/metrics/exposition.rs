@@ -86,7 +86,7 @@ impl Samples {
 
     /// `labels` are the values of the labels of the metric, in the order of `MetricSpec::labels`.
     pub(super) fn sample(&mut self, labels: &[&str], value: impl std::fmt::Display) {
-        self.line("", labels, None, value);
+        self.write_line("", labels, None, value);
     }
 
     /// A histogram whose values are in units of `1 / per_base_unit` of the base unit.
@@ -101,15 +101,15 @@ impl Samples {
         for (bound, more) in bounds.iter().zip(&observed.counts) {
             count += more;
             let bound = decimal(*bound, per_base_unit);
-            self.line("_bucket", labels, Some(&bound), count);
+            self.write_line("_bucket", labels, Some(&bound), count);
         }
         count += observed.counts.get(bounds.len()).copied().unwrap_or_default();
-        self.line("_bucket", labels, Some("+Inf"), count);
-        self.line("_sum", labels, None, decimal(observed.sum, per_base_unit));
-        self.line("_count", labels, None, count);
+        self.write_line("_bucket", labels, Some("+Inf"), count);
+        self.write_line("_sum", labels, None, decimal(observed.sum, per_base_unit));
+        self.write_line("_count", labels, None, count);
     }
 
-    fn line(
+    fn write_line(
         &mut self,
         suffix: &str,
         labels: &[&str],
@@ -127,7 +127,7 @@ impl Samples {
             text.push(if std::mem::take(&mut is_first) { '{' } else { ',' });
             text.push_str(name);
             text.push_str("=\"");
-            escape(value, text);
+            write_escaped(value, text);
             text.push('"');
         }
         if !is_first {
@@ -146,7 +146,7 @@ impl Samples {
 }
 
 /// A label's value: the three characters that end or break it are escaped. Others may stand there as they are.
-fn escape(value: &str, out: &mut String) {
+fn write_escaped(value: &str, out: &mut String) {
     for char in value.chars() {
         match char {
             '\\' => out.push_str("\\\\"),

@@ -58,9 +58,9 @@ impl Screen {
     pub(super) fn show(&mut self, now: Overview) {
         self.rates = Rates::between(&self.now, &now);
         if let Some(rates) = &self.rates {
-            push(&mut self.sent, rounded(rates.sent));
+            push_limited(&mut self.sent, rounded(rates.sent));
         }
-        push(&mut self.connections, now.connections);
+        push_limited(&mut self.connections, now.connections);
         self.now = now;
         self.failure = None;
         self.shown_ms = self.clock.now().0;
@@ -71,7 +71,7 @@ impl Screen {
         self.shown_ms = self.clock.now().0;
     }
 
-    /// The lines of a frame that is so wide and so high. The last one is always the foot, which names failures.
+    /// At most `size.rows` lines. The last one is always the footer, which names failures.
     pub(super) fn lines(&self, size: ScreenSize) -> Vec<StyledLine> {
         let mut lines = vec![self.header(), StyledLine::default()];
         lines.extend(self.curves(size.columns));
@@ -111,7 +111,7 @@ impl Screen {
             lines.extend(curve(values, (columns / 2).saturating_sub(2), CURVE_ROWS, style));
             lines
         };
-        let connections = format!("connections {}", grouped(self.now.connections));
+        let connections = format!("connections {}", format_count(self.now.connections));
         let sent = format!("messages to clients {}/s", format_number(sent));
         let blocks = vec![
             block(connections, &self.connections, TextStyle::Cyan),
@@ -139,9 +139,9 @@ impl Screen {
                 format!("{}/s", format_number(sent)),
                 format!("{}/s", format_number(received)),
                 messages_per_send.map_or("-".to_owned(), |number| format!("{number:.2}")),
-                grouped(worker.subscriptions),
-                bytes(worker.queue_bytes),
-                grouped(worker.mail_waiting),
+                format_count(worker.subscriptions),
+                format_bytes(worker.queue_bytes),
+                format_count(worker.mail_waiting),
             ];
             let full = usize::try_from(rounded(load * 10.0)).unwrap_or(0);
             let front =
@@ -158,10 +158,10 @@ impl Screen {
         let rows = [
             format!("published  {}/s", format_number(rates.published)),
             format!("API calls  {}/s", format_number(rates.http_calls)),
-            format!("data out   {}/s", bytes(rounded(rates.sent_bytes))),
+            format!("data out   {}/s", format_bytes(rounded(rates.sent_bytes))),
             format!("new conn.  {}/s", format_number(rates.new_connections)),
-            format!("channels   {}", grouped(self.now.totals.channels)),
-            format!("subscr.    {}", grouped(self.now.totals.subscriptions)),
+            format!("channels   {}", format_count(self.now.totals.channels)),
+            format!("subscr.    {}", format_count(self.now.totals.subscriptions)),
         ];
         let mut lines = vec![StyledLine::styled(TextStyle::Bold, "traffic")];
         lines.extend(rows.map(StyledLine::plain));
@@ -172,7 +172,7 @@ impl Screen {
             lines.push(StyledLine::styled(TextStyle::Red, text));
         }
         if webhooks.given_up > 0 {
-            let text = format!("webhooks   {} events given up", grouped(webhooks.given_up));
+            let text = format!("webhooks   {} events given up", format_count(webhooks.given_up));
             lines.push(StyledLine::styled(TextStyle::Red, text));
         }
         lines
@@ -183,18 +183,21 @@ impl Screen {
         let title = StyledLine::styled(TextStyle::Bold, "memory");
         let (used, most) = (self.now.resident_bytes, self.now.memory_max);
         if most == 0 {
-            return vec![title, StyledLine::plain(format!("{}, no limit is set", bytes(used)))];
+            return vec![
+                title,
+                StyledLine::plain(format!("{}, no limit is set", format_bytes(used))),
+            ];
         }
         let share = share_of(used, most);
         let full = usize::try_from(rounded(share * 20.0)).unwrap_or(0);
-        let text = StyledLine::plain(format!("{} of {}", bytes(used), bytes(most)));
+        let text = StyledLine::plain(format!("{} of {}", format_bytes(used), format_bytes(most)));
         vec![title, text, StyledLine::styled(color_of(share), bar(full, BAR_CELLS))]
     }
 
     fn refused(&self) -> Vec<StyledLine> {
         let rows = self.now.refused.iter().take(REFUSALS_MAX);
-        let rows =
-            rows.map(|(why, count)| StyledLine::plain(format!("{:>9}  {why}", grouped(*count))));
+        let rows = rows
+            .map(|(why, count)| StyledLine::plain(format!("{:>9}  {why}", format_count(*count))));
         let mut lines = vec![StyledLine::styled(TextStyle::Bold, "refused since the start")];
         lines.extend(rows);
         lines
@@ -229,16 +232,16 @@ pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
         now.host,
         now.kernel,
         format_duration(now.uptime_seconds),
-        grouped(now.connections),
+        format_count(now.connections),
         format_number(rates.new_connections),
-        grouped(now.totals.channels),
-        grouped(now.totals.subscriptions),
-        bytes(now.resident_bytes),
+        format_count(now.totals.channels),
+        format_count(now.totals.subscriptions),
+        format_bytes(now.resident_bytes),
         format_number(rates.sent),
         format_number(rates.received),
         format_number(rates.published),
         format_number(rates.http_calls),
-        bytes(rounded(rates.sent_bytes)),
+        format_bytes(rounded(rates.sent_bytes)),
     );
     let webhooks = &now.webhooks;
     if *webhooks != WebhookCounts::default() {
@@ -248,9 +251,9 @@ pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
         };
         text.push_str(&format!(
             "webhooks: events delivered {}, waiting {}, given up {}{failing}\n",
-            grouped(webhooks.delivered),
-            grouped(webhooks.waiting),
-            grouped(webhooks.given_up),
+            format_count(webhooks.delivered),
+            format_count(webhooks.waiting),
+            format_count(webhooks.given_up),
         ));
     }
     text.push_str(
@@ -268,18 +271,18 @@ pub(super) fn plain_text(now: &Overview, rates: Option<&Rates>) -> String {
             format_number(sent),
             format_number(received),
             messages_per_send,
-            grouped(worker.subscriptions),
-            bytes(worker.queue_bytes),
-            grouped(worker.mail_waiting),
+            format_count(worker.subscriptions),
+            format_bytes(worker.queue_bytes),
+            format_count(worker.mail_waiting),
         ));
     }
     for (why, count) in &now.refused {
-        text.push_str(&format!("refused {} {why}\n", grouped(*count)));
+        text.push_str(&format!("refused {} {why}\n", format_count(*count)));
     }
     text
 }
 
-fn push(values: &mut Vec<u64>, value: u64) {
+fn push_limited(values: &mut Vec<u64>, value: u64) {
     if values.len() >= HISTORY_MAX {
         values.remove(0);
     }
@@ -309,7 +312,7 @@ fn share_of(part: u64, whole: u64) -> f64 {
 }
 
 /// 1,234,567: for counts, of which every digit counts.
-fn grouped(number: u64) -> String {
+fn format_count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -325,14 +328,14 @@ fn grouped(number: u64) -> String {
 fn format_number(number: f64) -> String {
     match number {
         number if number < 10.0 && number.fract() > 0.0 => format!("{number:.1}"),
-        number if number < 10_000.0 => grouped(rounded(number)),
+        number if number < 10_000.0 => format_count(rounded(number)),
         number if number < 1e6 => format!("{:.1}k", number / 1e3),
         number => format!("{:.1}M", number / 1e6),
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people, who read three digits")]
-fn bytes(number: u64) -> String {
+fn format_bytes(number: u64) -> String {
     let mut value = number as f64;
     let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
     let mut unit = units.next().unwrap_or_default();
@@ -424,8 +427,8 @@ mod tests {
     fn large_numbers_are_shown_with_a_unit() {
         let (shorts, sizes) = ([0.0, 0.5, 9_999.0, 12_345.0, 2.5e6], [0, 1_023, 1_536, 3 << 30]);
         assert_eq!(shorts.map(format_number), ["0", "0.5", "9,999", "12.3k", "2.5M"]);
-        assert_eq!(sizes.map(bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
+        assert_eq!(sizes.map(format_bytes), ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
         assert_eq!([59, 60, 90_000].map(format_duration), ["59 s", "1 min", "1 d 1 h"]);
-        assert_eq!(grouped(1_000_000), "1,000,000");
+        assert_eq!(format_count(1_000_000), "1,000,000");
     }
 }

@@ -73,7 +73,7 @@ impl Terminal {
         tcsetattr(&input, OptionalActions::Flush, &raw)?;
         // From here on a failure restores the modes.
         let terminal = Self { input, modes_before };
-        write(ENTER)?;
+        write_output(ENTER)?;
         Ok(terminal)
     }
 
@@ -88,7 +88,7 @@ impl Terminal {
     /// # Errors
     /// When the terminal has been closed.
     pub(super) fn show(&self, frame: &str) -> io::Result<()> {
-        write(frame)
+        write_output(frame)
     }
 
     /// `None`: no key within `patience`, or a signal came.
@@ -134,7 +134,7 @@ fn restore_at_signals(terminal: File, modes: Termios) -> io::Result<()> {
     Ok(())
 }
 
-fn write(text: &str) -> io::Result<()> {
+fn write_output(text: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     output.write_all(text.as_bytes())?;
     output.flush()
