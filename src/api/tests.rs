@@ -135,21 +135,12 @@ fn data_is_passed_on_byte_for_byte() {
 fn validation_speaks_laravels_words() {
     let channel_required = "\"channels\":[\"The channels field is required when channel is not present.\"],\
         \"channel\":[\"The channel field is required when channels is not present.\"]";
+    let all_required = format!(
+        "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],{channel_required}}}"
+    );
     let cases = [
-        (
-            "{}",
-            format!(
-                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],\
-                 {channel_required}}}"
-            ),
-        ),
-        (
-            "[]",
-            format!(
-                "{{\"name\":[\"The name field is required.\"],\"data\":[\"The data field is required.\"],\
-                 {channel_required}}}"
-            ),
-        ),
+        ("{}", all_required.clone()),
+        ("[]", all_required),
         (
             r#"{"name":"e","channel":"news"}"#,
             r#"{"data":["The data field is required."]}"#.to_owned(),
