@@ -269,7 +269,10 @@ mod tests {
 
     #[test]
     fn a_subscription_is_decoded_and_its_signature_cut() {
-        let text = r#"{"event":"pusher:subscribe","data":"{\"auth\":\"app-key:58df8b0c36d6982b82\",\"channel_data\":\"{\\\"user_id\\\":7,\\\"user_info\\\":{}}\",\"channel\":\"presence-r\"}"}"#;
+        let text = concat!(
+            r#"{"event":"pusher:subscribe","data":"{\"auth\":\"app-key:58df8b0c36d6982b82\","#,
+            r#"\"channel_data\":\"{\\\"user_id\\\":7,\\\"user_info\\\":{}}\",\"channel\":\"presence-r\"}"}"#
+        );
         let expected = r#"  1▕ {
   2▕     "event": "pusher:subscribe",
   3▕     "data": {
@@ -400,7 +403,10 @@ mod tests {
         }
 
         #[test]
-        fn a_short_text_is_shown_with_the_same_value(numbers in prop::collection::vec(any::<i64>(), 0..20), text in "[a-z\"\\\\/é]{0,50}") {
+        fn a_short_text_is_shown_with_the_same_value(
+            numbers in prop::collection::vec(any::<i64>(), 0..20),
+            text in "[a-z\"\\\\/é]{0,50}",
+        ) {
             let value = serde_json::json!({ "numbers": numbers, &text: { "b": [&text, null, true] } });
             let shown = frame(&value.to_string());
             let bare: String = shown.lines().map(|line| line.split_once('▕').unwrap().1).collect();

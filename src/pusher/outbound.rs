@@ -239,7 +239,10 @@ mod tests {
         );
         check(
             |out| subscription_error("private-x", error_code::UNAUTHORIZED, None, out),
-            r#"{"event":"pusher:subscription_error","channel":"private-x","data":{"type":"AuthError","error":"Connection is unauthorized","status":401}}"#,
+            concat!(
+                r#"{"event":"pusher:subscription_error","channel":"private-x","#,
+                r#""data":{"type":"AuthError","error":"Connection is unauthorized","status":401}}"#
+            ),
         );
         check(
             |out| subscription_succeeded("news", out),
@@ -251,11 +254,18 @@ mod tests {
         );
         check(
             |out| watchlist_events(&["1", "2"], &["3"], out),
-            r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"online\",\"user_ids\":[\"1\",\"2\"]},{\"name\":\"offline\",\"user_ids\":[\"3\"]}]}"}"#,
+            concat!(
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":["#,
+                r#"{\"name\":\"online\",\"user_ids\":[\"1\",\"2\"]},"#,
+                r#"{\"name\":\"offline\",\"user_ids\":[\"3\"]}]}"}"#
+            ),
         );
         check(
             |out| watchlist_events(&[], &["3"], out),
-            r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"offline\",\"user_ids\":[\"3\"]}]}"}"#,
+            concat!(
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":["#,
+                r#"{\"name\":\"offline\",\"user_ids\":[\"3\"]}]}"}"#
+            ),
         );
         check(
             |out| subscription_count("x", 5, out),
@@ -284,7 +294,10 @@ mod tests {
         let members = [("7", "7", r#"{"n":"A"}"#), ("\"8\"", "8", "null")];
         check(
             |out| presence_succeeded("presence-r", members.into_iter(), out),
-            r#"{"event":"pusher_internal:subscription_succeeded","data":"{\"presence\":{\"count\":2,\"ids\":[7,\"8\"],\"hash\":{\"7\":{\"n\":\"A\"},\"8\":null}}}","channel":"presence-r"}"#,
+            concat!(
+                r#"{"event":"pusher_internal:subscription_succeeded","data":"{\"presence\":{\"count\":2,"#,
+                r#"\"ids\":[7,\"8\"],\"hash\":{\"7\":{\"n\":\"A\"},\"8\":null}}}","channel":"presence-r"}"#
+            ),
         );
     }
 }

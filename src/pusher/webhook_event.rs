@@ -130,7 +130,10 @@ mod tests {
         };
         check(
             Happening::ClientEvent(Box::new(report.clone())),
-            r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","data":"{\"a\":\"b\"}","socket_id":"1.2","user_id":"7"}"#,
+            concat!(
+                r#"{"name":"client_event","channel":"presence-a\"b","event":"client-x","#,
+                r#""data":"{\"a\":\"b\"}","socket_id":"1.2","user_id":"7"}"#
+            ),
         );
         let report = ClientEventReport { data: r#""te\"xt""#.into(), user_id: None, ..report };
         check(

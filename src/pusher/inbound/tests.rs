@@ -35,16 +35,48 @@ fn malformed_messages_have_fault_and_value() {
         ("{\"event\":\"pusher:ping\"} trailing", MessageFault::NotJson, "{\"event\":\"pusher:ping\"} trailing"),
         ("\u{feff}{\"event\":\"pusher:ping\"}", MessageFault::NotJson, "\u{feff}{\"event\":\"pusher:ping\"}"),
         ("{\"event\":\"pusher:subscribe\"}", MessageFault::SubscribeData, "pusher:subscribe"),
-        ("{\"event\":\"pusher:subscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe has no channel"),
+        (
+            "{\"event\":\"pusher:subscribe\",\"data\":{}}",
+            MessageFault::SubscribeChannel,
+            "pusher:subscribe has no channel",
+        ),
         ("{\"event\":\"pusher:subscribe\",\"data\":null}", MessageFault::SubscribeData, "pusher:subscribe"),
         ("{\"event\":\"pusher:subscribe\",\"data\":\"x\"}", MessageFault::SubscribeData, "pusher:subscribe"),
-        ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}", MessageFault::SubscribeChannel, "pusher:subscribe has channel \"\""),
-        ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}", MessageFault::SubscribeChannel, "pusher:subscribe has channel null"),
-        ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}", MessageFault::SubscribeChannel, "pusher:subscribe has channel [\"x\"]"),
-        ("{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:subscribe has no channel"),
-        ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":\"nojson\"}}", MessageFault::ChannelData, r#"subscription to "presence-x" refused: channel_data "nojson""#),
-        ("{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":{\"user_id\":1}}}", MessageFault::ChannelData, r#"subscription to "presence-x" refused: channel_data "{\"user_id\":1}""#),
-        ("{\"event\":\"pusher:unsubscribe\",\"data\":{}}", MessageFault::SubscribeChannel, "pusher:unsubscribe has no channel"),
+        (
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"\"}}",
+            MessageFault::SubscribeChannel,
+            "pusher:subscribe has channel \"\"",
+        ),
+        (
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":null}}",
+            MessageFault::SubscribeChannel,
+            "pusher:subscribe has channel null",
+        ),
+        (
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":[\"x\"]}}",
+            MessageFault::SubscribeChannel,
+            "pusher:subscribe has channel [\"x\"]",
+        ),
+        (
+            "{\"event\":\"pusher:subscribe\",\"channel\":\"top-level\",\"data\":{}}",
+            MessageFault::SubscribeChannel,
+            "pusher:subscribe has no channel",
+        ),
+        (
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":\"nojson\"}}",
+            MessageFault::ChannelData,
+            r#"subscription to "presence-x" refused: channel_data "nojson""#,
+        ),
+        (
+            "{\"event\":\"pusher:subscribe\",\"data\":{\"channel\":\"presence-x\",\"channel_data\":{\"user_id\":1}}}",
+            MessageFault::ChannelData,
+            r#"subscription to "presence-x" refused: channel_data "{\"user_id\":1}""#,
+        ),
+        (
+            "{\"event\":\"pusher:unsubscribe\",\"data\":{}}",
+            MessageFault::SubscribeChannel,
+            "pusher:unsubscribe has no channel",
+        ),
         ("{\"event\":\"client-x\",\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
         ("{\"event\":\"client-x\",\"channel\":7,\"data\":{}}", MessageFault::EventWithoutChannel, "client-x"),
     ] {
@@ -173,7 +205,12 @@ proptest! {
 
     #[test]
     fn mutated_messages_never_panic(at in 0usize..120, byte: u8) {
-        let mut text = br#"{"event":"pusher:subscribe","data":{"channel":"presence-r","auth":"k:s","channel_data":"{\"user_id\":7}"}}"#.to_vec();
+        let mut text = concat!(
+            r#"{"event":"pusher:subscribe","data":{"channel":"presence-r","#,
+            r#""auth":"k:s","channel_data":"{\"user_id\":7}"}}"#
+        )
+        .as_bytes()
+        .to_vec();
         let at = at % text.len();
         text[at] = byte;
         let _ = parse(&text, &mut Validator::default());

@@ -53,8 +53,8 @@ struct Subscription {
 /// A subscription is `Joining` from the request to the acknowledgement, `In` until the client requests to leave,
 /// `Leaving` until the server has surely handled that (it answered a later ping on the same connection).
 ///
-/// - An event sent while the subscription was `In` is *due*. It must arrive, once, unless the client leaves first. It is
-///   lost when a later event of the same publisher arrives before it, or when it is overdue.
+/// - An event sent while the subscription was `In` is *due*. It must arrive, once, unless the client leaves first. It
+///   is lost when a later event of the same publisher arrives before it, or when it is overdue.
 /// - An event sent before the acknowledgement, or in flight when the client leaves, may arrive or not, but not before
 ///   the acknowledgement, not twice, and not after the server handled the leave.
 /// - The events of one publisher arrive in the order in which it sent them.
