@@ -243,7 +243,7 @@ impl Dispatcher {
     /// events read.
     fn dispatch(&mut self) -> usize {
         let now = self.sender_shared.clock.now();
-        self.gate.release(now, &mut self.passed_events);
+        self.gate.release_due(now, &mut self.passed_events);
         let counters = &self.sender_shared.counters;
         let mut taken = 0;
         for (worker, (ring, budget)) in self.rings.iter_mut().enumerate() {
@@ -256,7 +256,7 @@ impl Dispatcher {
                 self.gate.accept(class, event, now, &mut self.passed_events);
             }
         }
-        counters.leaves_delayed.set(self.gate.len() as u64);
+        counters.leaves_delayed.set(self.gate.leaves_delayed() as u64);
         counters.leaves_released_early.add(self.gate.take_released_early());
         self.route();
         taken
