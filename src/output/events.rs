@@ -152,7 +152,7 @@ events! {
     "unnamed"
         "An event without a name, of a library.";
     "webhook_authorities"
-        "Certificate authorities of the host are missing, or cannot be read.";
+        "Certificate authorities of the host are missing, cannot be read, or are not read in time.";
     "webhook_events_discarded"
         "Events that were not delivered at the end of the server.";
     "webhook_events_dropped"

@@ -92,6 +92,10 @@ impl Amount {
         self.events = self.events.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(event_json.json.len());
     }
+
+    pub(super) fn exceeds(self, max: Self) -> bool {
+        self.events > max.events || self.bytes > max.bytes
+    }
 }
 
 /// By class; bytes of the events alone.

@@ -1,28 +1,31 @@
 //! The HTTP client: one POST, and the classification of its answer.
 //!
-//! Blocks, so only senders call it. Signs the body with the app's secret. Follows no redirects. Limits: the configured
-//! timeout for a request, `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and one kept connection for each endpoint. Owns the
-//! kept connection; does not decide what is tried again (`backlog.rs`).
+//! Blocks, so only senders and `ringverb check` call it. Signs the body with the app's secret. Follows no redirects.
+//! Owns the kept connections. Does not decide what is tried again (`backlog.rs`), and does not read certificates
+//! (`client/tls_agent.rs`). Limits: the configured timeout for a request, `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and
+//! one kept connection for each endpoint. Cost: a request on a kept connection, otherwise a look-up of the name and a
+//! handshake; its thread waits for all of them.
 
-use std::ffi::OsString;
+mod authorities;
+mod tls_agent;
+
 use std::fmt;
-use std::fs;
 use std::io::Read;
 use std::net::ToSocketAddrs;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::HeaderValue;
 use ureq::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout};
 use ureq::{Agent, Error, Timeout};
 
+use self::tls_agent::{NoAgent, TlsAgent};
 use super::header_case::TitleCase;
 use super::retry::RetryVerdict;
+use super::time::WebhookClock;
 use crate::app::App;
 use crate::pusher::signature;
 use crate::text::{SHOWN_BYTES_MAX, shown, visible};
@@ -46,40 +49,44 @@ pub(super) enum DeliveryFailure {
     HungUp(String),
     /// The backend's certificate is not trusted, or TLS cannot be spoken with it.
     Tls(String),
+    /// Not tried: the certificate authorities of this host are not known. Why, and what to do.
+    NoAuthorities(String),
 }
 
 /// The client of all endpoints. Connections are kept open between requests.
 #[derive(Clone, Debug)]
 pub(super) struct EndpointClient {
     plain: Agent,
-    /// Made for the first request over TLS: it reads the certificates of all authorities of the host, which takes
-    /// longer than a request.
-    over_tls: Arc<OnceLock<Agent>>,
-    is_closed: Arc<AtomicBool>,
+    /// Loads for the first request over TLS, because it reads the certificates of all authorities of the host, which
+    /// takes longer than a request.
+    over_tls: TlsAgent,
     timeout: Duration,
-    endpoints: usize,
 }
+
+/// Milliseconds that a request has at least, after a wait for the agent: ureq takes no time of zero.
+const TIME_LEFT_MIN: Duration = Duration::from_millis(1);
 
 impl EndpointClient {
     /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
     pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
         let plain = agent(timeout, endpoints, RootCerts::from([]));
-        let (over_tls, is_closed) = (Arc::new(OnceLock::new()), Arc::new(AtomicBool::new(false)));
-        Self { plain, over_tls, is_closed, timeout, endpoints }
+        let over_tls = TlsAgent::new(move || agent(timeout, endpoints, authorities::read()));
+        Self { plain, over_tls, timeout }
     }
 
-    fn agent_for(&self, url: &str) -> &Agent {
-        let is_over_tls = url.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:"));
-        if !is_over_tls {
-            return &self.plain;
+    /// The agent for a URL, and the time that is left for the request.
+    fn agent_for(&self, url: &str) -> Result<(Agent, Duration), DeliveryFailure> {
+        if !is_over_tls(url) {
+            return Ok((self.plain.clone(), self.timeout));
         }
-        let over_tls = self
-            .over_tls
-            .get_or_init(|| agent(self.timeout, self.endpoints, authorities_of_host()));
-        if self.is_closed.load(Ordering::SeqCst) {
-            over_tls.clone().shutdown();
-        }
-        over_tls
+        let clock = WebhookClock::start();
+        let agent = self.over_tls.get(self.timeout, authorities::places)?;
+        Ok((agent, self.timeout.saturating_sub(clock.elapsed()).max(TIME_LEFT_MIN)))
+    }
+
+    /// Whether a request to this URL now waits for the certificate authorities of the host.
+    pub(super) fn waits_for_authorities(&self, url: &str) -> bool {
+        is_over_tls(url) && self.over_tls.is_loading()
     }
 
     /// Posts the body, signed with the app's secret (docs/PROTOCOL.md rule 52).
@@ -88,9 +95,12 @@ impl EndpointClient {
     /// Anything but 2xx.
     pub(super) fn post(&self, url: &str, app: &App, body: &[u8]) -> Result<(), DeliveryFailure> {
         let signature = signature::sign(&app.secret, &[body]);
-        let mut answer = self
-            .agent_for(url)
+        let (agent, time_left) = self.agent_for(url)?;
+        let mut answer = agent
             .post(url)
+            .config()
+            .timeout_global(Some(time_left))
+            .build()
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("ringverb/", env!("CARGO_PKG_VERSION")))
             .header(
@@ -121,8 +131,9 @@ impl EndpointClient {
     /// # Errors
     /// When there is no answer, or its TLS is not trusted.
     pub(super) fn probe_with_head(&self, url: &str) -> Result<Option<String>, DeliveryFailure> {
-        let answer =
-            self.agent_for(url).head(url).call().map_err(|error| DeliveryFailure::from(&error))?;
+        let (agent, time_left) = self.agent_for(url)?;
+        let request = agent.head(url).config().timeout_global(Some(time_left)).build();
+        let answer = request.call().map_err(|error| DeliveryFailure::from(&error))?;
         let date = answer.headers().get(DATE).and_then(|value| value.to_str().ok());
         Ok(date.map(str::to_owned))
     }
@@ -130,11 +141,27 @@ impl EndpointClient {
     /// Ends requests of other threads, and lets no new one begin.
     pub(super) fn close_for_all(&self) {
         self.plain.clone().shutdown();
-        // One that is being made is not waited for, because the files of a host can take for ever to read. Who makes it
-        // sees `is_closed`.
-        self.is_closed.store(true, Ordering::SeqCst);
-        if let Some(over_tls) = self.over_tls.get() {
-            over_tls.clone().shutdown();
+        self.over_tls.close();
+    }
+}
+
+fn is_over_tls(url: &str) -> bool {
+    url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+}
+
+impl From<NoAgent> for DeliveryFailure {
+    fn from(why: NoAgent) -> Self {
+        match why {
+            NoAgent::NotLoaded => Self::NoAuthorities(format!(
+                "the certificate authorities of this host ({}) were not read in time; check that their file system \
+                 answers",
+                authorities::places()
+            )),
+            NoAgent::NoThread(error) => Self::NoAuthorities(format!(
+                "the system starts no thread to read the certificate authorities of this host ({error}); raise the \
+                 limit of processes (ulimit -u, pids.max, TasksMax)"
+            )),
+            NoAgent::Closed => Self::Connection("the server ends".to_owned()),
         }
     }
 }
@@ -190,43 +217,6 @@ fn agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Agent {
     Agent::with_parts(config, DefaultConnector::default().chain(TitleCase), OnThisThread)
 }
 
-/// The authorities that programs of this host trust: its store, or the files of SSL_CERT_FILE and SSL_CERT_DIR. What
-/// cannot be read is left out. Without any, no certificate is trusted.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "no option of this server: programs with OpenSSL read it, as rustls-native-certs does"
-)]
-fn authorities_of_host() -> RootCerts {
-    let file = std::env::var_os("SSL_CERT_FILE");
-    let is_other = |path: &OsString| fs::metadata(path).is_ok_and(|found| !found.is_file());
-    // A pipe may never end.
-    if let Some(path) = file.filter(is_other) {
-        tracing::warn!(
-            event = "webhook_authorities",
-            "SSL_CERT_FILE names {}, which is no regular file: webhooks over TLS trust no certificate. Name a file of \
-             certificates and start the server again",
-            Path::new(&path).display()
-        );
-        return RootCerts::from([]);
-    }
-    let found = rustls_native_certs::load_native_certs();
-    if let Some(error) = found.errors.first() {
-        tracing::warn!(
-            event = "webhook_authorities",
-            "not all certificate authorities of this host can be read (its store, SSL_CERT_FILE, SSL_CERT_DIR), so \
-             webhooks do not trust certificates of the others. {} errors, the first: {error}",
-            found.errors.len()
-        );
-    } else if found.certs.is_empty() {
-        tracing::warn!(
-            event = "webhook_authorities",
-            "this host has no certificate authorities (its store, SSL_CERT_FILE, SSL_CERT_DIR), so webhooks over TLS \
-             trust no certificate: install the package ca-certificates, and start the server again"
-        );
-    }
-    RootCerts::from(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()))
-}
-
 fn is_of_tls(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
@@ -245,7 +235,9 @@ impl DeliveryFailure {
             // A redirect may be that of a backend in maintenance (`php artisan down --redirect`).
             Self::Status(400..=499, _) => RetryVerdict::Permanent,
             Self::Status(..) | Self::Timeout | Self::HungUp(_) => RetryVerdict::Transient,
-            Self::Connection(_) | Self::Tls(_) => RetryVerdict::Unreachable,
+            Self::Connection(_) | Self::Tls(_) | Self::NoAuthorities(_) => {
+                RetryVerdict::Unreachable
+            }
         }
     }
 
@@ -284,6 +276,7 @@ impl fmt::Display for DeliveryFailure {
                  (package ca-certificates, or SSL_CERT_FILE)",
                 shown(why)
             ),
+            Self::NoAuthorities(why) => write!(formatter, "was not tried, because {why}"),
         }
     }
 }

@@ -243,7 +243,7 @@ impl Dispatcher {
     /// events read.
     fn dispatch(&mut self) -> usize {
         let now = self.sender_shared.clock.now();
-        self.gate.release(now, &mut self.passed_events);
+        self.gate.release_due(now, &mut self.passed_events);
         let counters = &self.sender_shared.counters;
         let mut taken = 0;
         for (worker, (ring, budget)) in self.rings.iter_mut().enumerate() {
@@ -256,7 +256,7 @@ impl Dispatcher {
                 self.gate.accept(class, event, now, &mut self.passed_events);
             }
         }
-        counters.leaves_delayed.set(self.gate.len() as u64);
+        counters.leaves_delayed.set(self.gate.leaves_delayed() as u64);
         counters.leaves_released_early.add(self.gate.take_released_early());
         self.route();
         taken
@@ -345,15 +345,20 @@ impl Dispatcher {
         drop(self.alive);
         let (clock, failing_end) =
             (self.sender_shared.clock, self.sender_shared.settings.failing_end);
+        let client = &self.sender_shared.client;
         let start = clock.now();
         loop {
             let left = grace.saturating_sub(clock.since(start));
             // Nothing is ever sent: this ends with the last sender or with the time.
             let ended = self.all_ended.recv_timeout(left.min(END_STEP));
             let now = clock.now();
-            // An endpoint that only refuses gets no more than a moment, so that it does not delay the end.
-            let is_worth_waiting =
-                rests.iter().any(|sender| sender.may_accept(start, now, failing_end));
+            // An endpoint that only refuses gets no more than a moment, so that it does not delay the end. The same if
+            // its requests wait for the certificate authorities of the host.
+            let is_worth_waiting = rests.iter().any(|sender| {
+                let may_send = !client.waits_for_authorities(&sender.target.url);
+                sender.may_accept(start, now, failing_end)
+                    && (may_send || now < add_time(start, failing_end))
+            });
             if ended == Err(RecvTimeoutError::Disconnected) || left.is_zero() || !is_worth_waiting {
                 break;
             }

@@ -45,14 +45,24 @@ pub(crate) use settings::WebhookSettings;
 
 const _: () = assert!(WebhookKind::ALL.len() == WEBHOOK_KINDS);
 
-/// Sends a HEAD request to an endpoint and returns the `Date` of the answer. Blocks; for `ringverb check`.
-///
-/// # Errors
-/// Why it cannot be reached; the text follows the URL.
-pub(crate) fn reach(url: &str, timeout: Duration) -> Result<Option<String>, String> {
-    client::EndpointClient::new(timeout, 1)
-        .probe_with_head(url)
-        .map_err(|failure| failure.to_string())
+/// Asks endpoints whether they can be reached; for `ringverb check`. Its clones share the certificate authorities.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointProbe(client::EndpointClient);
+
+impl EndpointProbe {
+    /// `timeout` is for each endpoint.
+    #[must_use]
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self(client::EndpointClient::new(timeout, 1))
+    }
+
+    /// Sends a HEAD request to an endpoint and returns the `Date` of the answer. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot be reached; the text follows the URL.
+    pub(crate) fn reach(&self, url: &str) -> Result<Option<String>, String> {
+        self.0.probe_with_head(url).map_err(|failure| failure.to_string())
+    }
 }
 
 /// The input of one worker.

@@ -23,6 +23,10 @@ impl WebhookClock {
         Self { start: Instant::now() }
     }
 
+    pub(super) fn elapsed(self) -> Duration {
+        self.start.elapsed()
+    }
+
     pub(super) fn now(self) -> Moment {
         Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }

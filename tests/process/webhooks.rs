@@ -1,7 +1,10 @@
 //! Webhooks of the running server: whose events reach which endpoint, and that a backend which hangs delays no other
 //! (docs/PROTOCOL.md C10). Delivery itself is tested in src/webhook, with the Pusher libraries in tests/e2e.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::support::{
     Answer, Client, Endpoint, Finished, Handshake, Server, Setup, eventually, now, tls,
@@ -229,7 +232,7 @@ fn a_busy_backend_gets_the_event_again_after_the_time_that_it_asks_for() {
     let mut told = [(); 2].map(|()| endpoint.next()["channel"].as_str().map(str::to_owned));
     told.sort_unstable();
     assert_eq!(told, [Some("a".to_owned()), Some("b".to_owned())]);
-    assert!(asked.elapsed() >= std::time::Duration::from_millis(1_900), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() >= Duration::from_millis(1_900), "{:?}", asked.elapsed());
     client.close();
     let finished = stopped(server);
     assert!(!finished.stdout.contains("given up"), "{}", finished.stdout);
@@ -264,4 +267,115 @@ fn a_certificate_of_the_hosts_authorities_is_trusted_and_every_other_one_is_refu
         assert!(finished.stdout.contains(reason), "{finished:?}");
         assert!(endpoint.events.try_recv().is_err(), "nothing is posted to a stranger");
     }
+}
+
+/// A regular file that cannot be opened, as on a file system that does not answer: another process has a lease on it
+/// (fcntl(2), `F_SETLEASE`), and the kernel lets an open wait for the end of a lease, for up to 45 s.
+struct LeasedFile {
+    holder: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl LeasedFile {
+    fn new(path: &std::path::Path) -> Self {
+        let script = r#"
+import fcntl, os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("leased", flush=True)
+signal.sigwait([signal.SIGURG])
+print("wanted", flush=True)
+sys.stdin.read()
+"#;
+        let holder = Command::new("python3")
+            .args(["-c", script])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut holder = holder.expect("python3");
+        let lines = BufReader::new(holder.stdout.take().expect("a pipe"));
+        let mut file = Self { holder, lines };
+        file.says("leased");
+        file
+    }
+
+    fn says(&mut self, expected: &str) {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
+        assert_eq!(line.trim_end(), expected);
+    }
+
+    /// Waits until a process opens the file.
+    fn is_wanted(&mut self) {
+        self.says("wanted");
+    }
+
+    /// Lets the open go on.
+    fn release(mut self) {
+        drop(self.holder.stdin.take());
+        assert!(self.holder.wait().expect("an exit status").success());
+    }
+}
+
+impl Drop for LeasedFile {
+    fn drop(&mut self) {
+        // It has ended if it was released.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A server whose store of certificates cannot be read before `LeasedFile::release`.
+fn with_hanging_store(endpoint: &Endpoint, timeout: &str) -> (Server, LeasedFile) {
+    let setup = occupied_only(endpoint);
+    let store = setup.path("certs");
+    std::fs::create_dir(&store).expect("a folder");
+    let file = LeasedFile::new(&store.join("hanging.pem"));
+    let setup = setup
+        .env("SSL_CERT_FILE", &tls::file("authority.pem"))
+        .env("SSL_CERT_DIR", store.to_str().expect("a path in UTF-8"))
+        .env("RINGVERB_WEBHOOK_TIMEOUT", timeout)
+        .env("RINGVERB_SHUTDOWN_GRACE", "60");
+    (setup.start(), file)
+}
+
+/// A store of certificates on a hung network file system blocked all HTTPS endpoints without a log line.
+#[test]
+fn a_store_of_certificates_that_hangs_fails_attempts_in_time_and_is_used_when_it_answers() {
+    let endpoint = Endpoint::over_tls();
+    let (mut server, file) = with_hanging_store(&endpoint, "1");
+    let mut client = server.connect();
+    client.subscribe("first");
+    server.line_with("webhooks over TLS wait for them");
+    server.line_with("were not read in time");
+    assert!(endpoint.events.try_recv().is_err(), "nothing is posted to a stranger");
+    client.subscribe("second");
+    file.release();
+    let mut posted = [(); 2].map(|()| endpoint.next()["channel"].as_str().map(str::to_owned));
+    posted.sort_unstable();
+    assert_eq!(posted, [Some("first".to_owned()), Some("second".to_owned())]);
+    client.close();
+    let log = stopped(server).stdout;
+    assert_eq!(log.matches("webhooks over TLS wait for them").count(), 1, "{log}");
+    let failed =
+        "was not tried, because the certificate authorities of this host (SSL_CERT_FILE names ";
+    assert!(log.contains(failed) && log.contains("SSL_CERT_DIR names "), "{log}");
+    assert!(!log.contains("given up") && !log.contains("discarded"), "{log}");
+}
+
+#[test]
+fn a_store_of_certificates_that_hangs_does_not_delay_the_end() {
+    let endpoint = Endpoint::over_tls();
+    let (server, mut file) = with_hanging_store(&endpoint, "60");
+    let mut client = server.connect();
+    client.subscribe("first");
+    file.is_wanted();
+    client.close();
+    let start = now();
+    let log = stopped(server).stdout;
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}: {log}", start.elapsed());
+    assert!(log.contains("1 event discarded at the end"), "{log}");
 }

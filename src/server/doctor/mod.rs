@@ -30,7 +30,7 @@ use super::probe;
 use super::resources::Shares;
 use crate::config::admin::{Admin, AdminPlace};
 use crate::config::{Config, webhook_url};
-use crate::webhook;
+use crate::webhook::EndpointProbe;
 use crate::worker::is_clock_synchronized;
 use crate::worker::kernel::{Choice, RingSize};
 pub(super) use finding::{Finding, Verdict};
@@ -155,11 +155,13 @@ fn examine_network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
         start_probe(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
     }
     let endpoints = endpoints(config);
+    let probe = EndpointProbe::new(STEP_TIME);
     let more = endpoints.len().saturating_sub(ENDPOINTS_MAX);
     for url in endpoints.into_values().take(ENDPOINTS_MAX) {
         let index = asked.len();
         asked.push(("webhook", webhook_url::shown(&url)));
-        start_probe(&answers, index, move || examine_endpoint(&url));
+        let probe = probe.clone();
+        start_probe(&answers, index, move || examine_endpoint(&probe, &url));
     }
     drop(answers);
     let mut findings: Vec<Option<Finding>> = asked.iter().map(|_| None).collect();
@@ -211,9 +213,9 @@ fn endpoints(config: &Config) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn examine_endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
+fn examine_endpoint(probe: &EndpointProbe, url: &str) -> (Finding, Option<RemoteClock>) {
     let shown = webhook_url::shown(url);
-    match webhook::reach(url, STEP_TIME) {
+    match probe.reach(url) {
         Ok(date) => {
             let clock = date.as_deref().and_then(http_date);
             let clock = clock.map(|seconds| RemoteClock::new(&shown, seconds));

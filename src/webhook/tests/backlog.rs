@@ -56,6 +56,7 @@ impl Simulation {
     /// Posts what is due until `end`, or until nothing waits. The backend sees the names and the time.
     fn run(&mut self, end: u64, mut backend: impl FnMut(&[Name], u64) -> Answer) {
         while self.now < end {
+            self.backlog.check();
             let (next, too_many) = self.backlog.next(Moment(self.now), 1_000_000 + self.now);
             for entry in too_many {
                 self.note_given_up(&entry.event_json, GiveUpReason::TooMany);
