@@ -31,15 +31,15 @@ impl CoreSet {
     }
 
     /// The cores in ascending order. Costs a step for each of them, not one for each of 128: every publish comes here.
+    /// One wide word, because a walk over two words cost a publish 80 instructions more.
     pub(super) fn iter(self) -> impl Iterator<Item = u16> {
-        let cores = |(mut word, first): (u64, u16)| {
-            std::iter::from_fn(move || {
-                let core = u16::try_from(word.trailing_zeros()).ok().filter(|_| word != 0)?;
-                word &= word - 1;
-                Some(first + core)
-            })
-        };
-        self.0.into_iter().zip([0, 64]).flat_map(cores)
+        let [low, high] = self.0;
+        let mut bits = u128::from(low) | u128::from(high) << 64;
+        std::iter::from_fn(move || {
+            let core = u16::try_from(bits.trailing_zeros()).ok().filter(|_| bits != 0)?;
+            bits &= bits - 1;
+            Some(core)
+        })
     }
 }
 

@@ -33,13 +33,15 @@ impl Home {
         except: Option<SocketId>,
     ) -> bool {
         out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
-        let interested = self.interested_cores(channel);
-        for core in interested.iter().filter(|core| *core != context.core()) {
+        let mut others = self.interested_cores(channel);
+        let is_interested = others.contains(context.core());
+        others.remove(context.core());
+        for core in others.iter() {
             debug_assert!(core < context.settings.cores, "a core of this process");
             let (channel, frame) = (channel.clone(), frame.clone());
             out.mails.push((core, Mail::Deliver { channel, frame, except }));
         }
-        interested.contains(context.core())
+        is_interested
     }
 
     pub(super) fn interested_cores(&self, channel: &ChannelKey) -> CoreSet {
