@@ -1,13 +1,13 @@
 //! The events that wait for one endpoint, and the choice of what is posted next.
 //!
 //! A sender asks for the next attempt and reports its end. Refused events form a group, which is retried apart from new
-//! events (`groups.rs`), so a refused event delays no event of another channel. Groups and new events alternate. A group
-//! is split until each refused channel is alone (`state.rs` has the rule). Later events of a channel with a group join
-//! it, so each channel keeps its order, unless one event is at fault (`state.rs`): then its channel overtakes it.
+//! events (`groups.rs`), so a refused event delays no event of another channel. Groups and new events alternate. A
+//! group is split until each refused channel is alone (`state.rs` has the rule). Later events of a channel with a group
+//! join it, so each channel keeps its order, unless one event is at fault (`state.rs`): then its channel overtakes it.
 //!
 //! Owns the events of one endpoint until they are accepted or given up. PURE; knows no request and no log. Limits: the
-//! sender limits all waiting events, `groups.rs` those of groups. Cost: O(log n) steps in the groups for an attempt, one
-//! step for each of its events, and `oldest_ms` is linear in the groups.
+//! sender limits all waiting events, `groups.rs` those of groups. Cost: O(log n) steps in the groups for an attempt,
+//! one step for each of its events, and `oldest_ms` is linear in the groups.
 
 mod attempt;
 mod endpoint;

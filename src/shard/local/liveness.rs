@@ -5,9 +5,9 @@
 //! entry moves to the second in which the connection will have been silent for long enough. A connection that is silent
 //! is pinged, and closed if no answer comes.
 //!
-//! Limit: one entry of 12 B for each connection, looked at once in its interval, and one in `Local::unauthorized` where an app wants connections
-//! authorized in time. Those of connections that have ended are swept away when they are many. Cost: nothing for a message. Each connection is one entry that is moved once in its ping
-//! interval, a few steps each.
+//! Limit: one entry of 12 B for each connection, looked at once in its interval, and one in `Local::unauthorized` where
+//! an app wants connections authorized in time. Those of connections that have ended are swept away when they are many.
+//! Cost: nothing for a message. Each connection is one entry that is moved once in its ping interval, a few steps each.
 
 use super::Local;
 use super::connection::ConnectionKey;

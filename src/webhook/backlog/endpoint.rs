@@ -1,4 +1,5 @@
-//! Whether the endpoint as a whole may be tried: an outage costs it one request in some seconds, not one for each event.
+//! Whether the endpoint as a whole may be tried: an outage costs it one request in some seconds, not one for each
+//! event.
 //!
 //! Owns the count of consecutive refusals and the end of the pause. PURE; the durations are those of `retry.rs`. Does
 //! not know events: `backlog.rs` chooses them. Limit: `REFUSALS_IN_A_ROW_MAX` refusals without a pause. Cost: a few

@@ -3,7 +3,7 @@
 //! Owns the groups and the three indexes of them, and keeps these consistent: each change of a group goes through
 //! `update` or `schedule`. Does not choose what is tried (`backlog.rs`), and knows no endpoint. PURE.
 //!
-//! Limits, as parts of what the sender allows for the endpoint: isolated groups together have one of `PARTS`, for
+//! Limits: parts of what the sender allows for the endpoint. Isolated groups together have one of `PARTS`, for
 //! signed channels and for public ones each; one group has all parts but one. Over either, the oldest of these events
 //! are given up. Cost: O(log n) steps in the groups for a change of one, and one step for each event that moves.
 
