@@ -195,7 +195,7 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.get());
     "gathered_bytes_peak" Gauge ["core"] "Most bytes of answers of other nodes that waited, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.peak());
-    "gathered_discarded_total" Counter ["core"] "Answers of other nodes over these bytes, or over the memory budget. The HTTP API continues without the node; an operator has the sums of a core without its rows.",
+    "gathered_discarded_total" Counter ["core"] "Answers of other nodes for which this node had no room (gathered_bytes) or no memory. The HTTP API continues without the node. An operator gets the sums of the node without its rows, no details of a connection, and above 32 MiB nothing of the node.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_discarded.get());
     "operator_requests" Gauge ["core"] "Questions and actions of operators that wait for the core. At most 16.",
         |scrape, out| scrape.by_operator_queue(out, |queue| queue.waiting.get());
