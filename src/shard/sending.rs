@@ -35,6 +35,8 @@ impl Home {
     ) -> bool {
         out.trace(|| Trace::Broadcasting(channel.shared_name(), frame.clone()));
         let mut is_interested = false;
+
+        let mails_before = out.mails.len();
         for core in self.interested_cores(channel).iter() {
             if core == context.core() {
                 is_interested = true;
@@ -44,6 +46,11 @@ impl Home {
                 out.mails.push((core, Mail::Deliver { channel, frame, except }));
             }
         }
+        debug_assert_eq!(
+            out.mails.len() - mails_before + usize::from(is_interested),
+            self.interested_cores(channel).iter().count(),
+            "each interested core is sent the event once"
+        );
         is_interested
     }
 
@@ -66,6 +73,7 @@ impl Shard {
         }
         let home = self.context.keys.home(&channel);
         debug_assert!(home < self.context.settings.cores, "a core of this process");
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.outbox.send_to_home(home, Mail::Publish { channel, frame, except, cache });
     }
 
@@ -79,6 +87,7 @@ impl Shard {
         cache: bool,
     ) {
         debug_assert_eq!(self.context.keys.home(channel), self.context.core(), "the home");
+        debug_assert!(!frame.is_empty(), "an event has a frame header at least");
         let Self { context, local, home, cluster, outbox } = self;
         let cache_ttl_seconds = (cache && channel.kind.cached)
             .then(|| context.app(channel.app()))
@@ -103,6 +112,7 @@ impl Shard {
     /// Closes the slow consumers found since the last call with 4100, and sends homes the numbers that have changed.
     /// Call it once input is dealt with.
     pub fn settle(&mut self) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.settle(&self.context, &mut self.outbox);
         self.take_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
@@ -116,6 +126,7 @@ impl Shard {
         let connection = self.local.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
         debug_assert!(!connection.dirty, "it is marked again with its next frame");
+        debug_assert!(!was_dirty || !connection.blocked, "a blocked connection is not in the list");
         (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 
@@ -190,6 +201,7 @@ impl Shard {
 
     /// See `Local::note_input`.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.note_input(&self.context, &mut self.outbox, key, before, now);
         self.take_own_mail();
     }

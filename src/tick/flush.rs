@@ -98,6 +98,10 @@ impl Flush {
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
         let mut slice = std::mem::take(&mut self.batch_slots);
         slice.extend(self.dirty.drain(..count));
+        debug_assert!(
+            slice.len() <= limits::FLUSHES_PER_TICK_MAX,
+            "then the core reads and accepts"
+        );
         // Sessions with more to send are added there again.
         let keys = std::mem::take(&mut self.keys);
         let mut answers = std::mem::replace(&mut reactor.sessions.answers, keys);
@@ -148,6 +152,7 @@ impl Flush {
         self.items.clear();
         self.sealed.clear();
         self.arena.clear();
+        debug_assert!(batch.len() <= limits::SENDS_PER_SUBMIT, "the ring has room for a batch");
         for slot in batch.iter().copied() {
             let Some(generation) = shard.take_dirty(slot) else { continue };
             let Some(queue) = shard.send_queue(slot) else { continue };
@@ -167,6 +172,7 @@ impl Flush {
                     (Source::Arena(start), self.arena.len() - start)
                 }
             };
+            debug_assert!(bytes > 0, "a queue that is not empty has bytes to send");
             self.items.push(Item { key, source, bytes });
         }
     }
@@ -186,6 +192,7 @@ impl Flush {
         };
         let start = self.arena.len();
         let content = secure.write(&mut self.arena, |out, most| queue.copy_to(out, most));
+        debug_assert!(content <= queue.bytes(), "what is sealed was waiting");
         let is_closing = shard.get(key).is_some_and(Connection::is_closing);
         if is_closing && content == queue.bytes() {
             // It leaves with the last frame.
@@ -273,6 +280,7 @@ impl Flush {
             if blocked {
                 reactor.wait_writable(key);
             }
+            debug_assert!(taken <= item.bytes, "the kernel takes no more than it was given");
             let (content, after) = match item.source {
                 Source::Sealed(start, place) => {
                     let Some(sealed) = self.sealed.get(place as usize) else { continue };
@@ -301,6 +309,7 @@ impl Flush {
     /// The same for sessions.
     fn settle_answers<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         let results = self.results.iter().skip(self.items.len());
+        debug_assert_eq!(results.len(), self.answers.len(), "one result a send");
         for (item, sent) in self.answers.drain(..).zip(results) {
             let sealed =
                 item.arena_start.and_then(|start| self.arena.get(start..start + item.bytes));

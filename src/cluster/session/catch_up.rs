@@ -121,6 +121,7 @@ impl CatchUp {
             self.reset(Stage::Asking);
             self.absent_senders.extend(known);
         }
+        debug_assert!(self.held_bytes == 0, "nothing is held before the session is up");
         may_have_missed
     }
 
@@ -224,6 +225,7 @@ impl CatchUp {
 
     /// An asked sender has answered.
     pub(super) fn on_answer(&mut self) {
+        debug_assert!(!self.is_closed(), "no answer is awaited after that");
         self.answers_due -= 1;
     }
 

@@ -128,6 +128,7 @@ impl ClusterOutbox {
     /// All effects since the last call.
     pub fn take_effects(&mut self) -> Vec<ToCluster> {
         self.high_water = self.high_water.max(self.effects.len());
+        debug_assert!(self.high_water <= limits::CLUSTER_EFFECTS_MAX, "more were discarded");
         std::mem::take(&mut self.effects)
     }
 

@@ -93,6 +93,11 @@ impl Local {
                 continue;
             }
             debug_assert!(!connection.closing, "a close ends the subscriptions");
+            debug_assert_eq!(
+                connection.app,
+                channel.app(),
+                "a connection is in channels of its own app"
+            );
             let room = connection.try_reserve_queue(len, limits);
             if room != QueueRoom::Free {
                 if room == QueueRoom::Exceeded {

@@ -75,6 +75,7 @@ impl DerefMut for SubscriptionList {
 impl SubscriptionList {
     /// Adds it at the end.
     pub(super) fn push(&mut self, subscription: Subscription) {
+        let count = self.len() + 1;
         *self = match core::mem::take(self) {
             Self::Empty => Self::One(subscription),
             Self::One(first) => Self::Several(Box::new(vec![first, subscription])),
@@ -84,6 +85,7 @@ impl SubscriptionList {
             }
         };
         debug_assert!(!self.is_empty(), "it is in the list");
+        debug_assert_eq!(self.len(), count, "one more");
     }
 
     /// Removes the subscription at this place. The last one takes the place.
@@ -91,6 +93,7 @@ impl SubscriptionList {
         if at >= self.len() {
             return None;
         }
+        let left = self.len() - 1;
         match core::mem::take(self) {
             Self::Empty => None,
             Self::One(only) => Some(only),
@@ -104,6 +107,7 @@ impl SubscriptionList {
                     }
                 };
                 debug_assert!(self.len() != 1 || matches!(self, Self::One(_)), "one needs no list");
+                debug_assert_eq!(self.len(), left, "one less");
                 Some(removed)
             }
         }

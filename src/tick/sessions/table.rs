@@ -212,6 +212,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             let unsent = session.unsent();
             out.extend_from_slice(unsent.get(..most).unwrap_or(unsent));
         });
+        debug_assert!(content <= session.unsent().len(), "what is sealed was waiting");
         session.note_sent(content);
         if session.is_closing() && session.unsent().is_empty() {
             // It leaves with the last answer.
@@ -252,6 +253,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         self.get(key)?;
         let entry = self.entries.try_remove(key.slot.index())?;
         self.ages.waiting -= usize::from(entry.wait_number != 0);
+        debug_assert!(self.ages.waiting <= self.entries.len(), "one that ended does not wait");
         Some(entry)
     }
 
@@ -302,6 +304,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             entry.wait_number = number;
         }
         self.ages.waiting += 1;
+        debug_assert!(self.ages.waiting <= self.entries.len(), "each session waits once");
         let Self { entries, ages, .. } = self;
         let queue = if is_silent { &mut ages.silent_by_age } else { &mut ages.by_age };
         // Sessions begin to wait often and end seldom, so stale entries are dropped here.
@@ -319,6 +322,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         if let Some(entry) = self.get(key)
             && std::mem::take(&mut entry.wait_number) != 0
         {
+            debug_assert!(self.ages.waiting > 0, "it was counted");
             self.ages.waiting -= 1;
         }
     }

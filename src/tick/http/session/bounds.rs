@@ -25,6 +25,10 @@ impl Session {
         if fits {
             self.charged_bytes = u32::try_from(now).unwrap_or(u32::MAX);
         }
+        debug_assert!(
+            fits || now > held,
+            "only more memory can be refused: {now} bytes, and {held} before"
+        );
         fits
     }
 
@@ -35,6 +39,10 @@ impl Session {
             site.shard.note_http(held, limits::HTTP_CONNECTION_BYTES);
             self.charged_bytes = u32::try_from(limits::HTTP_CONNECTION_BYTES).unwrap_or(u32::MAX);
         }
+        debug_assert!(
+            self.charged_bytes as usize <= limits::HTTP_CONNECTION_BYTES,
+            "its entry at most"
+        );
     }
 
     /// The session ends because others need its memory.
@@ -79,6 +87,7 @@ impl Session {
             work.reader = RequestReader::new(limits);
             (work.input, work.used) = (Vec::new(), 0);
         }
+        debug_assert!(!self.has_begun(), "nothing of the request is left");
     }
 
     /// The timer that starts now and its length. `None`: no time is measured, or the timer is already running.
@@ -106,6 +115,7 @@ impl Session {
 
     /// `next_timer` during a TLS handshake: the time for the first byte, then for all others.
     pub(in crate::tick) fn handshake_timer(&mut self, has_begun: bool, http: &Http) -> Option<u32> {
+        debug_assert!(!self.has_answered, "a handshake comes before all requests");
         let timer = if has_begun { Timer::TlsHandshake } else { Timer::FirstByte };
         if self.timer == timer {
             return None;
@@ -116,6 +126,10 @@ impl Session {
 
     /// `next_timer` before a header of the PROXY protocol.
     pub(in crate::tick) fn header_timer(&mut self, http: &Http) -> Option<u32> {
+        debug_assert!(
+            !self.has_answered && !self.is_named,
+            "the header comes before all requests, and once"
+        );
         let is_new = std::mem::replace(&mut self.timer, Timer::ProxyHeader) != Timer::ProxyHeader;
         is_new.then(|| self.seconds(http)).flatten()
     }
