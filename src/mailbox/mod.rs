@@ -27,6 +27,15 @@ pub const LANES: usize = 2;
 /// `Mailbox::receive_ordered`.
 pub type StampedMail<M> = (u64, M);
 
+const _: () = assert!(
+    limits::MAIL_PER_TICK_MAX <= limits::MAIL_RING_MAX,
+    "a tick takes no more from a ring than it may hold"
+);
+const _: () = assert!(
+    limits::MAIL_OVERFLOW_SOFT_MAX < limits::MAIL_OVERFLOW_MAX,
+    "input stops before events are discarded"
+);
+
 struct OutgoingLane<M> {
     ring: Producer<StampedMail<M>>,
     /// In the order of `send`. While it is not empty, nothing goes to the ring past it.
@@ -74,6 +83,7 @@ pub fn mesh<M>(cores: u16) -> std::io::Result<Vec<Mailbox<M>>> {
 /// As `mesh`.
 pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailbox<M>>> {
     debug_assert!(cores > 0 && ring_capacity > 0, "each core has room for mail");
+    debug_assert!(usize::from(cores) <= limits::WORKERS_MAX, "workers of one process");
     let doorbells: Arc<[Doorbell]> =
         (0..cores).map(|_| Doorbell::new()).collect::<Result<_, _>>()?;
     let mut mailboxes: Vec<Mailbox<M>> = (0..cores)
@@ -102,6 +112,15 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
         }
     }
     debug_assert_eq!(mailboxes.len(), usize::from(cores), "one for each core");
+    debug_assert!(
+        mailboxes.iter().all(|mailbox| {
+            let others = usize::from(cores) - 1;
+            let outgoing = mailbox.outgoing.iter().map(|lane| lane.iter().flatten().count());
+            let incoming = mailbox.incoming.iter().map(|lane| lane.iter().flatten().count());
+            outgoing.chain(incoming).all(|rings| rings == others)
+        }),
+        "in each lane a ring to each other core, and one from it"
+    );
     Ok(mailboxes)
 }
 
@@ -177,6 +196,7 @@ impl<M> Mailbox<M> {
 
     #[must_use]
     pub fn overflow_high_water(&self) -> usize {
+        debug_assert!(self.overflow_high_water >= self.overflow_len(), "a maximum");
         self.overflow_high_water
     }
 
@@ -269,6 +289,7 @@ impl<M> Mailbox<M> {
     pub fn receive_stamped(&mut self, from: u16, lane: usize) -> Option<StampedMail<M>> {
         debug_assert!(from < self.cores() && lane < LANES, "a core and a lane of this process");
         let stamped = self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()?;
+        debug_assert!(from != self.core, "a core does not write to itself");
         self.mail_totals.received += 1;
         Some(stamped)
     }
@@ -303,6 +324,10 @@ impl<M> Mailbox<M> {
 
     #[must_use]
     pub fn mail_totals(&self) -> MailTotals {
+        debug_assert!(
+            self.mail_totals.sent >= self.overflow_len() as u64,
+            "mail that waits for room counts as sent, so none is missed at a take-over"
+        );
         self.mail_totals
     }
 
@@ -351,11 +376,13 @@ impl<M> Mailbox<M> {
 
     #[must_use]
     pub fn core(&self) -> u16 {
+        debug_assert!(self.core < self.cores(), "it is one of all");
         self.core
     }
 
     #[must_use]
     pub fn cores(&self) -> u16 {
+        debug_assert!(!self.doorbells.is_empty(), "there is one core at least");
         u16::try_from(self.doorbells.len()).unwrap_or(u16::MAX)
     }
 }

@@ -8,7 +8,7 @@
 mod command;
 
 use super::cluster::ToCluster;
-use super::{ConnectionKey, Mail, Shard};
+use super::{Connection, ConnectionKey, Mail, Shard};
 pub use command::{AccessAction, AccessCommand, AccessTarget};
 
 /// The outcome of an operator's order about one connection.
@@ -24,6 +24,7 @@ impl Shard {
     /// The app's backend takes access back (docs/PROTOCOL.md rule 70, C9): on this core now, elsewhere by mail.
     pub fn end_access(&mut self, command: AccessCommand) {
         let own = self.context.core();
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         for core in (0..self.context.settings.cores).filter(|core| *core != own) {
             self.outbox.mails.push((core, Mail::EndAccess(Box::new(command.clone()))));
         }
@@ -39,11 +40,18 @@ impl Shard {
     /// subscription
     /// to that ends.
     pub fn end_for_operator(&mut self, key: ConnectionKey, channel: Option<&str>) -> AccessEnd {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         let (context, out) = (&self.context, &mut self.outbox);
         let end = match channel {
             None => self.local.disconnect(context, out, key),
             Some(channel) => self.local.end_subscription(context, out, key, channel),
         };
+        debug_assert!(
+            end != AccessEnd::Done
+                || channel.is_some()
+                || self.get(key).is_none_or(Connection::is_closing),
+            "a connection that was ended is closing"
+        );
         self.process_own_mail();
         end
     }

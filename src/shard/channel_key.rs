@@ -96,6 +96,7 @@ impl ChannelKeys {
     #[expect(clippy::cast_possible_truncation, reason = "a product's upper half is below cores")]
     #[must_use]
     pub fn home(&self, key: &ChannelKey) -> u16 {
+        debug_assert_eq!(key.hash, self.hash(key.app, &key.name), "a key of this process");
         (((key.hash >> 32) * u64::from(self.cores)) >> 32) as u16
     }
 }

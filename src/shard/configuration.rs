@@ -28,6 +28,10 @@ impl Shard {
         let settings = &mut self.context.settings;
         let before = std::mem::replace(&mut settings.apps, apps.clone());
         debug_assert!(apps.iter().len() >= before.iter().len(), "an app keeps its index");
+        debug_assert!(
+            before.iter().zip(apps.iter()).all(|(old, new)| old.id == new.id),
+            "an index names the same app for ever"
+        );
         settings.verbose_errors = verbose_errors;
         if std::mem::replace(&mut settings.debug, debug) != debug {
             self.outbox.lines = LineBudget::new(debug);

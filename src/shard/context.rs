@@ -112,10 +112,12 @@ impl Context {
     }
 
     pub(super) fn core(&self) -> u16 {
+        debug_assert!(self.settings.core < self.settings.cores, "a core of this process");
         self.settings.core
     }
 
     pub(super) fn app(&self, index: AppIndex) -> &App {
+        debug_assert!(usize::from(index.0) < self.settings.apps.iter().len(), "an app of ours");
         self.settings.apps.get(index)
     }
 

@@ -12,6 +12,7 @@ const _: () = assert!(8 * size_of::<CoreSet>() >= limits::WORKERS_MAX, "a bit fo
 
 impl CoreSet {
     pub(super) fn insert(&mut self, core: u16) {
+        debug_assert!(usize::from(core) < limits::WORKERS_MAX, "a core of this process");
         self.0[usize::from(core >> 6)] |= 1 << (core & 63);
         debug_assert!(self.contains(core) && !self.is_empty());
     }

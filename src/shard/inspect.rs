@@ -163,6 +163,7 @@ impl Inspector {
         let from = self.next_slot;
         debug_assert!(from <= end, "a table does not get shorter");
         self.next_slot = from.saturating_add(SLICE_ENTRIES_MAX).min(end);
+        debug_assert!(self.next_slot - from <= SLICE_ENTRIES_MAX, "the rest is for later ticks");
         (from < end).then_some(from..self.next_slot)
     }
 
@@ -178,6 +179,10 @@ impl Inspector {
         debug_assert!(channels.is_empty() || connections.is_empty(), "a question has one kind");
         findings.channels.extend(channels.drain_lowest(SLICE_ENTRIES_MAX as usize));
         findings.connections.extend(connections.drain_lowest(SLICE_ENTRIES_MAX as usize));
+        debug_assert!(
+            findings.channels.len() <= CHANNEL_ROWS_MAX && findings.connections.len() <= ROWS_MAX,
+            "rows of an answer"
+        );
         if !channels.is_empty() || !connections.is_empty() {
             return false;
         }
@@ -288,6 +293,11 @@ impl Shard {
             findings.members =
                 each.map(|(id, member)| (id.clone(), member.user_info().into())).collect();
             findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
+            debug_assert_eq!(
+                findings.members.len() + findings.left_out_members as usize,
+                roster.iter().len(),
+                "each member is shown or counted"
+            );
         }
     }
 
@@ -385,6 +395,7 @@ impl Shard {
 
     fn age_seconds_of(&self, found: &Connection) -> Option<u32> {
         let opened = self.local.openings.opened_second(found.generation)?;
+        debug_assert!(opened <= self.context.now_seconds, "it was opened before now");
         Some(self.context.now_seconds.saturating_sub(opened))
     }
 

@@ -67,7 +67,7 @@ use crate::cause::{Cause, Detail};
 use crate::clock::Moment;
 use crate::limits;
 use crate::metrics::{ConnectionEnd, CoreMetrics};
-use crate::pusher::channel_name::{ChannelName, NameError};
+use crate::pusher::channel_name::{Access, ChannelName, NameError};
 use crate::pusher::error_code::ErrorCode;
 use crate::slot::Slot;
 use crate::ws::violation::Violation;
@@ -169,6 +169,7 @@ impl Shard {
 
     /// See `Local::open`.
     pub fn open(&mut self, app: AppIndex, entropy: u64, prelude: &[u8]) -> ConnectionKey {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.open(&self.context, &mut self.outbox, app, entropy, prelude)
     }
 
@@ -233,12 +234,14 @@ impl Shard {
 
     /// See `Local::on_ping_frame`.
     pub fn on_ping_frame(&mut self, key: ConnectionKey, payload: &[u8]) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.on_ping_frame(&self.context, &mut self.outbox, key, payload);
     }
 
     /// See `Local::on_pong_frame`.
     #[inline]
     pub fn on_pong_frame(&mut self, key: ConnectionKey) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.on_pong_frame(&self.context, &mut self.outbox, key);
     }
 
@@ -295,6 +298,7 @@ impl Shard {
 
     /// See `Cluster::is_online_elsewhere`.
     fn is_online_elsewhere(&self, user: &ChannelKey) -> bool {
+        debug_assert_eq!(user.kind.access, Access::User, "a user is named by their own channel");
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_online_elsewhere(user))
     }
 
@@ -317,6 +321,7 @@ impl Shard {
                 local.deliver(&mut out.dirty, &channel, &frame, except);
             }
             Mail::Subscribe { channel, connection, ticket, core, join } => {
+                debug_assert!(core < context.settings.cores, "a core of this process");
                 let request = SubscribeRequest { channel, connection, ticket, core, join };
                 home.subscribe(context, out, local.memory(), request);
             }
@@ -367,6 +372,7 @@ impl Shard {
     }
 
     fn note_user(&mut self, user: &ChannelKey, core: u16, is_signed_in: bool) {
+        debug_assert_eq!(user.kind.access, Access::User, "a user is named by their own channel");
         let elsewhere = self.is_online_elsewhere(user);
         let Self { context, home, outbox, .. } = self;
         home.note_user(context, outbox, (user, core), is_signed_in, elsewhere);
@@ -396,6 +402,7 @@ impl Shard {
 
     /// See `Local::close_some`.
     pub fn close_some(&mut self, count: usize, error: ErrorCode) -> bool {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         let are_left = self.local.close_some(&self.context, &mut self.outbox, count, error);
         self.process_own_mail();
         are_left
@@ -404,12 +411,14 @@ impl Shard {
     /// See `Local::shed`.
     pub fn shed(&mut self, slots: Range<usize>, input_bytes: impl Fn(Slot) -> usize) {
         debug_assert!(slots.start <= slots.end, "slots in order");
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
         self.process_own_mail();
     }
 
     /// See `Local::remove`.
     pub fn remove(&mut self, key: ConnectionKey) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.remove(&self.context, &mut self.outbox, key);
         self.process_own_mail();
         debug_assert!(self.get(key).is_none(), "the slot is another connection's, or free");

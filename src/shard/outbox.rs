@@ -244,6 +244,11 @@ impl Outbox {
     ) {
         if context.is_clustered() {
             self.own_mail.changes.push_back((channel.clone(), change()));
+            debug_assert_eq!(
+                context.keys.home(channel),
+                context.core(),
+                "a home reports changes of its own channels"
+            );
         }
     }
 

@@ -151,6 +151,7 @@ impl Shard {
         let local = self.local.channels.of_app(app).filter(|channel| asked(&channel.key));
         let subscribed = local.filter(|channel| !channel.subscribers.is_empty()).map(|channel| {
             let subscription_count = channel.subscribers.len();
+            debug_assert_eq!(channel.key.app(), app, "the index of an app has its channels");
             (channel.key.shared_name(), Described { subscription_count, ..Described::default() })
         });
         let homes = self.home.channels.of_app(app);

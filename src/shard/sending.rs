@@ -64,6 +64,7 @@ impl Shard {
         }
         let home = self.context.keys.home(&channel);
         debug_assert!(home < self.context.settings.cores, "a core of this process");
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.outbox.send_to_home(home, Mail::Publish { channel, frame, except, cache });
     }
 
@@ -77,6 +78,7 @@ impl Shard {
         cache: bool,
     ) {
         debug_assert_eq!(self.context.keys.home(channel), self.context.core(), "the home");
+        debug_assert!(!frame.is_empty(), "an event has a frame header at least");
         let Self { context, local, home, cluster, outbox } = self;
         let cached_seconds = cache.then(|| home.cache_published(context, channel, frame)).flatten();
         if let Some(cluster) = cluster {
@@ -93,6 +95,7 @@ impl Shard {
 
     /// See `Local::settle`. Call it once input is dealt with, and before the flush.
     pub fn settle(&mut self) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.settle(&self.context, &mut self.outbox);
         self.process_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
@@ -106,6 +109,7 @@ impl Shard {
     pub fn unmark_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;
         let was_dirty = std::mem::take(&mut connection.dirty);
+        debug_assert!(!was_dirty || !connection.blocked, "a blocked connection is not in the list");
         (was_dirty && !connection.blocked).then_some(connection.generation)
     }
 
@@ -179,6 +183,7 @@ impl Shard {
 
     /// See `Local::note_input`.
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
+        debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.note_input(&self.context, &mut self.outbox, key, before, now);
         self.process_own_mail();
     }

@@ -174,6 +174,11 @@ impl<T: Keyed> KeyedSlots<T> {
             let slots = &self.slots;
             index.shrink_to(2 * index.len(), |slot| slots[slot.0].key().hash());
         }
+        debug_assert!(
+            index.find(channel.key().hash(), |found| *found == slot).is_none(),
+            "its slot is another channel's from here on"
+        );
+        debug_assert_eq!(self.slots.len(), self.indexed_count(), "each channel is in one index");
         channel
     }
 

@@ -26,8 +26,11 @@ impl Shard {
 
     /// See `Local::import_connection`.
     pub fn import_connection(&mut self, state: ConnectionState) -> ConnectionKey {
+        let count = self.connection_count() + 1;
         let key = self.local.import_connection(&self.context, &mut self.outbox, state);
         self.process_own_mail();
+        debug_assert_eq!(self.connection_count(), count, "one more");
+        debug_assert!(self.get(key).is_some(), "it is there, closing or not");
         key
     }
 
@@ -38,6 +41,7 @@ impl Shard {
         let Some(app) = self.context.settings.apps.by_id(&state.app) else { return };
         let Ok(channel) = self.context.keys.make(app, &state.name) else { return };
         let home = self.context.keys.home(&channel);
+        debug_assert!(home < self.context.settings.cores, "a core of this process");
         let restore = Restore::Home { channel, state: state.home };
         self.outbox.send_to_home(home, Mail::Restore(Box::new(restore)));
         self.process_own_mail();

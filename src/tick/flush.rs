@@ -186,6 +186,7 @@ impl Flush {
         self.items.clear();
         self.sealed.clear();
         self.arena.clear();
+        debug_assert!(batch.len() <= limits::SENDS_PER_SUBMIT, "the ring has room for a batch");
         for slot in batch.iter().copied() {
             let Some(generation) = shard.unmark_dirty(slot) else { continue };
             let Some(queue) = shard.send_queue(slot) else { continue };
@@ -218,6 +219,7 @@ impl Flush {
         };
         let start = self.arena.len();
         let content = secure.write(&mut self.arena, |out, most| queue.copy_to(out, most));
+        debug_assert!(content <= queue.bytes(), "what is sealed was waiting");
         let is_closing = shard.get(key).is_some_and(Connection::is_closing);
         if is_closing && content == queue.bytes() {
             // The announcement of the end is sent with the last frame.
@@ -303,6 +305,7 @@ impl Flush {
             if blocked {
                 reactor.wait_writable(key);
             }
+            debug_assert!(taken <= item.bytes, "the kernel takes no more than it was given");
             let (content, after) = match item.source {
                 Source::Sealed(start, place) => {
                     let Some(sealed) = self.sealed.get(place as usize) else { continue };
@@ -331,6 +334,7 @@ impl Flush {
     /// Reports to the sessions how many bytes of their answers the kernel accepted.
     fn settle_answers<K: Kernel>(&mut self, site: &mut Site<'_>, reactor: &mut Reactor<K>) {
         let results = self.results.iter().skip(self.items.len());
+        debug_assert_eq!(results.len(), self.answers.len(), "one result a send");
         for (item, sent) in self.answers.drain(..).zip(results) {
             let sealed =
                 item.arena_start.and_then(|start| self.arena.get(start..start + item.bytes));

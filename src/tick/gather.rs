@@ -236,6 +236,8 @@ impl Gathers {
             return;
         }
         self.metrics.gathered_discarded.add(shortened);
+        debug_assert!(after >= *held, "answers add bytes");
+        debug_assert!(after <= most, "over it the node would have been left out");
         gather.node_bytes += after - *held;
         *held = after;
         gather.answers.append(&mut answers);
@@ -297,6 +299,7 @@ impl Gathers {
     }
 
     pub(super) fn expire(&mut self, now: Moment, out: &mut ClusterOutbox) {
+        debug_assert!(now >= self.now, "the clock of a shard does not run backwards");
         self.now = now;
         if let Some(limit) = now.0.checked_sub(NODES_TIME_MS)
             && !self.gathers.is_empty()

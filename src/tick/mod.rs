@@ -223,6 +223,10 @@ impl<K: Kernel> Core<K> {
         if std::mem::take(&mut self.shard.outbox.has_events) {
             let oldest = received.map_or(self.began, |at| at.min(self.began));
             self.unsent_since = Some(self.unsent_since.map_or(oldest, |at| at.min(oldest)));
+            debug_assert!(
+                self.unsent_since.is_some_and(|since| since <= self.began),
+                "an event that leaves now was published before now"
+            );
         }
         if !self.flush.has_waiting()
             && let Some(oldest) = self.unsent_since.take()
@@ -239,6 +243,7 @@ impl<K: Kernel> Core<K> {
         metrics.mail_sent.set(totals.sent);
         // The rings themselves are not asked: each has an index that another core writes.
         let received_now = totals.received.saturating_sub(metrics.mail_received.get());
+        debug_assert!(totals.received >= metrics.mail_received.get(), "a sum that only grows");
         metrics.ring_mail.set(received_now);
         metrics.mail_received.set(totals.received);
         metrics.mail_discarded.set(self.mailbox.discarded_count());

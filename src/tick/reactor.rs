@@ -202,6 +202,8 @@ impl<K: Kernel> Reactor<K> {
         }
         self.kernel.watch_readable(&descriptor, Watched::Connection(key));
         debug_assert!(self.sockets.0[slot].descriptor.is_none(), "a slot has one socket");
+        debug_assert!(shard.get(key).is_some(), "the connection comes before its socket");
+        debug_assert!(self.sockets.0[slot].partial.is_none(), "no input of the one before is left");
         // It may have been read in this tick, as a session.
         let read_in_tick = self.tick;
         self.sockets.0[slot] =
@@ -281,6 +283,7 @@ impl<K: Kernel> Reactor<K> {
         for event in events.drain(..) {
             self.on_event(site, event);
         }
+        debug_assert!(self.events.is_empty(), "a report causes no other in the same tick");
         self.events = events;
     }
 
@@ -294,6 +297,10 @@ impl<K: Kernel> Reactor<K> {
                 if site.shard.get(key).is_none() {
                     return;
                 }
+                debug_assert!(
+                    self.sockets.descriptor(key.slot).is_some(),
+                    "a connection that is there has a socket"
+                );
                 if !event.more {
                     // A watch ends at errors and when the kernel has no room; the read shows which it was.
                     if let Some(socket) = &self.sockets.0[key.slot.index()].descriptor {
@@ -352,6 +359,7 @@ impl<K: Kernel> Reactor<K> {
         self.send_final_bytes();
         self.kernel.submit();
         self.closed_sockets.clear();
+        debug_assert!(self.final_bytes.is_empty(), "no socket waits for its last bytes");
     }
 
     /// Ends the watches of the listeners and returns them. A listener that is shared with another process would wake

@@ -65,12 +65,17 @@ impl Site<'_> {
     /// core to itself.
     pub(super) fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
+        debug_assert!(
+            self.mail_buffers.own_mail.is_empty(),
+            "it is processed in the call that finds it"
+        );
         loop {
             self.shard.settle();
             if self.shard.outbox.mails.is_empty() {
                 break;
             }
             for (to, mail) in self.shard.outbox.mails.drain(..) {
+                debug_assert!(to < self.mailbox.cores(), "a core of this process");
                 if to == own_core {
                     self.mail_buffers.own_mail.push(mail);
                 } else {
@@ -97,6 +102,7 @@ impl Site<'_> {
         for from in 0..self.mailbox.cores() {
             for _ in 0..limits::MAIL_PER_TICK_MAX {
                 let Some((stamp, mail)) = self.mailbox.receive_stamped(from, lane) else { break };
+                debug_assert_eq!(mail.lane(), Lane::FromHome, "mail travels in its own lane");
                 if let Mail::Deliver { .. } = mail {
                     self.mail_buffers.note_event(stamp);
                 }
@@ -113,6 +119,14 @@ impl Site<'_> {
         }
         let lane = lane_index(Lane::ToHome);
         self.mailbox.receive_ordered(lane, self.stamp, &mut self.mail_buffers.inbox);
+        debug_assert!(
+            self.mail_buffers.inbox.iter().all(|(_, mail)| mail.lane() == Lane::ToHome),
+            "mail travels in its own lane"
+        );
+        debug_assert!(
+            self.mail_buffers.inbox.is_sorted_by_key(|(stamp, _)| *stamp),
+            "a later publish does not overtake an earlier one"
+        );
         let mut inbox = std::mem::take(&mut self.mail_buffers.inbox);
         for (stamp, mail) in inbox.drain(..) {
             if let Mail::Publish { .. } = mail {
@@ -133,6 +147,10 @@ impl Site<'_> {
         }
         self.shard.metrics().app(app).published_events.add(publications.len() as u64);
         self.settle_mail();
+        debug_assert!(
+            self.shard.outbox.mails.is_empty(),
+            "each event is ordered here, or its mail is stamped and on its way"
+        );
     }
 
     /// Asks all cores, including this one, and all nodes. Returns the number of the question.
@@ -192,6 +210,11 @@ impl Site<'_> {
             let mail = Mail::Ask { id, from, question: question.clone() };
             self.shard.outbox.mails.push((to, mail));
         }
+        debug_assert_eq!(
+            self.shard.outbox.mails.len(),
+            usize::from(cores) - 1,
+            "each other core is asked once, after all mail that was sent before"
+        );
         (id, question)
     }
 
@@ -201,6 +224,10 @@ impl Site<'_> {
         let cores = self.mailbox.cores();
         let received_at = self.shard.now();
         let id = self.gathers.begin(asker, received_at, None, usize::from(cores), 0);
+        debug_assert!(
+            matches!(asker, Asker::Node(..)),
+            "this node's own operator asks each worker"
+        );
         let question = Arc::new(question);
         let from = self.mailbox.core();
         for to in 0..cores {

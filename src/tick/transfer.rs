@@ -154,6 +154,10 @@ impl<K: Kernel> Core<K> {
         if is_closing {
             self.reactor.await_close(&self.shard, key, self.shard.now());
         }
+        debug_assert!(
+            self.shard.get(key).is_none() || self.reactor.descriptor(key.slot).is_some(),
+            "a connection that is there has a socket"
+        );
         key
     }
 
@@ -165,6 +169,7 @@ impl<K: Kernel> Core<K> {
     pub fn finish_import(&mut self) {
         self.shard.finish_import();
         self.settle_mail();
+        debug_assert!(self.shard.outbox.mails.is_empty(), "the homes' mail is in the rings");
         self.mailbox.ring_doorbells();
     }
 }

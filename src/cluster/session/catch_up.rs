@@ -120,6 +120,7 @@ impl CatchUp {
             self.reset(Stage::Asking);
             self.absent_senders.extend(known);
         }
+        debug_assert!(self.held_bytes == 0, "nothing is held before the session is up");
         may_have_missed
     }
 
@@ -223,6 +224,7 @@ impl CatchUp {
     }
 
     pub(super) fn on_answer(&mut self) {
+        debug_assert!(!self.is_closed(), "no answer is awaited after that");
         self.answers_due -= 1;
     }
 

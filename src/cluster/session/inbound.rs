@@ -131,6 +131,7 @@ impl ClusterSession {
         sender.second = self.clock;
         let is_new = number > sender.number;
         sender.number = sender.number.max(number);
+        debug_assert!(self.senders.len() <= SENDERS_MAX, "others were forgotten for this one");
         is_new
     }
 

@@ -277,6 +277,7 @@ impl ClusterSession {
         }
         resp::write_command(&command, &mut self.output);
         self.awaited.push_back(AwaitedReply::Hello);
+        debug_assert_eq!(self.awaited.len(), 1, "the greeting is the first command");
     }
 
     /// The Redis connection has ended. Commands that must not be lost wait for the next one.
@@ -297,6 +298,10 @@ impl ClusterSession {
                 self.backlog.push_front(kept);
             }
         }
+        debug_assert!(
+            self.awaited.is_empty() && self.output.is_empty(),
+            "the next connection begins with nothing of this one"
+        );
         self.drop_oldest();
     }
 
@@ -330,6 +335,7 @@ impl ClusterSession {
         if self.is_up() {
             self.send_heartbeats(sends_heartbeat, shard.now());
         }
+        debug_assert!(self.silent_seconds <= SILENT_SECONDS, "a silent session has ended");
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 //! payload, and for what is kept the command); its bytes are copied three times, and `recent` shares the frame.
 
 use super::super::envelope::{self, Envelope, StoredHead};
-use super::awaited::{AwaitedReply, Kept};
+use super::awaited::{AwaitedReply, Kept, SessionState};
 use super::recent::RecentMessage;
 use super::{ClusterSession, KEPT_BYTES_MAX, STORE_AND_PUBLISH};
 use crate::buffer::FrameBytes;
@@ -170,6 +170,7 @@ impl ClusterSession {
     }
 
     pub(super) fn command(&mut self, parts: &[&[u8]], awaited: AwaitedReply) {
+        debug_assert!(self.state != SessionState::Down, "commands need a connection");
         resp::write_command(parts, &mut self.output);
         self.awaited.push_back(awaited);
     }
@@ -185,6 +186,7 @@ impl ClusterSession {
     }
 
     pub(super) fn send_kept(&mut self, kept: Kept) {
+        debug_assert!(self.is_up(), "kept commands wait for a session");
         self.output.extend_from_slice(&kept.bytes);
         self.awaited.push_back(AwaitedReply::Kept(kept));
     }
@@ -192,9 +194,14 @@ impl ClusterSession {
     pub(super) fn drop_oldest(&mut self) {
         while self.kept_bytes > KEPT_BYTES_MAX {
             let Some(oldest) = self.backlog.pop_front() else { break };
+            debug_assert!(self.kept_bytes >= oldest.bytes.len(), "`keep` has counted them");
             self.kept_bytes -= oldest.bytes.len();
             self.dropped_events += 1;
             self.unstored.extend(oldest.stored_event.map(|(channel, ..)| channel));
         }
+        debug_assert!(
+            self.kept_bytes <= KEPT_BYTES_MAX || self.backlog.is_empty(),
+            "no more waits than there is room for"
+        );
     }
 }

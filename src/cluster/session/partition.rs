@@ -86,12 +86,14 @@ impl ClusterSession {
             sender.since_undelivered = Some(undelivered);
         }
         let since = *sender.since_undelivered.get_or_insert(undelivered);
+        debug_assert!(since <= undelivered, "a count that only grows");
         if since < undelivered { Err(Lost::OneWay) } else { Ok(()) }
     }
 
     /// Redis sends a message to its publisher right before or right after the reply: the one before must have come.
     pub(super) fn on_echo_sent(&mut self, number: u64) -> Result<(), Lost> {
         let before = std::mem::replace(&mut self.partition.echo_answered, number);
+        debug_assert!(before < number, "Redis answers heartbeats in their order");
         if self.partition.echo_received < before { Err(Lost::NoEcho) } else { Ok(()) }
     }
 }

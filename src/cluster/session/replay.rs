@@ -22,6 +22,7 @@ use crate::shard::{
 
 impl ClusterSession {
     pub(super) fn begin_catch_up(&mut self, shard: &mut Shard) {
+        debug_assert!(self.is_up(), "others can be asked");
         let since = self.clock.saturating_sub(self.catch_up.down_seconds + LEASE_SECONDS);
         // One session of a node sends its heartbeats; the others may have had nothing to send.
         let recent = self.senders.iter().filter(|(_, sender)| sender.second >= since);
@@ -228,6 +229,14 @@ impl ClusterSession {
         let messages =
             if is_full { Vec::new() } else { self.recent.numbers_above(received, since) };
         self.retransmitted += messages.len() as u64;
+        debug_assert!(
+            messages.is_sorted_by_key(|(number, _)| *number),
+            "they are replayed in the order in which they were published"
+        );
+        debug_assert!(
+            messages.iter().all(|(number, _)| *number > received),
+            "the others were received"
+        );
         for (number, message) in messages {
             let (app, channel, what, frame) = match message {
                 RecentMessage::Event { channel, frame, except } => (

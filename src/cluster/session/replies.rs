@@ -107,6 +107,7 @@ impl ClusterSession {
     }
 
     fn note_topic_confirmed(&mut self) {
+        debug_assert!(self.topics_in_flight > 0, "each SUBSCRIBE and UNSUBSCRIBE was counted");
         self.topics_in_flight = self.topics_in_flight.saturating_sub(1);
     }
 
@@ -127,6 +128,7 @@ impl ClusterSession {
     }
 
     fn on_kept(&mut self, kept: Kept, reply: &Value, shard: &mut Shard) {
+        debug_assert!(self.kept_bytes >= kept.bytes.len(), "`keep` has counted them");
         self.kept_bytes -= kept.bytes.len();
         let Some((channel, frame, except)) = kept.stored_event else { return };
         match reply {
@@ -142,6 +144,7 @@ impl ClusterSession {
 
     /// Redis has accepted the session. What waited is sent before anything new, because its numbers are lower.
     fn on_greeted(&mut self, shard: &mut Shard) {
+        debug_assert_eq!(self.state, SessionState::Greeting, "a session is greeted once");
         self.state = SessionState::Up;
         shard.metrics().cluster.is_up.set(1);
         shard.metrics().cluster.sessions.add(1);

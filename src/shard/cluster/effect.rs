@@ -127,6 +127,7 @@ impl ClusterOutbox {
     /// For the session, in each tick.
     pub fn take_effects(&mut self) -> Vec<ToCluster> {
         self.high_water = self.high_water.max(self.effects.len());
+        debug_assert!(self.high_water <= limits::CLUSTER_EFFECTS_MAX, "more were discarded");
         std::mem::take(&mut self.effects)
     }
 

@@ -182,6 +182,7 @@ impl Cluster {
             return false;
         }
         let members = &mut topic.peer(received_at).members;
+        debug_assert!(from.node != self.own, "the members of this node are in its roster");
         if is_in { members.insert(user_id.into()) } else { members.remove(user_id) }
     }
 
@@ -268,6 +269,7 @@ impl Cluster {
             Some(waiting) => {
                 waiting.mails.push(mail);
                 self.mail_held += 1;
+                debug_assert!(self.is_up, "without a session no topic waits");
                 None
             }
             None => Some(mail),
@@ -343,6 +345,7 @@ impl Cluster {
         if let Some(topic) = self.topics.get_mut(channel) {
             topic.details().fetching = Some((ticket, why));
         }
+        debug_assert!(channel.kind.cached, "only cache channels have a stored event");
     }
 
     /// False for a topic that this node does not have, too: there is nothing to unsubscribe from.
@@ -388,6 +391,7 @@ impl Cluster {
         if shares_snapshots(here, channel) {
             self.send_to_nodes(here, channel, || ChannelMessage::Quit);
         }
+        debug_assert!(!self.topics.contains_key(channel), "this node receives nothing more of it");
         if self.is_up {
             here.out.cluster.push(ToCluster::Unsubscribe { channel: channel.clone() });
         }

@@ -39,6 +39,7 @@ impl Cluster {
         debug_assert!(self.nodes.len() <= NODES_MAX, "`accepts_node` was asked");
         if let Some(at) = self.dead.iter().position(|dead| *dead == node) {
             self.dead.remove(at);
+            debug_assert!(!self.dead.contains(&node), "a node is dead once");
             here.out
                 .cluster
                 .push(ToCluster::SendToAll { message: SessionMessage::Revive { node } });
@@ -219,6 +220,7 @@ impl Cluster {
         let received_at = self.received_now(from);
         if let Some(topic) = self.topics.get_mut(channel) {
             change(topic.peer(received_at));
+            debug_assert!(topic.find(from.node).is_some(), "the node has its entry");
         }
     }
 
@@ -287,6 +289,13 @@ impl Cluster {
         for user_id in left {
             self.remove_remote_member(here, channel, from, &user_id);
         }
+        debug_assert!(
+            self.find(channel, from.node).is_none_or(|peer| {
+                let listed = |id: &str| members.iter().any(|member| &*member.user.text == id);
+                peer.members.len() > 64 || peer.members.iter().all(|id| listed(id))
+            }),
+            "those who are not in the snapshot have left"
+        );
         for member in members {
             self.add_remote_member(here, channel, from, member, None);
         }

@@ -144,6 +144,7 @@ impl Cluster {
         match (why, stored) {
             (Some(_), Some(stored)) => {
                 let by = (stored.from, stored.number);
+                debug_assert!(channel.kind.cached, "only cache channels have a stored event");
                 here.home.cache_event(here.context, channel, &stored.frame, stored.seconds);
                 here.home.channels.note_fetched(channel, by);
                 if let Some(topic) = self.topics.get_mut(channel) {
@@ -212,6 +213,7 @@ impl Cluster {
         let waiting = self.details(channel).and_then(|details| details.waiting.as_mut());
         let Some(waiting) = waiting.filter(|waiting| waiting.ticket == ticket) else { return };
         waiting.replies_missing += more - 1;
+        debug_assert!(more >= 0, "a reply announces answers, and takes none back");
         if waiting.replies_missing == 0 {
             self.release_held_mail(here, channel, ticket);
         }
@@ -246,6 +248,10 @@ impl Cluster {
             return;
         }
         self.lease_second += 1;
+        debug_assert!(
+            self.nodes.values().all(|seen| *seen < self.lease_second),
+            "a node was seen before this second"
+        );
         let lease_second = self.lease_second;
         while let Some((since, _, _)) = self.waiting.front()
             && since + ANSWER_SECONDS <= lease_second
@@ -257,6 +263,10 @@ impl Cluster {
         let nodes = self.nodes.iter().filter(|(_, seen)| is_silent(seen));
         let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
         self.on_nodes_dead(here, &silent);
+        debug_assert!(
+            silent.iter().all(|node| !self.nodes.contains_key(node)),
+            "what dead nodes had is forgotten"
+        );
         debug_assert!(self.sweeps.iter().is_sorted_by_key(|(at, _)| *at), "each lasts as long");
         let due = self.sweeps.partition_point(|(at, _)| *at <= lease_second);
         let due: Vec<Option<(SessionId, u32)>> =

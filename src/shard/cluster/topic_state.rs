@@ -136,6 +136,12 @@ impl TopicDetails {
             self.greeted.remove(0);
         }
         self.greeted.push((from, number));
+        debug_assert!(self.greeted.len() <= GREETED_MAX, "one made room");
+        debug_assert_eq!(
+            self.greeted.iter().filter(|(session, _)| *session == from).count(),
+            1,
+            "the newest event of each sender"
+        );
     }
 
     /// Whether subscribers were greeted with this event of a sender, or with a later one.
@@ -144,6 +150,10 @@ impl TopicDetails {
     }
 
     pub(super) fn find(&self, node: NodeId) -> Option<&PeerSnapshot> {
+        debug_assert!(
+            self.peers.iter().filter(|peer| peer.node == node).count() <= 1,
+            "a node has one entry"
+        );
         self.peers.iter().find(|peer| peer.node == node)
     }
 
@@ -181,10 +191,16 @@ impl TopicState {
         if self.is_empty() {
             self.0 = None;
         }
+        debug_assert!(
+            self.0.as_ref().is_none_or(|details| !details.is_empty()),
+            "what is kept has a use"
+        );
     }
 
     pub(super) fn begin_wait(&mut self, ticket: u32, replies_missing: i64) {
         let (mails, received_transitions) = (Vec::new(), HashSet::default());
+        debug_assert!(self.waiting.is_none(), "a topic waits once");
+        debug_assert!(replies_missing > 0, "there is something to wait for");
         self.details().waiting =
             Some(TopicWait { ticket, replies_missing, mails, received_transitions });
     }
@@ -195,6 +211,7 @@ impl TopicState {
             && waiting.received_transitions.len() < ORDERED_MAX
         {
             waiting.received_transitions.insert((node, who.clone()));
+            debug_assert!(waiting.received_transitions.len() <= ORDERED_MAX, "there was room");
         }
     }
 

@@ -326,6 +326,7 @@ impl Cluster {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         topic.note_ordered(Some(from.node), who);
         topic.peer(received_at).pending_leaves.remove(who);
+        debug_assert!(from.node != self.own, "this node ends its own pending leaves by itself");
     }
 
     /// A snapshot lists the pending leaves of its node. It overrides nothing that was received in order during the wait
@@ -356,6 +357,14 @@ impl Cluster {
         for who in present.cloned().collect::<Vec<Transitioner>>() {
             topic.end_remote_pending_leaves(&who);
         }
+        debug_assert!(
+            topic
+                .peers
+                .iter()
+                .flat_map(|peer| &peer.pending_leaves)
+                .all(|who| !topic.is_on_this_node(who) && !topic.is_on_other_node(who)),
+            "no user who is present has a pending leave"
+        );
     }
 
     /// A node is dead. Of the other nodes with the topic, the one with the lowest id sends the leaves (rule 5).
@@ -374,6 +383,7 @@ impl Cluster {
         let (dead, others): (Vec<&PeerSnapshot>, Vec<&PeerSnapshot>) =
             topic.peers.iter().partition(|peer| peer.node == node);
         let lowest = others.iter().map(|peer| peer.node).min();
+        debug_assert!(lowest != Some(self.own), "this node is not its own peer");
         if lowest.is_some_and(|lowest| lowest < self.own) {
             return;
         }

@@ -99,6 +99,10 @@ impl CountTable {
         let (_, index) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
         self.due.pop_first();
         if let Some(counts) = self.counts.get_mut(&index) {
+            debug_assert!(
+                counts.due_seconds.is_some_and(|at| at <= now),
+                "its entry and its time agree"
+            );
             counts.due_seconds = None;
         }
         Some(index)
@@ -296,6 +300,7 @@ impl Home {
         if has_changed {
             counts.sent_seconds = context.now_seconds;
         }
+        debug_assert_eq!(counts.last_sent_count, total, "the newest number is the one sent");
         if is_ours {
             out.change(context, channel, || Change::Count(here));
         }

@@ -113,6 +113,10 @@ impl Home {
         let greeting = self.greeting(context, out, index, &channel);
         debug_assert!(!self.channels.get(index).is_unused(), "the subscriber keeps the channel");
         let joined = join.filter(|join| !join.is_repeated).map(|join| Box::new(join.user.clone()));
+        debug_assert!(
+            joined.as_deref().is_none_or(|user| self.channels.get(index).has_user(&user.text)),
+            "a member is in the roster before the acknowledgement"
+        );
         let answer = Mail::Subscribed { channel, connection, ticket, greeting, joined };
         out.send_from_home(core, answer);
     }
@@ -137,6 +141,7 @@ impl Home {
         let was_empty = interested.is_empty();
         interested.remove(core);
         let is_empty = interested.is_empty();
+        debug_assert!(!was_empty || is_empty, "an end adds no interest");
         if is_empty && !was_empty {
             occupied_gauge(context, channel).sub(1);
         }
@@ -193,6 +198,12 @@ impl Home {
         debug_assert!(channel.kind.cached, "only cache channels have a cached event");
         let index = self.channels.find_or_insert(channel);
         self.channels.cache_event(index, frame, context.now.seconds().saturating_add(seconds));
+        debug_assert!(
+            self.channels.find(channel).is_none_or(|home| {
+                home.cached(context.now).is_none_or(|cached| cached.frame.len() == frame.len())
+            }),
+            "the newest event is the one that is remembered"
+        );
     }
 
     /// `cache_event` for an event that is published now. Returns for how many seconds, which its app says; `None` if
@@ -282,6 +293,10 @@ impl Home {
                     occupied_gauge(context, &channel).add(1);
                 }
                 self.channels.restore_interest(&channel, core, counts.then_some(count));
+                debug_assert!(
+                    self.interested_cores(&channel).contains(core),
+                    "events reach the core"
+                );
             }
             Restore::Home { channel, state } => self.channels.restore(&channel, state),
             Restore::User { user, core, signed_in, watching } => {

@@ -94,6 +94,7 @@ impl Roster {
         };
         let frame = self.encoded.get_or_insert_with(encode).clone();
         self.encoded_bytes = frame.len();
+        debug_assert!(self.encoded.is_some(), "the next subscriber is sent the same frame");
         frame
     }
 
@@ -107,6 +108,7 @@ impl Roster {
         debug_assert!(!self.contains(&user_id), "a user is in a roster once");
         self.encoded = None;
         self.members.insert(user_id, member);
+        debug_assert!(self.encoded.is_none(), "the list of users has changed");
     }
 
     /// The last user takes the place, so the order of the others may change.
@@ -149,6 +151,10 @@ impl Home {
         }
         let roster = self.channels.get(index).roster.as_ref();
         let is_new = roster.is_some_and(|roster| !roster.contains(&join.user.text));
+        debug_assert!(
+            roster.is_none_or(|roster| !roster.is_empty()),
+            "a channel without users has no roster"
+        );
         // The frame, the two copies that it is made from, and room that the allocator cannot use again at once.
         let bytes = roster.filter(|_| is_new).map_or(0, |roster| 4 * roster.encoded_bytes);
         let has_room = memory.reserve_headroom(bytes);
@@ -190,6 +196,10 @@ impl Home {
         let is_first_here = match roster.get_mut(&join.user.text) {
             Some(member) => {
                 member.connections = member.connections.saturating_add(1);
+                debug_assert!(
+                    member.connections > 1 || member.nodes > 0,
+                    "who was in the roster was somewhere"
+                );
                 member.connections == 1
             }
             None => {
@@ -271,6 +281,10 @@ impl Home {
         let roster = self.channels.get_mut(index).roster.get_or_insert_default();
         if let Some(member) = roster.get_mut(&user.text) {
             member.nodes += 1;
+            debug_assert!(
+                member.nodes > 1 || member.connections > 0,
+                "who was in the roster was somewhere"
+            );
             return;
         }
         let UserId { json, text } = user;

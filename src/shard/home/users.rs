@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 
 use super::Home;
 use super::change::Change;
+use crate::pusher::channel_name::Access;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::context::Context;
 use crate::shard::core_set::CoreSet;
@@ -86,6 +87,7 @@ impl Home {
         debug_assert!(core < context.settings.cores, "a core of this process");
         debug_assert_eq!(context.keys.home(user), context.core(), "this core is the user's home");
         let was_here = self.users.is_online(user);
+        debug_assert_eq!(user.kind.access, Access::User, "a user is named by their own channel");
         let home = self.users.0.entry(user.clone()).or_default();
         if is_signed_in {
             home.signed_in.insert(core);
@@ -149,6 +151,7 @@ impl Home {
         let unused = |home: &HomeUser| home.signed_in.is_empty() && home.watching.is_empty();
         if self.users.0.get(user).is_some_and(unused) {
             self.users.0.remove(user);
+            debug_assert!(!self.users.contains(user), "nobody needs the user's topic here");
             out.change(context, user, || Change::Unneeded);
         }
     }

@@ -64,6 +64,7 @@ impl<R> BestRows<R> {
         debug_assert!(dropped <= rank, "a row is left out for a higher one only");
         self.left_out += 1;
         self.left_out_rank_sum += u64::from(dropped.1);
+        debug_assert_eq!(self.rows.len(), self.rows_max, "rows are left out when there is no room");
     }
 
     /// Removes the lowest rows, `count` at most, so that a large answer is moved in several slices.

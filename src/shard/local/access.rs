@@ -32,6 +32,10 @@ impl Local {
         let open = self.connections.iter().filter(|(_, found)| !found.closing);
         let meant = open.filter(|(_, found)| found.app == command.app && is_meant(found));
         let slots: Vec<Slot> = meant.map(|(slot, _)| slot).collect();
+        debug_assert!(
+            !matches!(command.target, AccessTarget::Socket(_)) || slots.len() <= 1,
+            "a socket id is of one connection"
+        );
         for slot in slots {
             match &command.action {
                 AccessAction::Terminate => {
@@ -109,6 +113,7 @@ impl Local {
             return false;
         };
         let Some(at) = self.connections[slot].position_of(index) else { return false };
+        debug_assert_eq!(self.channels[index].key.name(), channel, "the channel that is meant");
         self.end_subscription_at(context, out, slot, at);
         let values = [Detail::Subscription(channel)];
         let line = self.note_refusal(context, out, slot, cause, &values);

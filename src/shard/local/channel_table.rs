@@ -53,6 +53,10 @@ impl LocalChannel {
 
     /// Returns the position that the subscription must name (`SubscriptionState::Active`).
     pub(in crate::shard) fn add(&mut self, slot: Slot, subscription_index: u32) -> u32 {
+        debug_assert!(
+            self.subscribers.last().is_none_or(|last| last.slot != slot),
+            "a connection is in a channel once"
+        );
         let position = u32::try_from(self.subscribers.len()).unwrap_or(u32::MAX);
         self.subscribers.push(Subscriber { slot, subscription_index });
         position

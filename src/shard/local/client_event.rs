@@ -108,6 +108,10 @@ impl Local {
         let user = subscription.and_then(|found| found.member.as_ref());
         let (name, data) = (event.event, event.data);
         let user_json = user.map(|user| &*user.json);
+        debug_assert!(
+            user.is_none() || channel.kind.access == Access::Presence,
+            "only presence channels have members"
+        );
         let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::client_event(name, channel.name(), data, user_json, text);
         });

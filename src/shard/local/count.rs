@@ -22,6 +22,10 @@ impl Local {
             self.channels[index].count_changed = true;
             self.counts_changed.push(index);
         }
+        debug_assert!(
+            !self.channels[index].count_changed || self.counts_changed.contains(&index),
+            "`settle_counts` finds what has changed"
+        );
     }
 
     /// For an app that wants numbers from now on: the homes have none yet.
@@ -45,6 +49,10 @@ impl Local {
                 continue;
             };
             local.count_changed = false;
+            debug_assert!(
+                local.key.kind.access != Access::Presence,
+                "members are counted by the roster"
+            );
             let count = u32::try_from(local.subscribers.len()).unwrap_or(u32::MAX);
             let channel = local.key.clone();
             out.send_to_home(context.keys.home(&channel), Mail::Count { channel, core, count });

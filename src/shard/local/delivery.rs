@@ -80,6 +80,11 @@ impl Local {
                 continue;
             }
             debug_assert!(!connection.closing, "a close ends the subscriptions");
+            debug_assert_eq!(
+                connection.app,
+                channel.app(),
+                "a connection is in channels of its own app"
+            );
             if !connection.has_queue_room(len, limits) {
                 connection.overflow(subscriber.slot, &mut self.slow_consumers);
                 left_out += 1;

@@ -82,6 +82,7 @@ impl Local {
         let key = self.insert(context, AppIndex(0), socket_id);
         let connection = &mut self.connections[key.slot];
         connection.app_place = AppPlace::Refused;
+        debug_assert!(!connection.is_counted(), "no app has to give its place back");
         // The answer to the handshake is no message.
         self.enqueue_frame(context, out, key.slot, &prelude.to_vec().into());
         self.send_error(context, out, key.slot, error, why);
@@ -259,6 +260,11 @@ impl Local {
         for slot in &slots {
             self.close(context, out, *slot, error, ConnectionEnd::Shutdown);
         }
+        debug_assert!(slots.len() <= count, "as many as were asked for");
+        debug_assert!(
+            slots.iter().all(|slot| self.connections[*slot].closing),
+            "their close frames wait"
+        );
         slots.len() == count && self.connections.iter().any(|(_, found)| open(found))
     }
 }

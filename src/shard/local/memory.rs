@@ -84,6 +84,7 @@ impl MemoryAccount {
     /// the resident set shrinks.
     fn change_charge(&mut self, before: u64, now: u64) {
         let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
+        debug_assert!(more == 0 || less == 0, "a charge grows or shrinks");
         self.since_measurement =
             self.since_measurement.saturating_add_unsigned(more).saturating_sub_unsigned(less);
         if let Some(bytes) = &mut self.headroom {
@@ -144,6 +145,7 @@ impl Local {
             account.change_charge(before, now);
             account.http_bytes = held;
         }
+        debug_assert!(!fits || account.http_bytes >= now, "what it takes is a part of the sum");
         fits
     }
 
@@ -192,6 +194,10 @@ impl Local {
         }
         let connection = &self.connections[slot];
         let most = charged_bytes_max(context);
+        debug_assert!(
+            u64::from(connection.charged_bytes) <= self.account.charged_bytes,
+            "a sum of all"
+        );
         if connection.charged_bytes as usize + charge as usize > most {
             return Err(error_code::CONNECTION_KEEPS_TOO_MUCH);
         }
@@ -250,6 +256,7 @@ impl Local {
                 now,
             );
         }
+        debug_assert!(fits || self.get_open(key).is_none(), "over the budget it is closed");
     }
 
     pub(super) fn discharge(&mut self, slot: Slot, charge: u32) {

@@ -49,11 +49,16 @@ impl Openings {
         let least = losses.enumerate().min_by_key(|(_, loss)| *loss);
         // The window begins at the entry before the one that goes.
         self.entries.remove(least.map_or(0, |(index, _)| index + 1));
+        debug_assert!(self.entries.len() < ENTRIES_MAX, "there is room for one more");
     }
 
     /// The second in which this connection was opened, or a later one; `None` in that second.
     pub(in crate::shard) fn opened_second(&self, generation: u32) -> Option<u32> {
         let at = self.entries.partition_point(|(_, last)| *last < generation);
+        debug_assert!(
+            at == 0 || self.entries[at - 1].1 < generation,
+            "it was opened after the second before"
+        );
         self.entries.get(at).map(|(second, _)| *second)
     }
 }

@@ -63,12 +63,17 @@ impl PaceTable {
         let ConnectionKey { slot, generation } = key;
         let new = Bucket { generation, level: 0, level_at: now, congested_at };
         let bucket = self.buckets.entry(slot).or_insert(new);
+        debug_assert!(
+            bucket.level_at <= now || bucket.generation != generation,
+            "the clock of a shard does not run backwards"
+        );
         if bucket.generation != generation {
             *bucket = new;
         }
         bucket.level = bucket.level(pace, now).saturating_add(u64::from(changes) * 1_000);
         bucket.level_at = now;
         bucket.congested_at = congested_at.or(bucket.congested_at);
+        debug_assert_eq!(bucket.generation, generation, "the bucket is this connection's");
     }
 
     fn must_wait(&self, key: ConnectionKey, now: Moment) -> bool {
@@ -90,6 +95,11 @@ impl PaceTable {
         self.buckets.retain(|_, bucket| {
             bucket.level(pace, now) > 0 || is_congested && bucket.congested_at.is_some()
         });
+        debug_assert!(
+            self.is_congested
+                || self.buckets.values().all(|bucket| bucket.level(self.pace, now) > 0),
+            "a bucket that is kept is not empty"
+        );
     }
 
     pub(super) fn len(&self) -> usize {

@@ -33,6 +33,7 @@ impl Local {
         debug_assert!(payload.len() <= limits::CONTROL_PAYLOAD_MAX, "a control frame");
         let Some(is_within_rate) = self.note_ping_frame(context, out, key) else { return };
         let connection = &mut self.connections[key.slot];
+        debug_assert!(!connection.closing, "its input counts no longer");
         let unsent = connection.control_frames.unsent_pongs();
         let is_flushed = unsent == 0 || !connection.blocked;
         if is_within_rate && is_flushed && unsent < limits::PONGS_PER_FLUSH_MAX {
@@ -45,6 +46,10 @@ impl Local {
         if is_first && unsent == 0 {
             self.pongs_due.push(key);
         }
+        debug_assert!(
+            self.pongs_due.iter().filter(|due| **due == key).count() <= 1,
+            "a connection waits for the end of the second once"
+        );
     }
 
     /// Once a second: answers the latest ping of each connection that was over the rate in the second before.
@@ -138,6 +143,10 @@ impl Local {
         connection.speaks_control_frames = true;
         let is_within_rate = connection.control_frames.count();
         let socket_id = connection.socket_id;
+        debug_assert_eq!(
+            connection.last_inbound_seconds, context.now_seconds,
+            "the count is that of this second"
+        );
         out.trace(|| Trace::ControlFrame(socket_id));
         self.metrics.count_check(Refused::ControlFrameRate);
         if !is_within_rate {
@@ -192,6 +201,10 @@ impl Local {
         }
         let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);
         let is_first = self.connections[slot].rate_count == limit.attempts_max.saturating_add(1);
+        debug_assert!(
+            self.connections[slot].rate_count > limit.attempts_max,
+            "`is_within_rate` has counted it"
+        );
         let mut validator = self.validator.take().unwrap_or_default();
         match inbound::parse(text, &mut validator) {
             Ok(Inbound::Subscribe(subscribe)) if is_first => {

@@ -114,6 +114,7 @@ impl Local {
         violation: Violation,
     ) {
         let (code, reason) = (violation.close_code(), violation.reason());
+        debug_assert!((1_002..=1_009).contains(&code), "a code of RFC 6455 for what a peer did");
         let explanation = match violation {
             Violation::MessageTooBig => {
                 let most = self.message_size_max(context, slot);

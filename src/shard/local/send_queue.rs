@@ -38,6 +38,7 @@ const _: () = assert!(size_of::<SendQueue>() <= 24, "each connection has one");
 impl SendQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        debug_assert_eq!(self.first_frame.is_none(), self.bytes == 0, "the frames are what waits");
         self.first_frame.is_none()
     }
 
@@ -54,6 +55,7 @@ impl SendQueue {
     pub fn memory_bytes(&self) -> usize {
         let frames = usize::from(self.first_frame.is_some())
             + self.more_frames.as_ref().map_or(0, |rest| rest.len());
+        debug_assert!(frames > 0 || self.bytes == 0, "without a frame no byte waits");
         self.bytes as usize + frames * FRAME_BYTES
     }
 
@@ -81,6 +83,7 @@ impl SendQueue {
         debug_assert!(self.bytes > 0, "frames wait before it");
         self.bytes = self.bytes.saturating_add(bytes);
         self.more_frames.get_or_insert_default().push_back(frame.clone());
+        debug_assert!(self.bytes as usize >= frame.len(), "the sum fits 32 bits");
     }
 
     /// Enqueues a first frame that no close may drop: as if the kernel had its first byte already. So the caller puts
@@ -91,11 +94,16 @@ impl SendQueue {
         self.push(frame);
         let is_taken = self.remove_sent(1);
         debug_assert!(is_taken, "that byte waits");
+        debug_assert_eq!(self.bytes() + 1, frame.len(), "all but that byte waits");
     }
 
     /// Drops what has not begun to be sent and enqueues this as the last frame: a close frame of a slow
     /// consumer must not wait behind a megabyte, and may not cut a frame in two.
     pub(super) fn replace_unsent(&mut self, frame: &Frame) {
+        debug_assert!(
+            self.first_frame_sent == 0 || self.first_frame.is_some(),
+            "what has begun to be sent is a frame"
+        );
         self.more_frames = None;
         if self.first_frame_sent == 0 {
             self.first_frame = None;
@@ -175,6 +183,7 @@ impl SendQueue {
             self.first_frame = None;
             (self.first_frame_sent, self.bytes) = (0, 0);
         }
+        debug_assert!(!is_single || self.is_empty(), "the only frame was sent");
         is_single
     }
 

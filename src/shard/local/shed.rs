@@ -47,6 +47,10 @@ impl Local {
         let error = error_code::SHORT_OF_MEMORY;
         for slot in heavy {
             let bytes = kept(self, slot);
+            debug_assert!(
+                bytes >= KEPT_BYTES_MIN,
+                "closing the light ones would free next to nothing"
+            );
             self.close_without_queue(context, out, slot, error, Cause::Shed, bytes);
         }
     }

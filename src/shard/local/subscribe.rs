@@ -67,6 +67,11 @@ impl Local {
                 self.channels.insert(LocalChannel::new(channel))
             }
         };
+        debug_assert_eq!(
+            self.channels[index].key.app(),
+            app,
+            "apps have the same names for different channels"
+        );
         match self.subscription_index(key.slot, index) {
             Some(at) => self.subscribe_again(context, out, key, index, at, join),
             None => self.subscribe_first(context, out, key, index, join),
@@ -86,6 +91,10 @@ impl Local {
         let app = self.app_of(context, slot);
         let connection = &self.connections[slot];
         let what = Detail::Subscription(&subscribe.channel);
+        debug_assert!(
+            connection.app_place == super::connection::AppPlace::Open,
+            "one that was refused has no app to subscribe in"
+        );
         check_name(app, &subscribe.channel)?;
         match kind.access {
             Access::Public => return Ok(None),
@@ -176,6 +185,15 @@ impl Local {
         let subscription = Subscription { channel: index, state, charge, member };
         self.connections[key.slot].add_subscription(subscription);
         self.send_subscribe(context, out, key, index, ticket, join);
+        debug_assert!(
+            self.channels[index].pending_requests > 0,
+            "its home is asked, and keeps the channel"
+        );
+        debug_assert_eq!(
+            self.connections[key.slot].subscriptions.last().map(|last| last.channel),
+            Some(index),
+            "the newest is the last of the list"
+        );
     }
 
     /// Subscribing twice is acknowledged twice, and changes nothing (docs/PROTOCOL.md rule 31). While the home has not
@@ -207,6 +225,7 @@ impl Local {
         if std::mem::replace(asks_again, true) {
             return;
         }
+        debug_assert!(self.channels[index].is_active, "it has subscribers, so the home knows");
         let join = join.map(|join| Box::new(Join { is_repeated: true, ..*join }));
         let ticket = self.next_ticket();
         self.send_subscribe(context, out, key, index, ticket, join);
@@ -233,6 +252,10 @@ impl Local {
         let core = context.core();
         let home = context.keys.home(&channel);
         out.send_to_home(home, Mail::Subscribe { channel, connection: key, ticket, core, join });
+        debug_assert!(
+            self.channels[index].pending_requests > 0,
+            "the channel stays until the answer"
+        );
     }
 
     /// The home has refused: the presence channel is full, or there is no memory. Nothing is sent to a connection that
@@ -360,6 +383,11 @@ impl Local {
         });
         let (metrics, kind) = self.subscription_metrics(index);
         metrics.subscriptions[kind].add(1);
+        debug_assert_eq!(
+            self.connections[slot].position_of(index),
+            Some(at),
+            "both sides name each other's place"
+        );
         metrics.subscribers[kind].add(1);
         self.note_count(context, index);
     }

@@ -74,6 +74,7 @@ impl DerefMut for SubscriptionList {
 
 impl SubscriptionList {
     pub(super) fn push(&mut self, subscription: Subscription) {
+        let count = self.len() + 1;
         *self = match core::mem::take(self) {
             Self::Empty => Self::One(subscription),
             Self::One(first) => Self::Several(Box::new(vec![first, subscription])),
@@ -83,6 +84,7 @@ impl SubscriptionList {
             }
         };
         debug_assert!(!self.is_empty(), "it is in the list");
+        debug_assert_eq!(self.len(), count, "one more");
     }
 
     /// The last subscription takes the place. `None`: there is none at this place.
@@ -90,6 +92,7 @@ impl SubscriptionList {
         if at >= self.len() {
             return None;
         }
+        let left = self.len() - 1;
         match core::mem::take(self) {
             Self::Empty => None,
             Self::One(only) => Some(only),
@@ -103,6 +106,7 @@ impl SubscriptionList {
                     }
                 };
                 debug_assert!(self.len() != 1 || matches!(self, Self::One(_)), "one needs no list");
+                debug_assert_eq!(self.len(), left, "one less");
                 Some(removed)
             }
         }

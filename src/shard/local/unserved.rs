@@ -30,6 +30,10 @@ impl Local {
         let Some(first) = self.unserved_next_slot else { return };
         let end = self.connections.slots_end();
         let last = Slot::new(first.number().saturating_add(SLOTS_PER_TICK)).min(end);
+        debug_assert!(
+            last.number().saturating_sub(first.number()) <= SLOTS_PER_TICK,
+            "other clients wait for so many closes at most"
+        );
         for slot in (first.number()..last.number()).map(Slot::new) {
             let Some(found) = self.connections.get(slot).filter(|found| !found.closing) else {
                 continue;

@@ -30,6 +30,7 @@ impl Local {
     ) {
         debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.connections[key.slot].app;
+        debug_assert!(!self.connections[key.slot].closing, "its subscriptions have ended");
         let hash = context.keys.hash(app, name);
         let Some(index) = self.channels.find(hash, app, name) else { return };
         if let Some(at) = self.subscription_index(key.slot, index) {
@@ -57,6 +58,10 @@ impl Local {
             && let SubscriptionState::Active { position, .. } = moved.state
         {
             let subscribers = &mut self.channels[moved.channel].subscribers;
+            debug_assert_eq!(
+                subscribers[position as usize].slot, slot,
+                "its own place in the channel"
+            );
             subscribers[position as usize].subscription_index =
                 u32::try_from(at).unwrap_or(u32::MAX);
         }
@@ -65,6 +70,10 @@ impl Local {
             "a channel is in the list once"
         );
         self.discharge(slot, left.charge);
+        debug_assert!(
+            self.channels.get(left.channel).is_some(),
+            "a channel stays while it has subscribers or requests"
+        );
         if let SubscriptionState::Active { position, .. } = left.state {
             self.observe_leave(out, slot, left.channel);
             self.remove_subscriber(context, left.channel, position as usize);

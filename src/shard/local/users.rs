@@ -72,6 +72,7 @@ impl UserTable {
 
     /// Sends the home nothing: `Local::finish_import` does, once for all connections.
     pub(super) fn import_signed_in(&mut self, user: &ChannelKey) {
+        debug_assert!(user.name().starts_with(USER_CHANNEL_PREFIX), "a user's own channel");
         self.0.entry(user.clone()).or_default().connections += 1;
     }
 
@@ -89,6 +90,10 @@ impl UserTable {
     /// Each user, whether they are signed in here, and whether they are watched from here.
     pub(in crate::shard) fn users_with_state(&self) -> Vec<(ChannelKey, bool, bool)> {
         let each = self.0.iter();
+        debug_assert!(
+            self.0.values().all(|local| !local.is_unused()),
+            "users who are signed in or watched"
+        );
         each.map(|(user, local)| (user.clone(), local.connections > 0, !local.watchers.is_empty()))
             .collect()
     }
@@ -201,6 +206,13 @@ impl Local {
         self.enqueue(context, out, slot, &bytes);
         self.watch_users(context, out, slot, user);
         debug_assert!(self.connections[slot].signed_in().is_some(), "it is signed in");
+        debug_assert!(
+            self.connections[slot]
+                .signed_in()
+                .and_then(|signed_in| self.users.0.get(&signed_in.key))
+                .is_some_and(|local| local.connections > 0),
+            "this core counts the connection for the user"
+        );
     }
 
     /// The user's home is sent the first one only.
@@ -275,6 +287,7 @@ impl Local {
             unknown += u32::from(local.online.is_none());
         }
         debug_assert!(unknown as usize <= watched.len(), "each user is asked about once");
+        debug_assert!(to_ask.len() <= watched.len(), "this core asks for each once");
         let extras = self.connections[slot].extras.get_or_insert_default();
         (extras.watched, extras.watched_unknown) = (watched, unknown);
         let core = context.core();
@@ -323,6 +336,7 @@ impl Local {
             let list = if is_online == Some(true) { &mut online } else { &mut offline };
             list.push(user_id_of(user));
         }
+        debug_assert_eq!(online.len() + offline.len(), watched.len(), "each is in one list");
         let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::watchlist_events(&online, &offline, text)
         })
@@ -345,6 +359,10 @@ impl Local {
         }
         let is_first = local.online.replace(online).is_none();
         let watchers: Vec<Slot> = local.watchers.iter().copied().collect();
+        debug_assert!(
+            watchers.iter().all(|slot| self.connections.get(*slot).is_some_and(|one| !one.closing)),
+            "a connection that closes watches nobody"
+        );
         let ids = [user_id_of(user)];
         let (there, gone) = if online { ids.split_at(1) } else { ids.split_at(0) };
         let change = frame::write_text_frame(&mut self.text_buffer, |text| {

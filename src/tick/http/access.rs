@@ -78,5 +78,6 @@ impl Http {
             who: who(self),
         };
         self.access.lines.push(line);
+        debug_assert!(self.access.lines.len() <= LINES_MAX, "the others are counted");
     }
 }

@@ -61,6 +61,7 @@ impl Session {
                 let publish = Publish { request, app, publications, info, reply, quota };
                 if site.mailbox.is_congested() {
                     // Nothing is discarded: the publisher waits.
+                    debug_assert!(!site.http.congested.contains(&key), "a session waits once");
                     site.http.congested.push_back(key);
                     return self.wait(Pending::Congested(Box::new(publish)));
                 }
@@ -104,6 +105,7 @@ impl Session {
     ) {
         let id = site.begin_gather(Asker::Session(key), question);
         self.wait(Pending::Asking { request, id, reply, quota });
+        debug_assert_eq!(self.question(), Some(id), "its answers find it by this number");
     }
 
     /// Continues a request if its wait is over: the mailboxes have room, the mail is in the rings, or the cores have

@@ -148,6 +148,7 @@ impl Http {
         if rules.debug != self.rules.debug {
             self.lines = LineBudget::new(rules.debug);
         }
+        debug_assert!(apps.iter().len() >= self.apps.iter().len(), "an app keeps its index");
         (self.apps, self.rules) = (apps, rules);
     }
 

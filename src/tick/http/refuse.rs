@@ -67,6 +67,7 @@ impl Session {
         };
         let response = self.refused(http, About::default(), response, cause, &[]);
         self.close_with(&response, false);
+        debug_assert!(self.is_closing(), "what follows on this port makes no sense in HTTP");
     }
 
     /// Refuses a peer that must begin with a header of the PROXY protocol and did not.
@@ -75,6 +76,7 @@ impl Session {
         let why = [Detail::Own(fault.text())];
         let response = self.refused(http, About::default(), response, Cause::ProxyHeader, &why);
         self.close_with(&response, false);
+        debug_assert!(self.is_closing(), "without its header no byte can be trusted");
     }
 
     pub(super) fn line_peer(&self, http: &Http, about: About<'_>) -> LinePeer {
@@ -99,6 +101,7 @@ impl Session {
         is_in_body: bool,
     ) -> Response {
         let size_max = Detail::count(http.rules.request_size_max);
+        debug_assert!((400..600).contains(&refusal.status()), "a refusal has a status of errors");
         let first = match is_in_body {
             true => Detail::Own("a head in order, and goes on with a body that is not"),
             false => Detail::text(without_query(first_line(self.input()))),

@@ -130,6 +130,7 @@ impl Session {
 
     /// Makes the client that a header of the PROXY protocol has named the peer. The proxy itself is not counted.
     pub(in crate::tick) fn become_client(&mut self, client: SocketAddr, address_slot: AddressSlot) {
+        debug_assert!(!self.is_named, "a header names the client once, before any request");
         (self.peer, self.address_slot, self.is_named) = (client, address_slot, true);
     }
 
@@ -220,6 +221,8 @@ impl Session {
         let unused = work.input.get(work.used..).unwrap_or_default();
         let progress = work.reader.read_front(unused, &mut used);
         work.used += used;
+        debug_assert!(work.used <= work.input.len(), "no more is used than was received");
+        debug_assert!(work.pending.is_none(), "a session that reads has no request that waits");
         if work.unused().is_empty() {
             work.discard_used();
         }
@@ -244,6 +247,7 @@ impl Session {
     }
 
     fn serve(&mut self, key: SessionKey, request: Request, site: &mut Site<'_>) -> Step {
+        debug_assert_eq!(self.state, HttpState::Reading, "one request at a time");
         if let Err(response) = self.count_client(site.http, &request) {
             self.close_with(&response, true);
             return Step::Rest;
@@ -278,6 +282,8 @@ impl Session {
 
     /// Answers a request. The connection closes after the answer unless client and server want to keep it.
     pub(super) fn respond(&mut self, http: &mut Http, response: &Response, request: &Request) {
+        debug_assert_eq!(self.state, HttpState::Reading, "a request is answered once");
+        debug_assert!(self.work.is_some(), "its bytes and its answer have their buffers");
         let keep_alive = request.keep_alive() && !http.draining;
         self.has_answered = true;
         // A client that did not ask to close may have sent its next request already.
@@ -303,6 +309,8 @@ impl Session {
 
     /// Refuses the input and closes. `in_order`: the input was a complete request.
     pub(super) fn close_with(&mut self, response: &Response, in_order: bool) {
+        debug_assert!(response.status >= 400, "only refusals close a session");
+        debug_assert_eq!(self.state, HttpState::Reading, "no answer follows the last one");
         self.state = HttpState::Closing { in_order };
         if let Some(work) = &mut self.work {
             response.write(&mut work.output, false, false);
@@ -310,6 +318,11 @@ impl Session {
     }
 
     pub(super) fn wait(&mut self, pending: Pending) {
+        debug_assert_eq!(self.state, HttpState::Reading, "one request at a time");
+        debug_assert!(
+            self.work.as_ref().is_some_and(|work| work.pending.is_none()),
+            "it has a place, and no other request is there"
+        );
         self.state = HttpState::Waiting;
         if let Some(work) = &mut self.work {
             work.pending = Some(pending);
@@ -319,6 +332,11 @@ impl Session {
     /// Moves the waiting request out, to continue it. `None` if none waits.
     pub(super) fn take_pending(&mut self) -> Option<Pending> {
         let pending = self.work.as_mut()?.pending.take();
+        debug_assert_eq!(
+            pending.is_some(),
+            self.state == HttpState::Waiting,
+            "a session waits while its request does"
+        );
         if pending.is_some() {
             self.state = HttpState::Reading;
         }
@@ -337,6 +355,7 @@ impl Session {
     pub(in crate::tick) fn note_sent(&mut self, count: usize) {
         if let Some(work) = &mut self.work {
             work.sent += count;
+            debug_assert!(work.sent <= work.output.len(), "no more is sent than there was");
             if work.unsent().is_empty() {
                 work.output.clear();
                 work.sent = 0;
@@ -346,6 +365,7 @@ impl Session {
 
     /// All answers are sent: returns how the session continues. `more_may_come`: unread bytes have arrived.
     pub(in crate::tick) fn next_after_answers(&mut self, more_may_come: bool) -> AfterAnswers {
+        debug_assert!(self.unsent().is_empty(), "all answers are sent");
         match self.state {
             HttpState::Closing { in_order: true } if !more_may_come && self.input().is_empty() => {
                 AfterAnswers::Close
@@ -399,6 +419,7 @@ impl Session {
     /// Moves the buffers out of a session that becomes a WebSocket: the unsent bytes, and the bytes after the
     /// handshake.
     pub(in crate::tick) fn take_buffers(&mut self) -> (Vec<u8>, Vec<u8>) {
+        debug_assert!(self.question().is_none(), "a handshake follows all earlier requests");
         match &mut self.work {
             None => (Vec::new(), Vec::new()),
             Some(work) => {

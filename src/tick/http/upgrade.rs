@@ -116,6 +116,7 @@ impl Session {
         refusal: handshake::HandshakeRefusal,
     ) -> Response {
         let mut response = Response::text(refusal.status(), refusal.body());
+        debug_assert!((400..500).contains(&refusal.status()), "a fault of the client");
         if let Some((name, value)) = refusal.header() {
             response = response.with_header(name, value);
         }
@@ -201,6 +202,7 @@ impl Session {
             }
         };
         if app.try_count_connection() {
+            debug_assert!(app.is_served(), "a removed app is not found by its key");
             return Ok(Admitted { app: index, address_slot });
         }
         overload.admission.release_connection(address_slot);

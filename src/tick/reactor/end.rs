@@ -45,6 +45,10 @@ impl<K: Kernel> Reactor<K> {
     /// The kernel has accepted the last frame of a closing connection: ends our half, or the socket if the peer has
     /// closed.
     pub(in crate::tick) fn finish(&mut self, shard: &mut Shard, key: ConnectionKey) {
+        debug_assert!(
+            shard.get(key).is_none_or(crate::shard::Connection::is_closing),
+            "only a closing connection has a last frame"
+        );
         let socket = &self.sockets.0[key.slot.index()];
         if socket.peer_closed {
             return self.drop_socket(shard, key);
@@ -78,6 +82,11 @@ impl<K: Kernel> Reactor<K> {
         let socket = std::mem::take(&mut self.sockets.0[key.slot.index()]);
         let secure = self.secure.remove(key.slot);
         self.named.set(key.slot, None);
+        debug_assert!(shard.get(key).is_none(), "the key names no connection");
+        debug_assert!(
+            self.sockets.descriptor(key.slot).is_none() && !self.secure.is_secure(key.slot),
+            "nothing is left for the next connection in this slot"
+        );
         if let Some(descriptor) = socket.descriptor {
             self.kernel.unwatch(&descriptor, Watched::Connection(key), is_blocked);
             self.close(descriptor, secure);
@@ -89,6 +98,7 @@ impl<K: Kernel> Reactor<K> {
         for key in shard.keys().collect::<Vec<_>>() {
             self.drop_socket(shard, key);
         }
+        debug_assert_eq!(shard.connection_count(), 0, "none is left");
     }
 
     /// Ends all connections after lost completions: a send that was cut short would continue in the middle of a frame,
@@ -100,6 +110,7 @@ impl<K: Kernel> Reactor<K> {
             self.drop_socket(site.shard, key);
         }
         self.drop_all_sessions(site);
+        debug_assert_eq!(site.shard.connection_count(), 0, "none can be trusted any longer");
         for index in 0..u32::try_from(self.listeners.len()).unwrap_or(u32::MAX) {
             self.note_listener(index, false);
         }

@@ -21,6 +21,7 @@ use crate::ws::reader::{self, FrameLimits};
 impl<K: Kernel> Reactor<K> {
     /// Reads the queued sockets. `waiting`: how many at the front of `unread` have waited since an earlier tick.
     pub(super) fn read_connections(&mut self, shard: &mut Shard, mut waiting: usize) {
+        debug_assert!(waiting <= self.unread.len(), "the first of the queue");
         let deadline = self.kernel.stamp() + limits::READ_TIME_PER_TICK_NS;
         // Bytes that were read since the last look at the clock.
         let mut bytes = 0;
@@ -51,6 +52,7 @@ impl<K: Kernel> Reactor<K> {
     pub(in crate::tick) fn queue(&mut self, key: ConnectionKey, until: Queued) {
         let socket = &mut self.sockets.0[key.slot.index()];
         let before = socket.queued;
+        debug_assert!(socket.descriptor.is_some(), "a connection that is there has a socket");
         if until == Queued::ToTheEnd || before == Queued::No {
             socket.queued = until;
         }
@@ -101,6 +103,7 @@ impl<K: Kernel> Reactor<K> {
             return 0;
         }
         if shard.must_wait(key) {
+            debug_assert!(!self.paused_reads.contains(&key), "a connection is in one queue, once");
             self.paused_reads.push(key);
             return 0;
         }
@@ -162,6 +165,11 @@ impl<K: Kernel> Reactor<K> {
         let mut sink = ShardSink { shard, key, peer_closed: false };
         let result = reader::read(&mut socket.partial, bytes, limits, &mut sink);
         socket.peer_closed |= sink.peer_closed;
+        debug_assert!(
+            !sink.peer_closed
+                || sink.shard.get(key).is_none_or(crate::shard::Connection::is_closing),
+            "a peer that closes is answered with a close frame"
+        );
         if let Err(violation) = result {
             shard.close_violating(key.slot, violation);
         }

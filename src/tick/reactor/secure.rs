@@ -48,6 +48,7 @@ impl<C: SecureChannel> SecureSockets<C> {
     }
 
     pub(super) fn insert(&mut self, slot: Slot, socket: Box<SecureSocket<C>>) {
+        debug_assert!(self.get(slot).is_none(), "a slot has one channel, with keys of its own");
         let slot = slot.index();
         if self.0.len() <= slot {
             self.0.resize_with(slot + 1, || None);
@@ -76,6 +77,7 @@ impl<K: Kernel> Reactor<K> {
         let Some(secure) = self.secure.get_mut(key.slot) else { return };
         let end = RECORD_BYTES_MAX + count;
         let SecureInput { plain, end } = secure.receive(scratch, RECORD_BYTES_MAX, end);
+        debug_assert!(plain.end <= scratch.len(), "the content lies where the records were");
         self.note_kept(shard, key, kept_before);
         if let Some(content) = scratch.get_mut(plain).filter(|content| !content.is_empty()) {
             self.decode_input(shard, key, content);
@@ -152,6 +154,10 @@ impl<K: Kernel> Reactor<K> {
         if is_exhausted && shard.get(key).is_some_and(|connection| !connection.is_closing()) {
             shard.close_frame(key.slot, 4200, "The keys of TLS 1.2 are used up");
         }
+        debug_assert!(
+            !is_exhausted || shard.get(key).is_none_or(crate::shard::Connection::is_closing),
+            "used-up keys seal a close frame and no more"
+        );
     }
 
     /// Closes a socket at the end of the tick; with TLS, after its last bytes.

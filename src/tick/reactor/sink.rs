@@ -56,6 +56,10 @@ impl Sink for ShardSink<'_> {
         self.peer_closed = true;
         // The peer's code is sent back (RFC 6455 section 5.5.1); an empty close is answered with 1000 as in Reverb.
         self.shard.close_frame(self.key.slot, code.unwrap_or(1000), reason);
+        debug_assert!(
+            self.shard.get(self.key).is_none_or(crate::shard::Connection::is_closing),
+            "what follows its close frame is dropped"
+        );
         Flow::Stop
     }
 }

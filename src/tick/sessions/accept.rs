@@ -47,6 +47,7 @@ impl<K: Kernel> Reactor<K> {
         self.kernel.watch_listener(&listener, index);
         // Another process may have owned it, so connections may be waiting that are not reported.
         self.listeners.push(ListenerState { listener, is_ready: true, is_secure });
+        debug_assert_eq!(self.listeners.len(), index as usize + 1, "reports name it by this index");
     }
 
     /// Accepts connections that wait, and carries out their first requests.
@@ -66,6 +67,7 @@ impl<K: Kernel> Reactor<K> {
         let listeners = self.listeners.len();
         let first = self.first_listener;
         self.first_listener = (first + 1) % listeners.max(1);
+        debug_assert!(listeners == 0 || first < listeners, "one of the listeners");
         let mut left = limits::ACCEPTS_PER_TICK_MAX;
         for turn in 0..listeners {
             let index = (first + turn) % listeners;
@@ -156,6 +158,10 @@ impl<K: Kernel> Reactor<K> {
                 entry.awaited_header = awaited;
             }
             self.sessions.accepted.push(key);
+            debug_assert!(
+                self.sessions.accepted.len() <= ACCEPTED_MAX,
+                "then their first bytes are read"
+            );
         }
     }
 
@@ -253,6 +259,7 @@ impl<K: Kernel> Reactor<K> {
         if let Some(entry) = self.sessions.get(key) {
             refuse(&entry.session, site.http);
             self.drop_session(site, key);
+            debug_assert!(self.sessions.get(key).is_none(), "its place is free");
         }
     }
 }

@@ -91,6 +91,7 @@ impl<K: Kernel> Reactor<K> {
         if entry.queued == Queued::No {
             return;
         }
+        debug_assert!(!entry.is_deferred, "one that is deferred is not in the queue");
         if entry.read_in_tick == self.tick {
             self.sessions.ready.push_back(key);
         } else if !entry.wants_bytes() || (site.http.is_transferring && entry.may_move()) {
@@ -239,6 +240,7 @@ impl<K: Kernel> Reactor<K> {
             Sent::Part(count) if count <= given => count,
             Sent::Part(_) | Sent::Failed => return self.drop_session(site, key),
         };
+        debug_assert!(entry.has_answer, "a session with an answer is in the list once");
         entry.has_answer = false;
         match (&mut entry.secure, sealed.and_then(|sealed| sealed.get(count..))) {
             (Some(secure), Some(unsent)) => secure.keep_unsent(unsent),
@@ -374,6 +376,7 @@ impl<K: Kernel> Reactor<K> {
         for key in self.session_keys() {
             self.drop_session(site, key);
         }
+        debug_assert_eq!(self.sessions.len(), 0, "none is left");
     }
 
     fn session_keys(&self) -> Vec<SessionKey> {
@@ -424,6 +427,7 @@ impl<K: Kernel> Reactor<K> {
             }
         };
         self.named.set(connection.slot, named_client);
+        debug_assert!(self.sessions.get(key).is_none(), "a socket is a session or a connection");
         let has_ended = entry.secure.as_ref().is_some_and(|secure| secure.has_ended());
         if let Some(secure) = entry.secure {
             self.keep_secure(connection, secure);

@@ -26,6 +26,7 @@ impl<K: Kernel> Reactor<K> {
         end: usize,
     ) -> Option<usize> {
         let begin = RECORD_BYTES_MAX;
+        debug_assert!(begin <= end && end <= self.scratch.len(), "received bytes lie there");
         let Some(awaited) = &mut self.sessions.get(key)?.awaited_header else { return Some(begin) };
         let is_secure = awaited.is_secure;
         let received = self.scratch.get(begin..end).unwrap_or_default();
@@ -44,6 +45,7 @@ impl<K: Kernel> Reactor<K> {
                 }
                 self.end_header(site, key, is_secure)?;
                 let begin = begin + header.used;
+                debug_assert!(begin <= end, "a header is no longer than what was received");
                 if begin == end {
                     self.settle_session(site, key);
                 }

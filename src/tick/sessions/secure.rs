@@ -68,6 +68,7 @@ impl<K: Kernel> Reactor<K> {
             return true;
         };
         entry.has_received = true;
+        debug_assert!(begin < end, "there are bytes for the channel");
         let was_established = secure.is_established();
         let SecureInput { plain, end: channel_end } = secure.receive(&mut self.scratch, begin, end);
         let content = self.scratch.get(plain).unwrap_or_default();

@@ -215,6 +215,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             let unsent = session.unsent();
             out.extend_from_slice(unsent.get(..most).unwrap_or(unsent));
         });
+        debug_assert!(content <= session.unsent().len(), "what is sealed was waiting");
         session.note_sent(content);
         if session.is_closing() && session.unsent().is_empty() {
             // The announcement of the end is sent with the last answer.
@@ -255,6 +256,10 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         self.get(key)?;
         let entry = self.entries.try_remove(key.slot.index())?;
         self.wait_order.waiting -= usize::from(entry.wait_number != 0);
+        debug_assert!(
+            self.wait_order.waiting <= self.entries.len(),
+            "one that ended does not wait"
+        );
         Some(entry)
     }
 
@@ -306,6 +311,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             entry.wait_number = number;
         }
         self.wait_order.waiting += 1;
+        debug_assert!(self.wait_order.waiting <= self.entries.len(), "each session waits once");
         let Self { entries, wait_order, .. } = self;
         let queue = if is_silent { &mut wait_order.silent_by_age } else { &mut wait_order.by_age };
         // Sessions begin to wait often and end seldom, so stale entries are dropped here.
@@ -323,6 +329,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         if let Some(entry) = self.get(key)
             && std::mem::take(&mut entry.wait_number) != 0
         {
+            debug_assert!(self.wait_order.waiting > 0, "it was counted");
             self.wait_order.waiting -= 1;
         }
     }

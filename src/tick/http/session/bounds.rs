@@ -28,6 +28,10 @@ impl Session {
         if fits {
             self.charged_bytes = u32::try_from(charge).unwrap_or(u32::MAX);
         }
+        debug_assert!(
+            fits || charge > charged_before,
+            "only more memory can be refused: {charge} bytes, and {charged_before} before"
+        );
         fits
     }
 
@@ -38,6 +42,10 @@ impl Session {
             site.shard.note_http(charged_before, limits::HTTP_CONNECTION_BYTES);
             self.charged_bytes = u32::try_from(limits::HTTP_CONNECTION_BYTES).unwrap_or(u32::MAX);
         }
+        debug_assert!(
+            self.charged_bytes as usize <= limits::HTTP_CONNECTION_BYTES,
+            "its entry at most"
+        );
     }
 
     /// Logs that the session ends because others need its memory.
@@ -82,6 +90,7 @@ impl Session {
             work.reader = RequestReader::new(limits);
             (work.input, work.used) = (Vec::new(), 0);
         }
+        debug_assert!(!self.has_begun(), "nothing of the request is left");
     }
 
     /// Sets the timer for the current state, and returns its length in seconds. `None` if no time is measured, or the
@@ -110,6 +119,7 @@ impl Session {
 
     /// `next_timer` during a TLS handshake: the time for the first byte, then for all others.
     pub(in crate::tick) fn handshake_timer(&mut self, has_begun: bool, http: &Http) -> Option<u32> {
+        debug_assert!(!self.has_answered, "a handshake comes before all requests");
         let timer = if has_begun { Timer::TlsHandshake } else { Timer::FirstByte };
         if self.timer == timer {
             return None;
@@ -120,6 +130,10 @@ impl Session {
 
     /// `next_timer` before a header of the PROXY protocol, which has one time for all its bytes.
     pub(in crate::tick) fn header_timer(&mut self, http: &Http) -> Option<u32> {
+        debug_assert!(
+            !self.has_answered && !self.is_named,
+            "the header comes before all requests, and once"
+        );
         let is_new = std::mem::replace(&mut self.timer, Timer::ProxyHeader) != Timer::ProxyHeader;
         is_new.then(|| self.seconds(http)).flatten()
     }

@@ -48,10 +48,12 @@ pub(in crate::tick) struct Work {
 
 impl Work {
     pub(super) fn unsent(&self) -> &[u8] {
+        debug_assert!(self.sent <= self.output.len(), "no more is sent than there was");
         self.output.get(self.sent..).unwrap_or_default()
     }
 
     pub(super) fn unused(&self) -> &[u8] {
+        debug_assert!(self.used <= self.input.len(), "no more is used than was received");
         self.input.get(self.used..).unwrap_or_default()
     }
 
@@ -82,6 +84,10 @@ impl Spare {
         match self.0.pop() {
             // The reader counts empty lines before a request: those of one client must not count for another.
             Some(mut work) => {
+                debug_assert!(
+                    work.pending.is_none() && work.unused().is_empty() && work.unsent().is_empty(),
+                    "nothing of one client reaches another"
+                );
                 work.reader = reader;
                 work
             }
@@ -114,5 +120,6 @@ impl Spare {
         if self.0.len() < KEPT_MAX && fits(&work.input) && fits(&work.output) {
             self.0.push(work);
         }
+        debug_assert!(self.0.len() <= KEPT_MAX, "the others are freed");
     }
 }
