@@ -82,10 +82,10 @@ impl Shard {
         self.local.set_cluster_congested(is_congested);
     }
 
-    /// See `Cluster::len`; both are 0 without a cluster.
+    /// See `Cluster::entry_counts`; both are 0 without a cluster.
     #[must_use]
     pub fn cluster_entries(&self) -> (usize, usize) {
-        self.cluster.as_ref().map_or((0, 0), |cluster| cluster.len())
+        self.cluster.as_ref().map_or((0, 0), |cluster| cluster.entry_counts())
     }
 
     /// See `Transitions::unconfirmed_high_water`.

@@ -180,7 +180,7 @@ impl Outbox {
             && self.refusals.is_empty()
     }
 
-    pub(super) fn refuse(&mut self, refusal: RefusalNote) {
+    pub(super) fn push_refusal_note(&mut self, refusal: RefusalNote) {
         if self.refusals.len() < REFUSALS_MAX {
             self.refusals.push(refusal);
         }
@@ -236,7 +236,7 @@ impl Outbox {
     }
 
     /// For the cluster side; nothing on a single node, where the closure is not called.
-    pub(super) fn change(
+    pub(super) fn report_change(
         &mut self,
         context: &Context,
         channel: &ChannelKey,
@@ -329,7 +329,7 @@ mod tests {
             ("cluster over its limit", &|outbox| outbox.cluster.request_restart()),
             ("traces", &|outbox| outbox.traces.push(Trace::Handled(socket_id))),
             ("notes", &|outbox| outbox.log_line("a line".to_owned())),
-            ("refusals", &|outbox| outbox.refuse(refusal())),
+            ("refusals", &|outbox| outbox.push_refusal_note(refusal())),
         ];
         assert!(Outbox::default().is_empty());
         for (name, effect) in effects {

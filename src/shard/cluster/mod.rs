@@ -144,8 +144,8 @@ impl Cluster {
         self.topics.get_mut(channel)?.details_if_any()
     }
 
-    fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&PeerSnapshot> {
-        self.topics.get(channel)?.find(node)
+    fn find_peer(&self, channel: &ChannelKey, node: NodeId) -> Option<&PeerSnapshot> {
+        self.topics.get(channel)?.find_peer(node)
     }
 
     /// Looks at two old entries for each one that is added, so that there are never many more than topics that wait.
@@ -177,7 +177,7 @@ impl Cluster {
         let received_at = self.received_now(from);
         let Some(topic) = self.topics.get_mut(channel) else { return false };
         // Where there is no room for the node's entry there is none for its members.
-        if topic.find(from.node).is_none() && self.remote_memory.is_full() {
+        if topic.find_peer(from.node).is_none() && self.remote_memory.is_full() {
             return false;
         }
         let members = &mut topic.peer(received_at).members;
@@ -197,7 +197,7 @@ impl Cluster {
     }
 
     /// Topics and transitions under way; nodes known. Both are 0 in tests once all have left.
-    pub(super) fn len(&self) -> (usize, usize) {
+    pub(super) fn entry_counts(&self) -> (usize, usize) {
         (self.topics.len() + self.transitions.len(), self.nodes.len())
     }
 
@@ -220,7 +220,7 @@ impl Cluster {
             Change::Occupied(is_occupied) => {
                 let message = ChannelMessage::Occupied(is_occupied);
                 let kind = if is_occupied { Transition::Join } else { Transition::Leave };
-                self.transition(here, channel, None, kind, message);
+                self.publish_transition(here, channel, None, kind, message);
                 if is_occupied {
                     here.home.set_count_elsewhere(channel, self.count_elsewhere(channel));
                 }
@@ -228,11 +228,11 @@ impl Cluster {
             Change::Joined { member, channel_data } => {
                 let who = Some(member.user.text.clone());
                 let message = ChannelMessage::Joined { member, channel_data };
-                self.transition(here, channel, who, Transition::Join, message);
+                self.publish_transition(here, channel, who, Transition::Join, message);
             }
             Change::Left { user_id } => {
                 let message = ChannelMessage::Left { user_id: user_id.clone() };
-                self.transition(here, channel, Some(user_id), Transition::Leave, message);
+                self.publish_transition(here, channel, Some(user_id), Transition::Leave, message);
             }
             Change::Online(online) => {
                 self.send_to_nodes(here, channel, || ChannelMessage::Online(online));

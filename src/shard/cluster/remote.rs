@@ -229,7 +229,7 @@ impl Cluster {
         channel: &ChannelKey,
         from: SessionId,
     ) -> bool {
-        if !self.topics.contains_key(channel) || self.find(channel, from.node).is_some() {
+        if !self.topics.contains_key(channel) || self.find_peer(channel, from.node).is_some() {
             return true;
         }
         self.try_reserve(here, 0)
@@ -279,7 +279,7 @@ impl Cluster {
         let left: Vec<Box<str>> = {
             let there: HashSet<&str, foldhash::fast::FixedState> =
                 snapshot.members.iter().map(|member| &*member.user.text).collect();
-            let peer = self.find(channel, from.node);
+            let peer = self.find_peer(channel, from.node);
             let known = peer.into_iter().flat_map(|peer| &peer.members);
             known.filter(|known| !there.contains(&***known)).cloned().collect()
         };
@@ -349,7 +349,7 @@ impl Cluster {
 
     /// Drops what a node had of a channel; `dead`: it could not publish its leaves itself.
     fn drop_peer(&mut self, here: &mut Here<'_>, channel: &ChannelKey, node: NodeId, dead: bool) {
-        let Some(from) = self.find(channel, node).map(|peer| peer.received_at.sender) else {
+        let Some(from) = self.find_peer(channel, node).map(|peer| peer.received_at.sender) else {
             return;
         };
         if dead {
@@ -362,6 +362,6 @@ impl Cluster {
             }
             topic.shrink();
         }
-        debug_assert!(self.find(channel, node).is_none(), "no snapshot of the node is left");
+        debug_assert!(self.find_peer(channel, node).is_none(), "no snapshot of the node is left");
     }
 }

@@ -143,7 +143,7 @@ impl TopicDetails {
         self.greeted.iter().any(|(session, newest)| *session == from && number <= *newest)
     }
 
-    pub(super) fn find(&self, node: NodeId) -> Option<&PeerSnapshot> {
+    pub(super) fn find_peer(&self, node: NodeId) -> Option<&PeerSnapshot> {
         self.peers.iter().find(|peer| peer.node == node)
     }
 
@@ -331,10 +331,14 @@ mod tests {
         let rows = [(Some("u"), 9, true), (Some("u"), 3, false), (None, 9, true), (None, 3, false)];
         for (who, node, expected) in rows {
             let who: Transitioner = who.map(Into::into);
-            assert_eq!(topic.find(NodeId(node)).unwrap().has(&who), expected, "{who:?} on {node}");
+            assert_eq!(
+                topic.find_peer(NodeId(node)).unwrap().has(&who),
+                expected,
+                "{who:?} on {node}"
+            );
             assert!(topic.is_on_other_node(&who) && !topic.is_on_this_node(&who));
         }
-        assert!(topic.find(NodeId(4)).is_none() && !topic.is_on_other_node(&Some("w".into())));
+        assert!(topic.find_peer(NodeId(4)).is_none() && !topic.is_on_other_node(&Some("w".into())));
     }
 
     #[test]

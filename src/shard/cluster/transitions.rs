@@ -90,7 +90,11 @@ impl Transitions {
         those.into_iter().flat_map(|those| those.keys().cloned()).collect()
     }
 
-    fn find(&mut self, channel: &ChannelKey, who: &Transitioner) -> Option<&mut PendingLeave> {
+    fn find_pending_leave(
+        &mut self,
+        channel: &ChannelKey,
+        who: &Transitioner,
+    ) -> Option<&mut PendingLeave> {
         self.pending_leaves.get_mut(channel)?.get_mut(who)
     }
 
@@ -134,14 +138,14 @@ impl Transitions {
         if those.is_empty() {
             self.pending_leaves.remove(channel);
         }
-        debug_assert!(self.find(channel, who).is_none(), "it is pending no longer");
+        debug_assert!(self.find_pending_leave(channel, who).is_none(), "it is pending no longer");
         was_pending
     }
 }
 
 impl Cluster {
     /// Publishes a transition of this node. It takes effect when Redis has ordered it, or at once without a session.
-    pub(super) fn transition(
+    pub(super) fn publish_transition(
         &mut self,
         here: &mut Here<'_>,
         channel: &ChannelKey,
@@ -179,7 +183,7 @@ impl Cluster {
             Some(topic) => {
                 topic.details().unconfirmed += 1;
                 if let (Transition::Join, Some(found @ PendingLeave::Until(_))) =
-                    (transition, self.transitions.find(channel, &who))
+                    (transition, self.transitions.find_pending_leave(channel, &who))
                 {
                     *found = PendingLeave::Canceling;
                 }
@@ -195,7 +199,7 @@ impl Cluster {
             return;
         };
         if let Some(details) = self.details(&channel) {
-            debug_assert!(details.unconfirmed > 0, "`transition` has counted it");
+            debug_assert!(details.unconfirmed > 0, "`publish_transition` has counted it");
             details.unconfirmed -= 1;
         }
         self.apply_in_order(here, &channel, who, transition);
@@ -225,7 +229,8 @@ impl Cluster {
         );
         if transition == Transition::Final {
             // A join that was ordered before has removed it already.
-            if self.transitions.find(channel, &who) == Some(&mut PendingLeave::Ending) {
+            if self.transitions.find_pending_leave(channel, &who) == Some(&mut PendingLeave::Ending)
+            {
                 self.transitions.end_pending_leave(channel, &who);
             }
             return;
@@ -245,7 +250,7 @@ impl Cluster {
         // If the leave was pending here, the webhook below cancels it like any other.
         self.transitions.end_pending_leave(channel, &who);
         debug_assert!(
-            self.transitions.find(channel, &who).is_none(),
+            self.transitions.find_pending_leave(channel, &who).is_none(),
             "it was ended, or there was none"
         );
         if !is_clusters_first_or_last {
@@ -337,7 +342,7 @@ impl Cluster {
         }
         let received_at = self.received_now(from);
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        let known = topic.find(from.node).into_iter().flat_map(|peer| &peer.pending_leaves);
+        let known = topic.find_peer(from.node).into_iter().flat_map(|peer| &peer.pending_leaves);
         let kept: Vec<Transitioner> =
             known.filter(|who| topic.was_ordered(from.node, who)).cloned().collect();
         let listed = pending_leaves.into_iter().filter(|who| !topic.was_ordered(from.node, who));
@@ -403,7 +408,7 @@ impl Cluster {
             self.transitions.unordered += 1;
             // The other nodes have noted the leave as pending here.
             let message = ChannelMessage::LeaveFinal { who: who.clone() };
-            return self.transition(here, channel, who, Transition::Final, message);
+            return self.publish_transition(here, channel, who, Transition::Final, message);
         }
         let until = here.context.now_seconds + seconds;
         let last = self.transitions.due.back().map(|(until, _)| *until);
@@ -436,7 +441,7 @@ impl Cluster {
             }
             for who in over {
                 let message = ChannelMessage::LeaveFinal { who: who.clone() };
-                self.transition(here, &channel, who, Transition::Final, message);
+                self.publish_transition(here, &channel, who, Transition::Final, message);
             }
             self.release_if_unneeded(here, &channel);
         }

@@ -291,13 +291,13 @@ impl Home {
             counts.sent_seconds = context.now_seconds;
         }
         if is_ours {
-            out.change(context, channel, || Change::Count(here));
+            out.report_change(context, channel, || Change::Count(here));
         }
         self.channels.counts.forget_if_zero(index);
         if !has_changed {
             return;
         }
-        if context.app(channel.app()).subscription_count {
+        if context.app(channel.app()).sends_subscription_count {
             let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::subscription_count(channel.name(), total, text)
             })

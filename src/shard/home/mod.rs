@@ -96,7 +96,7 @@ impl Home {
         let error = join.and_then(|join| self.join_refusal(context, memory, index, &channel, join));
         if let Some(error) = error {
             self.channels.drop_if_unused(index);
-            out.change(context, &channel, || Change::Unneeded);
+            out.report_change(context, &channel, || Change::Unneeded);
             return out.send_from_home(
                 core,
                 Mail::SubscribeRefused { channel, connection, ticket, error },
@@ -146,7 +146,7 @@ impl Home {
         self.channels.drop_if_unused(index);
         if is_empty {
             note_occupied(context, out, channel, false);
-            out.change(context, channel, || Change::Unneeded);
+            out.report_change(context, channel, || Change::Unneeded);
         }
     }
 
@@ -282,7 +282,7 @@ fn occupied_gauge<'a>(context: &'a Context, channel: &ChannelKey) -> &'a Tally {
 /// In a cluster `transitions.rs` decides which node sends the webhook of this transition.
 fn note_occupied(context: &Context, out: &mut Outbox, channel: &ChannelKey, is_occupied: bool) {
     if context.is_clustered() {
-        out.change(context, channel, || Change::Occupied(is_occupied));
+        out.report_change(context, channel, || Change::Occupied(is_occupied));
     } else {
         out.send_transition(context, channel, None, is_occupied);
     }

@@ -208,7 +208,7 @@ impl Home {
             return;
         }
         if context.is_clustered() {
-            out.change(context, channel, || Change::Joined {
+            out.report_change(context, channel, || Change::Joined {
                 member: MemberSnapshot {
                     user: join.user.clone(),
                     user_info: join.user_info.clone(),
@@ -249,7 +249,7 @@ impl Home {
             self.remove_member(context, out, index, channel, user_id);
         }
         if context.is_clustered() {
-            out.change(context, channel, || Change::Left { user_id: user_id.into() });
+            out.report_change(context, channel, || Change::Left { user_id: user_id.into() });
         } else {
             out.send_transition(context, channel, Some(user_id), false);
         }

@@ -35,8 +35,8 @@ impl Local {
         &self,
         context: &Context,
     ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), TransferFault>> {
-        let entries = self.unauthorized.values().flatten();
-        let deadlines: HashMap<ConnectionKey, u32> = entries.map(|(at, key)| (*key, *at)).collect();
+        let lines = self.unauthorized.values().flatten();
+        let deadlines: HashMap<ConnectionKey, u32> = lines.map(|(at, key)| (*key, *at)).collect();
         self.connections.iter().map(move |(slot, found)| {
             let key = ConnectionKey { slot, generation: found.generation };
             let deadline = deadlines.get(&key).copied().filter(|_| !found.authorized);
@@ -135,7 +135,7 @@ impl Local {
             self.deny_and_close(context, out, key.slot, &denial);
             return key;
         };
-        if !context.app(app).enabled {
+        if !context.app(app).is_enabled {
             let values = [Detail::text(&*state.app)];
             let denial = Denial::new(error_code::APP_DISABLED, Cause::AppDisabled, values);
             self.deny_and_close(context, out, key.slot, &denial);
@@ -164,7 +164,7 @@ impl Local {
             self.import_user(context, key.slot, app, user);
         }
         debug_assert!(self.connections[key.slot].is_counted(), "its app counts it");
-        self.watch_again(context, key, state.authorize_by_seconds);
+        self.resume_liveness(context, key, state.authorize_by_seconds);
         key
     }
 
@@ -246,11 +246,11 @@ impl Local {
                 watching,
             });
         }
-        for queue in self.unauthorized.values_mut() {
-            queue.make_contiguous().sort_by_key(|(at, _)| *at);
+        for line in self.unauthorized.values_mut() {
+            line.make_contiguous().sort_by_key(|(at, _)| *at);
         }
         debug_assert!(
-            self.unauthorized.values().all(|queue| queue.iter().is_sorted_by_key(|(at, _)| *at)),
+            self.unauthorized.values().all(|line| line.iter().is_sorted_by_key(|(at, _)| *at)),
             "`close_unauthorized` takes them from the front"
         );
     }

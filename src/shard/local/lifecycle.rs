@@ -57,7 +57,7 @@ impl Local {
         metrics.queued_bytes.add(waiting);
         self.metrics.send_queue_bytes.add(waiting);
         self.mark_dirty(out, key.slot);
-        self.watch(context, key);
+        self.begin_liveness(context, key);
         debug_assert!(self.connections[key.slot].dirty, "its greeting leaves in this tick");
         out.trace(|| Trace::Established(socket_id));
         out.observe(|| Observation::Connected { app, socket_id });

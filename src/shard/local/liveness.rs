@@ -72,7 +72,7 @@ impl Local {
     }
 
     /// For a new connection: begins its ping interval, and its time to be authorized if its app limits that.
-    pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
+    pub(super) fn begin_liveness(&mut self, context: &Context, key: ConnectionKey) {
         debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.app_of(context, key.slot);
         let (interval, authorize_within) =
@@ -81,15 +81,15 @@ impl Local {
         self.wheel.add(key, now.saturating_add(interval));
         if let Some(time) = authorize_within {
             let app = self.connections[key.slot].app;
-            let queue = self.unauthorized.entry(app).or_default();
-            queue.push_back((now.saturating_add(time), key));
+            let line = self.unauthorized.entry(app).or_default();
+            line.push_back((now.saturating_add(time), key));
         }
     }
 
     /// For a connection that another process watched before. Its pong gets its whole time again, because the other
     /// process
     /// did not read during the transfer.
-    pub(super) fn watch_again(
+    pub(super) fn resume_liveness(
         &mut self,
         context: &Context,
         key: ConnectionKey,
@@ -116,9 +116,9 @@ impl Local {
     pub(super) fn close_unauthorized(&mut self, context: &Context, out: &mut Outbox) {
         let now = context.now.seconds();
         let mut late = Vec::new();
-        for queue in self.unauthorized.values_mut() {
-            while queue.front().is_some_and(|(at, _)| *at <= now) {
-                late.extend(queue.pop_front().map(|(_, key)| key));
+        for line in self.unauthorized.values_mut() {
+            while line.front().is_some_and(|(at, _)| *at <= now) {
+                late.extend(line.pop_front().map(|(_, key)| key));
             }
         }
         for key in late {
@@ -132,7 +132,7 @@ impl Local {
             }
         }
         debug_assert!(
-            self.unauthorized.values().all(|queue| queue.front().is_none_or(|(at, _)| *at > now)),
+            self.unauthorized.values().all(|line| line.front().is_none_or(|(at, _)| *at > now)),
             "the time of the others is not over"
         );
     }

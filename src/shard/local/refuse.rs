@@ -94,7 +94,7 @@ impl Local {
             let channel = noted.channel;
             let refusal =
                 RefusalNote { cause, line, left_out, channel, connection, app, socket_id };
-            out.refuse(refusal);
+            out.push_refusal_note(refusal);
         }
         (verbose_errors && !cause.is_in_answer()).then_some(line)
     }
