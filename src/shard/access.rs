@@ -36,8 +36,7 @@ impl Shard {
     }
 
     /// For this core alone, unlike `end_access`: the operator has named one connection. `channel`: only its
-    /// subscription
-    /// to that ends.
+    /// subscription to that ends.
     pub fn end_for_operator(&mut self, key: ConnectionKey, channel: Option<&str>) -> AccessEnd {
         let (context, out) = (&self.context, &mut self.outbox);
         let end = match channel {

@@ -203,8 +203,7 @@ impl Outbox {
     }
 
     /// The home side of this core gets its mail by the tick, after what other cores sent before. A lone core has no
-    /// others
-    /// to wait for.
+    /// others to wait for.
     pub(super) fn send_to_home(&mut self, home: u16, mail: Mail) {
         debug_assert!(matches!(mail.lane(), Lane::ToHome), "mail that a home processes");
         debug_assert!(!self.is_only_core || home == self.core, "a lone core is each home");

@@ -108,9 +108,8 @@ impl Shard {
     }
 
     /// Clears the mark of a connection in `Outbox::dirty`, and returns its generation, if it is to be flushed. `None`
-    /// when
-    /// the connection has ended, or for the second entry of a slot that was given to another connection since. The send
-    /// queue is empty if `wake` has marked it.
+    /// when the connection has ended, or for the second entry of a slot that was given to another connection since. The
+    /// send queue is empty if `wake` has marked it.
     #[inline]
     pub fn unmark_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;

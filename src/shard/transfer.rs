@@ -32,8 +32,7 @@ impl Shard {
     }
 
     /// Sends it to the channel's home here, which may be another core than in the other process. A channel of an app
-    /// that
-    /// is no longer configured is dropped.
+    /// that is no longer configured is dropped.
     pub fn import_channel(&mut self, state: ChannelState) {
         let Some(app) = self.context.settings.apps.by_id(&state.app) else { return };
         let Ok(channel) = self.context.keys.make(app, &state.name) else { return };

@@ -50,8 +50,7 @@ pub const LEASE_SECONDS: u32 = 10;
 /// clients without them.
 ///
 /// That subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that it
-/// misses
-/// nothing that is published after the acknowledgement, and its roster is whole. Later subscribers do not wait.
+/// misses nothing that is published after the acknowledgement, and its roster is whole. Later subscribers do not wait.
 pub const ANSWER_SECONDS: u32 = 2;
 /// Topics subscribed to, announced and unsubscribed from before the session's output is looked at again.
 const TOPICS_PER_CALL: usize = 500;

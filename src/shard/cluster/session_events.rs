@@ -158,8 +158,7 @@ impl Cluster {
     }
 
     /// Whether an event that a catch-up delivers late is the cached event that subscribers were greeted with, or an
-    /// older
-    /// one of its sender. They must not be sent it again.
+    /// older one of its sender. They must not be sent it again.
     pub(in crate::shard) fn is_in_greeting(
         &self,
         channel: &ChannelKey,

@@ -66,8 +66,7 @@ impl Cluster {
     }
 
     /// The session is down. Its successor announces all topics that are left, so the queues are emptied, and idle
-    /// topics
-    /// are dropped for good.
+    /// topics are dropped for good.
     pub(super) fn drop_unsent(&mut self, here: &mut Here<'_>) {
         for (channel, _) in std::mem::take(&mut self.unsent) {
             self.cancel_unsent(&channel);

@@ -59,8 +59,7 @@ pub(super) enum Transition {
 /// 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
 ///
 /// Over the limit of unconfirmed transitions all are decided as without a session, and the session begins again. A
-/// leave
-/// over the limit of pending ones is final at once, so a rejoin does not cancel it.
+/// leave over the limit of pending ones is final at once, so a rejoin does not cancel it.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Transitions {
     /// Published and not confirmed, oldest first.

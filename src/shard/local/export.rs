@@ -105,8 +105,7 @@ impl Local {
     }
 
     /// One of an app that is no longer configured is closed with 4001, one of a disabled app with 4003. To others
-    /// nothing
-    /// is sent.
+    /// nothing is sent.
     pub(in crate::shard) fn import_connection(
         &mut self,
         context: &Context,

@@ -65,9 +65,8 @@ impl Local {
     }
 
     /// Completes the handshake of a connection that is refused, because a browser hides the reason of a failed
-    /// handshake
-    /// from the page. The reason is in an event and in a close frame (docs/PROTOCOL.md rule 9, C13 "fatal errors").
-    /// `why`: the line, in development mode.
+    /// handshake from the page. The reason is in an event and in a close frame (docs/PROTOCOL.md rule 9, C13 "fatal
+    /// errors"). `why`: the line, in development mode.
     pub(in crate::shard) fn open_refused(
         &mut self,
         context: &Context,

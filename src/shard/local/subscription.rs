@@ -18,8 +18,7 @@ pub(in crate::shard) enum SubscriptionState {
     /// The home has not answered the request with this ticket yet.
     Pending { ticket: u32 },
     /// Acknowledged: the channel's events are enqueued for the connection. `position`: in the channel's subscriber
-    /// list.
-    /// `asks_again`: another subscribe request is with the home.
+    /// list. `asks_again`: another subscribe request is with the home.
     Active { position: u32, asks_again: bool },
 }
 
