@@ -113,7 +113,6 @@ pub(crate) struct WebhookCounters {
     /// Events that were queued for an endpoint, and those of them that wait no longer.
     pub queued: Counter,
     pub settled: Counter,
-    /// The most events that have waited at a time.
     queued_peak: AtomicU64,
     /// By endpoint: seconds since 1970 since which it has refused every request; 0 if it accepted the last one.
     failing_since: Box<[AtomicU64]>,
@@ -253,7 +252,7 @@ pub enum Refused {
     NotFound,
     /// An API request that a core did not answer in time.
     CoreSilent,
-    /// A connection that did not answer a ping.
+    /// A silent connection whose ping was not answered in time; it is closed with 4201.
     NoPong,
     /// A connection that the app's backend or an operator ended.
     Terminated,

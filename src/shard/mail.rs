@@ -142,7 +142,7 @@ pub enum Mail {
         ticket: u32,
         error: ErrorCode,
     },
-    /// An event for the receiving core's subscribers.
+    /// An event that its home has ordered, for the receiving core's subscribers.
     Deliver {
         channel: ChannelKey,
         frame: FrameBytes,

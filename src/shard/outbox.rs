@@ -60,7 +60,7 @@ pub enum Trace {
     Broadcasting(Arc<str>, FrameBytes),
 }
 
-/// What the event log of the console shows.
+/// What the event log of the console shows. Made only while it has a viewer.
 #[derive(Debug)]
 pub enum Observation {
     Connected { app: AppIndex, socket_id: SocketId },

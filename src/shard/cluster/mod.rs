@@ -76,12 +76,12 @@ pub(super) struct Cluster {
     /// When what is in doubt is dropped: all that was received before our own session came up (`None`), or before a
     /// peer's did, with `renewals` then. Only the newest of each counts: an older one would end the lease too soon.
     sweeps: VecDeque<(u32, Option<(SessionId, u32)>)>,
-    /// How often each peer's session came up again.
+    /// How often each peer's session came up again: what was received before the last time is in doubt.
     renewals: FastMap<SessionId, u32>,
     topics: FastMap<ChannelKey, TopicState>,
     /// Topics that wait, with the lease second in which their wait began, and their ticket.
     waiting: VecDeque<(u32, ChannelKey, u32)>,
-    /// The lease second in which each node has last sent something.
+    /// The nodes that live, with the lease second in which each has last sent something.
     nodes: FastMap<NodeId, u32>,
     /// Number of this node's events that are not confirmed to be stored: what others publish until then is older.
     unstored: FastMap<ChannelKey, u32>,
@@ -102,7 +102,7 @@ pub(super) struct Cluster {
     remote_memory: RemoteMemory,
     /// Mail in `TopicWait::mails` of all topics.
     mail_held: usize,
-    /// How often something of other nodes was over a bound.
+    /// How often something of other nodes was over a limit, for `/metrics`. The log names the limit.
     refused: u64,
 }
 
@@ -300,7 +300,7 @@ impl Cluster {
         debug_assert!(self.unsent_count > 0, "its SUBSCRIBE waits for room");
     }
 
-    /// Subscribes to a topic, and requests the other nodes' snapshots.
+    /// SUBSCRIBE comes first, so that no change between a node's snapshot and the subscription is missed.
     fn announce(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
         debug_assert_eq!(
             here.context.keys.home(channel),

@@ -205,7 +205,7 @@ impl Cluster {
         self.release_if_unneeded(here, &channel);
     }
 
-    /// The session is down, and no confirmation will come.
+    /// Decides all by what this node knew last (rule 2), because no confirmation will come.
     pub(super) fn confirm_all_transitions(&mut self, here: &mut Here<'_>) {
         while !self.transitions.unconfirmed.is_empty() {
             self.on_transition_ordered(here);
@@ -311,7 +311,7 @@ impl Cluster {
         }
     }
 
-    /// The end of another node's pending leave is received in order.
+    /// Rule 4: the end of another node's pending leave is received in order.
     pub(super) fn on_remote_leave_final(
         &mut self,
         channel: &ChannelKey,

@@ -122,7 +122,7 @@ impl Home {
         self.channels.forget_cached_of(app);
     }
 
-    /// A core has lost its last subscriber of the channel.
+    /// `Mail::Disinterest`. May drop the channel.
     pub(super) fn remove_interest(
         &mut self,
         context: &Context,
@@ -195,7 +195,8 @@ impl Home {
         self.channels.cache_event(index, frame, context.now.seconds().saturating_add(seconds));
     }
 
-    /// Sends an event to each interested core, this one included.
+    /// Sends an event to each interested core. This one gets it by own mail, so that it keeps its order with
+    /// acknowledgements that the home sends before and after.
     pub(super) fn deliver(
         &self,
         context: &Context,

@@ -197,7 +197,7 @@ impl Shard {
         self.answer_operator_order(order, "", OperatorOutcome::Busy);
     }
 
-    /// Sends this core's answer to the core that gathers them.
+    /// Sends this core's one answer to the core that gathers them. `host`: empty where the shard answers by itself.
     pub fn answer_operator_order(
         &mut self,
         order: &OperatorOrder,

@@ -35,7 +35,7 @@ pub(in crate::shard) struct Subscription {
 const _: () = assert!(size_of::<SubscriptionState>() == 8);
 const _: () = assert!(size_of::<Subscription>() <= 24);
 
-/// All subscriptions of one connection, as a slice.
+/// Derefs to a slice, so that callers need not know how many subscriptions there are.
 #[derive(Debug, Default)]
 pub(in crate::shard) enum SubscriptionList {
     #[default]
