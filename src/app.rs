@@ -36,7 +36,7 @@ pub struct RateLimit {
     pub attempts_max: u32,
     /// The length of the window. The name is that of Reverb's configuration.
     pub decay_seconds: u32,
-    /// Close the connection when it exceeds the limit, instead of dropping the message with an error.
+    /// Close the connection when it exceeds the limit, instead of dropping its messages with one error a window.
     pub terminate_on_limit: bool,
 }
 
