@@ -220,7 +220,8 @@ fn an_idle_topic_is_announced_again_if_a_snapshot_is_in_doubt() {
                 "the sender's session is new",
                 &after(&[PeerUp(9), Subscribe(ROOM), AnswerRoom(9)]),
                 &format!(
-                    "{before}, quit presence-r, unsubscribe presence-r, subscribe#1 presence-r, synchronize#1 presence-r"
+                    "{before}, quit presence-r, unsubscribe presence-r, subscribe#1 presence-r, \
+                     synchronize#1 presence-r"
                 ),
             ),
             (
