@@ -50,7 +50,6 @@ const NOT_SIGNED_IN: &str = "and no connection is signed in as that user. Does t
 /// Bytes of an event's name in a line of the log: a backend chooses its length.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The state of the channels and users whose home this core is.
 pub(super) struct Home {
     pub(super) channels: HomeTable,
     pub(super) users: HomeUsers,
