@@ -1,9 +1,12 @@
-//! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A). Owns the
-//! description of an app and the look-up by id and by key. `config` fills it; does not read or check an option. A list
-//! of apps never changes, but for its counters. A change of the configuration makes another list
-//! (`Apps::change_steps`), in which each app keeps its index and its counters. Limits: `Apps::MAX` apps; `config`
-//! bounds the other lists (`validate::WEBHOOKS_MAX`, files). Cost: one hash for a look-up by id or key, none by index;
-//! a counted connection is one atomic read-modify-write. A change copies all apps twice.
+//! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
+//!
+//! Owns the description of an app and the look-up by id and by key. `config` fills it; does not read or check an
+//! option. A list of apps never changes, but for its counters. A change of the configuration makes another list
+//! (`Apps::change_steps`), in which each app keeps its index and its counters.
+//!
+//! Limits: `Apps::MAX` apps; `config` bounds the other lists (`validate::WEBHOOKS_MAX`, files). Cost: one hash for a
+//! look-up by id or key, none by index; a counted connection is one atomic read-modify-write. A change copies all apps
+//! twice.
 
 mod per_second;
 mod secret;

@@ -1,8 +1,11 @@
-//! Counters that some threads change and others read: for the log, for tests, and for `/metrics`. Owns numbers only;
-//! the callers decide what counts. Does not lock or wait: relaxed atomics, because no counter depends on another one.
-//! Numbers only grow, except depths of queues and times (`failing_since`, `oldest_queued`), which go back to 0. Names
-//! do not change. No limit: a fixed number of words for each worker, endpoint and reason. Cost: one atomic addition for
-//! a count; a `RefusalTally` is a plain addition, and one atomic addition for each reason that it has, once a tick.
+//! Counters that some threads change and others read: for the log, for tests, and for `/metrics`.
+//!
+//! Owns numbers only; the callers decide what counts. Does not lock or wait: relaxed atomics, because no counter
+//! depends on another one. Numbers only grow, except depths of queues and times (`failing_since`, `oldest_queued`),
+//! which go back to 0. Names do not change.
+//!
+//! No limit: a fixed number of words for each worker, endpoint and reason. Cost: one atomic addition for a count; a
+//! `RefusalTally` is a plain addition, and one atomic addition for each reason that it has, once a tick.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,9 +1,11 @@
-//! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick. Owns
-//! effects until the worker takes them: in the same tick, except for `orders`. Carries none out. Mail between the local
-//! side and the home side of this core passes here, too (`OwnMail`); `Shard` removes it before a call returns. Limits:
-//! `NOTES_MAX`, `REFUSALS_MAX`, `OBSERVATIONS_MAX` and `OPERATOR_ORDERS_MAX`; the other lists are bounded by the input
-//! of a tick. Cost: one push for an effect, to a list that keeps its room between ticks, so no allocation in the long
-//! run.
+//! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick.
+//!
+//! Owns effects until the worker takes them: in the same tick, except for `orders`. Carries none out. Mail between the
+//! local side and the home side of this core passes here, too (`OwnMail`); `Shard` removes it before a call returns.
+//!
+//! Limits: `NOTES_MAX`, `REFUSALS_MAX`, `OBSERVATIONS_MAX` and `OPERATOR_ORDERS_MAX`; the other lists are bounded by
+//! the input of a tick. Cost: one push for an effect, to a list that keeps its room between ticks, so no allocation in
+//! the long run.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

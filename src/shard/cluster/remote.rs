@@ -1,9 +1,13 @@
-//! What other nodes have, by their messages, and failure detection. PURE. Owns the rules that change `PeerSnapshot`s
-//! and the list of nodes. A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the
-//! node's messages from there on. If the node sends no heartbeat for `LEASE_SECONDS`, it is dead: its snapshots are
-//! dropped, and members leave. Does not read bytes: `cluster/envelope.rs` does. Limits: `NODES_MAX`, `SWEEPS_MAX`,
-//! `DEAD_MAX`, and the bytes of `remote_memory.rs`. Cost: one look-up for each message; a snapshot is one step for each
-//! member of it. All nodes that are dead in a second cost one walk over the topics.
+//! What other nodes have, by their messages, and failure detection. PURE.
+//!
+//! Owns the rules that change `PeerSnapshot`s and the list of nodes. A node's snapshot of a channel is received whole
+//! after a `Synchronize`, and changed by the node's messages from there on. If the node sends no heartbeat for
+//! `LEASE_SECONDS`, it is dead: its snapshots are dropped, and members leave. Does not read bytes:
+//! `cluster/envelope.rs` does.
+//!
+//! Limits: `NODES_MAX`, `SWEEPS_MAX`, `DEAD_MAX`, and the bytes of `remote_memory.rs`. Cost: one look-up for each
+//! message; a snapshot is one step for each member of it. All nodes that are dead in a second cost one walk over the
+//! topics.
 
 use hashbrown::HashSet;
 

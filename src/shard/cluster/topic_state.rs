@@ -1,9 +1,11 @@
 //! What a node knows of one topic: of a channel that it is subscribed to in Redis, or of a user by their own channel.
+//!
 //! PURE data; `mod.rs` and its neighbors have the rules. Owns the wait for replies, the snapshots of other nodes, and
 //! the transitions that Redis has ordered. Sends nothing. A plain channel has no `TopicDetails` once Redis has
-//! confirmed its topic, so that a million of them are cheap. Limits: `ORDERED_MAX` and `GREETED_MAX` here;
-//! `remote_memory.rs` bounds what is kept of other nodes. Cost: a plain topic has no allocation of its own beside its
-//! table; `TopicDetails` are one, made when the first of them is needed.
+//! confirmed its topic, so that a million of them are cheap.
+//!
+//! Limits: `ORDERED_MAX` and `GREETED_MAX` here; `remote_memory.rs` bounds what is kept of other nodes. Cost: a plain
+//! topic has no allocation of its own beside its table; `TopicDetails` are one, made when the first of them is needed.
 
 use std::ops::Deref;
 

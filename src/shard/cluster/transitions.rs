@@ -1,8 +1,10 @@
 //! Which node sends the webhook of a first join or last leave (docs/PROTOCOL.md rules 75 to 77; the five rules are on
-//! `Transitions`). PURE. Owns the transitions of this node that have no place in Redis's order yet, and its pending
-//! leaves. Does not change rosters, and does not deliver webhooks: `webhook::gate` gets them from the outbox. Inputs:
-//! transitions of the home and of other nodes, confirmations of Redis, time. Outputs: `ToCluster::Send`, webhooks.
-//! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed, and as many pending leaves; both are
+//! `Transitions`). PURE.
+//!
+//! Owns the transitions of this node that have no place in Redis's order yet, and its pending leaves. Does not change
+//! rosters, and does not deliver webhooks: `webhook::gate` gets them from the outbox. Inputs: transitions of the home
+//! and of other nodes, confirmations of Redis, time. Outputs: `ToCluster::Send`, webhooks. Limits:
+//! `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed, and as many pending leaves; both are
 //! counted. Clients that cause many have to wait before that (`local/pace.rs`). Cost: one look-up for each transition,
 //! and one entry for each leave that is pending; the end of leaves is linear in the entries that are due.
 

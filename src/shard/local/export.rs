@@ -1,9 +1,12 @@
-//! Connections on their way to another process, and from one. PURE. Owns no state; `state.rs` has the values,
-//! `transfer.rs` the rules, `worker/transfer` the bytes. A connection is exported only at rest: no subscription of it
-//! waits for its home. What was sent in part continues in the middle of its frame. The importing core checks every name
-//! and number, because another version may have written them, and sends its clients nothing. Limits: those within which
-//! the other process admitted its connections; an import is charged (`memory.rs`) and never refused, because its client
-//! has its acknowledgement. Cost: a copy of each subscription of a connection.
+//! Connections on their way to another process, and from one. PURE.
+//!
+//! Owns no state; `state.rs` has the values, `transfer.rs` the rules, `worker/transfer` the bytes. A connection is
+//! exported only at rest: no subscription of it waits for its home. What was sent in part continues in the middle of
+//! its frame. The importing core checks every name and number, because another version may have written them, and sends
+//! its clients nothing.
+//!
+//! Limits: those within which the other process admitted its connections; an import is charged (`memory.rs`) and never
+//! refused, because its client has its acknowledgement. Cost: a copy of each subscription of a connection.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;

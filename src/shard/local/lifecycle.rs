@@ -1,8 +1,11 @@
-//! How connections begin and end on this core. PURE. The socket itself is the reactor's. Owns the two steps of a close:
-//! the connection leaves its channels and gets its last frame (`close`), and its slot is freed when the socket was
-//! closed (`remove`). Does not touch sockets or the kernel. Limits: the slots of the core
-//! (`Settings::connections_reserved` of them without growth). Cost: an opening is one entry of 96 bytes and one of the
-//! wheel; an end has a step for each subscription of the connection.
+//! How connections begin and end on this core. PURE.
+//!
+//! The socket itself is the reactor's. Owns the two steps of a close: the connection leaves its channels and gets its
+//! last frame (`close`), and its slot is freed when the socket was closed (`remove`). Does not touch sockets or the
+//! kernel.
+//!
+//! Limits: the slots of the core (`Settings::connections_reserved` of them without growth). Cost: an opening is one
+//! entry of 96 bytes and one of the wheel; an end has a step for each subscription of the connection.
 
 use super::Local;
 use super::connection::{AppPlace, Connection, ConnectionKey};
