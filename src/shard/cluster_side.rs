@@ -1,10 +1,10 @@
 //! The shard's interface to its session with Redis. PURE.
 //!
-//! Owns nothing: it hands on to `Cluster`. Reports come in as `FromCluster`, and effects leave through
+//! Owns and decides nothing: it hands on to `Cluster`. Reports come in as `FromCluster`, and effects leave through
 //! `Outbox::cluster`. What the session must know to accept a message is asked here, and so are the high-water marks of
 //! the cluster side. Without a cluster there is no session: every question has its empty answer, and nothing happens.
 //!
-//! Limits: those of `Cluster`. Cost: a step for each call, no allocation. Does not decide anything itself.
+//! Limits: those of `Cluster`. Cost: a step for each call, no allocation.
 
 use super::cluster::FromCluster;
 use super::node_message::{NodeId, SessionId};
