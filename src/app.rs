@@ -1,9 +1,12 @@
-//! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A). Owns the
-//! description of an app and the look-up by id and by key. `config` fills it; does not read or check an option. A list
-//! of apps never changes, but for its counters. A change of the configuration makes another list
-//! (`Apps::change_steps`), in which each app keeps its index and its counters. Limits: `Apps::MAX` apps; `config`
-//! bounds the other lists (`validate::WEBHOOKS_MAX`, files). Cost: one hash for a look-up by id or key, none by index;
-//! a counted connection is one atomic read-modify-write. A change copies all apps twice.
+//! One app: a customer of the server with its own key, secret and limits (docs/PROTOCOL.md section A).
+//!
+//! Owns the description of an app and the look-up by id and by key. `config` fills it; does not read or check an
+//! option. A list of apps never changes, but for its counters. A change of the configuration makes another list
+//! (`Apps::change_steps`), in which each app keeps its index and its counters.
+//!
+//! Limits: `Apps::MAX` apps; `config` bounds the other lists (`validate::WEBHOOKS_MAX`, files). Cost: one hash for a
+//! look-up by id or key, none by index; a counted connection is one atomic read-modify-write. A change copies all apps
+//! twice.
 
 mod per_second;
 mod secret;
@@ -36,7 +39,7 @@ pub struct RateLimit {
     pub attempts_max: u32,
     /// The length of the window. The name is that of Reverb's configuration.
     pub decay_seconds: u32,
-    /// Close the connection when it exceeds the limit, instead of dropping the message with an error.
+    /// Close the connection when it exceeds the limit, instead of dropping its messages with one error a window.
     pub terminate_on_limit: bool,
 }
 
@@ -50,7 +53,7 @@ pub struct App {
     /// So that a secret can be exchanged without an outage: while backends change over, either verifies.
     pub second_secret: Option<Secret>,
     /// A disabled app exists, but refuses its clients and its backend.
-    pub enabled: bool,
+    pub is_enabled: bool,
     /// The configuration no longer has it, or does not have it yet on all cores: no key and no id finds it. Its index
     /// stays its own, because mail and connections that are closing still name it.
     pub is_removed: bool,
@@ -95,7 +98,7 @@ pub struct App {
     /// Events times channels the HTTP API accepts in a second; `None` is unlimited.
     pub publishes_per_second_max: Option<u32>,
     /// Send subscribers the number of subscribers (docs/PROTOCOL.md C24).
-    pub subscription_count: bool,
+    pub sends_subscription_count: bool,
     /// How long a cache channel remembers its last event, in seconds.
     pub cache_ttl_seconds: u32,
     /// Close connections that have neither signed in nor joined a private or presence channel within this time
@@ -125,7 +128,7 @@ impl App {
     /// Whether its clients may connect and stay connected.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        self.enabled && !self.is_removed
+        self.is_enabled && !self.is_removed
     }
 
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
@@ -164,7 +167,8 @@ impl App {
     #[must_use]
     pub fn counts_subscriptions(&self) -> bool {
         let kind = WebhookKind::SubscriptionCount;
-        self.subscription_count || self.webhooks.iter().any(|webhook| webhook.kinds.contains(&kind))
+        self.sends_subscription_count
+            || self.webhooks.iter().any(|webhook| webhook.kinds.contains(&kind))
     }
 
     /// Call it once for each successful `try_count_connection` and each `count_transferred_connection`. Stops at zero,
@@ -302,7 +306,7 @@ pub(crate) fn sample() -> App {
         key: "app-key".to_owned(),
         secret: Secret::new("app-secret"),
         second_secret: None,
-        enabled: true,
+        is_enabled: true,
         is_removed: false,
         ping_interval_seconds: 60,
         activity_timeout_seconds: 30,
@@ -325,7 +329,7 @@ pub(crate) fn sample() -> App {
         client_events_per_second_max: None,
         event_payload_max: None,
         publishes_per_second_max: None,
-        subscription_count: false,
+        sends_subscription_count: false,
         cache_ttl_seconds: 1800,
         authorize_within_seconds: None,
         webhooks: Vec::new(),

@@ -1,8 +1,11 @@
-//! Encoded frames: bytes that are built once and shared. Within a core a frame is shared by `Rc`, so a delivery costs
-//! no atomic operation. Between cores the bytes travel in one `Arc`. Plain values: they own their bytes and cannot
-//! change them. Knows no WebSocket and no channel. No limit: the makers of frames bound them, and
-//! `MemoryLimits::send_queue_bytes_max` those that wait. Cost: one allocation of the bytes, and one of the `Rc` for
-//! each core that delivers them; a clone is one count without an atomic.
+//! Encoded frames: bytes that are built once and shared.
+//!
+//! Within a core a frame is shared by `Rc`, so a delivery costs no atomic operation. Between cores the bytes travel in
+//! one `Arc`. Plain values: they own their bytes and cannot change them. Knows no WebSocket and no channel.
+//!
+//! No limit: the makers of frames bound them, and `MemoryLimits::send_queue_bytes_max` those that wait. Cost: one
+//! allocation of the bytes, and one of the `Rc` for each core that delivers them; a clone is one count without an
+//! atomic.
 
 use std::rc::Rc;
 use std::sync::Arc;

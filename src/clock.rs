@@ -1,6 +1,9 @@
-//! Time as a value: the worker reads the clock once a tick and passes the time on. Code below the worker never reads a
-//! clock, so a test or the simulator decides what time it is, and all that happens in a tick happens at one time. A
-//! `Moment` counts milliseconds since the process started, and seconds are derived from it. Owns no clock and no state.
+//! Time as a value: the worker reads the clock once a tick and passes the time on.
+//!
+//! Code below the worker never reads a clock, so a test or the simulator decides what time it is, and all that happens
+//! in a tick happens at one time. A `Moment` counts milliseconds since the process started, and seconds are derived
+//! from it. Owns no clock and no state.
+//!
 //! No limit: a `Moment` is a number. Cost: a copy of 8 bytes; `seconds` is one division, and `Context::now_seconds`
 //! saves it where it would be for each message.
 

@@ -1,8 +1,11 @@
-//! Counters that some threads change and others read: for the log, for tests, and for `/metrics`. Owns numbers only;
-//! the callers decide what counts. Does not lock or wait: relaxed atomics, because no counter depends on another one.
-//! Numbers only grow, except depths of queues and times (`failing_since`, `oldest_queued`), which go back to 0. Names
-//! do not change. No limit: a fixed number of words for each worker, endpoint and reason. Cost: one atomic addition for
-//! a count; a `RefusalTally` is a plain addition, and one atomic addition for each reason that it has, once a tick.
+//! Counters that some threads change and others read: for the log, for tests, and for `/metrics`.
+//!
+//! Owns numbers only; the callers decide what counts. Does not lock or wait: relaxed atomics, because no counter
+//! depends on another one. Numbers only grow, except depths of queues and times (`failing_since`, `oldest_queued`),
+//! which go back to 0. Names do not change.
+//!
+//! No limit: a fixed number of words for each worker, endpoint and reason. Cost: one atomic addition for a count; a
+//! `RefusalTally` is a plain addition, and one atomic addition for each reason that it has, once a tick.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -113,7 +116,6 @@ pub(crate) struct WebhookCounters {
     /// Events that were queued for an endpoint, and those of them that wait no longer.
     pub queued: Counter,
     pub settled: Counter,
-    /// The most events that have waited at a time.
     queued_peak: AtomicU64,
     /// By endpoint: seconds since 1970 since which it has refused every request; 0 if it accepted the last one.
     failing_since: Box<[AtomicU64]>,
@@ -253,7 +255,7 @@ pub enum Refused {
     NotFound,
     /// An API request that a core did not answer in time.
     CoreSilent,
-    /// A connection that did not answer a ping.
+    /// A silent connection whose ping was not answered in time; it is closed with 4201.
     NoPong,
     /// A connection that the app's backend or an operator ended.
     Terminated,

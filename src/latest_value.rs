@@ -1,8 +1,12 @@
-//! How a value that changes reaches other threads. Values form a list: each has a pointer to the next one. A worker
-//! keeps its current value and looks at that pointer, so that nothing is locked on a core. Threads that are no workers
-//! read `LatestValue`, which has a lock. Owns the values until no thread has them, and does not know what they are. No
-//! limit: a value is freed when no thread has it, so a worker that falls behind keeps the values since its own. Cost: a
-//! worker's look is one atomic load; `LatestValue` takes one lock and makes one copy, of an `Arc` where it is used.
+//! How a value that changes reaches other threads.
+//!
+//! Values form a list: each has a pointer to the next one. A worker keeps its current value and looks at that pointer,
+//! so that nothing is locked on a core. Threads that are no workers read `LatestValue`, which has a lock. Owns the
+//! values until no thread has them, and does not know what they are.
+//!
+//! No limit: a value is freed when no thread has it, so a worker that falls behind keeps the values since its own.
+//! Cost: a worker's look is one atomic load; `LatestValue` takes one lock and makes one copy, of an `Arc` where it is
+//! used.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, PoisonError};

@@ -15,9 +15,7 @@ impl Phase {
     const DRAINING: u8 = 1;
     const STOPPED: u8 = 2;
     const RETIRING: u8 = 3;
-    /// HTTP sessions stop between two requests; see `transfer`.
     const WAITING: u8 = 4;
-    /// Nothing is read, sent or timed; mail is processed.
     const PAUSED: u8 = 5;
     const LEAVING: u8 = 6;
 

@@ -1,10 +1,12 @@
-//! Limits of each client address, and which address a client has. WebSockets are limited by their number and by the
-//! rate of handshakes, other connections by a number of their own. API requests are limited only when they fail to
-//! authenticate: an app's backend has one address for all its requests, and those are signed. Owns the tables, which
-//! all workers share by atomic operations. Knows no socket and no clock. Limits: those of `addresses.rs`; the options
-//! decide how much one address may have. Cost: nothing for a limit that is off; otherwise one table for each call
-//! (`addresses.rs`), with no allocation. `client_address` is linear in the entries of the header, and in the trusted
-//! proxies for each.
+//! Limits of each client address, and which address a client has.
+//!
+//! WebSockets are limited by their number and by the rate of handshakes, other connections by a number of their own.
+//! API requests are limited only when they fail to authenticate: an app's backend has one address for all its requests,
+//! and those are signed. Owns the tables, which all workers share by atomic operations. Knows no socket and no clock.
+//!
+//! Limits: those of `addresses.rs`; the options decide how much one address may have. Cost: nothing for a limit that is
+//! off; otherwise one table for each call (`addresses.rs`), with no allocation. `client_address` is linear in the
+//! entries of the header, and in the trusted proxies for each.
 
 pub mod addresses;
 pub mod overload;

@@ -1,7 +1,9 @@
-//! The overload level of the process, the memory that is left, and the counts of refusals, shared by all workers. Owns
-//! these words. The measuring thread sets the level. Workers read it at handshakes, subscriptions and once a tick,
-//! never for a frame. Does not measure memory and does not refuse anything. Limits: `RINGVERB_MEMORY_MAX`; how it is
-//! measured: `server/memory.rs`. Cost: one atomic load for each look.
+//! The overload level of the process, the memory that is left, and the counts of refusals, shared by all workers.
+//!
+//! Owns these words. The measuring thread sets the level. Workers read it at handshakes, subscriptions and once a tick,
+//! never for a frame. Does not measure memory and does not refuse anything.
+//!
+//! Limits: `RINGVERB_MEMORY_MAX`; how it is measured: `server/memory.rs`. Cost: one atomic load for each look.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

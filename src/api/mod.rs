@@ -74,7 +74,7 @@ pub fn plan(request: &Request, target: &Target, context: &mut RequestContext<'_>
         }
         Target::Api { app_id, call } => match auth::authenticate(request, app_id, context) {
             // Only the app's backend learns it: the request was signed (docs/PROTOCOL.md C20).
-            Ok(app) if !context.apps.get(app).enabled => {
+            Ok(app) if !context.apps.get(app).is_enabled => {
                 let text = format!("{}.", error_code::APP_DISABLED.message);
                 let values = [Detail::text(&*context.apps.get(app).id)];
                 Err(context.deny(
@@ -120,7 +120,7 @@ pub fn plan_operators_event(
     request: &Request,
     context: &mut RequestContext<'_>,
 ) -> Plan {
-    if !context.apps.get(app).enabled {
+    if !context.apps.get(app).is_enabled {
         let text = format!("{}.", error_code::APP_DISABLED.message);
         return Plan::Respond(Response::text(403, &text));
     }

@@ -1,8 +1,10 @@
-//! Units of the current second, over all cores: what an app has published, or what a client address has begun. One
-//! atomic word has the second and the number, so no core waits for another one. A new second begins with the first unit
-//! in it. Owns that word only; knows no clock, and does not decide what a refusal causes. Limit: a number of 32 bits;
-//! the caller passes how many units a second may have. Cost: 8 bytes, and one compare-and-swap loop over one atomic
-//! word for each call.
+//! Units of the current second, over all cores: what an app has published, or what a client address has begun.
+//!
+//! One atomic word has the second and the number, so no core waits for another one. A new second begins with the first
+//! unit in it. Owns that word only; knows no clock, and does not decide what a refusal causes.
+//!
+//! Limit: a number of 32 bits; the caller passes how many units a second may have. Cost: 8 bytes, and one
+//! compare-and-swap loop over one atomic word for each call.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

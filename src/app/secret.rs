@@ -1,7 +1,10 @@
-//! The secret of an app: what signs webhooks, and verifies signatures of the API, channels and users. The type is the
-//! mask: `Debug` shows stars, and only `reveal` has the text. Owns the text and an HMAC that has processed it. Does not
-//! compare signatures; that is `pusher/signature.rs`, in constant time. Limit: `config` accepts 200 bytes. Cost: two
-//! hash blocks (SHA-256) once for each secret; a signature then copies the state of the HMAC, with no allocation.
+//! The secret of an app: what signs webhooks, and verifies signatures of the API, channels and users.
+//!
+//! The type is the mask: `Debug` shows stars, and only `reveal` has the text. Owns the text and an HMAC that has
+//! processed it. Does not compare signatures; that is `pusher/signature.rs`, in constant time.
+//!
+//! Limit: `config` accepts 200 bytes. Cost: two hash blocks (SHA-256) once for each secret; a signature then copies the
+//! state of the HMAC, with no allocation.
 
 use std::fmt;
 

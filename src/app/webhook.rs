@@ -1,8 +1,10 @@
-//! An endpoint of an app's backend: its URL, and which events it wants (docs/PROTOCOL.md C10). Plain values of the
-//! configuration. `pusher/webhook_event.rs` has the events, `webhook/` sends them. Does not send anything, and does not
-//! check the URL: `config` has. Limits: `config` bounds the endpoints of all apps (`validate::WEBHOOKS_MAX`) and the
-//! text of an option. Cost: `wants` is one comparison for each kind and each prefix of the endpoint, without an
-//! allocation.
+//! An endpoint of an app's backend: its URL, and which events it wants (docs/PROTOCOL.md C10).
+//!
+//! Plain values of the configuration. `pusher/webhook_event.rs` has the events, `webhook/` sends them. Does not send
+//! anything, and does not check the URL: `config` has.
+//!
+//! Limits: `config` bounds the endpoints of all apps (`validate::WEBHOOKS_MAX`) and the text of an option. Cost:
+//! `wants` is one comparison for each kind and each prefix of the endpoint, without an allocation.
 
 listed! {
     /// The kinds of events that a webhook can send (docs/PROTOCOL.md rule 75). A name is that in the configuration and

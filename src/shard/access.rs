@@ -1,9 +1,12 @@
-//! Access that an app's backend takes back: from a user or from one connection, on all cores and nodes. PURE. A backend
-//! ends connections, makes clients connect again, or ends one subscription (docs/PROTOCOL.md C25). The core with the
-//! request carries it out on its own connections at once, and sends it to all other cores and nodes. Owns nothing: a
-//! command is not remembered, so what a client does afterwards is checked like any other request. `local/access.rs`
-//! carries it out. Limits: the size of a command is that of its request; a core carries out one at a time. Cost: one
-//! walk over the slots of the core, a step for each, and one mail to each other core.
+//! Access that an app's backend takes back: from a user or from one connection, on all cores and nodes. PURE.
+//!
+//! A backend ends connections, makes clients connect again, or ends one subscription (docs/PROTOCOL.md C25). The core
+//! with the request carries it out on its own connections at once, and sends it to all other cores and nodes. Owns
+//! nothing: a command is not remembered, so what a client does afterwards is checked like any other request.
+//! `local/access.rs` carries it out.
+//!
+//! Limits: the size of a command is that of its request; a core carries out one at a time. Cost: one walk over the
+//! slots of the core, a step for each, and one mail to each other core.
 
 mod command;
 
@@ -37,8 +40,7 @@ impl Shard {
     }
 
     /// For this core alone, unlike `end_access`: the operator has named one connection. `channel`: only its
-    /// subscription
-    /// to that ends.
+    /// subscription to that ends.
     pub fn end_for_operator(&mut self, key: ConnectionKey, channel: Option<&str>) -> AccessEnd {
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         let (context, out) = (&self.context, &mut self.outbox);

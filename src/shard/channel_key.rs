@@ -1,7 +1,10 @@
-//! A channel's identity: app, name and kind, hashed once. PURE. Plain values. Keys are made where a name comes in,
-//! checked by `pusher/channel_name.rs`, and travel in mail and tables by reference count. The hash chooses the home
-//! core (`ChannelKeys::home`). Its seed is the same on all cores of a process, and unknown outside, so that no client
-//! can choose names that fall on one core or into one bucket. Never sent to another process: that has another seed.
+//! A channel's identity: app, name and kind, hashed once. PURE.
+//!
+//! Plain values. Keys are made where a name comes in, checked by `pusher/channel_name.rs`, and travel in mail and
+//! tables by reference count. The hash chooses the home core (`ChannelKeys::home`). Its seed is the same on all cores
+//! of a process, and unknown outside, so that no client can choose names that fall on one core or into one bucket.
+//! Never sent to another process: that has another seed.
+//!
 //! Limit: 32 bytes for a key (asserted); the name is shared. Cost: a key of a new name is one allocation and one hash
 //! of the name; a copy of a key is one atomic increment.
 

@@ -1,8 +1,10 @@
-//! The shard's interface to its session with Redis. PURE. Owns nothing: it hands on to `Cluster`. Reports come in as
-//! `FromCluster`, and effects leave through `Outbox::cluster`. What the session must know to accept a message is asked
-//! here, and so are the high-water marks of the cluster side. Without a cluster there is no session: every question has
-//! its empty answer, and nothing happens. Limits: those of `Cluster`. Cost: a step for each call, no allocation. Does
-//! not decide anything itself.
+//! The shard's interface to its session with Redis. PURE.
+//!
+//! Owns and decides nothing: it hands on to `Cluster`. Reports come in as `FromCluster`, and effects leave through
+//! `Outbox::cluster`. What the session must know to accept a message is asked here, and so are the high-water marks of
+//! the cluster side. Without a cluster there is no session: every question has its empty answer, and nothing happens.
+//!
+//! Limits: those of `Cluster`. Cost: a step for each call, no allocation.
 
 use super::cluster::{FromCluster, TransitionCounts};
 use super::node_message::{NodeId, SessionId};
@@ -88,10 +90,10 @@ impl Shard {
         self.local.set_cluster_congested(is_congested);
     }
 
-    /// See `Cluster::len`; both are 0 without a cluster.
+    /// See `Cluster::entry_counts`; both are 0 without a cluster.
     #[must_use]
     pub fn cluster_entries(&self) -> (usize, usize) {
-        self.cluster.as_ref().map_or((0, 0), |cluster| cluster.len())
+        self.cluster.as_ref().map_or((0, 0), |cluster| cluster.entry_counts())
     }
 
     /// Transitions that Redis has not confirmed, and pending leaves: none without a cluster.

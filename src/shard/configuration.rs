@@ -1,9 +1,12 @@
-//! A change of the configuration, applied to one core. PURE. Owns nothing: it replaces the list of apps and the
-//! settings that may change (its input, `ShardConfiguration`). Does not read or check options. Connections stay, except
-//! those of an app that is no longer served: they are closed in steps, so that no tick is long. New limits apply to
-//! what comes after. An app keeps its index, so mail under way stays valid. Every core must know a new app before any
-//! core serves it (`Apps::change_steps`). Limit: `local/unserved.rs` looks at a bounded number of slots in a tick.
-//! Cost: one step for each app, once for a change.
+//! A change of the configuration, applied to one core. PURE.
+//!
+//! Owns nothing: it replaces the list of apps and the settings that may change (its input, `ShardConfiguration`). Does
+//! not read or check options. Connections stay, except those of an app that is no longer served: they are closed in
+//! steps, so that no tick is long. New limits apply to what comes after. An app keeps its index, so mail under way
+//! stays valid. Every core must know a new app before any core serves it (`Apps::change_steps`).
+//!
+//! Limit: `local/unserved.rs` looks at a bounded number of slots in a tick. Cost: one step for each app, once for a
+//! change.
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
-//! What a core is set to and what time it is: every rule of the shard may read it, none changes it. PURE. Owns the
-//! settings and the shard's time. `Shard::advance` alone moves the clock, and `Shard::apply` alone replaces settings.
-//! Does not read a clock or an option. No limit: values of a fixed number. Cost: one step to read a setting, without an
-//! allocation or an atomic operation.
+//! What a core is set to and what time it is: every rule of the shard may read it, none changes it. PURE.
+//!
+//! Owns the settings and the shard's time. `Shard::advance` alone moves the clock, and `Shard::apply` alone replaces
+//! settings. Does not read a clock or an option.
+//!
+//! No limit: values of a fixed number. Cost: one step to read a setting, without an allocation or an atomic operation.
 
 use std::sync::Arc;
 

@@ -1,5 +1,8 @@
-//! A set of cores as bits. PURE. Plain values of two words, because each channel at its home has one and each user has
-//! two (`HomeChannel` has a size budget) and a publish walks over it. Does not know how many cores the process has.
+//! A set of cores as bits. PURE.
+//!
+//! Plain values of two words, because each channel at its home has one and each user has two (`HomeChannel` has a size
+//! budget) and a publish walks over it. Does not know how many cores the process has.
+//!
 //! Limit: `limits::WORKERS_MAX`, 128 cores. Cost: one bit for an insertion; a walk is one step for each core in the
 //! set, no allocation.
 

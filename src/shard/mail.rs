@@ -1,8 +1,11 @@
-//! The closed list of messages between cores. PURE. Plain values; `mailbox` carries them without knowing them, and
-//! `Shard::route` processes them. Two lanes per pair of cores, each first-in first-out. `ToHome` mail may cause more
-//! mail; `FromHome` mail causes none that must find room at once. A core always drains `FromHome`, so no ring of cores
-//! can wait for each other. Limits: 72 bytes for a mail (asserted); `mailbox` bounds how many wait. Cost: a mail is 72
-//! bytes, moved and never copied deeply: names and frames are shared by reference counts.
+//! The closed list of messages between cores. PURE.
+//!
+//! Plain values; `mailbox` carries them without knowing them, and `Shard::route` processes them. Two lanes per pair of
+//! cores, each first-in first-out. `ToHome` mail may cause more mail; `FromHome` mail causes none that must find room
+//! at once. A core always drains `FromHome`, so no ring of cores can wait for each other.
+//!
+//! Limits: 72 bytes for a mail (asserted); `mailbox` bounds how many wait. Cost: a mail is 72 bytes, moved and never
+//! copied deeply: names and frames are shared by reference counts.
 
 use crate::buffer::FrameBytes;
 use crate::clock::Moment;
@@ -142,7 +145,7 @@ pub enum Mail {
         ticket: u32,
         error: ErrorCode,
     },
-    /// An event for the receiving core's subscribers.
+    /// An event that its home has ordered, for the receiving core's subscribers.
     Deliver {
         channel: ChannelKey,
         frame: FrameBytes,

@@ -1,9 +1,12 @@
-//! What nodes send each other, as values. PURE. `cluster/envelope.rs` gives them their bytes. Plain values. A message
-//! has the state of its sender's node, never what that node knows of others. So every node can lose all it knows of the
-//! others and request it again, and no fact has two sources. Secrets and signatures are in no message (docs/PROTOCOL.md
-//! rule 132). docs/CLUSTER.md lists each message with sender, receiver, meaning and order. Limits:
-//! `cluster/envelope.rs` bounds the bytes of a message. Cost: to make one copies ids and texts of a few bytes; the
-//! frame of an event is shared, not copied.
+//! What nodes send each other, as values. PURE.
+//!
+//! `cluster/envelope.rs` gives them their bytes. Plain values. A message has the state of its sender's node, never what
+//! that node knows of others. So every node can lose all it knows of the others and request it again, and no fact has
+//! two sources. Secrets and signatures are in no message (docs/PROTOCOL.md rule 132). docs/CLUSTER.md lists each
+//! message with sender, receiver, meaning and order.
+//!
+//! Limits: `cluster/envelope.rs` bounds the bytes of a message. Cost: to make one copies ids and texts of a few bytes;
+//! the frame of an event is shared, not copied.
 
 use serde::{Deserialize, Serialize};
 

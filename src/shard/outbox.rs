@@ -1,9 +1,11 @@
-//! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick. Owns
-//! effects until the worker takes them: in the same tick, except for `orders`. Carries none out. Mail between the local
-//! side and the home side of this core passes here, too (`OwnMail`); `Shard` removes it before a call returns. Limits:
-//! `NOTES_MAX`, `REFUSALS_MAX`, `OBSERVATIONS_MAX` and `OPERATOR_ORDERS_MAX`; the other lists are bounded by the input
-//! of a tick. Cost: one push for an effect, to a list that keeps its room between ticks, so no allocation in the long
-//! run.
+//! The closed list of effects a shard has on the world. PURE; the worker carries them out at the end of the tick.
+//!
+//! Owns effects until the worker takes them: in the same tick, except for `orders`. Carries none out. Mail between the
+//! local side and the home side of this core passes here, too (`OwnMail`); `Shard` removes it before a call returns.
+//!
+//! Limits: `NOTES_MAX`, `REFUSALS_MAX`, `OBSERVATIONS_MAX` and `OPERATOR_ORDERS_MAX`; the other lists are bounded by
+//! the input of a tick. Cost: one push for an effect, to a list that keeps its room between ticks, so no allocation in
+//! the long run.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,7 +62,7 @@ pub enum Trace {
     Broadcasting(Arc<str>, FrameBytes),
 }
 
-/// What the event log of the console shows.
+/// What the event log of the console shows. Made only while it has a viewer.
 #[derive(Debug)]
 pub enum Observation {
     Connected { app: AppIndex, socket_id: SocketId },
@@ -180,7 +182,7 @@ impl Outbox {
             && self.refusals.is_empty()
     }
 
-    pub(super) fn refuse(&mut self, refusal: RefusalNote) {
+    pub(super) fn push_refusal_note(&mut self, refusal: RefusalNote) {
         if self.refusals.len() < REFUSALS_MAX {
             self.refusals.push(refusal);
         }
@@ -203,8 +205,7 @@ impl Outbox {
     }
 
     /// The home side of this core gets its mail by the tick, after what other cores sent before. A lone core has no
-    /// others
-    /// to wait for.
+    /// others to wait for.
     pub(super) fn send_to_home(&mut self, home: u16, mail: Mail) {
         debug_assert!(matches!(mail.lane(), Lane::ToHome), "mail that a home processes");
         debug_assert!(!self.is_only_core || home == self.core, "a lone core is each home");
@@ -236,7 +237,7 @@ impl Outbox {
     }
 
     /// For the cluster side; nothing on a single node, where the closure is not called.
-    pub(super) fn change(
+    pub(super) fn report_change(
         &mut self,
         context: &Context,
         channel: &ChannelKey,
@@ -334,7 +335,7 @@ mod tests {
             ("cluster over its limit", &|outbox| outbox.cluster.request_restart()),
             ("traces", &|outbox| outbox.traces.push(Trace::Handled(socket_id))),
             ("notes", &|outbox| outbox.log_line("a line".to_owned())),
-            ("refusals", &|outbox| outbox.refuse(refusal())),
+            ("refusals", &|outbox| outbox.push_refusal_note(refusal())),
         ];
         assert!(Outbox::default().is_empty());
         for (name, effect) in effects {

@@ -1,10 +1,13 @@
-//! HOT: an event on its way through a core, and send queues as the flush takes them. PURE. Owns nothing: `Home` has the
-//! interested cores, `Local` the queues and the account. Does not send: the flush does. An event is ordered here, at
-//! the home of its channel, and goes to each interested core once. The flush reads dirty connections and their send
-//! queues here, and reports what was sent. The worker passes on what it has measured: headroom, the reserve of HTTP,
-//! bytes of incomplete input. Limits: those of `local/delivery.rs` and `local/memory.rs`. Cost: a publish is one
-//! look-up by key and, for each other interested core, two atomic reference counts and one mail; the other calls are a
-//! few steps without an allocation.
+//! HOT: an event on its way through a core, and send queues as the flush takes them. PURE.
+//!
+//! Owns nothing: `Home` has the interested cores, `Local` the queues and the account. Does not send: the flush does. An
+//! event is ordered here, at the home of its channel, and goes to each interested core once. The flush reads dirty
+//! connections and their send queues here, and reports what was sent. The worker passes on what it has measured:
+//! headroom, the reserve of HTTP, bytes of incomplete input.
+//!
+//! Limits: those of `local/delivery.rs` and `local/memory.rs`. Cost: a publish is one look-up by key and, for each
+//! other interested core, two atomic reference counts and one mail; the other calls are a few steps without an
+//! allocation.
 
 use super::Shard;
 use super::channel_key::ChannelKey;
@@ -102,9 +105,8 @@ impl Shard {
     }
 
     /// Clears the mark of a connection in `Outbox::dirty`, and returns its generation, if it is to be flushed. `None`
-    /// when
-    /// the connection has ended, or for the second entry of a slot that was given to another connection since. The send
-    /// queue is empty if `wake` has marked it.
+    /// when the connection has ended, or for the second entry of a slot that was given to another connection since. The
+    /// send queue is empty if `wake` has marked it.
     #[inline]
     pub fn unmark_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;

@@ -1,8 +1,11 @@
-//! A shard's state on its way to another process, and from one: the transfer of established connections. PURE. Owns no
-//! state; `state.rs` has the values, `worker/transfer` moves them. Does not decide when: `server/takeover` does. Only a
-//! shard at rest is exported: no input, and no mail under way, so every subscription is acknowledged and every number
-//! at a home is exact. Moments are those of a clock that both processes share. Limits: those of the importing core.
-//! Cost: a copy of the state of each connection and channel of the core, which is paused during that time.
+//! A shard's state on its way to another process, and from one: the transfer of established connections. PURE.
+//!
+//! Owns no state; `state.rs` has the values, `worker/transfer` moves them. Does not decide when: `server/takeover`
+//! does. Only a shard at rest is exported: no input, and no mail under way, so every subscription is acknowledged and
+//! every number at a home is exact. Moments are those of a clock that both processes share.
+//!
+//! Limits: those of the importing core. Cost: a copy of the state of each connection and channel of the core, which is
+//! paused during that time.
 
 use super::mail::{Mail, Restore};
 use super::state::{ChannelState, ConnectionState, TransferFault};
@@ -35,8 +38,7 @@ impl Shard {
     }
 
     /// Sends it to the channel's home here, which may be another core than in the other process. A channel of an app
-    /// that
-    /// is no longer configured is dropped.
+    /// that is no longer configured is dropped.
     pub fn import_channel(&mut self, state: ChannelState) {
         let Some(app) = self.context.settings.apps.by_id(&state.app) else { return };
         let Ok(channel) = self.context.keys.make(app, &state.name) else { return };

@@ -1,9 +1,12 @@
-//! Where events for the apps' backends are made (docs/PROTOCOL.md rules 75 to 77). PURE. Owns nothing. A webhook is
-//! made only for an app that wants it, and never sent here: the worker takes it from `Outbox::webhooks` and gives it to
-//! `webhook::Feed`, which filters, batches and sends. With several nodes `cluster/transitions.rs` decides which node
-//! makes the webhook of a first join or a last leave. Limits: events of public channels by one connection
-//! (`local/pace.rs`); the ring of the worker (`webhook/budget.rs`). Cost: nothing where the app wants no webhook but
-//! one look at its kinds; an event copies its channel's name by a reference count, and the user id.
+//! Where events for the apps' backends are made (docs/PROTOCOL.md rules 75 to 77). PURE.
+//!
+//! Owns nothing. A webhook is made only for an app that wants it, and never sent here: the worker takes it from
+//! `Outbox::webhooks` and gives it to `webhook::Feed`, which filters, batches and sends. With several nodes
+//! `cluster/transitions.rs` decides which node makes the webhook of a first join or a last leave.
+//!
+//! Limits: events of public channels by one connection (`local/pace.rs`); the ring of the worker (`webhook/budget.rs`).
+//! Cost: nothing where the app wants no webhook but one look at its kinds; an event copies its channel's name by a
+//! reference count, and the user id.
 
 use super::channel_key::ChannelKey;
 use super::context::Context;

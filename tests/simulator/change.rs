@@ -38,14 +38,19 @@ impl Changes {
         let mut apps = Vec::new();
         match random.below(5) {
             0 => {}
-            1 => apps.push(App { enabled: false, ..own }),
+            1 => apps.push(App { is_enabled: false, ..own }),
             number => {
-                let subscription_count = number == 2;
-                apps.push(App { enabled: true, is_removed: false, subscription_count, ..own });
+                let sends_subscription_count = number == 2;
+                apps.push(App {
+                    is_enabled: true,
+                    is_removed: false,
+                    sends_subscription_count,
+                    ..own
+                });
             }
         }
         if apps.is_empty() || random.below(2) == 0 {
-            apps.push(App { enabled: true, is_removed: false, ..other });
+            apps.push(App { is_enabled: true, is_removed: false, ..other });
         }
         let changed = process.apps.change_steps(apps).expect("two apps");
         let wanted = Arc::new(changed.without_removed_apps);

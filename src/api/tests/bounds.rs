@@ -91,7 +91,7 @@ fn an_app_may_bound_the_characters_of_an_event_name() {
 #[test]
 fn a_disabled_app_refuses_signed_requests_only_with_403() {
     let mut app = sample();
-    app.enabled = false;
+    app.is_enabled = false;
     let apps = Apps::new(vec![app]);
     let event = event_for(&["c".to_owned()], "x", "");
     for path in ["events", "batch_events"] {

@@ -1,7 +1,11 @@
-//! Commands that end access: of a connection, a user or a channel. PURE data. Plain values. A backend sends one over
-//! the HTTP API, an operator over the admin API, and another node over Redis. Every core carries it out on its own
-//! connections (`local/access.rs`), so a command names users and socket ids, never slots. Limits: the request, or the
-//! message of another node, bounds its texts. Cost: a copy for another core copies its texts.
+//! Commands that end access: of a connection, a user or a channel. PURE data.
+//!
+//! Plain values. A backend sends one over the HTTP API, an operator over the admin API, and another node over Redis.
+//! Every core carries it out on its own connections (`local/access.rs`), so a command names users and socket ids, never
+//! slots.
+//!
+//! Limits: the request, or the message of another node, bounds its texts. Cost: a copy for another core copies its
+//! texts.
 
 use serde::{Deserialize, Serialize};
 

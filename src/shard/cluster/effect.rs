@@ -70,7 +70,7 @@ pub enum ToCluster {
     SendToAll {
         message: SessionMessage,
     },
-    /// The app's backend takes access back, on all nodes.
+    /// For all nodes. The session keeps it while it is down: an outage of Redis must not prolong access.
     EndAccess(Box<AccessCommand>),
     /// A question to all nodes. Answered by `FromCluster::Asked`.
     Ask {
@@ -151,7 +151,8 @@ impl ClusterOutbox {
 /// What the session reports, in the order in which Redis sent it.
 #[derive(Debug)]
 pub enum FromCluster<'a> {
-    /// The session is up, and knows nothing of before.
+    /// The session is up. Redis has no subscription of it, and peers may have forgotten this node: all is announced
+    /// again.
     Up,
     /// The session is down: no reply to anything will come.
     Down,
@@ -161,7 +162,7 @@ pub enum FromCluster<'a> {
     Subscribed { channel: &'a ChannelKey, ticket: u32 },
     /// So many sessions received a `ToCluster::Synchronize`, this one among them.
     SnapshotSent { channel: &'a ChannelKey, ticket: u32, receivers: u32 },
-    /// The event that Redis has stored for a cache channel.
+    /// Answers `ToCluster::Fetch`. `stored`: `None` if Redis has no event of the channel.
     Fetched { channel: &'a ChannelKey, ticket: u32, stored: Option<Stored> },
     /// A replay that a `Fetched` had to wait for is over, or another node's event was held back: read the stored event
     /// again.

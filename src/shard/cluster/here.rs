@@ -1,7 +1,10 @@
-//! What the cluster side reads and changes on its core. PURE. Methods of `Cluster` get it as one argument: the home
-//! side whose channels they complete, the context (clock, settings), and the outbox. Owns nothing. The local side is
-//! missing on purpose, because the cluster never touches connections: it sends mail. Limit: none of its own; each table
-//! of this type states its limit. Cost: three references, 24 bytes on the stack.
+//! What the cluster side reads and changes on its core. PURE.
+//!
+//! Methods of `Cluster` get it as one argument: the home side whose channels they complete, the context (clock,
+//! settings), and the outbox. Owns nothing. The local side is missing on purpose, because the cluster never touches
+//! connections: it sends mail.
+//!
+//! Limit: none of its own; each table of this type states its limit. Cost: three references, 24 bytes on the stack.
 
 use hashbrown::HashMap;
 

@@ -51,8 +51,7 @@ pub const LEASE_SECONDS: u32 = 10;
 /// clients without them.
 ///
 /// That subscriber waits until Redis has confirmed the topic and all nodes that have it have answered, so that it
-/// misses
-/// nothing that is published after the acknowledgement, and its roster is whole. Later subscribers do not wait.
+/// misses nothing that is published after the acknowledgement, and its roster is whole. Later subscribers do not wait.
 pub const ANSWER_SECONDS: u32 = 2;
 /// Topics subscribed to, announced and unsubscribed from before the session's output is looked at again.
 const TOPICS_PER_CALL: usize = 500;
@@ -78,12 +77,12 @@ pub(super) struct Cluster {
     /// When what is in doubt is dropped: all that was received before our own session came up (`None`), or before a
     /// peer's did, with `renewals` then. Only the newest of each counts: an older one would end the lease too soon.
     sweeps: VecDeque<(u32, Option<(SessionId, u32)>)>,
-    /// How often each peer's session came up again.
+    /// How often each peer's session came up again: what was received before the last time is in doubt.
     renewals: FastMap<SessionId, u32>,
     topics: FastMap<ChannelKey, TopicState>,
     /// Topics that wait, with the lease second in which their wait began, and their ticket.
     waiting: VecDeque<(u32, ChannelKey, u32)>,
-    /// The lease second in which each node has last sent something.
+    /// The nodes that live, with the lease second in which each has last sent something.
     nodes: FastMap<NodeId, u32>,
     /// Number of this node's events that are not confirmed to be stored: what others publish until then is older.
     unstored: FastMap<ChannelKey, u32>,
@@ -104,7 +103,7 @@ pub(super) struct Cluster {
     remote_memory: RemoteMemory,
     /// Mail in `TopicWait::mails` of all topics.
     mail_held: usize,
-    /// How often something of other nodes was over a bound.
+    /// How often something of other nodes was over a limit, for `/metrics`. The log names the limit.
     refused: u64,
 }
 
@@ -145,8 +144,8 @@ impl Cluster {
         self.topics.get_mut(channel)?.details_if_any()
     }
 
-    fn find(&self, channel: &ChannelKey, node: NodeId) -> Option<&PeerSnapshot> {
-        self.topics.get(channel)?.find(node)
+    fn find_peer(&self, channel: &ChannelKey, node: NodeId) -> Option<&PeerSnapshot> {
+        self.topics.get(channel)?.find_peer(node)
     }
 
     /// Looks at two old entries for each one that is added, so that there are never many more than topics that wait.
@@ -178,7 +177,7 @@ impl Cluster {
         let received_at = self.received_now(from);
         let Some(topic) = self.topics.get_mut(channel) else { return false };
         // Where there is no room for the node's entry there is none for its members.
-        if topic.find(from.node).is_none() && self.remote_memory.is_full() {
+        if topic.find_peer(from.node).is_none() && self.remote_memory.is_full() {
             return false;
         }
         let members = &mut topic.peer(received_at).members;
@@ -204,7 +203,7 @@ impl Cluster {
     }
 
     /// Topics and transitions under way; nodes known. Both are 0 in tests once all have left.
-    pub(super) fn len(&self) -> (usize, usize) {
+    pub(super) fn entry_counts(&self) -> (usize, usize) {
         (self.topics.len() + self.transitions.len(), self.nodes.len())
     }
 
@@ -227,7 +226,7 @@ impl Cluster {
             Change::Occupied(is_occupied) => {
                 let message = ChannelMessage::Occupied(is_occupied);
                 let kind = if is_occupied { Transition::Join } else { Transition::Leave };
-                self.transition(here, channel, None, kind, message);
+                self.publish_transition(here, channel, None, kind, message);
                 if is_occupied {
                     here.home.set_count_elsewhere(channel, self.count_elsewhere(channel));
                 }
@@ -235,11 +234,11 @@ impl Cluster {
             Change::Joined { member, channel_data } => {
                 let who = Some(member.user.text.clone());
                 let message = ChannelMessage::Joined { member, channel_data };
-                self.transition(here, channel, who, Transition::Join, message);
+                self.publish_transition(here, channel, who, Transition::Join, message);
             }
             Change::Left { user_id } => {
                 let message = ChannelMessage::Left { user_id: user_id.clone() };
-                self.transition(here, channel, Some(user_id), Transition::Leave, message);
+                self.publish_transition(here, channel, Some(user_id), Transition::Leave, message);
             }
             Change::Online(online) => {
                 self.send_to_nodes(here, channel, || ChannelMessage::Online(online));
@@ -309,7 +308,7 @@ impl Cluster {
         debug_assert!(self.unsent_count > 0, "its SUBSCRIBE waits for room");
     }
 
-    /// Subscribes to a topic, and requests the other nodes' snapshots.
+    /// SUBSCRIBE comes first, so that no change between a node's snapshot and the subscription is missed.
     fn announce(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32) {
         debug_assert_eq!(
             here.context.keys.home(channel),

@@ -1,9 +1,13 @@
-//! What other nodes have, by their messages, and failure detection. PURE. Owns the rules that change `PeerSnapshot`s
-//! and the list of nodes. A node's snapshot of a channel is received whole after a `Synchronize`, and changed by the
-//! node's messages from there on. If the node sends no heartbeat for `LEASE_SECONDS`, it is dead: its snapshots are
-//! dropped, and members leave. Does not read bytes: `cluster/envelope.rs` does. Limits: `NODES_MAX`, `SWEEPS_MAX`,
-//! `DEAD_MAX`, and the bytes of `remote_memory.rs`. Cost: one look-up for each message; a snapshot is one step for each
-//! member of it. All nodes that are dead in a second cost one walk over the topics.
+//! What other nodes have, by their messages, and failure detection. PURE.
+//!
+//! Owns the rules that change `PeerSnapshot`s and the list of nodes. A node's snapshot of a channel is received whole
+//! after a `Synchronize`, and changed by the node's messages from there on. If the node sends no heartbeat for
+//! `LEASE_SECONDS`, it is dead: its snapshots are dropped, and members leave. Does not read bytes:
+//! `cluster/envelope.rs` does.
+//!
+//! Limits: `NODES_MAX`, `SWEEPS_MAX`, `DEAD_MAX`, and the bytes of `remote_memory.rs`. Cost: one look-up for each
+//! message; a snapshot is one step for each member of it. All nodes that are dead in a second cost one walk over the
+//! topics.
 
 use hashbrown::HashSet;
 
@@ -231,7 +235,7 @@ impl Cluster {
         channel: &ChannelKey,
         from: SessionId,
     ) -> bool {
-        if !self.topics.contains_key(channel) || self.find(channel, from.node).is_some() {
+        if !self.topics.contains_key(channel) || self.find_peer(channel, from.node).is_some() {
             return true;
         }
         self.try_reserve(here, 0)
@@ -281,7 +285,7 @@ impl Cluster {
         let left: Vec<Box<str>> = {
             let there: HashSet<&str, foldhash::fast::FixedState> =
                 snapshot.members.iter().map(|member| &*member.user.text).collect();
-            let peer = self.find(channel, from.node);
+            let peer = self.find_peer(channel, from.node);
             let known = peer.into_iter().flat_map(|peer| &peer.members);
             known.filter(|known| !there.contains(&***known)).cloned().collect()
         };
@@ -358,7 +362,7 @@ impl Cluster {
 
     /// Drops what a node had of a channel; `dead`: it could not publish its leaves itself.
     fn drop_peer(&mut self, here: &mut Here<'_>, channel: &ChannelKey, node: NodeId, dead: bool) {
-        let Some(from) = self.find(channel, node).map(|peer| peer.received_at.sender) else {
+        let Some(from) = self.find_peer(channel, node).map(|peer| peer.received_at.sender) else {
             return;
         };
         if dead {
@@ -371,6 +375,6 @@ impl Cluster {
             }
             topic.shrink();
         }
-        debug_assert!(self.find(channel, node).is_none(), "no snapshot of the node is left");
+        debug_assert!(self.find_peer(channel, node).is_none(), "no snapshot of the node is left");
     }
 }

@@ -1,9 +1,12 @@
-//! How much a core keeps of what other nodes have. PURE. Owns an estimate of these bytes, never the entries. A program
-//! that can write to Redis can invent nodes, members and leaves. What is kept of them is added to a count. A removal
-//! does not change the count. When the count is over the limit, all that is still there is counted again, once a lease
-//! second at most. Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are incomplete
-//! then, and the log says so. Cost: an addition for each entry; a count of everything is one step for each entry, once
-//! a lease second at most.
+//! How much a core keeps of what other nodes have. PURE.
+//!
+//! Owns an estimate of these bytes, never the entries. A program that can write to Redis can invent nodes, members and
+//! leaves. What is kept of them is added to a count. A removal does not change the count. When the count is over the
+//! limit, all that is still there is counted again, once a lease second at most.
+//!
+//! Limit: `REMOTE_BYTES_MAX`. Over it nothing is added: rosters and users of other nodes are incomplete then, and the
+//! log says so. Cost: an addition for each entry; a count of everything is one step for each entry, once a lease second
+//! at most.
 
 use super::Cluster;
 use super::here::Here;

@@ -1,8 +1,11 @@
-//! The session with Redis as the shard sees it: what it reports (`FromCluster`), and its time. PURE. Owns the waits of
-//! a topic's first subscribers for Redis and for the snapshots of other nodes, the announcement of all topics after the
-//! session came up, and the stored events of cache channels. Does not send or read bytes. Outputs: `ToCluster`, and the
-//! mail that was held back. Limits: a wait ends after `ANSWER_SECONDS` and with the session; `TOPICS_PER_CALL` topics
-//! at a time. Cost: one look-up for each report. After a reconnect, one step for each topic, `TOPICS_PER_CALL` for each
+//! The session with Redis as the shard sees it: what it reports (`FromCluster`), and its time. PURE.
+//!
+//! Owns the waits of a topic's first subscribers for Redis and for the snapshots of other nodes, the announcement of
+//! all topics after the session came up, and the stored events of cache channels. Does not send or read bytes. Outputs:
+//! `ToCluster`, and the mail that was held back.
+//!
+//! Limits: a wait ends after `ANSWER_SECONDS` and with the session; `TOPICS_PER_CALL` topics at a time. Cost: one
+//! look-up for each report. After a reconnect, one step for each topic, `TOPICS_PER_CALL` for each
 //! `FromCluster::TopicRoom`.
 
 use super::here::Here;
@@ -159,8 +162,7 @@ impl Cluster {
     }
 
     /// Whether an event that a catch-up delivers late is the cached event that subscribers were greeted with, or an
-    /// older
-    /// one of its sender. They must not be sent it again.
+    /// older one of its sender. They must not be sent it again.
     pub(in crate::shard) fn is_in_greeting(
         &self,
         channel: &ChannelKey,

@@ -1,9 +1,11 @@
 //! What a node knows of one topic: of a channel that it is subscribed to in Redis, or of a user by their own channel.
+//!
 //! PURE data; `mod.rs` and its neighbors have the rules. Owns the wait for replies, the snapshots of other nodes, and
 //! the transitions that Redis has ordered. Sends nothing. A plain channel has no `TopicDetails` once Redis has
-//! confirmed its topic, so that a million of them are cheap. Limits: `ORDERED_MAX` and `GREETED_MAX` here;
-//! `remote_memory.rs` bounds what is kept of other nodes. Cost: a plain topic has no allocation of its own beside its
-//! table; `TopicDetails` are one, made when the first of them is needed.
+//! confirmed its topic, so that a million of them are cheap.
+//!
+//! Limits: `ORDERED_MAX` and `GREETED_MAX` here; `remote_memory.rs` bounds what is kept of other nodes. Cost: a plain
+//! topic has no allocation of its own beside its table; `TopicDetails` are one, made when the first of them is needed.
 
 use std::ops::Deref;
 
@@ -149,7 +151,7 @@ impl TopicDetails {
         self.greeted.iter().any(|(session, newest)| *session == from && number <= *newest)
     }
 
-    pub(super) fn find(&self, node: NodeId) -> Option<&PeerSnapshot> {
+    pub(super) fn find_peer(&self, node: NodeId) -> Option<&PeerSnapshot> {
         debug_assert!(
             self.peers.iter().filter(|peer| peer.node == node).count() <= 1,
             "a node has one entry"
@@ -348,10 +350,14 @@ mod tests {
         let rows = [(Some("u"), 9, true), (Some("u"), 3, false), (None, 9, true), (None, 3, false)];
         for (who, node, expected) in rows {
             let who: Transitioner = who.map(Into::into);
-            assert_eq!(topic.find(NodeId(node)).unwrap().has(&who), expected, "{who:?} on {node}");
+            assert_eq!(
+                topic.find_peer(NodeId(node)).unwrap().has(&who),
+                expected,
+                "{who:?} on {node}"
+            );
             assert!(topic.is_on_other_node(&who) && !topic.is_on_this_node(&who));
         }
-        assert!(topic.find(NodeId(4)).is_none() && !topic.is_on_other_node(&Some("w".into())));
+        assert!(topic.find_peer(NodeId(4)).is_none() && !topic.is_on_other_node(&Some("w".into())));
     }
 
     #[test]

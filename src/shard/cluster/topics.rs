@@ -1,11 +1,12 @@
-//! When topics are subscribed to and unsubscribed from in Redis. PURE. Owns the queues of topics to subscribe to and of
-//! idle ones. Does not send a command: `ToCluster` does. A client can cause a SUBSCRIBE and an UNSUBSCRIBE with a
-//! hundred bytes. So neither is sent at once: topics wait until the session has room for them, and a topic that is no
-//! longer needed before it was sent is never sent. A topic that was needed stays subscribed for
-//! `Settings::topic_idle_seconds`, so that a subscriber who returns within that time does not wait. Limits: each topic
-//! that waits has a subscriber that waits, and `ClusterSession::is_congested` makes the reactor read no further
-//! subscribe messages. At most `IDLE_MAX` idle topics stay subscribed; the oldest is dropped first. Cost: one entry in
-//! a queue and one look-up for each topic that is subscribed to or unsubscribed from.
+//! When topics are subscribed to and unsubscribed from in Redis. PURE.
+//!
+//! Owns the queues of topics to subscribe to and of idle ones. Does not send a command: `ToCluster` does. A client can
+//! cause a SUBSCRIBE and an UNSUBSCRIBE with a hundred bytes. So neither is sent at once: topics wait until the session
+//! has room for them, and a topic that is no longer needed before it was sent is never sent. A topic that was needed
+//! stays subscribed for `Settings::topic_idle_seconds`, so that a subscriber who returns within that time does not
+//! wait. Limits: each topic that waits has a subscriber that waits, and `ClusterSession::is_congested` makes the
+//! reactor read no further subscribe messages. At most `IDLE_MAX` idle topics stay subscribed; the oldest is dropped
+//! first. Cost: one entry in a queue and one look-up for each topic that is subscribed to or unsubscribed from.
 
 use super::Cluster;
 use super::here::Here;
@@ -66,8 +67,7 @@ impl Cluster {
     }
 
     /// The session is down. Its successor announces all topics that are left, so the queues are emptied, and idle
-    /// topics
-    /// are dropped for good.
+    /// topics are dropped for good.
     pub(super) fn drop_unsent(&mut self, here: &mut Here<'_>) {
         for (channel, _) in std::mem::take(&mut self.unsent) {
             self.cancel_unsent(&channel);

@@ -1,8 +1,10 @@
 //! Which node sends the webhook of a first join or last leave (docs/PROTOCOL.md rules 75 to 77; the five rules are on
-//! `Transitions`). PURE. Owns the transitions of this node that have no place in Redis's order yet, and its pending
-//! leaves. Does not change rosters, and does not deliver webhooks: `webhook::gate` gets them from the outbox. Inputs:
-//! transitions of the home and of other nodes, confirmations of Redis, time. Outputs: `ToCluster::Send`, webhooks.
-//! Limits: `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed, and as many pending leaves; both are
+//! `Transitions`). PURE.
+//!
+//! Owns the transitions of this node that have no place in Redis's order yet, and its pending leaves. Does not change
+//! rosters, and does not deliver webhooks: `webhook::gate` gets them from the outbox. Inputs: transitions of the home
+//! and of other nodes, confirmations of Redis, time. Outputs: `ToCluster::Send`, webhooks. Limits:
+//! `limits::CLUSTER_EFFECTS_MAX` transitions that Redis has not confirmed, and as many pending leaves; both are
 //! counted. Clients that cause many have to wait before that (`local/pace.rs`). Cost: one look-up for each transition,
 //! and one entry for each leave that is pending; the end of leaves is linear in the entries that are due.
 
@@ -59,8 +61,7 @@ pub(super) enum Transition {
 /// 5. **Dead nodes.** Of the nodes that have the topic, the one with the lowest id sends the leaves of a dead node.
 ///
 /// Over the limit of unconfirmed transitions all are decided as without a session, and the session begins again. A
-/// leave
-/// over the limit of pending ones is final at once, so a rejoin does not cancel it.
+/// leave over the limit of pending ones is final at once, so a rejoin does not cancel it.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct Transitions {
     /// Published and not confirmed, oldest first.
@@ -103,7 +104,11 @@ impl Transitions {
         those.into_iter().flat_map(|those| those.keys().cloned()).collect()
     }
 
-    fn find(&mut self, channel: &ChannelKey, who: &Transitioner) -> Option<&mut PendingLeave> {
+    fn find_pending_leave(
+        &mut self,
+        channel: &ChannelKey,
+        who: &Transitioner,
+    ) -> Option<&mut PendingLeave> {
         self.pending_leaves.get_mut(channel)?.get_mut(who)
     }
 
@@ -142,14 +147,14 @@ impl Transitions {
         if those.is_empty() {
             self.pending_leaves.remove(channel);
         }
-        debug_assert!(self.find(channel, who).is_none(), "it is pending no longer");
+        debug_assert!(self.find_pending_leave(channel, who).is_none(), "it is pending no longer");
         was_pending
     }
 }
 
 impl Cluster {
     /// Publishes a transition of this node. It takes effect when Redis has ordered it, or at once without a session.
-    pub(super) fn transition(
+    pub(super) fn publish_transition(
         &mut self,
         here: &mut Here<'_>,
         channel: &ChannelKey,
@@ -187,7 +192,7 @@ impl Cluster {
             Some(topic) => {
                 topic.details().unconfirmed += 1;
                 if let (Transition::Join, Some(found @ PendingLeave::Until(_))) =
-                    (transition, self.transitions.find(channel, &who))
+                    (transition, self.transitions.find_pending_leave(channel, &who))
                 {
                     *found = PendingLeave::Canceling;
                 }
@@ -203,14 +208,14 @@ impl Cluster {
             return;
         };
         if let Some(details) = self.details(&channel) {
-            debug_assert!(details.unconfirmed > 0, "`transition` has counted it");
+            debug_assert!(details.unconfirmed > 0, "`publish_transition` has counted it");
             details.unconfirmed -= 1;
         }
         self.apply_in_order(here, &channel, who, transition);
         self.release_if_unneeded(here, &channel);
     }
 
-    /// The session is down, and no confirmation will come.
+    /// Decides all by what this node knew last (rule 2), because no confirmation will come.
     pub(super) fn confirm_all_transitions(&mut self, here: &mut Here<'_>) {
         while !self.transitions.unconfirmed.is_empty() {
             self.on_transition_ordered(here);
@@ -233,7 +238,8 @@ impl Cluster {
         );
         if transition == Transition::Final {
             // A join that was ordered before has removed it already.
-            if self.transitions.find(channel, &who) == Some(&mut PendingLeave::Ending) {
+            if self.transitions.find_pending_leave(channel, &who) == Some(&mut PendingLeave::Ending)
+            {
                 self.transitions.end_pending_leave(channel, &who);
             }
             return;
@@ -253,7 +259,7 @@ impl Cluster {
         // If the leave was pending here, the webhook below cancels it like any other.
         self.transitions.end_pending_leave(channel, &who);
         debug_assert!(
-            self.transitions.find(channel, &who).is_none(),
+            self.transitions.find_pending_leave(channel, &who).is_none(),
             "it was ended, or there was none"
         );
         if !is_clusters_first_or_last {
@@ -315,7 +321,7 @@ impl Cluster {
         }
     }
 
-    /// The end of another node's pending leave is received in order.
+    /// Rule 4: the end of another node's pending leave is received in order.
     pub(super) fn on_remote_leave_final(
         &mut self,
         channel: &ChannelKey,
@@ -346,7 +352,7 @@ impl Cluster {
         }
         let received_at = self.received_now(from);
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        let known = topic.find(from.node).into_iter().flat_map(|peer| &peer.pending_leaves);
+        let known = topic.find_peer(from.node).into_iter().flat_map(|peer| &peer.pending_leaves);
         let kept: Vec<Transitioner> =
             known.filter(|who| topic.was_ordered(from.node, who)).cloned().collect();
         let listed = pending_leaves.into_iter().filter(|who| !topic.was_ordered(from.node, who));
@@ -421,7 +427,7 @@ impl Cluster {
             self.transitions.unordered += 1;
             // The other nodes have noted the leave as pending here.
             let message = ChannelMessage::LeaveFinal { who: who.clone() };
-            return self.transition(here, channel, who, Transition::Final, message);
+            return self.publish_transition(here, channel, who, Transition::Final, message);
         }
         let until = here.context.now_seconds + seconds;
         let last = self.transitions.due.back().map(|(until, _)| *until);
@@ -454,7 +460,7 @@ impl Cluster {
             }
             for who in over {
                 let message = ChannelMessage::LeaveFinal { who: who.clone() };
-                self.transition(here, &channel, who, Transition::Final, message);
+                self.publish_transition(here, &channel, who, Transition::Final, message);
             }
             self.release_if_unneeded(here, &channel);
         }

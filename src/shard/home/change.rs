@@ -1,7 +1,9 @@
-//! What the cluster must know of a change at this node's homes. PURE. Plain values. `Home` makes these in clusters
-//! only, and `Cluster` publishes them to the other nodes. Without a cluster the home sends webhooks itself. Knows
-//! nothing of other nodes. Limit: none of its own, because `OwnMail` is empty between two calls. Cost: a copy of the
-//! member's texts for a join.
+//! What the cluster must know of a change at this node's homes. PURE.
+//!
+//! Plain values. `Home` makes these in clusters only, and `Cluster` publishes them to the other nodes. Without a
+//! cluster the home sends webhooks itself. Knows nothing of other nodes.
+//!
+//! Limit: none of its own, because `OwnMail` is empty between two calls. Cost: a copy of the member's texts for a join.
 
 use crate::shard::node_message::MemberSnapshot;
 

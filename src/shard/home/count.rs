@@ -26,8 +26,7 @@ use crate::shard::slots::ChannelSlot;
 use crate::ws::frame;
 
 /// Subscribers up to which every change is sent. Above that, one connection that comes and goes would cause a message
-/// to
-/// each of them.
+/// to each of them.
 const AT_ONCE_MAX: u64 = 100;
 /// Between two messages of a channel that has more than `AT_ONCE_MAX` subscribers.
 const PAUSE_SECONDS: u32 = 5;
@@ -37,8 +36,7 @@ const PAUSE_SECONDS: u32 = 5;
 pub(in crate::shard) struct CountTable {
     counts: HashMap<ChannelSlot, ChannelCounts, foldhash::fast::FixedState>,
     /// When to send a number that was held back: the second, and the channel. Sorted, because channels begin their
-    /// pauses
-    /// at different times.
+    /// pauses at different times.
     due: BTreeSet<(u32, ChannelSlot)>,
 }
 
@@ -302,13 +300,13 @@ impl Home {
         }
         debug_assert_eq!(counts.last_sent_count, total, "the newest number is the one sent");
         if is_ours {
-            out.change(context, channel, || Change::Count(here));
+            out.report_change(context, channel, || Change::Count(here));
         }
         self.channels.counts.forget_if_zero(index);
         if !has_changed {
             return;
         }
-        if context.app(channel.app()).subscription_count {
+        if context.app(channel.app()).sends_subscription_count {
             let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::subscription_count(channel.name(), total, text)
             })

@@ -50,7 +50,6 @@ const NOT_SIGNED_IN: &str = "and no connection is signed in as that user. Does t
 /// Bytes of an event's name in a line of the log: a backend chooses its length.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The state of the channels and users whose home this core is.
 pub(super) struct Home {
     pub(super) channels: HomeTable,
     pub(super) users: HomeUsers,
@@ -96,7 +95,7 @@ impl Home {
         let error = join.and_then(|join| self.join_refusal(context, memory, index, &channel, join));
         if let Some(error) = error {
             self.channels.drop_if_unused(index);
-            out.change(context, &channel, || Change::Unneeded);
+            out.report_change(context, &channel, || Change::Unneeded);
             return out.send_from_home(
                 core,
                 Mail::SubscribeRefused { channel, connection, ticket, error },
@@ -126,7 +125,7 @@ impl Home {
         self.channels.forget_cached_of(app);
     }
 
-    /// A core has lost its last subscriber of the channel.
+    /// `Mail::Disinterest`. May drop the channel.
     pub(super) fn remove_interest(
         &mut self,
         context: &Context,
@@ -151,7 +150,7 @@ impl Home {
         self.channels.drop_if_unused(index);
         if is_empty {
             note_occupied(context, out, channel, false);
-            out.change(context, channel, || Change::Unneeded);
+            out.report_change(context, channel, || Change::Unneeded);
         }
     }
 
@@ -223,7 +222,8 @@ impl Home {
         Some(seconds)
     }
 
-    /// Sends an event to each interested core, this one included.
+    /// Sends an event to each interested core. This one gets it by own mail, so that it keeps its order with
+    /// acknowledgements that the home sends before and after.
     pub(super) fn deliver(
         &self,
         context: &Context,
@@ -314,7 +314,7 @@ fn occupied_gauge<'a>(context: &'a Context, channel: &ChannelKey) -> &'a Tally {
 /// In a cluster `transitions.rs` decides which node sends the webhook of this transition.
 fn note_occupied(context: &Context, out: &mut Outbox, channel: &ChannelKey, is_occupied: bool) {
     if context.is_clustered() {
-        out.change(context, channel, || Change::Occupied(is_occupied));
+        out.report_change(context, channel, || Change::Occupied(is_occupied));
     } else {
         out.send_transition(context, channel, None, is_occupied);
     }

@@ -1,10 +1,12 @@
-//! The members of presence channels (docs/PROTOCOL.md rules 22, 23, 97). PURE. Owns rosters: the users of this node by
-//! their number of connections, and those of other nodes by the number of nodes that have them. A user is present while
-//! they have a connection on this node or on any other. `member_added` and `member_removed` are sent when that becomes
-//! true or false, to this node's subscribers only, because every node sends them to its own. Does not know which nodes
-//! have a user: `Cluster` does. Limits: `RINGVERB_PRESENCE_MEMBERS_MAX`, and the headroom of the core for the encoded
-//! roster. Cost: a join or leave is one look-up in the roster and one message to each interested core. A new subscriber
-//! is sent the encoded roster: one copy of its bytes, which are encoded again only after a change.
+//! The members of presence channels (docs/PROTOCOL.md rules 22, 23, 97). PURE.
+//!
+//! Owns rosters: the users of this node by their number of connections, and those of other nodes by the number of nodes
+//! that have them. A user is present while they have a connection on this node or on any other. `member_added` and
+//! `member_removed` are sent when that becomes true or false, to this node's subscribers only, because every node sends
+//! them to its own. Does not know which nodes have a user: `Cluster` does. Limits: `RINGVERB_PRESENCE_MEMBERS_MAX`, and
+//! the headroom of the core for the encoded roster. Cost: a join or leave is one look-up in the roster and one message
+//! to each interested core. A new subscriber is sent the encoded roster: one copy of its bytes, which are encoded again
+//! only after a change.
 
 use indexmap::IndexMap;
 
@@ -218,7 +220,7 @@ impl Home {
             return;
         }
         if context.is_clustered() {
-            out.change(context, channel, || Change::Joined {
+            out.report_change(context, channel, || Change::Joined {
                 member: MemberSnapshot {
                     user: join.user.clone(),
                     user_info: join.user_info.clone(),
@@ -259,7 +261,7 @@ impl Home {
             self.remove_member(context, out, index, channel, user_id);
         }
         if context.is_clustered() {
-            out.change(context, channel, || Change::Left { user_id: user_id.into() });
+            out.report_change(context, channel, || Change::Left { user_id: user_id.into() });
         } else {
             out.send_transition(context, channel, Some(user_id), false);
         }

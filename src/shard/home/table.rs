@@ -265,7 +265,8 @@ impl HomeTable {
         );
     }
 
-    /// The channels that have more than interested cores.
+    /// Interested cores are left out: `Local::finish_import` of the other process sends them. So is a channel that has
+    /// nothing else.
     pub(in crate::shard) fn export(
         &self,
         now: Moment,

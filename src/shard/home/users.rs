@@ -97,7 +97,7 @@ impl Home {
         }
         let is_here = !home.signed_in.is_empty();
         if is_here != was_here {
-            out.change(context, user, || Change::Online(is_here));
+            out.report_change(context, user, || Change::Online(is_here));
         }
         self.send_status(out, user, was_here || elsewhere, is_here || elsewhere);
         self.drop_user_if_unused(context, out, user);
@@ -152,7 +152,7 @@ impl Home {
         if self.users.0.get(user).is_some_and(unused) {
             self.users.0.remove(user);
             debug_assert!(!self.users.contains(user), "nobody needs the user's topic here");
-            out.change(context, user, || Change::Unneeded);
+            out.report_change(context, user, || Change::Unneeded);
         }
     }
 }

@@ -1,10 +1,13 @@
-//! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE. Owns
-//! the choice of the rows that fit, and the queue discipline of orders that wait (`Outbox::orders`). Does not send
+//! What a core has found, as the answer to a question of another node: apps by their ids, and within bounds. PURE.
+//!
+//! Owns the choice of the rows that fit, and the queue discipline of orders that wait (`Outbox::orders`). Does not send
 //! bytes. Inputs: `Findings` of an inspection. Output: `NodeRows` or `NodeConnectionDetails`, by mail to the core that
-//! gathers the answers. Limits: `OPERATOR_ORDERS_MAX` questions that wait, for `ORDER_TIME_MS`; `ANSWER_BYTES_MAX` for
-//! an answer. Rows over it are left out and counted: the channels with the fewest subscribers and users, and the
-//! connections with the shortest queues. Cost: the last slice sorts and copies `ANSWER_ROWS_MAX` channels and
-//! `ROWS_MAX` other rows of each kind at most.
+//! gathers the answers.
+//!
+//! Limits: `OPERATOR_ORDERS_MAX` questions that wait, for `ORDER_TIME_MS`; `ANSWER_BYTES_MAX` for an answer. Rows over
+//! it are left out and counted: the channels with the fewest subscribers and users, and the connections with the
+//! shortest queues. Cost: the last slice sorts and copies `ANSWER_ROWS_MAX` channels and `ROWS_MAX` other rows of each
+//! kind at most.
 
 use std::cmp::Reverse;
 
@@ -211,7 +214,7 @@ impl Shard {
         self.answer_operator_order(order, "", OperatorOutcome::Busy);
     }
 
-    /// Sends this core's answer to the core that gathers them.
+    /// Sends this core's one answer to the core that gathers them. `host`: empty where the shard answers by itself.
     pub fn answer_operator_order(
         &mut self,
         order: &OperatorOrder,

@@ -1,7 +1,10 @@
-//! The rows of the highest ranks of an answer, and what is left out. PURE. Owns a heap whose first row is the lowest,
-//! so that a row costs the logarithm of the limit and no slice sorts all of them. A rank is a number, and another one
-//! that decides between equals. Does not know what a row is. Limit: `rows_max` rows; `left_out` counts the others.
-//! Cost: at most 15 steps for a row of 20,000, and one allocation each time the heap doubles.
+//! The rows of the highest ranks of an answer, and what is left out. PURE.
+//!
+//! Owns a heap whose first row is the lowest, so that a row costs the logarithm of the limit and no slice sorts all of
+//! them. A rank is a number, and another one that decides between equals. Does not know what a row is.
+//!
+//! Limit: `rows_max` rows; `left_out` counts the others. Cost: at most 15 steps for a row of 20,000, and one allocation
+//! each time the heap doubles.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

@@ -1,9 +1,12 @@
-//! Carries out `AccessCommand`s on the connections of this core. PURE. Owns nothing: a command is not remembered. Does
-//! not check who may send one: the API and the admin API have. A command finds its connections by a walk over all
-//! slots: it is rare, and no index has to be kept for it. The end of a subscription is that of `unsubscribe`: a request
-//! that its home has not answered yet is withdrawn, so it is never acknowledged. The client is sent
-//! `pusher:subscription_error` on the channel, behind the events that it has got. Cost: a step for each connection of
-//! the core, once for each command. Limits: the connections of the core; a command is carried out whole within a tick.
+//! Carries out `AccessCommand`s on the connections of this core. PURE.
+//!
+//! Owns nothing: a command is not remembered. Does not check who may send one: the API and the admin API have. A
+//! command finds its connections by a walk over all slots: it is rare, and no index has to be kept for it. The end of a
+//! subscription is that of `unsubscribe`: a request that its home has not answered yet is withdrawn, so it is never
+//! acknowledged. The client is sent `pusher:subscription_error` on the channel, behind the events that it has got.
+//!
+//! Cost: a step for each connection of the core, once for each command. Limits: the connections of the core; a command
+//! is carried out whole within a tick.
 
 use super::Local;
 use super::connection::ConnectionKey;

@@ -1,9 +1,12 @@
-//! Client events: which connections may send one, and what the other subscribers get (docs/PROTOCOL.md C5). PURE. Owns
-//! the count of client events of each connection in this second. Does not deliver: a client event is checked on the
-//! sender's core and published by mail to the channel's home, except to its sender. A backend that wants it is sent a
-//! webhook. Client events are never cached. Limits: `RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX` for each connection,
-//! answered with one error a second; the size of a message and of an event's payload. Cost: the checks are a few steps;
-//! an event is encoded once, which is one allocation, and is one mail to its home.
+//! Client events: which connections may send one, and what the other subscribers get (docs/PROTOCOL.md C5). PURE.
+//!
+//! Owns the count of client events of each connection in this second. Does not deliver: a client event is checked on
+//! the sender's core and published by mail to the channel's home, except to its sender. A backend that wants it is sent
+//! a webhook. Client events are never cached.
+//!
+//! Limits: `RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX` for each connection, answered with one error a second; the size of a
+//! message and of an event's payload. Cost: the checks are a few steps; an event is encoded once, which is one
+//! allocation, and is one mail to its home.
 
 use super::Local;
 use super::connection::{ConnectionKey, SubscriptionState};

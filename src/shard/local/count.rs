@@ -1,6 +1,8 @@
 //! How many connections of this core subscribe to a channel, for apps that want to know (docs/PROTOCOL.md C24). PURE.
+//!
 //! Owns the list of channels whose number has changed. A core sends its own number to the channel's home when it has
 //! changed, at most once a tick. Numbers are absolute, so that none can drift. Does not add up: `home/count.rs` does.
+//!
 //! Limits: a channel is noted once in a tick. Cost: one step for each change, and one mail for each changed channel in
 //! a tick.
 

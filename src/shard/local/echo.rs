@@ -1,7 +1,9 @@
-//! The echo build (`--features echo`): the server sends each message back unchanged. PURE. For suites that test the
-//! framing of any server by its echo (tests/autobahn). The feature is never on in what is shipped. Owns nothing; does
-//! not parse a message. A message is counted, charged and limited as any other. Limits: those of any message, as above.
-//! Cost: one allocation and one copy of the message.
+//! The echo build (`--features echo`): the server sends each message back unchanged. PURE.
+//!
+//! For suites that test the framing of any server by its echo (tests/autobahn). The feature is never on in what is
+//! shipped. Owns nothing; does not parse a message. A message is counted, charged and limited as any other.
+//!
+//! Limits: those of any message, as above. Cost: one allocation and one copy of the message.
 
 use super::Local;
 use super::connection::ConnectionKey;

@@ -1,9 +1,12 @@
-//! Connections on their way to another process, and from one. PURE. Owns no state; `state.rs` has the values,
-//! `transfer.rs` the rules, `worker/transfer` the bytes. A connection is exported only at rest: no subscription of it
-//! waits for its home. What was sent in part continues in the middle of its frame. The importing core checks every name
-//! and number, because another version may have written them, and sends its clients nothing. Limits: those within which
-//! the other process admitted its connections; an import is charged (`memory.rs`) and never refused, because its client
-//! has its acknowledgement. Cost: a copy of each subscription of a connection.
+//! Connections on their way to another process, and from one. PURE.
+//!
+//! Owns no state; `state.rs` has the values, `transfer.rs` the rules, `worker/transfer` the bytes. A connection is
+//! exported only at rest: no subscription of it waits for its home. What was sent in part continues in the middle of
+//! its frame. The importing core checks every name and number, because another version may have written them, and sends
+//! its clients nothing.
+//!
+//! Limits: those within which the other process admitted its connections; an import is charged (`memory.rs`) and never
+//! refused, because its client has its acknowledgement. Cost: a copy of each subscription of a connection.
 
 use crate::shard::context::Context;
 use crate::shard::outbox::Outbox;
@@ -105,8 +108,7 @@ impl Local {
     }
 
     /// One of an app that is no longer configured is closed with 4001, one of a disabled app with 4003. To others
-    /// nothing
-    /// is sent.
+    /// nothing is sent.
     pub(in crate::shard) fn import_connection(
         &mut self,
         context: &Context,
@@ -135,7 +137,7 @@ impl Local {
             self.deny_and_close(context, out, key.slot, &denial);
             return key;
         };
-        if !context.app(app).enabled {
+        if !context.app(app).is_enabled {
             let values = [Detail::text(&*state.app)];
             let denial = Denial::new(error_code::APP_DISABLED, Cause::AppDisabled, values);
             self.deny_and_close(context, out, key.slot, &denial);
@@ -164,7 +166,7 @@ impl Local {
             self.import_user(context, key.slot, app, user);
         }
         debug_assert!(self.connections[key.slot].is_counted(), "its app counts it");
-        self.watch_again(context, key, state.authorize_by_seconds);
+        self.resume_liveness(context, key, state.authorize_by_seconds);
         key
     }
 

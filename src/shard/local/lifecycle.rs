@@ -1,8 +1,11 @@
-//! How connections begin and end on this core. PURE. The socket itself is the reactor's. Owns the two steps of a close:
-//! the connection leaves its channels and gets its last frame (`close`), and its slot is freed when the socket was
-//! closed (`remove`). Does not touch sockets or the kernel. Limits: the slots of the core
-//! (`Settings::connections_reserved` of them without growth). Cost: an opening is one entry of 96 bytes and one of the
-//! wheel; an end has a step for each subscription of the connection.
+//! How connections begin and end on this core. PURE.
+//!
+//! The socket itself is the reactor's. Owns the two steps of a close: the connection leaves its channels and gets its
+//! last frame (`close`), and its slot is freed when the socket was closed (`remove`). Does not touch sockets or the
+//! kernel.
+//!
+//! Limits: the slots of the core (`Settings::connections_reserved` of them without growth). Cost: an opening is one
+//! entry of 96 bytes and one of the wheel; an end has a step for each subscription of the connection.
 
 use super::Local;
 use super::connection::{AppPlace, Connection, ConnectionKey};
@@ -57,7 +60,7 @@ impl Local {
         metrics.queued_bytes.add(waiting);
         self.metrics.send_queue_bytes.add(waiting);
         self.mark_dirty(out, key.slot);
-        self.watch(context, key);
+        self.begin_liveness(context, key);
         debug_assert!(self.connections[key.slot].dirty, "its greeting leaves in this tick");
         out.trace(|| Trace::Established(socket_id));
         out.observe(|| Observation::Connected { app, socket_id });
@@ -65,9 +68,8 @@ impl Local {
     }
 
     /// Completes the handshake of a connection that is refused, because a browser hides the reason of a failed
-    /// handshake
-    /// from the page. The reason is in an event and in a close frame (docs/PROTOCOL.md rule 9, C13 "fatal errors").
-    /// `why`: the line, in development mode.
+    /// handshake from the page. The reason is in an event and in a close frame (docs/PROTOCOL.md rule 9, C13 "fatal
+    /// errors"). `why`: the line, in development mode.
     pub(in crate::shard) fn open_refused(
         &mut self,
         context: &Context,

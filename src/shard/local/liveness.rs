@@ -27,8 +27,7 @@ use crate::wheel::Wheel;
 pub(super) struct SecondStarts([u64; SECONDS_KEPT]);
 
 /// More than the default pong timeout. A pong that comes later has counted as none (`Cause::NoPong`), unless an app
-/// waits
-/// longer.
+/// waits longer.
 const SECONDS_KEPT: usize = 64;
 
 impl Default for SecondStarts {
@@ -61,8 +60,7 @@ impl SecondStarts {
 
 impl Local {
     /// Measures the round trip of a ping. `silent_since`: see `NotedInput::ping_sent_after`. The connection was pinged
-    /// in
-    /// the second in which `check_connection` found it silent for its whole interval, so no time is stored for it.
+    /// in the second in which `check_connection` found it silent for its whole interval, so no time is stored for it.
     pub(super) fn note_pong(&self, context: &Context, slot: Slot, silent_since: u32) {
         debug_assert!(silent_since <= context.now.seconds(), "a second that has begun");
         let interval = self.app_of(context, slot).ping_interval_seconds;
@@ -72,7 +70,7 @@ impl Local {
     }
 
     /// For a new connection: begins its ping interval, and its time to be authorized if its app limits that.
-    pub(super) fn watch(&mut self, context: &Context, key: ConnectionKey) {
+    pub(super) fn begin_liveness(&mut self, context: &Context, key: ConnectionKey) {
         debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.app_of(context, key.slot);
         let (interval, authorize_within) =
@@ -101,7 +99,7 @@ impl Local {
 
     /// For a connection that another process watched before. Its pong gets its whole time again, because the other
     /// process did not read during the transfer.
-    pub(super) fn watch_again(
+    pub(super) fn resume_liveness(
         &mut self,
         context: &Context,
         key: ConnectionKey,

@@ -235,8 +235,7 @@ impl Local {
     }
 
     /// For a connection whose incomplete input has another size now. It is closed if the process has no memory for
-    /// that:
-    /// its client alone decides how long a message stays incomplete.
+    /// that: its client alone decides how long a message stays incomplete.
     pub(in crate::shard) fn note_input(
         &mut self,
         context: &Context,

@@ -95,8 +95,7 @@ pub(super) struct Local {
     second_starts: SecondStarts,
     metrics: Arc<CoreMetrics>,
     /// Slow consumers that `settle` will close: each connection once, so no more than were open since the last call.
-    /// They
-    /// are not closed at once, because a close changes lists that the caller walks over.
+    /// They are not closed at once, because a close changes lists that the caller walks over.
     pub(in crate::shard) slow_consumers: Vec<Slot>,
     /// Channels whose number of subscribers has changed; see `count.rs`.
     counts_changed: Vec<ChannelSlot>,

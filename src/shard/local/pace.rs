@@ -87,8 +87,7 @@ impl PaceTable {
     }
 
     /// Once a second: forgets the buckets that have emptied, so that only connections that changed something lately
-    /// have
-    /// one.
+    /// have one.
     pub(super) fn expire(&mut self, now: Moment) {
         let pace = self.pace;
         let is_congested = self.is_congested;

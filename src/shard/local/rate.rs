@@ -1,9 +1,11 @@
-//! How often one client may send: rates of messages and of control frames, and the answers over them. PURE. Owns the
-//! windows of these rates in each connection, and the pings that wait for their pong. Does not close, except where the
-//! app wants it (`terminate_on_limit`). A client cannot cause more answers than messages: over a rate it is sent one
-//! error a window, and pings are answered one by one only while the client reads. Limits: the options of the app, and
-//! `limits::CONTROL_FRAMES_PER_SECOND_MAX`. Cost: a few steps for a message or a control frame; an answer is one frame
-//! in the send queue.
+//! How often one client may send: rates of messages and of control frames, and the answers over them. PURE.
+//!
+//! Owns the windows of these rates in each connection, and the pings that wait for their pong. Does not close, except
+//! where the app wants it (`terminate_on_limit`). A client cannot cause more answers than messages: over a rate it is
+//! sent one error a window, and pings are answered one by one only while the client reads.
+//!
+//! Limits: the options of the app, and `limits::CONTROL_FRAMES_PER_SECOND_MAX`. Cost: a few steps for a message or a
+//! control frame; an answer is one frame in the send queue.
 
 use super::connection::ConnectionKey;
 use super::refuse::Denial;

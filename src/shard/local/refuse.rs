@@ -1,9 +1,11 @@
-//! Refusals to open connections, and closes by the server: the answer, the count, the log line. PURE. Owns nothing but
-//! the count of refusals that `on_message` compares. Does not decide what is refused: its callers do. The client gets
-//! Reverb's answer. In development mode the line follows Reverb's text. `Outbox::lines` limits the lines of the log,
-//! except with `--debug`. A line is formatted only for the log or in development mode. Limits: `NOTES_MAX` and
-//! `REFUSALS_MAX` of the outbox, and the lines of `LineBudget`. Cost: one count and one frame; a line, if it is wanted,
-//! is one allocation.
+//! Refusals to open connections, and closes by the server: the answer, the count, the log line. PURE.
+//!
+//! Owns nothing but the count of refusals that `on_message` compares. Does not decide what is refused: its callers do.
+//! The client gets Reverb's answer. In development mode the line follows Reverb's text. `Outbox::lines` limits the
+//! lines of the log, except with `--debug`. A line is formatted only for the log or in development mode.
+//!
+//! Limits: `NOTES_MAX` and `REFUSALS_MAX` of the outbox, and the lines of `LineBudget`. Cost: one count and one frame;
+//! a line, if it is wanted, is one allocation.
 
 use crate::shard::context::Context;
 use crate::slot::Slot;
@@ -94,7 +96,7 @@ impl Local {
             let channel = noted.channel;
             let refusal =
                 RefusalNote { cause, line, left_out, channel, connection, app, socket_id };
-            out.refuse(refusal);
+            out.push_refusal_note(refusal);
         }
         (verbose_errors && !cause.is_in_answer()).then_some(line)
     }

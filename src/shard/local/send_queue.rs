@@ -49,8 +49,7 @@ impl SendQueue {
     }
 
     /// For the limits of a connection. A frame that other connections have, too, counts in full: it lives as long as
-    /// the
-    /// slowest of them.
+    /// the slowest of them.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let frames = usize::from(self.first_frame.is_some())
@@ -87,8 +86,7 @@ impl SendQueue {
     }
 
     /// Enqueues a first frame that no close may drop: as if the kernel had its first byte already. So the caller puts
-    /// one
-    /// byte before it that is not sent.
+    /// one byte before it that is not sent.
     pub(super) fn push_begun(&mut self, frame: &Frame) {
         debug_assert!(self.is_empty(), "only a first frame can have begun");
         self.push(frame);

@@ -1,7 +1,10 @@
-//! Giving memory back: the connections that keep most are closed first. PURE. Owns no state, and does not measure
-//! memory: the worker calls it with slices of its slots while the process is short of memory. Input: a connection's
-//! charges, its send queue, and the incomplete input that the reactor knows of. Each closed client gets 4100 and may
-//! reconnect. After each call the heaviest of these slots keeps at most half as much as the heaviest did before.
+//! Giving memory back: the connections that keep most are closed first. PURE.
+//!
+//! Owns no state, and does not measure memory: the worker calls it with slices of its slots while the process is short
+//! of memory. Input: a connection's charges, its send queue, and the incomplete input that the reactor knows of. Each
+//! closed client gets 4100 and may reconnect. After each call the heaviest of these slots keeps at most half as much as
+//! the heaviest did before.
+//!
 //! Limits: `CLOSES_MAX` in a call; a connection that keeps less than `KEPT_BYTES_MIN` is not closed. Cost: one step for
 //! each slot of a slice, and an end of a connection for each that is closed.
 

@@ -18,8 +18,7 @@ pub(in crate::shard) enum SubscriptionState {
     /// The home has not answered the request with this ticket yet.
     Pending { ticket: u32 },
     /// Acknowledged: the channel's events are enqueued for the connection. `position`: in the channel's subscriber
-    /// list.
-    /// `asks_again`: another subscribe request is with the home.
+    /// list. `asks_again`: another subscribe request is with the home.
     Active { position: u32, asks_again: bool },
 }
 
@@ -36,7 +35,7 @@ pub(in crate::shard) struct Subscription {
 const _: () = assert!(size_of::<SubscriptionState>() == 8);
 const _: () = assert!(size_of::<Subscription>() <= 24);
 
-/// All subscriptions of one connection, as a slice.
+/// Derefs to a slice, so that callers need not know how many subscriptions there are.
 #[derive(Debug, Default)]
 pub(in crate::shard) enum SubscriptionList {
     #[default]

@@ -1,8 +1,10 @@
 //! Closes the connections of apps that are no longer served: 4003 for a disabled app, 4001 for a removed one. PURE.
+//!
 //! Owns the place of one walk over all slots, which a change of the configuration begins. Does not decide which apps
-//! are served. No connection of such an app can open on this core after the change, so one walk finds all. Limit:
-//! `SLOTS_PER_TICK` slots in a tick, because each connection has its channels to leave. Cost: one step for each slot,
-//! `SLOTS_PER_TICK` in a tick, only after a change of the apps.
+//! are served. No connection of such an app can open on this core after the change, so one walk finds all.
+//!
+//! Limit: `SLOTS_PER_TICK` slots in a tick, because each connection has its channels to leave. Cost: one step for each
+//! slot, `SLOTS_PER_TICK` in a tick, only after a change of the apps.
 
 use super::Local;
 use super::refuse::Denial;

@@ -150,8 +150,7 @@ impl Local {
     }
 
     /// Call it after each removal of a subscriber or of a pending request. The home is sent a `Disinterest` if it knows
-    /// of
-    /// this core's interest.
+    /// of this core's interest.
     pub(super) fn drop_if_unused(
         &mut self,
         context: &Context,

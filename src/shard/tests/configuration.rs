@@ -64,7 +64,7 @@ fn clients_of_a_disabled_app_are_closed_with_4003_and_of_a_removed_one_with_4001
         for client in &gone {
             net.events(*client);
         }
-        let rest = App { enabled: false, ..app("2") };
+        let rest = App { is_enabled: false, ..app("2") };
         apply(&mut net, if is_removed { vec![app("1")] } else { vec![app("1"), rest] });
         for client in gone {
             assert_eq!(close_code(&net.events(client)), Some(if is_removed { 4001 } else { 4003 }));
@@ -136,7 +136,7 @@ fn mail_of_a_new_app_is_understood_by_a_core_that_does_not_serve_it_yet() {
 
 #[test]
 fn numbers_of_subscribers_begin_and_end_with_their_option() {
-    let counting = App { subscription_count: true, ..sample() };
+    let counting = App { sends_subscription_count: true, ..sample() };
     let mut net = Net::new(3);
     let clients: Vec<Client> = (0..3).map(|core| subscribed(&mut net, core, APP, "news")).collect();
     apply(&mut net, vec![counting.clone()]);

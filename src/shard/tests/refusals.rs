@@ -39,8 +39,8 @@ fn without_memory_each_line_names_the_option() {
     ];
     assert_eq!(lines(&mut net), expected);
     net.shards[0].note_input(client.key, 0, 5_000);
-    let line = "a connection was closed in the middle of a message of 5000 bytes or more because the server is short of \
-                memory (RINGVERB_MEMORY_MAX)";
+    let line = "a connection was closed in the middle of a message of 5000 bytes or more because the server is short \
+                of memory (RINGVERB_MEMORY_MAX)";
     assert_eq!(lines(&mut net), [(Cause::InputMemory, line.to_owned())]);
 }
 

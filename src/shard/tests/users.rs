@@ -24,7 +24,7 @@ fn signed_in(net: &mut Net, core: usize, id: &str, watchlist: &[&str]) -> Client
 
 pub(super) fn counting() -> App {
     let mut app = sample();
-    app.subscription_count = true;
+    app.sends_subscription_count = true;
     app.webhooks = vec![Webhook {
         url: "http://127.0.0.1/".to_owned(),
         kinds: WebhookKind::ALL.to_vec(),

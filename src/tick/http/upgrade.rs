@@ -174,7 +174,7 @@ impl Session {
             return Err(unwanted(about, error, cause, &[Detail::text(&**version)]));
         }
         let app = apps.get(index);
-        if !app.enabled {
+        if !app.is_enabled {
             let values = [Detail::text(&*app.id)];
             return Err(unwanted(about, error_code::APP_DISABLED, Cause::AppDisabled, &values));
         }

@@ -176,7 +176,7 @@ fn app_json(shared: &Shared, app: &App, index: AppIndex) -> Value {
     json!({
         "id": app.id,
         "key": app.key,
-        "enabled": app.enabled,
+        "enabled": app.is_enabled,
         "connections": app.connections_open.load(Ordering::Relaxed),
         "totals": totals_json(&total),
         "settings": settings_json(app),
@@ -210,7 +210,7 @@ fn settings_json(app: &App) -> Value {
         ("publishes in a second, at most", small(app.publishes_per_second_max)),
         ("event payload, at most", small(app.event_payload_max)),
         ("cached events live for", seconds(app.cache_ttl_seconds)),
-        ("subscription counts", yes(app.subscription_count)),
+        ("subscription counts", yes(app.sends_subscription_count)),
         (
             "must authorize within",
             app.authorize_within_seconds.map_or("no limit".to_owned(), seconds),

@@ -104,7 +104,7 @@ fn subscribers_are_sent_the_first_join_and_the_last_leave_of_a_user() {
 fn nothing_is_kept_of_a_topic_that_this_node_does_not_need() {
     for received in [Joined("u"), Occupied(true), Count(3), Online(true), Synchronize(1, &["u"])] {
         let node = node(&[Receive(9, ROOM, received)]);
-        assert_eq!(node.cluster.len().0, 0, "{received:?}");
+        assert_eq!(node.cluster.entry_counts().0, 0, "{received:?}");
         assert_eq!(node.home.channels.len(), 0, "{received:?}");
     }
 }
@@ -233,7 +233,7 @@ fn a_watched_user_is_online_while_any_node_has_them() {
 
 #[test]
 fn subscribers_of_other_nodes_are_counted_by_node() {
-    let app = || App { subscription_count: true, ..sample() };
+    let app = || App { sends_subscription_count: true, ..sample() };
     let count = |events: &[Event]| {
         let mut node = Node::with_app(app(), IDLE_SECONDS);
         events.iter().for_each(|event| node.apply(*event));

@@ -76,7 +76,7 @@ fn a_topic_without_subscribers_before_its_subscribe_is_sent_is_never_subscribed(
 /// for snapshots that were never requested, and not for less than the confirmation of Redis.
 #[test]
 fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
-    let app = |subscription_count| App { subscription_count, ..sample() };
+    let app = |sends_subscription_count| App { sends_subscription_count, ..sample() };
     for (before, events, effects) in [
         (true, &[Subscribed("a", 0)][..], "subscribe#0 a, release a"),
         (false, &[SnapshotSent("a", 0, 1)], "subscribe#0 a, synchronize#0 a"),
@@ -98,7 +98,7 @@ fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
 /// The cluster side drops the topic and subscribes to it anew. The list of idle topics then has one entry for it.
 #[test]
 fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
-    let mut node = Node::with_app(App { subscription_count: true, ..sample() }, IDLE_SECONDS);
+    let mut node = Node::with_app(App { sends_subscription_count: true, ..sample() }, IDLE_SECONDS);
     let answered = |ticket| {
         [
             AnswerRoom(9),
@@ -220,7 +220,8 @@ fn an_idle_topic_is_announced_again_if_a_snapshot_is_in_doubt() {
                 "the sender's session is new",
                 &after(&[PeerUp(9), Subscribe(ROOM), AnswerRoom(9)]),
                 &format!(
-                    "{before}, quit presence-r, unsubscribe presence-r, subscribe#1 presence-r, synchronize#1 presence-r"
+                    "{before}, quit presence-r, unsubscribe presence-r, subscribe#1 presence-r, \
+                     synchronize#1 presence-r"
                 ),
             ),
             (
