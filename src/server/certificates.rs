@@ -57,7 +57,8 @@ pub(super) struct Certificates {
     acceptor_link: Arc<AcceptorLink>,
     /// The stamps of the files that were read last. A difference causes a reload.
     stamps_of_last_read: Stamps,
-    /// They could not be used. The reason may be gone without a change of the files: their rights, the time.
+    /// The files that were read last could not be used. The reason may end without a change of the files: their rights,
+    /// the time.
     has_failed: bool,
     rotate_at_seconds: u64,
     valid_until: Arc<ValidUntil>,

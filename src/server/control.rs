@@ -64,14 +64,14 @@ impl Control {
             let mut runtime = match built {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    // Fails only if the receiver has ended, which then needs nothing.
+                    // Fails only if the receiver has ended, and then nothing waits for it.
                     started.send(Err(error)).ok();
                     return;
                 }
             };
             runtime.block_on(async move {
                 let readable = Readable::of(&wake_receiver);
-                // Fails only if the receiver has ended, which then needs nothing.
+                // Fails only if the receiver has ended, and then nothing waits for it.
                 started.send(readable.as_ref().map(|_| ()).map_err(copy_of_error)).ok();
                 if let Ok(readable) = readable {
                     run_setups(&wake_receiver, &readable, &queue).await;
@@ -100,7 +100,7 @@ impl Control {
     {
         let (done, result) = mpsc::channel();
         let setup = move || {
-            // Fails only if the receiver has ended, which then needs nothing.
+            // Fails only if the receiver has ended, and then nothing waits for it.
             done.send(setup().map(|task| drop(monoio::spawn(task)))).ok();
         };
         self.setups.try_send(Box::new(setup)).map_err(|_| control_thread_ended())?;

@@ -182,12 +182,12 @@ fn candidate_directories() -> [Option<PathBuf>; 3] {
     ]
 }
 
-/// Those that exist and that no other user can write.
+/// The candidates that exist and that no other user can write.
 fn directories() -> impl Iterator<Item = PathBuf> {
     candidate_directories().into_iter().flatten().filter(|path| is_ours(path))
 }
 
-/// The first of them; the last one is made.
+/// The first of `directories`. Where there is none, makes the last candidate, in /tmp.
 fn directory() -> io::Result<PathBuf> {
     if let Some(found) = directories().next() {
         return Ok(found);

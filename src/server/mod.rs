@@ -353,7 +353,7 @@ fn start(sources: Sources, merged: &Merged, arguments: &Arguments) -> ExitCode {
     status
 }
 
-/// Of a development server that this process replaces: its clients know its key.
+/// The credentials of a development server that this process replaces: its clients know them.
 fn replaced_access(config: &Config, arguments: &Arguments) -> Option<DevelopmentAccess> {
     arguments.takeover().filter(|_| config.development)?;
     // A stand-in publishes its own access when it has taken over, which may be a moment from now.

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// A folder of this test, empty.
+    /// Empty, and not shared with other tests.
     fn folder(name: &str) -> std::path::PathBuf {
         let folder = std::env::temp_dir().join(format!("ringverb-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();

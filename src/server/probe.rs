@@ -153,7 +153,7 @@ pub(super) fn run(io: Io, memory: &LockedMemory) -> Result<KernelFacts, StartErr
     Ok(KernelFacts { kernel, io, descriptors: raise_descriptors() })
 }
 
-/// io_uring for all workers or for none: what is too little for the rings of all of them is too little.
+/// All workers use io_uring, or none does. So the locked memory must be enough for the rings of all.
 fn choose_kernel(io: Io, memory: &LockedMemory) -> Result<Choice, KernelRefusal> {
     let too_little = || KernelRefusal::LockedMemory(memory.error());
     if io != Io::Epoll && !memory.is_enough_to_start() {

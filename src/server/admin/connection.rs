@@ -54,7 +54,7 @@ pub(super) async fn serve(
     if let Ok(readable) = prepare(socket) {
         converse(connection, &readable, owed, state).await;
     }
-    // A socket that is not connected any longer needs none.
+    // If the peer has closed, nothing is left to shut down.
     socket.shutdown(Shutdown::Both).ok();
 }
 
@@ -154,7 +154,7 @@ async fn read_request(
             Ok(Progress::Complete(request)) => return RequestOutcome::Request(request),
             // A peer that does not read this does not read its answer either.
             Ok(Progress::Incomplete { continue_expected: true }) => {
-                // The peer may be gone, and then no task waits for this.
+                // If the peer has closed, no task waits for this.
                 (&*socket).write_all(CONTINUE).ok();
             }
             Ok(Progress::Incomplete { .. }) => {}

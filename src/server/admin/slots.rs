@@ -23,7 +23,7 @@ pub(super) const CONNECTIONS_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct AdminSlots {
     used_count: Cell<usize>,
-    /// Those that wait for their peer, the longest first.
+    /// Connections that wait for their peer, the one that has waited longest first.
     waiting: RefCell<VecDeque<Rc<SlotEntry>>>,
 }
 
@@ -43,13 +43,13 @@ pub(super) struct AdminConnection {
 
 /// Answers one connection too many with 503. The answer is lost if the kernel has no room for it at once.
 pub(super) fn refuse(socket: &Socket, text: &str) {
-    // A socket that stays blocking has room for so short an answer.
+    // If this fails, the write does not block either: the answer is short, and nothing else was written.
     socket.set_nonblocking(true).ok();
     let mut answer = Vec::new();
     Response::text(503, text).write(&mut answer, false, false);
-    // The peer may be gone, and then no task waits for this.
+    // If the peer has closed, no task waits for this.
     (&*socket).write_all(&answer).ok();
-    // A socket that is not connected any longer needs none.
+    // If the peer has closed, nothing is left to shut down.
     socket.shutdown(Shutdown::Both).ok();
 }
 
@@ -75,7 +75,7 @@ impl AdminSlots {
     fn end_connection(&self, entry: &SlotEntry) {
         self.release(entry);
         if entry.is_answered.get() {
-            // A socket that is not connected any longer needs none.
+            // If the peer has closed, nothing is left to shut down.
             entry.socket.shutdown(Shutdown::Both).ok();
         } else {
             let text = format!(

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::shared::{CommandTarget, FileArguments, SERVER};
 
-/// Where the admin listener is.
+/// For commands that ask the admin listener.
 #[derive(Args, Clone, Debug, Default)]
 pub(in crate::server) struct AdminTarget {
     /// Address of the admin listener [RINGVERB_ADMIN]
@@ -51,7 +51,7 @@ pub(in crate::server) enum AppCommand {
     Remove { id: String },
 }
 
-/// Whose connections.
+/// Exactly one of both is given: clap refuses none and two.
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = false)]
 pub(in crate::server) struct WhoseArguments {

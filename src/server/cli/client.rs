@@ -134,7 +134,6 @@ pub(in crate::server) struct ListenArguments {
     pub(in crate::server) target: CommandTarget,
 }
 
-/// `ringverb top`.
 #[derive(Args, Clone, Debug, Default)]
 pub(in crate::server) struct TopArguments {
     /// Print the state once as text, with the rates of one second

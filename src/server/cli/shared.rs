@@ -15,7 +15,7 @@ pub(super) const SERVER: &str = "Server";
 
 const FILES: &str = "Files";
 
-/// Where the configuration is.
+/// Every command that reads the configuration has these. `None`: the files that `config/load.rs` looks for.
 #[derive(Args, Clone, Debug, Default)]
 pub(in crate::server) struct FileArguments {
     /// Configuration file [ringverb.toml; without it and .env /etc/ringverb/ringverb.toml]
@@ -36,7 +36,7 @@ impl FileArguments {
         Self { config: None, env_file: None, env: None, laravel_config: None };
 }
 
-/// Which server and app.
+/// For commands that speak for an app: without `app` it is the first one of the configuration.
 #[derive(Args, Clone, Debug, Default)]
 pub(in crate::server) struct CommandTarget {
     /// App to speak for, if several are configured [the first]
@@ -46,7 +46,7 @@ pub(in crate::server) struct CommandTarget {
     pub(in crate::server) address: Address,
 }
 
-/// Where the server is.
+/// For commands that connect to the server's own port.
 #[derive(Args, Clone, Debug, Default)]
 pub(in crate::server) struct Address {
     /// The server's own address, such as http://127.0.0.1:8080/prefix [from the configuration]

@@ -64,7 +64,7 @@ pub(in crate::server) struct AdminIdentity {
 
 /// The server that answers there, for `ringverb doctor`. The token is not sent: any program may listen there.
 pub(in crate::server) fn identify(place: &AdminPlace) -> Option<AdminIdentity> {
-    /// An overview lists a part of the apps.
+    /// An overview has some hundred bytes for each worker.
     const OVERVIEW_BYTES_MAX: u64 = 4 << 20;
     const TIMEOUT: Duration = Duration::from_secs(3);
     let admin = Admin { place: place.clone(), is_explicit: true, token: None };

@@ -142,7 +142,8 @@ pub(super) fn percent_encoded(text: &str) -> String {
 }
 
 impl HttpAnswer {
-    /// The body of a 200, which is a JSON object.
+    /// # Errors
+    /// A sentence about any status but 200, and about a body that is no JSON object.
     pub(super) fn object(self, peer: &ServerPeer) -> Result<String, CommandFailure> {
         if self.status != 200 {
             return Err(self.refusal(peer));
@@ -157,7 +158,7 @@ impl HttpAnswer {
         Ok(self.body)
     }
 
-    /// The answer of the server, and what to do about it.
+    /// The reason that the server has given, with a hint at what to change.
     fn refusal(&self, peer: &ServerPeer) -> CommandFailure {
         if is_page(&self.body) {
             return CommandFailure::Server(format!(

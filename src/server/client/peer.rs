@@ -27,7 +27,7 @@ pub(super) struct ServerPeer {
     pub(super) app: App,
     /// `None`: plain HTTP. The command accepts these certificates and no other ones.
     pub(super) tls: Option<TlsOptions>,
-    /// What the server awaits of trusted proxies, of which this host may be one.
+    /// The header that the server expects from trusted proxies, of which this host may be one.
     pub(super) proxied: Proxied,
 }
 
@@ -90,8 +90,8 @@ impl ServerPeer {
         Self::configured(config, url, app)
     }
 
-    /// A server of which nothing is asked that needs an app: the app here is the first one, or none that the server
-    /// knows.
+    /// For requests that need no app. The app is the first one of the configuration, or one that the server does not
+    /// know.
     pub(super) fn of_any_app(
         mut config: Config,
         address: &Address,
@@ -145,7 +145,7 @@ fn main_port_tls(config: &Config, has_url: bool) -> Option<TlsOptions> {
     config.tls.clone().filter(|tls| tls.port.is_none() && !has_url)
 }
 
-/// Without a configured app the server of the same user is meant that has none either.
+/// Without a configured app, the command means a development server of the same user.
 fn development_server(port: u16) -> Result<DevelopmentAccess, CommandFailure> {
     let ports = development::ports();
     if let Some(access) = development::find(port) {

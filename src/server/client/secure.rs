@@ -29,7 +29,7 @@ pub(super) enum ServerStream {
 }
 
 impl ServerStream {
-    /// With `tls`, the handshake comes with the first bytes.
+    /// With `tls`, the first read or write makes the handshake, so its errors come from there.
     pub(super) fn new(stream: TcpStream, tls: Option<&TlsOptions>) -> Result<Self, CommandFailure> {
         let Some(tls) = tls else { return Ok(Self::Plain(stream)) };
         let unusable =

@@ -29,7 +29,7 @@ pub(in crate::server) struct DoctorReport {
     findings: Vec<Diagnosis>,
 }
 
-/// Examines the configuration, this host, and what the server needs of others.
+/// A wrong configuration is a finding. The host is examined all the same.
 pub(in crate::server) fn diagnose(
     merged: &Merged,
     built: Result<Config, Vec<String>>,
@@ -51,7 +51,7 @@ pub(in crate::server) fn diagnose(
     };
     match built {
         Err(problems) => {
-            // The number of workers is the host's own then.
+            // Without a valid configuration there is one worker for each CPU.
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
             wanted.workers = cpus as u64;
             let problem =

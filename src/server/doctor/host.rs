@@ -205,7 +205,7 @@ impl<'a> WantedSetting<'a> {
         values.map(|values| Self { key, is_optional, values })
     }
 
-    /// Whether each number is at least the wanted one; a range of ports, whether it is as wide.
+    /// Each number must be at least the wanted one. A range of ports must be as wide as the wanted one.
     fn is_reached_by(&self, now: &[u64]) -> bool {
         match (now, &self.values[..]) {
             ([low, high], [wanted_low, wanted_high]) => low <= wanted_low && high >= wanted_high,

@@ -114,7 +114,7 @@ fn examine_kernel(config: &Config) -> Vec<Finding> {
     [kernel, descriptors].into_iter().chain(memory).collect()
 }
 
-/// The workers and the memory limit, and why they are what they are.
+/// Each sentence says where its number comes from: the configuration, the CPUs, or the control group.
 fn resources(shares: &Shares) -> Vec<Finding> {
     let workers = match shares.has_too_many_workers {
         false => Finding::new(Verdict::Good, "workers", &shares.workers),

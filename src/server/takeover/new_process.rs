@@ -33,7 +33,7 @@ impl NewProcess {
 
     /// `false`: too late, the new process has confirmed, and this process must not touch the connections again.
     pub(in crate::server) fn reclaim(&self) -> bool {
-        // The peer may be gone, and then no process waits for this.
+        // If the peer has closed, no process waits for this.
         send_text(&self.stream, FAILED).ok();
         // If the peer has ended, the stream is shut down already.
         self.stream.shutdown(Shutdown::Both).ok();
@@ -42,7 +42,7 @@ impl NewProcess {
 
     pub(in crate::server) fn report_outcome(self, is_taken: bool) {
         if is_taken {
-            // The peer may be gone, and then no process waits for this.
+            // If the peer has closed, no process waits for this.
             (&self.outcome).write_all(&[1]).ok();
         }
     }

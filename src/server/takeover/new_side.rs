@@ -195,7 +195,7 @@ impl OldProcess {
         loop {
             match receive_text(&self.stream) {
                 Ok(received) if received == RETIRING => return Ok(()),
-                // It gave up too late.
+                // Its `failed` crossed our `taken`, which is what counts.
                 Ok(received) if received == FAILED => {}
                 Ok(_) => return Err(wrong_peer_error()),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),

@@ -128,7 +128,7 @@ async fn serve_point(point: &Point, readable: &Readable, offer: &Offer, orders: 
                 // From here on the new process has an offer of its own. This socket closes with the process, and
                 // no task accepts on it.
                 point.close();
-                // The peer may be gone, and then no process waits for this.
+                // If the peer has closed, no process waits for this.
                 send_text(&conversation.stream, RETIRING).ok();
                 // It hangs up when its supervisor knows it for the main process. Before, the end of this one would
                 // be taken for the end of the service.
@@ -234,7 +234,7 @@ async fn offer_everything(
     let process = peer_credentials(stream)?.process;
     let request = conversation.receive_text().await?;
     if request == ACCEPTING {
-        // Fails only if the receiver has ended, which then needs nothing.
+        // Fails only if the receiver has ended, and then nothing waits for it.
         orders.send(Order::Retire(process)).ok();
         return Ok(());
     }

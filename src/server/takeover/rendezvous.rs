@@ -116,8 +116,8 @@ impl Point {
     /// At the end of the server, so that no file stays without a process behind it.
     pub(in crate::server) fn remove(&self) {
         // After a take-over the file at this path is the new process's.
-        if let Some(SocketFile { path, own_metadata: own }) = &self.file {
-            own_file::remove(path, own);
+        if let Some(SocketFile { path, own_metadata }) = &self.file {
+            own_file::remove(path, own_metadata);
         }
     }
 }

@@ -446,12 +446,12 @@ fn send_events(stand_in: Pid, events: &Sender<StandInEvent>) -> io::Result<()> {
     let (by_signal, by_end) = (events.clone(), events.clone());
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            // Fails only if the receiver has ended, which then needs nothing.
+            // Fails only if the receiver has ended, and then nothing waits for it.
             by_signal.send(StandInEvent::Signal(signal)).ok();
         }
     })?;
     std::thread::Builder::new().name("stand-in".to_owned()).spawn(move || {
-        // Fails only if the receiver has ended, which then needs nothing.
+        // Fails only if the receiver has ended, and then nothing waits for it.
         by_end.send(StandInEvent::Ended(wait_for_exit(stand_in))).ok();
     })?;
     hold_signals(&SIGNALS, false)

@@ -169,8 +169,8 @@ impl AdminState {
         self.apps().id_of(app).into()
     }
 
-    /// By channel, in the order of the names. The question of the HTTP API about channels with names, so it is bounded
-    /// by their number. Nodes that do not answer in time are left out.
+    /// Returns a count for each name, in their order. This is the HTTP API's question about channels with names, so the
+    /// answers are bounded by their number. Nodes that do not answer in time are left out.
     async fn subscribers_of_all_nodes(
         &self,
         app: AppIndex,

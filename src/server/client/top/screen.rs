@@ -71,7 +71,7 @@ impl Screen {
         self.shown_ms = self.clock.now().0;
     }
 
-    /// The lines of a frame that is so wide and so high. The last one is always the foot, which names failures.
+    /// At most `size.rows` lines. The last one is always the footer, which names failures.
     pub(super) fn lines(&self, size: ScreenSize) -> Vec<StyledLine> {
         let mut lines = vec![self.header(), StyledLine::default()];
         lines.extend(self.curves(size.columns));

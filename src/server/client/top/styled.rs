@@ -65,7 +65,7 @@ impl StyledLine {
         self
     }
 
-    /// Exactly so many columns: cut, or filled with spaces.
+    /// The line has exactly `columns` columns: it is cut, or filled with spaces.
     fn fitted(self, columns: usize) -> Self {
         let mut left = columns;
         let mut parts: Vec<(TextStyle, String)> = Vec::with_capacity(self.parts.len() + 1);
@@ -144,7 +144,7 @@ pub(super) fn curve(
     (0..rows).map(line).collect()
 }
 
-/// A bar of so many cells, of which `full` are full.
+/// `full` may be larger than `cells`: the bar is never longer.
 pub(super) fn bar(full: usize, cells: usize) -> String {
     let full = full.min(cells);
     "█".repeat(full) + &"░".repeat(cells - full)
