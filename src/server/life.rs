@@ -200,7 +200,7 @@ fn find_listeners(
     Ok(StartInputs { old_process, listeners, address, places, clock, rendezvous, admin })
 }
 
-/// The supervisor first: the old process may exit as soon as it is told.
+/// The supervisor is notified first, because the old process may exit once its stream is closed.
 fn report_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
     match role {
         // For systemd the main process stays the one that it started.

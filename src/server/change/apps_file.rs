@@ -4,7 +4,7 @@
 //! leaves the old file or the new one (docs/decisions/0012). Only its owner can read it, because it has secrets.
 //! Comments of a person are lost. Does not check names and values: the whole configuration is checked before the file
 //! is written. Limit: the size of a configuration file (`config::load`). Cost: a change writes the whole file and calls
-//! `fsync` twice, on the main thread, which takes as long as the disk does.
+//! fsync twice, on the main thread, for as long as the disk takes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -350,12 +350,12 @@ impl Changer {
             tracing::warn!(event = "configuration_warning", "{problem}");
         }
         output::set_level(config.log.level);
-        let mut tls_can_change = self.tls.is_some() == config.tls.is_some();
+        let mut can_change_tls = self.tls.is_some() == config.tls.is_some();
         if let (Some(tls), Some(certificates)) = (self.tls_to_read(&config), &self.certificates) {
-            tls_can_change = certificates.send(tls.clone()).is_ok();
+            can_change_tls = certificates.send(tls.clone()).is_ok();
             self.tls = Some(tls);
         }
-        let applied = self.applied_changes(next.number, &merged, tls_can_change);
+        let applied = self.applied_changes(next.number, &merged, can_change_tls);
         let mut server = merged.server;
         server.copy_options(&self.server, &applied.needs_takeover);
         (self.server, self.apps) = (server, merged.apps);
@@ -369,12 +369,12 @@ impl Changer {
         &self,
         number: u64,
         merged: &Merged,
-        tls_can_change: bool,
+        can_change_tls: bool,
     ) -> outcome::Applied {
         let is_changeable = |id: &OptionId| {
             let is_tls =
                 matches!(id, OptionId::TlsCert | OptionId::TlsKey | OptionId::TlsKeyPassphrase);
-            id.spec().changes_while_running() && (tls_can_change || !is_tls)
+            id.spec().changes_while_running() && (can_change_tls || !is_tls)
         };
         let differing = self.server.differing_options(&merged.server);
         let (changed, needs_takeover) = differing.into_iter().partition(is_changeable);

@@ -88,11 +88,11 @@ fn publish_event(
     arguments: &PublishArguments,
     count: &str,
 ) -> Result<HttpAnswer, CommandFailure> {
-    let mut info = count.to_owned();
+    let mut attributes = count.to_owned();
     for attribute in arguments.info.iter().flat_map(|info| info.split(',')).map(str::trim) {
         if !attribute.is_empty() && attribute != count {
-            info.push(',');
-            info.push_str(attribute);
+            attributes.push(',');
+            attributes.push_str(attribute);
         }
     }
     let mut body = format!(
@@ -100,7 +100,7 @@ fn publish_event(
         quoted(&arguments.event),
         quoted(&arguments.channel),
         quoted(&arguments.data),
-        quoted(&info)
+        quoted(&attributes)
     );
     if let Some(id) = &arguments.socket_id {
         body.push_str(&format!(",\"socket_id\":{}", quoted(id)));

@@ -117,16 +117,16 @@ fn examine_kernel(config: &Config) -> Vec<Finding> {
 /// Each sentence says where its number comes from: the configuration, the CPUs, or the control group.
 fn resources(shares: &Shares) -> Vec<Finding> {
     let workers = match shares.has_too_many_workers {
-        false => Finding::new(Verdict::Good, "workers", &shares.workers),
+        false => Finding::new(Verdict::Good, "workers", &shares.workers_text),
         true => {
             let text = format!(
                 "{}. The kernel stops all of them when the quota is used up: lower RINGVERB_WORKERS or raise the quota",
-                shares.workers
+                shares.workers_text
             );
             Finding::new(Verdict::Warning, "workers", text)
         }
     };
-    let memory = match &shares.memory {
+    let memory = match &shares.memory_text {
         Some(memory) => format!("at most {memory}"),
         None => "no limit: RINGVERB_MEMORY_MAX sets one".to_owned(),
     };
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn workers_over_the_quota_are_a_warning() {
-        let mut shares = Shares { workers: "7, not pinned".to_owned(), ..Shares::default() };
+        let mut shares = Shares { workers_text: "7, not pinned".to_owned(), ..Shares::default() };
         let found = |shares: &Shares| {
             let findings = resources(shares).into_iter();
             findings
@@ -287,7 +287,7 @@ mod tests {
             ]
         );
         shares.has_too_many_workers = true;
-        shares.memory = Some("204 MiB".to_owned());
+        shares.memory_text = Some("204 MiB".to_owned());
         let [workers, memory] = &found(&shares)[..] else { panic!("two findings") };
         assert_eq!((workers.0, memory.2.as_str()), (Verdict::Warning, "at most 204 MiB"));
         assert!(workers.2.contains("7, not pinned. ") && workers.2.contains("RINGVERB_WORKERS"));

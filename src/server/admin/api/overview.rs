@@ -188,7 +188,7 @@ fn settings_json(app: &App) -> Value {
     let limit = |value: Option<u64>| value.map_or("no limit".to_owned(), |value| value.to_string());
     let small = |value: Option<u32>| limit(value.map(Into::into));
     let seconds = |value: u32| Counted(value.into(), "second").to_string();
-    let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
+    let yes_or_no = |value: bool| if value { "yes" } else { "no" }.to_owned();
     let webhooks: Vec<String> = app.webhooks.iter().map(webhook_text).collect();
     let rate = app.rate_limit.map_or("no limit".to_owned(), |rate| {
         let end = if rate.terminate_on_limit { ", then closed" } else { "" };
@@ -210,7 +210,7 @@ fn settings_json(app: &App) -> Value {
         ("publishes in a second, at most", small(app.publishes_per_second_max)),
         ("event payload, at most", small(app.event_payload_max)),
         ("cached events live for", seconds(app.cache_ttl_seconds)),
-        ("subscription counts", yes(app.subscription_count)),
+        ("subscription counts", yes_or_no(app.subscription_count)),
         (
             "must authorize within",
             app.authorize_within_seconds.map_or("no limit".to_owned(), seconds),

@@ -36,7 +36,7 @@ pub(super) fn check_token(
     Err(Response::text(401, text).with_header("WWW-Authenticate", challenge))
 }
 
-/// The scheme is compared without regard to case (RFC 9110 section 11.1).
+/// The token of an `Authorization` field. Its scheme is compared without regard to case (RFC 9110 section 11.1).
 pub(super) fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
