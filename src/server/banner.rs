@@ -3,8 +3,8 @@
 //!
 //! Owns the text. Input: the configuration, the facts that the probes found (`probe.rs`) and the shares of the host
 //! (`resources.rs`). Output: one text for the log. Secrets are masked by their types, except that development mode
-//! shows the credentials that the server has generated itself. Does not decide anything. Limit: five apps are named,
-//! and the others counted. Cost: once at the start, some 20 lines of text.
+//! shows the credentials that the server has generated itself. Does not decide anything.
+//! Limit: five apps are named, and the others counted. Cost: once at the start, some 20 lines of text.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

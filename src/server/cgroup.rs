@@ -6,8 +6,8 @@
 //! process's group and its ancestors counts, as far up as the mount shows them; in a container its root is usually the
 //! container's own group. A file that is missing or has another form sets no limit. Decisions use the texts of files,
 //! which a function of the caller reads; `CgroupLimits::of_this_process` reads the real ones. Does not decide what
-//! follows from a limit (`resources.rs`). Limit: `FILE_BYTES_MAX` for a file. Cost: once at the start, one file read
-//! for each group and limit.
+//! follows from a limit (`resources.rs`).
+//! Limit: `FILE_BYTES_MAX` for a file. Cost: once at the start, one file read for each group and limit.
 
 use std::fmt;
 use std::fs::File;

@@ -2,8 +2,8 @@
 //!
 //! Owns the text. First the values that differ from the defaults with where each comes from, then all others if they
 //! are asked for, then what a start would find (`doctor`). Secrets are masked by their kind in the table of options, so
-//! a new secret cannot be shown by omission. Does not look for problems. No limits: one line for each option and
-//! finding. Cost: once in a command, one allocation or two for a line.
+//! a new secret cannot be shown by omission. Does not look for problems.
+//! No limits: one line for each option and finding. Cost: once in a command, one allocation or two for a line.
 
 use std::fmt::Write;
 

@@ -2,12 +2,11 @@
 //!
 //! The main thread owns all parts of the server and only waits; no data passes through it. The three parts of a life
 //! have a file each: this one starts, `orders.rs` waits for what is to end it, `ending.rs` ends it. The first SIGINT or
-//! SIGTERM closes every connection with a close frame, after the shutdown delay if there is one, and the process exits
-//! with 0 within the grace period. A second signal skips the delay, or ends the process at once. SIGUSR2 replaces the
-//! program of this process (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost
-//! alone; the supervisor restarts it. Does not read a configuration again (`change/mod.rs`) and does not serve a
-//! client. Limit: one listener for each worker and port. Cost: once at the start; the steps of a take-over are in
-//! `takeover/transfer.rs`.
+//! SIGTERM closes every connection with a close frame, after the shutdown delay if there is one. A second signal skips
+//! the delay, or ends the process at once. SIGUSR2 replaces the program (`takeover/replacement.rs`). A panic aborts the
+//! process, because one core cannot be lost alone; the supervisor restarts it. Does not read a configuration again
+//! (`change/mod.rs`) and does not serve a client.
+//! Limit: one listener for each worker and port. Cost: once at the start, a few system calls for each worker.
 
 mod threads;
 

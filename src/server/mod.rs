@@ -4,8 +4,8 @@
 //! Owns no state: it chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options,
 //! `life.rs` starts the threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server.
 //! Everything here may block, because the workers have threads of their own. An error of the operator is a sentence
-//! with exit code 1; all problems of a configuration are reported at once. Does not serve a client. No limits: each
-//! command has its own. Cost: once at the start: files read, some short probes.
+//! with exit code 1; all problems of a configuration are reported at once. Does not serve a client.
+//! No limits: each command has its own. Cost: once at the start: files read, some short probes.
 
 mod admin;
 mod banner;

@@ -5,8 +5,9 @@
 //! time, and 4/5 of the memory limit; the rest is for what the resident set does not show and the group pays for:
 //! kernel buffers of sockets above all. Workers are pinned to the CPUs of the mask. They are not pinned if a CPU quota
 //! is below the mask: every container of such a host sees the same CPUs, and if each chose the first ones, all would
-//! share them while others are idle. Does not pin a thread itself. Limit: `limits::WORKERS_MAX` workers, each with one
-//! pin. Cost: once at the start, one system call and the files of `cgroup.rs`.
+//! share them while others are idle. Does not pin a thread itself.
+//! Limit: `limits::WORKERS_MAX` workers, each with one pin. Cost: once at the start, one system call and the files of
+//! `cgroup.rs`.
 
 use core_affinity::CoreId;
 

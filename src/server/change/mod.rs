@@ -4,8 +4,9 @@
 //! after another. Input: a `ChangeRequest`. Output: a `ChangeOutcome`, which is the answer and the log. A change is
 //! applied whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and
 //! then all cores apply it. Never closes a connection of an app that stays. What cannot change while the server runs is
-//! named, and keeps its old value. Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of
-//! `config::FILE_BYTES_MAX` bytes. Cost: linear in the number of apps, and two rounds through all cores.
+//! named, and keeps its old value.
+//! Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX` bytes.
+//! Cost: linear in the number of apps, and two rounds through all cores.
 
 mod app_table;
 mod apps_file;

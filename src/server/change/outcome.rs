@@ -1,9 +1,9 @@
 //! What came of a change: the answer of the admin API as JSON, and its line in the log.
 //!
 //! Owns the texts of both. Every refusal says what happened, why, and what to change. No answer and no line has a
-//! secret, except the answer that creates an app, which shows the secret once. Does not send the answer. Limit: none of
-//! its own (bounded by the configuration): its lists name apps and options. Cost: one line in the log; a few bytes of
-//! JSON for each app or option named.
+//! secret, except the answer that creates an app, which shows the secret once. Does not send the answer.
+//! Limit: none of its own (bounded by the configuration): its lists name apps and options. Cost: one line in the log; a
+//! few bytes of JSON for each app or option named.
 
 use std::path::Path;
 

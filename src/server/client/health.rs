@@ -4,7 +4,8 @@
 //! Owns no state. It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a
 //! server that drains, or that delays its end, is not to be sent new clients. A mistake in the configuration that does
 //! not concern the connection is a warning (`server/mod.rs`). Output: a sentence and the exit code. Does not repeat the
-//! request. Limit: `TIMEOUT` of `outcome.rs`. Cost: one connection, one request.
+//! request.
+//! Limit: `TIMEOUT` of `outcome.rs`. Cost: one connection, one request.
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 //! Owns the choice. Inputs: the configuration, the command line (`--url`, `--app`), and in development mode what the
 //! running development server has published of itself (`development.rs`). Output: a `ServerPeer` with the credentials
 //! of one app. Where several apps are configured and none is named, it is the first one, and a note says so. Does not
-//! connect. Limit: none of its own, bounded by the configuration's list of apps. Cost: once in a command, a look-up of
-//! one app.
+//! connect.
+//! Limit: none of its own, bounded by the configuration's list of apps. Cost: once in a command, a look-up of one app.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

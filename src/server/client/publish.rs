@@ -2,8 +2,8 @@
 //!
 //! Owns no state. The names and the data are checked here first, so that a mistake has an error text before a request
 //! is made. When no client was subscribed, a note says under which name a Laravel channel is known on the wire. Input:
-//! the arguments. Output: a sentence and the exit code. Does not open a WebSocket. Limits: those of the server, which
-//! refuses what is too large. Cost: one request, with a copy of the data.
+//! the arguments. Output: a sentence and the exit code. Does not open a WebSocket.
+//! Limits: those of the server, which refuses what is too large. Cost: one request, with a copy of the data.
 
 use super::http::{self, HttpAnswer};
 use super::outcome::{CommandFailure, escaped_text, member, print, print_to_stderr, quoted};

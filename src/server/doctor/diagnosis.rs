@@ -3,9 +3,9 @@
 //!
 //! Owns no state: which command belongs to which finding, and that a server that runs already is no problem, because
 //! that is what a doctor is usually asked about. A wrong configuration does not end the examination: the host is looked
-//! at anyway. Never changes anything, and runs none of the commands. Limit: a finding for each probe and each endpoint
-//! of webhooks, of which `doctor/mod.rs` asks `ENDPOINTS_MAX`. Cost: once in a command: the probes of `check`, some 20
-//! files of /proc, one more connection to Redis.
+//! at anyway. Never changes anything, and runs none of the commands.
+//! Limit: a finding for each probe and each endpoint of webhooks, of which `doctor/mod.rs` asks `ENDPOINTS_MAX`. Cost:
+//! once in a command: the probes of `check`, one file of /proc for each setting, one more connection to Redis.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

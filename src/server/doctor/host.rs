@@ -4,7 +4,8 @@
 //! Owns no state. Reads files below a folder that is /proc, or a copy of it in tests, and never changes a setting. The
 //! wanted settings are those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is
 //! missing sets no limit. Input: the files, and what the server would need (`HostNeeds`). Output: findings with their
-//! remedies. Limit: one finding for each limit. Cost: once in a command, one file read for each setting.
+//! remedies.
+//! Limit: one finding for each limit. Cost: once in a command, one file read for each setting.
 
 use std::fs;
 use std::path::{Path, PathBuf};

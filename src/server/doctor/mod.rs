@@ -4,8 +4,9 @@
 //! Owns no state: which probes there are, and whether what they find is a fact, something to know (`Warning`), or
 //! something that keeps the server from working (`Problem`). Nothing is changed, and no probe publishes, subscribes or
 //! posts. Each probe of the network runs in a thread of its own, so a firewall that drops packets delays the report and
-//! does not hold it up. Limits: `ENDPOINTS_MAX` endpoints; the report ends its wait `PROBE_TIME` after the last answer.
-//! Cost: once in a command, one thread for each probe of the network.
+//! does not hold it up.
+//! Limits: `ENDPOINTS_MAX` endpoints; the report ends its wait `PROBE_TIME` after the last answer. Cost: once in a
+//! command, one thread for each probe of the network.
 
 mod diagnosis;
 mod finding;

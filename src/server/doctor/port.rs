@@ -4,8 +4,9 @@
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only, and so those of a server, which no other process may trace
 //! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named. Owns
-//! no state. Does not end or signal a process. Limit: the processes of `doctor/processes.rs`. Cost: one `bind`; if the
-//! port is in use, a read of the links of each process until the inode is found.
+//! no state. Does not end or signal a process.
+//! Limit: the processes of `doctor/processes.rs`. Cost: one `bind`; if the port is in use, a read of the links of each
+//! process until the inode is found.
 
 use std::fs;
 use std::io;

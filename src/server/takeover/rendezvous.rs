@@ -5,8 +5,9 @@
 //! reach it. Without such a directory it is an abstract socket with a random name, which the new process finds in
 //! /proc/net/unix. Another user can connect to it or list decoys, but cannot occupy it. Each side checks the other
 //! before it sends or reads anything: `check_user`, `check_namespaces`. Two processes of one user in one container
-//! cannot be distinguished. Does not read or write a message of the protocol. Limit: `ROUNDS` attempts with a pause
-//! between them. Cost: once a start; one read of /proc/net/unix without a directory.
+//! cannot be distinguished. Does not read or write a message of the protocol.
+//! Limit: `ROUNDS` attempts with a pause between them. Cost: once a start; one read of /proc/net/unix without a
+//! directory.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader, Read};

@@ -2,9 +2,9 @@
 //!
 //! Owns no state between requests. The first worker sends the question over its cluster session, and collects the
 //! answers (`tick/gather.rs`). A node that does not answer within the time of the gather is named: of the nodes that
-//! this one sees, it is the one whose answer is missing. Does not judge what a node answers. Limits: those of
-//! `shard/operator.rs` for the answer of a core, and the nodes of a cluster. Cost: one message through Redis, an answer
-//! of each core of each node, and one question to the workers of this node.
+//! this one sees, it is the one whose answer is missing. Does not judge what a node answers.
+//! Limits: those of `shard/operator.rs` for the answer of a core, and the nodes of a cluster. Cost: one message through
+//! Redis, an answer of each core of each node, and one question to the workers of this node.
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,9 @@
 //!
 //! Owns no state. A request has it as `Authorization: Bearer TOKEN`, and it is compared in constant time. A listener
 //! that other hosts reach serves nothing without a token: the configuration is refused earlier, and this is the second
-//! barrier. Does not look at `Host` (`routes.rs`). No limits: the head of a request bounds the field. Cost: two hashes
-//! of a few hundred bytes for a request with a token.
+//! barrier. Does not look at `Host` (`routes.rs`).
+//! No limits: the head of a request bounds the field. Cost: two hashes of a few hundred bytes for a request with a
+//! token.
 
 use std::net::{IpAddr, Ipv6Addr};
 
