@@ -296,9 +296,9 @@ mod tests {
 
     fn rendered_with(sources: &Sources, shares: &Shares) -> String {
         let merged = merge(sources);
-        let drawn =
+        let generated =
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
-        let config = build_config(&merged, &drawn).unwrap();
+        let config = build_config(&merged, &generated).unwrap();
         let facts = KernelFacts {
             kernel: "6.18".into(),
             io: Choice::Uring(RingSize::Large),

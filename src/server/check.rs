@@ -128,8 +128,8 @@ mod tests {
         let environment =
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let merged = merge(&Sources { environment, ..Sources::default() });
-        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        render(&merged, Some(&build_config(&merged, &drawn).unwrap()), ALL)
+        let generated = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        render(&merged, Some(&build_config(&merged, &generated).unwrap()), ALL)
     }
 
     const ALL: Style = Style { has_color: false, shows_defaults: true };
@@ -231,8 +231,8 @@ mod tests {
             ..Sources::default()
         };
         let merged = merge(&sources);
-        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        let text = render(&merged, Some(&build_config(&merged, &drawn).unwrap()), ALL);
+        let generated = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        let text = render(&merged, Some(&build_config(&merged, &generated).unwrap()), ALL);
         assert!(!text.contains("hunter2"), "{text}");
         assert!(
             text.contains("secret = \"********\"")
@@ -255,7 +255,7 @@ mod tests {
         // What is shown can be used as ringverb.toml once the secret is filled in. The mask is refused as a secret.
         let read = |text: &str| {
             let sources = Sources { toml: text.parse().unwrap(), ..Sources::default() };
-            build_config(&merge(&sources), &drawn)
+            build_config(&merge(&sources), &generated)
         };
         assert!(read(&text).unwrap_err()[0].contains("only asterisks"));
         let again = read(&text.replace("********", "hunter2")).unwrap();
