@@ -128,7 +128,8 @@ mod tests {
         let environment =
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let merged = merge(&Sources { environment, ..Sources::default() });
-        let generated = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
         render(&merged, Some(&build_config(&merged, &generated).unwrap()), ALL)
     }
 
@@ -231,7 +232,8 @@ mod tests {
             ..Sources::default()
         };
         let merged = merge(&sources);
-        let generated = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
         let text = render(&merged, Some(&build_config(&merged, &generated).unwrap()), ALL);
         assert!(!text.contains("hunter2"), "{text}");
         assert!(

@@ -404,7 +404,7 @@ impl Changer {
     /// Returns when each core has reported that it has applied the configuration, or with an error after
     /// `APPLY_TIME_MAX`.
     fn send_to_cores(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
-        // A channel of its own, so that a late report about the link before does not count.
+        // Of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();
         let next = ConfigurationLink::new(SentConfiguration { configuration, applied: report });
         self.last_link.append(next.clone());

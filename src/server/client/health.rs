@@ -74,7 +74,8 @@ mod tests {
         let environment = [("REVERB_SERVER_HOST", "127.0.0.1"), ("REVERB_SERVER_PORT", &port)];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let merged = merge(&Sources { environment: environment.into(), ..Sources::default() });
-        let generated = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
         let config = build_config(&merged, &generated).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -246,7 +246,8 @@ mod tests {
         let environment =
             given.map(|(name, value)| (format!("REVERB_{name}"), (*value).to_owned()));
         let merged = merge(&Sources { environment: environment.collect(), ..Sources::default() });
-        let generated = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
         ServerPeer::choose_server(build_config(&merged, &generated).unwrap(), target)
     }
 

@@ -153,14 +153,14 @@ fn examine_network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
     let mut asked: Vec<(&'static str, String)> = Vec::new();
     if let Some(scaling) = config.scaling.clone() {
         asked.push(("redis", scaling.address()));
-        start_probe(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
+        examine_start(&answers, 0, move || redis::examine(&scaling, STEP_TIME));
     }
     let endpoints = endpoints(config);
     let more = endpoints.len().saturating_sub(ENDPOINTS_MAX);
     for url in endpoints.into_values().take(ENDPOINTS_MAX) {
         let index = asked.len();
         asked.push(("webhook", webhook_url::shown(&url)));
-        start_probe(&answers, index, move || examine_endpoint(&url));
+        examine_start(&answers, index, move || endpoint(&url));
     }
     drop(answers);
     let mut findings: Vec<Option<Finding>> = asked.iter().map(|_| None).collect();
@@ -186,7 +186,7 @@ fn examine_network(config: &Config) -> (Vec<Finding>, Vec<RemoteClock>) {
     (findings, clocks)
 }
 
-fn start_probe(
+fn examine_start(
     answers: &mpsc::Sender<ProbeAnswer>,
     index: usize,
     examine: impl FnOnce() -> (Finding, Option<RemoteClock>) + Send + 'static,
@@ -212,7 +212,7 @@ fn endpoints(config: &Config) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn examine_endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
+fn endpoint(url: &str) -> (Finding, Option<RemoteClock>) {
     let shown = webhook_url::shown(url);
     match webhook::reach(url, STEP_TIME) {
         Ok(date) => {

@@ -120,7 +120,7 @@ impl NodeAnswers {
         }
     }
 
-    /// The sentence has no full stop, so that a caller can add what follows from it.
+    /// Which nodes have not answered, as a sentence without its stop.
     pub(super) fn missing_nodes_text(&self) -> String {
         if self.is_session_down {
             return "The connection of this node to Redis is down, so no other node was asked"
@@ -130,8 +130,7 @@ impl NodeAnswers {
             format!("{} (last heartbeat {seconds} s ago)", node_name(*node))
         });
         let busy = self.answers.iter().filter(|answer| answer.is_busy()).map(|answer| {
-            format!("{} on {} (too many questions there, this one was late, so compare the clocks of the hosts, or \
-                     this node has no memory for the answer)", node_name(answer.node), answer.host)
+            format!("{} on {} (too many questions there, this one was late, so compare the clocks of the hosts, or this node has no memory for the answer)", node_name(answer.node), answer.host)
         });
         let names: Vec<String> = silent_nodes.chain(busy).collect();
         format!("No answer came in time from node {}", names.join(", "))

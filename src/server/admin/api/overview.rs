@@ -42,7 +42,7 @@ pub(super) fn overview(sources: &ScrapeSources, facts: &OverviewFacts) -> Value 
     let started = sources.started_unix_seconds;
     let webhooks = &sources.webhooks;
     let (queued, settled) = (webhooks.queued.get(), webhooks.settled.get());
-    let workers = cores.iter().enumerate().map(|(core, one)| worker_json(shared, core, one));
+    let workers = cores.iter().enumerate().map(|(core, one)| worker(shared, core, one));
     without_nulls(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "host": host(),
@@ -103,7 +103,7 @@ fn totals_json(total: &dyn Fn(fn(&AppMetrics) -> u64) -> u64) -> Value {
     })
 }
 
-fn worker_json(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
+fn worker(shared: &Shared, index: usize, core: &CoreMetrics) -> Value {
     let ticks = core.tick_ns.read();
     let beats = shared.heartbeats.get(index).map_or(0, |beats| beats.load(Ordering::Relaxed));
     let cluster = shared.redis.is_some().then(|| {
@@ -189,7 +189,7 @@ fn settings_json(app: &App) -> Value {
     let limit = |value: Option<u64>| value.map_or("no limit".to_owned(), |value| value.to_string());
     let small = |value: Option<u32>| limit(value.map(Into::into));
     let seconds = |value: u32| Counted(value.into(), "second").to_string();
-    let yes_or_no = |value: bool| if value { "yes" } else { "no" }.to_owned();
+    let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
     let webhooks: Vec<String> = app.webhooks.iter().map(webhook_text).collect();
     let rate = app.rate_limit.map_or("no limit".to_owned(), |rate| {
         let end = if rate.terminate_on_limit { ", then closed" } else { "" };
@@ -211,7 +211,7 @@ fn settings_json(app: &App) -> Value {
         ("publishes in a second, at most", small(app.publishes_per_second_max)),
         ("event payload, at most", small(app.event_payload_max)),
         ("cached events live for", seconds(app.cache_ttl_seconds)),
-        ("subscription counts", yes_or_no(app.subscription_count)),
+        ("subscription counts", yes(app.subscription_count)),
         (
             "must authorize within",
             app.authorize_within_seconds.map_or("no limit".to_owned(), seconds),

@@ -20,7 +20,7 @@ const QUESTIONS_MAX: usize = 8;
 const LOOKS_MAX: u32 = 250;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Used by the thread `admin` only, so a `Cell` is enough.
+/// Counts the questions in progress.
 #[derive(Debug, Default)]
 pub(in crate::server::admin) struct Questions {
     open_count: Cell<usize>,
@@ -35,7 +35,7 @@ impl Drop for QuestionSlot<'_> {
 }
 
 impl Questions {
-    /// Returns early once an answer of a worker settles the question: the others then have nothing to add.
+    /// Asks these workers and waits for all of them.
     ///
     /// # Errors
     /// The answer to the operator if too many ask, or a worker does not answer in time.
@@ -56,7 +56,7 @@ impl Questions {
         let is_action = request().is_action();
         let queues = &sources.shared.operator_queues;
         let mut receivers = submit_to_all(queues, workers, request)
-            .map_err(|full| busy_response(full, "has too many questions waiting"))?;
+            .map_err(|full| busy(full, "has too many questions waiting"))?;
         let doorbells =
             || receivers.iter().filter_map(|(worker, _)| sources.doorbells.get(*worker));
         doorbells().for_each(Doorbell::ring);
@@ -77,10 +77,7 @@ impl Questions {
                 None => true,
             });
             if let Some((worker, _)) = replies.iter().find(|(_, reply)| is_busy(reply)) {
-                return Err(busy_response(
-                    *worker,
-                    "is gathering the answers to too many questions",
-                ));
+                return Err(busy(*worker, "is gathering the answers to too many questions"));
             }
             // A worker that is slow must not make an action that another one has carried out look like none.
             let is_conclusive = replies.iter().any(|(_, reply)| reply.is_conclusive());
@@ -111,7 +108,7 @@ fn is_busy(reply: &OperatorReply) -> bool {
     matches!(reply, OperatorReply::Busy)
 }
 
-fn busy_response(worker: usize, why: &str) -> Response {
+fn busy(worker: usize, why: &str) -> Response {
     Response::text(503, &format!("Worker {worker} {why}. Try again.\n"))
         .with_header("Retry-After", "1")
 }

@@ -323,7 +323,7 @@ pub(super) fn render(scrape: &Scrape<'_>, format: Format) -> String {
     samples.finish()
 }
 
-/// The text of docs/METRICS.md, which a test compares with the file.
+/// docs/METRICS.md.
 #[cfg(test)]
 fn document() -> String {
     let mut text = String::from(
