@@ -28,7 +28,7 @@ pub(super) fn remove(path: &Path, own: &Metadata) {
         // A link, unlike a renaming, replaces nothing.
         fs::hard_link(aside, path).ok();
     }
-    // If it stays, the next start removes it.
+    // If it stays, no process looks for this name.
     fs::remove_file(aside).ok();
 }
 

@@ -117,7 +117,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         })
         .and_then(|()| fs::rename(beside, path));
     if written.is_err() {
-        // If it stays, the next start removes it.
+        // If it stays, no process reads it, and only its owner can.
         fs::remove_file(beside).ok();
     }
     written?;

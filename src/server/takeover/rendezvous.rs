@@ -145,7 +145,7 @@ fn name_prefix(address: SocketAddr) -> String {
 /// Binds under another name and moves it: a file that was left there is no obstacle.
 fn bind(path: &Path) -> io::Result<Point> {
     let new = path.with_extension(std::process::id().to_string());
-    // If it stays, the next start removes it.
+    // A process that was killed may have had the same id.
     fs::remove_file(&new).ok();
     let listener = UnixListener::bind(&new)?;
     let moved = fs::set_permissions(&new, Permissions::from_mode(0o600))
@@ -156,7 +156,7 @@ fn bind(path: &Path) -> io::Result<Point> {
             Ok(Point { listener, file: Some(SocketFile { path: path.into(), own_metadata: own }) })
         }
         Err(error) => {
-            // If it stays, the next start removes it.
+            // If it stays, no process looks for this name.
             fs::remove_file(&new).ok();
             Err(error)
         }
