@@ -22,7 +22,7 @@ pub(super) struct Edited {
     pub(super) secret: Option<String>,
 }
 
-/// Status and body go to each requester. `line` goes to the log once; questions and wrong requests have none.
+/// Status and body go to each requester. `log_line` goes to the log once; questions and wrong requests have none.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct ChangeOutcome {
     pub(in crate::server) status: u16,
