@@ -3,8 +3,8 @@
 //!
 //! Owns the text. Input: the configuration, the facts that the probes found (`probe.rs`) and the shares of the host
 //! (`resources.rs`). Output: one text for the log. Secrets are masked by their types, except that development mode
-//! shows the credentials that the server has generated itself. Does not decide anything. Limit: five apps are named,
-//! and the others counted. Cost: once at the start, some 20 lines of text.
+//! shows the credentials that the server has generated itself. Does not decide anything.
+//! Limit: five apps are named, and the others counted. Cost: once at the start, some 20 lines of text.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -58,7 +58,7 @@ pub(super) struct Invocation {
     pub(super) program: String,
     /// Commands of this user find the server by its file (`development.rs`), so they need no credentials.
     pub(super) is_found: bool,
-    pub(super) color: bool,
+    pub(super) has_color: bool,
 }
 
 /// The parts of the configuration that are shown. A secret only of the development app, which has no other place.
@@ -97,12 +97,14 @@ impl Summary {
                 ),
             ),
         ];
-        lines.extend(shares.memory.as_ref().map(|memory| ("memory", format!("at most {memory}"))));
+        lines.extend(
+            shares.memory_text.as_ref().map(|memory| ("memory", format!("at most {memory}"))),
+        );
         lines.extend(config.scaling.as_ref().map(|scaling| {
             ("scaling", format!("redis {}, prefix {}", scaling.address(), scaling.prefix))
         }));
         lines.extend(config.tls.as_ref().map(|tls| ("tls", tls_line(tls))));
-        let workers = shares.workers.clone();
+        let workers = shares.workers_text.clone();
         let is_secure = config.tls.as_ref().is_some_and(|tls| tls.port.is_none());
         let (path, files) = (config.path.clone(), files.clone());
         let kernel = format!("Linux {}, {}", facts.kernel, facts.io);
@@ -162,7 +164,7 @@ pub(super) fn render(
     public: &PublicAddress,
     invocation: &Invocation,
 ) -> String {
-    let paint = |paint: &'static str| if invocation.color { (paint, PLAIN) } else { ("", "") };
+    let paint = |paint: &'static str| if invocation.has_color { (paint, PLAIN) } else { ("", "") };
     let (bold, plain) = paint(BOLD);
     let mut text = format!("{bold}ringverb {}{plain}\n", env!("CARGO_PKG_VERSION"));
     let Files { folder, read, .. } = &summary.files;
@@ -294,9 +296,9 @@ mod tests {
 
     fn rendered_with(sources: &Sources, shares: &Shares) -> String {
         let merged = merge(sources);
-        let drawn =
+        let generated =
             DevelopmentApp { id: "123456".into(), key: "k".repeat(20), secret: "s".repeat(20) };
-        let config = build_config(&merged, &drawn).unwrap();
+        let config = build_config(&merged, &generated).unwrap();
         let facts = KernelFacts {
             kernel: "6.18".into(),
             io: Choice::Uring(RingSize::Large),
@@ -309,7 +311,7 @@ mod tests {
         };
         let summary = Summary::of(&config, &merged.files, &facts, shares);
         let program = "ringverb".to_owned();
-        let invocation = Invocation { program, is_found: true, color: false };
+        let invocation = Invocation { program, is_found: true, has_color: false };
         render(&started, &summary, &PublicAddress::of(&merged), &invocation)
     }
 
@@ -359,8 +361,8 @@ mod tests {
     #[test]
     fn workers_and_the_memory_limit_are_shown_as_they_were_decided() {
         let shares = Shares {
-            workers: "1, not pinned: the cgroup's CPU quota is 1 of 2 CPUs".to_owned(),
-            memory: Some("204 MiB, 0.8 of the cgroup's limit of 256 MiB".to_owned()),
+            workers_text: "1, not pinned: the cgroup's CPU quota is 1 of 2 CPUs".to_owned(),
+            memory_text: Some("204 MiB, 0.8 of the cgroup's limit of 256 MiB".to_owned()),
             ..Shares::default()
         };
         let text = rendered_with(&Sources::default(), &shares);
@@ -467,7 +469,11 @@ mod tests {
             let (address, admin) = (address.parse().unwrap(), String::new());
             let started = Started { address, admin, smaller_rings: 0 };
             let program = "./ringverb".to_owned();
-            first_event_command(&started, &summary, &Invocation { program, is_found, color: false })
+            first_event_command(
+                &started,
+                &summary,
+                &Invocation { program, is_found, has_color: false },
+            )
         };
         let event = r#"news hello '{"message":"hi"}'"#;
         assert_eq!(line("0.0.0.0:8080", true), format!("./ringverb publish {event}"));

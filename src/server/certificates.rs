@@ -4,8 +4,9 @@
 //! During the run, a pair that cannot be used leaves the earlier one in use, with one log line for each change. New
 //! handshakes use a new pair within twice `LOOK_EVERY` plus one second, after a reload (SIGHUP) within `LISTEN_EVERY`
 //! plus one second; established connections stay. `certbot renew` needs no hook. Does not read the content
-//! (`tls/identity.rs`). Limits: `config/tls.rs` bounds the number of pairs, and `FILE_BYTES_MAX` the bytes of each
-//! file. Cost: one `stat` for each file every 2 s, on the control thread; a change reads the files once.
+//! (`tls/identity.rs`).
+//! Limits: `config/tls.rs` bounds the number of pairs, and `FILE_BYTES_MAX` the bytes of each file. Cost: one `stat`
+//! for each file every 2 s, on the control thread; a change reads the files once.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

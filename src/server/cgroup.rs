@@ -6,8 +6,8 @@
 //! process's group and its ancestors counts, as far up as the mount shows them; in a container its root is usually the
 //! container's own group. A file that is missing or has another form sets no limit. Decisions use the texts of files,
 //! which a function of the caller reads; `CgroupLimits::of_this_process` reads the real ones. Does not decide what
-//! follows from a limit (`resources.rs`). Limit: `FILE_BYTES_MAX` for a file. Cost: once at the start, one file read
-//! for each group and limit.
+//! follows from a limit (`resources.rs`).
+//! Limit: `FILE_BYTES_MAX` for a file. Cost: once at the start, one file read for each group and limit.
 
 use std::fmt;
 use std::fs::File;
@@ -61,7 +61,7 @@ impl fmt::Display for CpuQuota {
 pub(super) struct CgroupLimits {
     pub(super) cpu: Option<CpuQuota>,
     /// In bytes.
-    pub(super) memory: Option<u64>,
+    pub(super) memory_bytes: Option<u64>,
 }
 
 impl CgroupLimits {
@@ -77,7 +77,7 @@ impl CgroupLimits {
     /// `resources.rs` tests with these what follows from limits.
     #[cfg(test)]
     pub(super) fn of_texts(cpu_max: &str, memory_max: &str) -> Self {
-        Self { cpu: cpu_quota(cpu_max), memory: memory_limit(memory_max) }
+        Self { cpu: cpu_quota(cpu_max), memory_bytes: memory_limit(memory_max) }
     }
 
     /// `file` returns the text of a file, or `None` if it cannot be read.
@@ -105,7 +105,7 @@ impl CgroupLimits {
         });
         let smaller =
             |one: CpuQuota, other: CpuQuota| if other.is_smaller(one) { other } else { one };
-        Self { cpu: quotas.reduce(smaller), memory: memory.min() }
+        Self { cpu: quotas.reduce(smaller), memory_bytes: memory.min() }
     }
 }
 
@@ -287,7 +287,7 @@ mod tests {
         ];
         assert_eq!(
             limits(&files),
-            CgroupLimits { cpu: Some(quota(50_000, 20_000)), memory: Some(512 << 20) }
+            CgroupLimits { cpu: Some(quota(50_000, 20_000)), memory_bytes: Some(512 << 20) }
         );
         // The quotas 2.5 and 1.5 of different periods are compared as quotients.
         let own = [("/sys/fs/cgroup/a.slice/b.scope/cpu.max", "1500000 1000000\n")];
@@ -306,12 +306,12 @@ mod tests {
         ];
         assert_eq!(
             limits(&files),
-            CgroupLimits { cpu: Some(quota(100_000, 100_000)), memory: Some(256 << 20) }
+            CgroupLimits { cpu: Some(quota(100_000, 100_000)), memory_bytes: Some(256 << 20) }
         );
         // Mounted before the namespace was entered.
         let mount = "25 21 0:23 /../.. /sys/fs/cgroup ro - cgroup2 cgroup ro\n";
         let files: Vec<_> = [("/proc/self/mountinfo", mount)].into_iter().chain(files).collect();
-        assert_eq!(limits(&files).memory, Some(256 << 20));
+        assert_eq!(limits(&files).memory_bytes, Some(256 << 20));
     }
 
     #[test]
@@ -336,7 +336,7 @@ mod tests {
         ];
         assert_eq!(
             limits(&files),
-            CgroupLimits { cpu: Some(quota(250_000, 100_000)), memory: Some(1 << 30) }
+            CgroupLimits { cpu: Some(quota(250_000, 100_000)), memory_bytes: Some(1 << 30) }
         );
         let none = [("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n")];
         let files: Vec<_> = none.into_iter().chain(files).collect();
@@ -370,7 +370,7 @@ mod tests {
             ("/proc/self/mountinfo", mounts),
             ("/sys/fs/my cgroup\\/a:b c/memory.max", "1048576\n"),
         ];
-        assert_eq!(limits(&files).memory, Some(1 << 20));
+        assert_eq!(limits(&files).memory_bytes, Some(1 << 20));
     }
 
     #[test]
@@ -382,7 +382,7 @@ mod tests {
     /// The system under this test may have limits or none. One that is read must let a test run.
     #[test]
     fn limits_of_the_real_files_are_such_that_a_test_can_run() {
-        let CgroupLimits { cpu, memory } = CgroupLimits::of_this_process();
+        let CgroupLimits { cpu, memory_bytes: memory } = CgroupLimits::of_this_process();
         assert!(memory.is_none_or(|bytes| bytes > 1 << 20), "{memory:?}");
         assert!(
             cpu.as_ref().is_none_or(|quota| quota.quota_us > 0 && quota.period_us > 0),

@@ -2,8 +2,8 @@
 //!
 //! Owns the text. First the values that differ from the defaults with where each comes from, then all others if they
 //! are asked for, then what a start would find (`doctor`). Secrets are masked by their kind in the table of options, so
-//! a new secret cannot be shown by omission. Does not look for problems. No limits: one line for each option and
-//! finding. Cost: once in a command, one allocation or two for a line.
+//! a new secret cannot be shown by omission. Does not look for problems.
+//! No limits: one line for each option and finding. Cost: once in a command, one allocation or two for a line.
 
 use std::fmt::Write;
 
@@ -22,31 +22,31 @@ const PLAIN: &str = "\x1b[0m";
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Style {
-    pub(super) color: bool,
+    pub(super) has_color: bool,
     /// `--all`: values that are defaults are shown, too.
-    pub(super) all: bool,
+    pub(super) shows_defaults: bool,
 }
 
 /// `config`: what the values make; `None` if they are wrong, so that `check` shows them all the same.
 pub(super) fn render(merged: &Merged, config: Option<&Config>, style: Style) -> String {
-    let mut report = CheckReport { text: String::new(), style, hidden: 0 };
+    let mut report = CheckReport { text: String::new(), style, hidden_count: 0 };
     report.text.push_str("[server]\n");
-    report.scope(Scope::Server, &merged.server, config.map(|config| config.path.as_str()));
+    report.push_scope(Scope::Server, &merged.server, config.map(|config| config.path.as_str()));
     if merged.apps.is_empty() {
         let why = match development_refusal(&merged.server) {
             None => "development mode: id, key and secret are generated at each start",
             Some(_) => "no app is configured: id, key and secret are missing",
         };
         report.text.push_str(&format!("\n[[apps]]  # {why}\n"));
-        report.app(&merged.development);
+        report.push_app(&merged.development);
     }
     for app in &merged.apps {
         report.text.push_str("\n[[apps]]\n");
-        report.app(app);
+        report.push_app(app);
     }
-    if report.hidden > 0 {
+    if report.hidden_count > 0 {
         let (gray, plain) = report.colored(GRAY);
-        let hidden = report.hidden;
+        let hidden = report.hidden_count;
         report.text.push_str(&format!(
             "\n{gray}# {hidden} more values are defaults; --all shows them{plain}\n"
         ));
@@ -64,7 +64,7 @@ pub(super) fn render_findings(findings: &[Finding], style: Style) -> String {
             Verdict::Warning => ("warning", YELLOW),
             Verdict::Problem => ("problem", RED),
         };
-        let (paint, plain) = if style.color { (paint, PLAIN) } else { ("", "") };
+        let (paint, plain) = if style.has_color { (paint, PLAIN) } else { ("", "") };
         // Writing to a String cannot fail.
         writeln!(text, "  {paint}{word:<8}{plain} {what:<8} {sentence}").ok();
     }
@@ -75,32 +75,32 @@ struct CheckReport {
     text: String,
     style: Style,
     /// The number of defaults that were left out, which the last line reports.
-    hidden: usize,
+    hidden_count: usize,
 }
 
 impl CheckReport {
     fn colored(&self, paint: &'static str) -> (&'static str, &'static str) {
-        if self.style.color { (paint, PLAIN) } else { ("", "") }
+        if self.style.has_color { (paint, PLAIN) } else { ("", "") }
     }
 
-    fn app(&mut self, app: &Values) {
-        self.scope(Scope::App, app, None);
+    fn push_app(&mut self, app: &Values) {
+        self.push_scope(Scope::App, app, None);
         for webhook in app.webhooks() {
             self.text.push_str("\n[[apps.webhooks]]\n");
-            self.scope(Scope::Webhook, webhook, None);
+            self.push_scope(Scope::Webhook, webhook, None);
         }
     }
 
     /// `path` is the one value that is served in another form than it was given in.
-    fn scope(&mut self, scope: Scope, values: &Values, path: Option<&str>) {
+    fn push_scope(&mut self, scope: Scope, values: &Values, path: Option<&str>) {
         let is_given =
             |option: &&OptionSpec| values.get(option.id).is_some_and(|given| !given.is_default());
         let options = || of_scope(scope);
         let (gray, plain) = self.colored(GRAY);
         let given = options().filter(is_given);
         let rest: Vec<&OptionSpec> = options().filter(|option| !is_given(option)).collect();
-        let shown = if self.style.all { rest.as_slice() } else { &[] };
-        self.hidden += rest.len() - shown.len();
+        let shown = if self.style.shows_defaults { rest.as_slice() } else { &[] };
+        self.hidden_count += rest.len() - shown.len();
         for option in given.chain(shown.iter().copied()) {
             let line = match values.get(option.id) {
                 None => format!("{gray}# {} is not set{plain}", option.key),
@@ -128,11 +128,12 @@ mod tests {
         let environment =
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let merged = merge(&Sources { environment, ..Sources::default() });
-        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        render(&merged, Some(&build_config(&merged, &drawn).unwrap()), ALL)
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        render(&merged, Some(&build_config(&merged, &generated).unwrap()), ALL)
     }
 
-    const ALL: Style = Style { color: false, all: true };
+    const ALL: Style = Style { has_color: false, shows_defaults: true };
 
     #[test]
     fn changed_options_are_shown_first_and_the_others_on_request() {
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(text.lines().nth(1), Some(lines[1]), "{text}");
         assert!(text.contains("workers = 0 ") && !text.contains("--all"), "{text}");
         assert!(!text.contains('\x1b'));
-        let text = render(&merged, None, Style { color: true, all: false });
+        let text = render(&merged, None, Style { has_color: true, shows_defaults: false });
         assert!(text.contains("\x1b[90m# environment: REVERB_SERVER_PORT\x1b[0m"), "{text}");
     }
 
@@ -182,7 +183,7 @@ mod tests {
             lines,
             ["  ok       port     free", "  note     port     hidden", "  problem  port     taken"]
         );
-        let text = render_findings(&findings, Style { color: true, all: false });
+        let text = render_findings(&findings, Style { has_color: true, shows_defaults: false });
         assert!(text.contains("\x1b[31mproblem \x1b[0m"), "{text}");
     }
 
@@ -231,8 +232,9 @@ mod tests {
             ..Sources::default()
         };
         let merged = merge(&sources);
-        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        let text = render(&merged, Some(&build_config(&merged, &drawn).unwrap()), ALL);
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        let text = render(&merged, Some(&build_config(&merged, &generated).unwrap()), ALL);
         assert!(!text.contains("hunter2"), "{text}");
         assert!(
             text.contains("secret = \"********\"")
@@ -255,7 +257,7 @@ mod tests {
         // What is shown can be used as ringverb.toml once the secret is filled in. The mask is refused as a secret.
         let read = |text: &str| {
             let sources = Sources { toml: text.parse().unwrap(), ..Sources::default() };
-            build_config(&merge(&sources), &drawn)
+            build_config(&merge(&sources), &generated)
         };
         assert!(read(&text).unwrap_err()[0].contains("only asterisks"));
         let again = read(&text.replace("********", "hunter2")).unwrap();

@@ -4,8 +4,9 @@
 //! Owns the structure of commands and flags, which `clap` parses. Each command has the options that apply to it, and no
 //! others. The flags of options come from the table in `config/options`, with their help. Does not read files and does
 //! not check values: `config` does, so that all problems of flags, environment and files are reported together. Output:
-//! `Arguments`. Examples are in `notes.rs`. The doc comments of fields are the help. Limit: help lines of 100 columns.
-//! Cost: once at the start: clap builds the whole definition, some thousand allocations.
+//! `Arguments`. Examples are in `notes.rs`. The doc comments of fields are the help.
+//! Limit: help lines of 100 columns. Cost: once at the start; clap builds the definition of all commands, with some
+//! allocations for each option.
 
 mod change;
 mod client;

@@ -3,8 +3,9 @@
 //! Owns one thread with a monoio runtime. Each concern is a task of it: signals (`life/threads.rs`), take-over requests
 //! (`takeover/old_side.rs`), memory measurements (`watch.rs`), certificates (`certificates.rs`), the time limit of a
 //! stand-in (`takeover/replacement.rs`). Tasks wait only with `Readable` and monoio's timers. Every other call is made
-//! directly and must not block, because it would stop all tasks. Does not serve a client. No limits: a fixed list of
-//! tasks; each file above bounds its own. Cost: one thread, and a few system calls a second while nothing happens.
+//! directly and must not block, because it would stop all tasks. Does not serve a client.
+//! No limits: a fixed list of tasks; each file above bounds its own. Cost: one thread, and a few system calls a second
+//! while nothing happens.
 
 // These threads do not use the control thread, because their work blocks, takes longer, or exists without it:
 // - `admin` (`admin/server.rs`): a thread of the same kind, because metrics of many apps take milliseconds to write;

@@ -99,7 +99,7 @@ fn publish_in(directory: &Path, access: &DevelopmentAccess) -> io::Result<Publis
     match written {
         Ok(file) => Ok(Published { path, file }),
         Err(error) => {
-            // If it stays, the next start removes it.
+            // If it stays, no reader takes it for a server: its name begins with a dot.
             fs::remove_file(&new).ok();
             Err(error)
         }

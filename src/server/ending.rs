@@ -3,9 +3,10 @@
 //! Owns the order of the steps: close connections, or leave them to the new process; deliver what the cores and the
 //! cluster are still owed; post webhooks; withdraw listeners and files. Input: a running server in its parts (`Life`),
 //! and why it ends (`End`). An order that comes during the end has one meaning only: a second signal ends the process
-//! at once. Does not wait for the order to end (`orders.rs`). Limits: the grace period for connections, at least
-//! `WEBHOOKS_TIME_MIN` for webhooks, one second for mail and for Redis. What is not done by then is lost, and the log
-//! says so. Cost: once; while it drains, one wake-up of each worker every 10 ms.
+//! at once. Does not wait for the order to end (`orders.rs`).
+//! Limits: the grace period for connections, at least `WEBHOOKS_TIME_MIN` for webhooks, one second for mail and for
+//! Redis. What is not done by then is lost, and the log says so. Cost: once; while it drains, one wake-up of each
+//! worker every 10 ms.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -2,8 +2,8 @@
 //!
 //! They have the form that `reverb:install` gives them: six digits, and twice 20 lowercase characters, from the
 //! kernel's random numbers. Without random numbers the process ends, because credentials that can be guessed are worse
-//! than no server. Owns no state, and does not store what it generates (`development.rs` does). No limits: each text
-//! has a fixed length. Cost: one system call.
+//! than no server. Owns no state, and does not store what it generates (`development.rs` does).
+//! No limits: each text has a fixed length. Cost: one system call.
 
 use crate::config::validate::DevelopmentApp;
 

@@ -2,12 +2,11 @@
 //!
 //! The main thread owns all parts of the server and only waits; no data passes through it. The three parts of a life
 //! have a file each: this one starts, `orders.rs` waits for what is to end it, `ending.rs` ends it. The first SIGINT or
-//! SIGTERM closes every connection with a close frame, after the shutdown delay if there is one, and the process exits
-//! with 0 within the grace period. A second signal skips the delay, or ends the process at once. SIGUSR2 replaces the
-//! program of this process (`takeover/replacement.rs`). A panic aborts the process, because one core cannot be lost
-//! alone; the supervisor restarts it. Does not read a configuration again (`change/mod.rs`) and does not serve a
-//! client. Limit: one listener for each worker and port. Cost: once at the start; the steps of a take-over are in
-//! `takeover/transfer.rs`.
+//! SIGTERM closes every connection with a close frame, after the shutdown delay if there is one. A second signal skips
+//! the delay, or ends the process at once. SIGUSR2 replaces the program (`takeover/replacement.rs`). A panic aborts the
+//! process, because one core cannot be lost alone; the supervisor restarts it. Does not read a configuration again
+//! (`change/mod.rs`) and does not serve a client.
+//! Limit: one listener for each worker and port. Cost: once at the start, a few system calls for each worker.
 
 mod threads;
 
@@ -200,7 +199,7 @@ fn find_listeners(
     Ok(StartInputs { old_process, listeners, address, places, clock, rendezvous, admin })
 }
 
-/// Notifies the supervisor first, because the old process may exit as soon as its connection ends.
+/// The supervisor is notified first, because the old process may exit once its stream is closed.
 fn report_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) {
     match role {
         // For systemd the main process stays the one that it started.

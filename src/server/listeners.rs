@@ -2,9 +2,9 @@
 //!
 //! Owns no listener: it returns them. A start binds once without SO_REUSEPORT to find another server, and then once for
 //! each worker with it, so that the kernel spreads connections over the workers. Listeners that come from a running
-//! server do not come this way (`takeover/mod.rs`). Does not accept: workers do. Limits: `PORT_WAIT_MS` for a port that
-//! is in use, `BACKLOG` connections in the kernel's queue of each listener. Cost: once at the start, six system calls
-//! for each worker; a wait binds every 20 ms.
+//! server do not come this way (`takeover/mod.rs`). Does not accept: workers do.
+//! Limits: `PORT_WAIT_MS` for a port that is in use, `BACKLOG` connections in the kernel's queue of each listener.
+//! Cost: once at the start, six system calls for each worker; a wait binds every 20 ms.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -5,8 +5,8 @@
 //! needs twice as much for a moment. A process with CAP_IPC_LOCK, such as root's, has no limit. Linux 5.12 charges
 //! rings to the control group only, and Linux 6.18 to both; the limit is respected on all kernels. The control thread
 //! has no ring (`control.rs`). Owns no ring: input are limits of the process, output the size of rings, or a warning
-//! with the remedy. Does not make a ring (`worker/kernel/uring/setup.rs`). No limits: it reports that of the kernel.
-//! Cost: once at the start, three system calls.
+//! with the remedy. Does not make a ring (`worker/kernel/uring/setup.rs`).
+//! No limits: it reports that of the kernel. Cost: once at the start, a few system calls.
 
 use std::fmt;
 

@@ -2,7 +2,8 @@
 //!
 //! Owns no state. Reads no configuration, starts nothing and does not create a folder. `packaging/release` puts the
 //! output into the archives and packages. Input: the definition in `cli.rs`. Output: standard output, or files in a
-//! folder that exists. No limits: the command line is constant. Cost: once in a command, one file for each page.
+//! folder that exists.
+//! No limits: the command line is constant. Cost: once in a command, one file for each page.
 
 use std::io;
 use std::path::Path;

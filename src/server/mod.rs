@@ -4,8 +4,8 @@
 //! Owns no state: it chooses the command and its exit code. `cli.rs` parses arguments, `config` reads options,
 //! `life.rs` starts the threads and waits, `ending.rs` ends them. `client` has the commands that speak to a server.
 //! Everything here may block, because the workers have threads of their own. An error of the operator is a sentence
-//! with exit code 1; all problems of a configuration are reported at once. Does not serve a client. No limits: each
-//! command has its own. Cost: once at the start: files read, some short probes.
+//! with exit code 1; all problems of a configuration are reported at once. Does not serve a client.
+//! No limits: each command has its own. Cost: once at the start: files read, some short probes.
 
 mod admin;
 mod banner;
@@ -259,7 +259,10 @@ fn run_health(command: &ClientCommand, has_url: bool, arguments: &Arguments) -> 
 
 /// 0 if a start would succeed, 1 if something is in its way, 2 for a wrong configuration.
 fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
-    let style = Style { color: output::stdout_may_have_color(merged.color), all: arguments.all };
+    let style = Style {
+        has_color: output::stdout_may_have_color(merged.color),
+        shows_defaults: arguments.all,
+    };
     let built = build_config(merged, &generated_credentials());
     output::log_text(&check::render(merged, built.as_ref().ok(), style));
     let warnings = merged.warnings.len() + merged.migration_warnings.len();
@@ -407,7 +410,7 @@ fn run_server(
         let invocation = banner::Invocation {
             program: command_name(),
             is_found: published.is_some(),
-            color: output::has_color(),
+            has_color: output::has_color(),
         };
         // A stand-in serves for a moment only.
         if matches!(role, Role::StandIn(_)) {

@@ -1,8 +1,8 @@
 //! Removes a file of this process from a path at which another process may create its own file at any moment.
 //!
 //! Owns no state. A take-over is such a moment: the new process binds the same path while the old one ends. The file is
-//! identified by device and inode. Does not remove a file of another process. Limit: one file. Cost: at most five
-//! system calls.
+//! identified by device and inode. Does not remove a file of another process.
+//! Limit: one file. Cost: at most five system calls.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -28,7 +28,7 @@ pub(super) fn remove(path: &Path, own: &Metadata) {
         // A link, unlike a renaming, replaces nothing.
         fs::hard_link(aside, path).ok();
     }
-    // If it stays, the next start removes it.
+    // If it stays, no process looks for this name.
     fs::remove_file(aside).ok();
 }
 

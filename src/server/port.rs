@@ -2,7 +2,8 @@
 //!
 //! Owns no state. The start and `ringverb check` ask before they do anything else, so that an occupied port has an
 //! error text with its owner. The answer may be old by the time the port is bound; `listeners.rs` reports the error
-//! then. Does not listen. No limits: one socket for a moment. Cost: four system calls for a question.
+//! then. Does not listen.
+//! No limits: one socket for a moment. Cost: four system calls for a question.
 
 use std::io;
 use std::net::SocketAddr;

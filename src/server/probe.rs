@@ -3,8 +3,8 @@
 //! Owns the texts of `StartError`: each has its remedy, which is a command, an option or a setting of the system. Asked
 //! before anything starts. `worker/kernel/probe.rs` tries io_uring, and all workers use the same interface. It also
 //! raises the limit of descriptors as far as the kernel allows. Output: the kernel interface, or a `StartError`. Does
-//! not start a thread that lasts. Limits: `limits::DESCRIPTORS_MAX` for the descriptors that it asks for. Cost: once at
-//! the start, some system calls.
+//! not start a thread that lasts.
+//! Limits: `limits::DESCRIPTORS_MAX` for the descriptors that it asks for. Cost: once at the start, some system calls.
 
 use std::fmt;
 use std::io;

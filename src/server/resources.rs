@@ -5,8 +5,9 @@
 //! time, and 4/5 of the memory limit; the rest is for what the resident set does not show and the group pays for:
 //! kernel buffers of sockets above all. Workers are pinned to the CPUs of the mask. They are not pinned if a CPU quota
 //! is below the mask: every container of such a host sees the same CPUs, and if each chose the first ones, all would
-//! share them while others are idle. Does not pin a thread itself. Limit: `limits::WORKERS_MAX` workers, each with one
-//! pin. Cost: once at the start, one system call and the files of `cgroup.rs`.
+//! share them while others are idle. Does not pin a thread itself.
+//! Limit: `limits::WORKERS_MAX` workers, each with one pin. Cost: once at the start, one system call and the files of
+//! `cgroup.rs`.
 
 use core_affinity::CoreId;
 
@@ -28,11 +29,11 @@ pub(super) struct Shares {
     /// Workers are pinned to these in turn; empty: they are not pinned.
     pub(super) pins: Vec<CoreId>,
     /// Text of the start message: the number, and the CPU quota if it restricts it.
-    pub(super) workers: String,
+    pub(super) workers_text: String,
     /// The configuration asks for more workers than the CPU quota lets run.
     pub(super) has_too_many_workers: bool,
     /// Text of the start message: the limit and its source. `None`: there is no limit.
-    pub(super) memory: Option<String>,
+    pub(super) memory_text: Option<String>,
 }
 
 impl Resources {
@@ -48,7 +49,7 @@ impl Resources {
         let usable = quota.map_or(cpus, CpuQuota::cpus);
         config.workers =
             if config.workers == 0 { usable } else { config.workers }.clamp(1, limits::WORKERS_MAX);
-        let memory = match (config.memory_max, self.limits.memory) {
+        let memory_text = match (config.memory_max, self.limits.memory_bytes) {
             (Some(bytes), _) => Some(format!("{} (RINGVERB_MEMORY_MAX)", mib(bytes))),
             (None, Some(limit)) if config.memory_max_by_cgroup => {
                 let bytes = limit / 5 * 4;
@@ -59,7 +60,7 @@ impl Resources {
         };
         Shares {
             pins: if quota.is_some() { Vec::new() } else { self.cpus.clone() },
-            workers: match quota {
+            workers_text: match quota {
                 None => config.workers.to_string(),
                 Some(quota) => format!(
                     "{}, not pinned: the cgroup's CPU quota is {quota} of {cpus} CPUs",
@@ -67,7 +68,7 @@ impl Resources {
                 ),
             },
             has_too_many_workers: quota.is_some() && config.workers > usable,
-            memory,
+            memory_text,
         }
     }
 }
@@ -116,11 +117,11 @@ mod tests {
             let mut config = config(&[("RINGVERB_WORKERS", asked)]);
             let shares = resources(cpus, cpu_max, "max").fill_in(&mut config);
             assert_eq!(
-                (config.workers, shares.workers.as_str()),
+                (config.workers, shares.workers_text.as_str()),
                 (workers, text),
                 "{cpus} {cpu_max}"
             );
-            let is_pinned = !shares.workers.contains("not pinned");
+            let is_pinned = !shares.workers_text.contains("not pinned");
             assert_eq!(shares.pins.len(), if is_pinned { cpus } else { 0 }, "{cpus} {cpu_max}");
             assert_eq!(shares.has_too_many_workers, asked == "7" && cpu_max.starts_with("10"));
         }
@@ -144,7 +145,7 @@ mod tests {
             let mut config = config(given.as_slice());
             let shares = resources(2, "max 100000", limit).fill_in(&mut config);
             assert_eq!(
-                (config.memory_max, shares.memory.as_deref()),
+                (config.memory_max, shares.memory_text.as_deref()),
                 (bytes, text),
                 "{given:?} {limit}"
             );

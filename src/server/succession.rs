@@ -32,12 +32,12 @@ pub(super) fn obtain_listeners(
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     workers: usize,
-    takes_over: bool,
+    is_takeover: bool,
     places: &Places,
     (role, has_apps): (Role, bool),
 ) -> Result<(Option<OldProcess>, Vec<TcpListener>), StartError> {
     let addresses: Vec<SocketAddr> = [address].into_iter().chain(tls_address).collect();
-    let found = if takes_over {
+    let found = if is_takeover {
         wait_for_offer(address, || takeover::ask(&addresses, places, has_apps))
             .map_err(start_error)?
     } else if is_in_use(address) {
@@ -66,7 +66,7 @@ pub(super) fn obtain_listeners(
         let text = format!("process {parent} does not serve {address}, or has ended");
         return Err(StartError::TakeOver(io::Error::new(io::ErrorKind::NotFound, text)));
     }
-    if takes_over {
+    if is_takeover {
         tracing::info!(
             event = "takeover_not_needed",
             "no running server at {address} to take over from: starting as usual"

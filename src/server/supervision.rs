@@ -3,8 +3,9 @@
 //! Owns the heartbeats that the watchdog has seen last. A notification is one datagram with lines of text
 //! (sd_notify(3)). Without NOTIFY_SOCKET nothing is sent. The watchdog is notified only if every worker has run since
 //! the last notification: a worker that hangs keeps a part of all connections, and only a new process repairs that.
-//! Does not decide when the server is ready or stops. Limits: one short datagram at a time; a full socket of systemd
-//! delays the main thread, which serves no client. Cost: three system calls for a notification.
+//! Does not decide when the server is ready or stops.
+//! Limits: one short datagram at a time; a full socket of systemd delays the main thread, which serves no client. Cost:
+//! three system calls for a notification.
 
 use std::ffi::OsStr;
 use std::io;

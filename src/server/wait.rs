@@ -2,7 +2,8 @@
 //!
 //! They may block: no data passes through them. Every other wait of the server is a worker's `park`. So a sleep in a
 //! tick, which would hold up all clients of a core, is a violation that clippy finds. Owns no state. Does not wait for
-//! a worker. Limit: the time that the caller passes. Cost: one system call for each worker that sleeps.
+//! a worker.
+//! Limit: the time that the caller passes. Cost: one system call for each worker that sleeps.
 
 use std::time::Duration;
 

@@ -3,8 +3,9 @@
 //! Owns the last measurement and the counts of the last summary. Output: the overload level and the headroom, which
 //! workers read from atomics; they never wait for this task. It looks every `LOOK_EVERY`, and less often while memory
 //! is far below the limit. Before a process counts as over its limit, freed memory is returned to the kernel and
-//! measured again. Does not refuse or close anything. Limit: one summary in `LINE_EVERY_MS`. Cost: one file read for a
-//! look; four to twenty looks a second with a memory limit, one without.
+//! measured again. Does not refuse or close anything.
+//! Limit: one summary in `LINE_EVERY_MS`. Cost: one file read for a look; four to twenty looks a second with a memory
+//! limit, one without.
 
 use std::io;
 use std::sync::Arc;

@@ -294,8 +294,8 @@ impl Shard {
                 each.map(|(id, member)| (id.clone(), member.user_info().into())).collect();
             findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
             debug_assert_eq!(
-                findings.members.len() + findings.left_out_members as usize,
-                roster.iter().len(),
+                findings.members.len() as u64 + findings.left_out_members,
+                roster.iter().len() as u64,
                 "each member is shown or counted"
             );
         }

@@ -1,9 +1,9 @@
 //! The admin API: reload the configuration, and change apps while the server runs.
 //!
 //! Reads a request, asks the main thread (`server/change`), and writes its answer as JSON. Owns no state. Who may ask,
-//! and from which pages, is decided in `routes.rs`. Does not change anything itself. Limits: those of `connection.rs`,
-//! and `ANSWER_TIME_MAX` for the main thread, which may be busy with a take-over. Cost: one message to the main thread,
-//! and a look at its answer every 2 ms.
+//! and from which pages, is decided in `routes.rs`. Does not change anything itself.
+//! Limits: those of `connection.rs`, and `ANSWER_TIME_MAX` for the main thread, which may be busy with a take-over.
+//! Cost: one message to the main thread, and a look at its answer every 2 ms.
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::Duration;

@@ -3,7 +3,8 @@
 //! Owns the decision. A start claims the place before it starts threads, so that a place that is not free ends the
 //! start with a sentence and not a running server. Where no place is configured, the server runs without the listener
 //! and says why. A process that takes over inherits the socket (`Claimed::copy`). Does not serve (`server.rs`) or make
-//! the socket (`listener.rs`). Limit: one listener. Cost: once at the start, a few system calls.
+//! the socket (`listener.rs`).
+//! Limit: one listener. Cost: once at the start, a few system calls.
 
 use std::io;
 use std::os::fd::OwnedFd;

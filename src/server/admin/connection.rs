@@ -2,9 +2,9 @@
 //!
 //! Owns one socket and its buffers; does not know the paths. Connections are not kept: a scrape comes every few
 //! seconds, and idle connections would use up the limit of connections. A socket is shut down before it is closed,
-//! because a worker's descriptor table may have a copy. Limits: `REQUEST_BYTES_MAX`, a deadline for the whole request,
-//! one for the whole answer, and one for the peer's own end. Cost: one task and one buffer of the request's bytes; the
-//! answer is one more, written once.
+//! because a worker's descriptor table may have a copy.
+//! Limits: `REQUEST_BYTES_MAX`, a deadline for the whole request, one for the whole answer, and one for the peer's own
+//! end. Cost: one task and one buffer of the request's bytes; the answer is one more, written once.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;

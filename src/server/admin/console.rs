@@ -4,8 +4,8 @@
 //! Owns no state. The files have nothing of a server, and are sent to everyone who can connect. What the page shows it
 //! reads from `/api/`, with the token that the operator enters. The policy allows the browser nothing else than these
 //! files and requests to this listener, so that hostile text in a channel name could not run even if the script did not
-//! escape it. Does not know requests (`routes.rs`). Output: one of the files, or none. No limits: the files are
-//! constants. Cost: a comparison of the path; the bytes are static and are not copied here.
+//! escape it. Does not know requests (`routes.rs`). Output: one of the files, or none.
+//! No limits: the files are constants. Cost: a comparison of the path; the bytes are static and are not copied here.
 
 use crate::http1::response::ContentType;
 

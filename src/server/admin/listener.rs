@@ -3,8 +3,9 @@
 //! Owns the socket and its file. A place that is configured must be free, or the server does not start. The default
 //! place may belong to another server of the host: then this server starts without an admin listener and logs that. A
 //! socket file is made so that only the user of the server can connect, and is removed when the server ends, unless a
-//! new process has it. Does not accept (`server.rs`). Limit: `BACKLOG` connections that are not accepted yet;
-//! `slots.rs` limits those that are. Cost: once at the start, a few system calls.
+//! new process has it. Does not accept (`server.rs`).
+//! Limit: `BACKLOG` connections that are not accepted yet; `slots.rs` limits those that are. Cost: once at the start, a
+//! few system calls.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io;

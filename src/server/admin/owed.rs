@@ -2,10 +2,10 @@
 //!
 //! Owns the orders to stop accepting and changing, and counts connections from before they are accepted until they are
 //! answered. The thread `admin` changes the counts, and the main thread waits for them at the end of the process. A
-//! viewer of the event log is owed nothing: it connects again. Does not know what an answer is. Limits: `SILENT_TIME`
-//! for connections without a first byte (browsers open such in advance), `ANSWERS_TIME_MAX` for all. A peer that reads
-//! its answer slowly has 10 s as long as the process runs (`connection.rs`); at the end of the process the answer is
-//! cut after `ANSWERS_TIME_MAX`. Cost: at most seven atomic operations for a connection.
+//! viewer of the event log is owed nothing: it connects again. Does not know what an answer is.
+//! Limits: `SILENT_TIME` for connections without a first byte (browsers open such in advance), `ANSWERS_TIME_MAX` for
+//! all. A peer that reads its answer slowly has 10 s as long as the process runs (`connection.rs`); at the end of the
+//! process the answer is cut after `ANSWERS_TIME_MAX`. Cost: at most seven atomic operations for a connection.
 
 use std::cell::Cell;
 use std::sync::Arc;

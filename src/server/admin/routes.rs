@@ -4,9 +4,10 @@
 //! compares. Probes (`/live`, `/ready`) are for everyone who can connect. Everything else needs the token if there is
 //! one. On a loopback address without a token, the `Host` of a request must be the loopback, too: otherwise a web page
 //! could read the answers through a name of its own that it points to 127.0.0.1 (DNS rebinding). Does not read from the
-//! socket (`connection.rs`) and does not change apps (`changes.rs`). Limits: one heartbeat for each worker. Orders to
-//! the main thread: one for each open connection (`slots.rs`), because a connection waits for its answer. Cost: a probe
-//! reads one atomic for each worker; a scrape is linear in apps and cores.
+//! socket (`connection.rs`) and does not change apps (`changes.rs`).
+//! Limits: one heartbeat for each worker. Orders to the main thread: one for each open connection (`slots.rs`), because
+//! a connection waits for its answer. Cost: a probe reads one atomic for each worker; a scrape is linear in apps and
+//! cores.
 
 mod token;
 

@@ -4,8 +4,8 @@
 //! worker and no signal. Each task reads one request, writes one answer (`connection.rs`) and ends. When the server
 //! drains, the listener stays until the process ends, so that `/ready` reports the drain. After a take-over the new
 //! process has the socket, and this one stops accepting (`end_changes`). Does not read requests itself
-//! (`connection.rs`). Limit: `slots::CONNECTIONS_MAX` connections. Cost: one thread; one task and a few allocations for
-//! a connection.
+//! (`connection.rs`).
+//! Limit: `slots::CONNECTIONS_MAX` connections. Cost: one thread; one task and a few allocations for a connection.
 
 use std::io;
 use std::rc::Rc;

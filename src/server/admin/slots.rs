@@ -4,9 +4,9 @@
 //! the slot of the one that has waited longest for its peer: for a complete request, or for the end after the answer.
 //! The new one is refused only if the server is working on an answer for every open connection. A viewer of the event
 //! log gives its slot back, because viewers have a limit of their own (`viewers.rs`). Owns a handle of each socket, to
-//! end it; does not read or answer a request. Limit: `CONNECTIONS_MAX` connections, and as many that wait for their
-//! peer. Cost: one allocation for a connection; a removal is linear in those that wait, at most `CONNECTIONS_MAX`
-//! steps.
+//! end it; does not read or answer a request.
+//! Limit: `CONNECTIONS_MAX` connections, and as many that wait for their peer. Cost: one allocation for a connection; a
+//! removal is linear in those that wait, at most `CONNECTIONS_MAX` steps.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -3,9 +3,9 @@
 //! Owns the queues of all viewers. The first viewer switches the log on, and the last one switches it off
 //! (`event_log`). Whichever viewer comes first takes the events of all threads and gives each viewer those that its
 //! filter passes. A viewer that reads too slowly loses events: they are counted, and the number is in its stream. Does
-//! not format an event (`api/event.rs`). Limits: `VIEWERS_MAX`; for each, `WAITING_MAX` events and `WAITING_BYTES_MAX`
-//! bytes. Cost: one allocation for an event, one comparison with the filter of each viewer, one copy of a pointer for
-//! each that passes.
+//! not format an event (`api/event.rs`).
+//! Limits: `VIEWERS_MAX`; for each, `WAITING_MAX` events and `WAITING_BYTES_MAX` bytes. Cost: one allocation for an
+//! event, one comparison with the filter of each viewer, one copy of a pointer for each that passes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -2,9 +2,9 @@
 //!
 //! A table has what was given, as text, numbers, booleans, lists and tables of `ringverb.toml`. Names and values are
 //! checked where the whole configuration is (`config`), so there is one set of rules. Secrets are shown once, in the
-//! answer that creates them. Owns no state. Does not read or write the file (`apps_file.rs`). Limits: those of a
-//! request of the admin listener; the file's size bounds the tables. Cost: linear in the number of apps: an edit
-//! compares ids until it finds the app, and copies one table.
+//! answer that creates them. Owns no state. Does not read or write the file (`apps_file.rs`).
+//! Limits: those of a request of the admin listener; the file's size bounds the tables. Cost: linear in the number of
+//! apps: an edit compares ids until it finds the app, and copies one table.
 
 use std::sync::atomic::Ordering;
 

@@ -3,8 +3,9 @@
 //! Owns how the file is written: whole, to a new file beside it that takes its place when it is on the disk, so a crash
 //! leaves the old file or the new one (docs/decisions/0012). Only its owner can read it, because it has secrets.
 //! Comments of a person are lost. Does not check names and values: the whole configuration is checked before the file
-//! is written. Limit: the size of a configuration file (`config::load`). Cost: a change writes the whole file and calls
-//! fsync(2) twice, on the main thread, which takes as long as the disk does.
+//! is written.
+//! Limit: the size of a configuration file (`config::load`). Cost: a change writes the whole file and calls fsync
+//! twice, on the main thread, for as long as the disk takes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -116,7 +117,7 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         })
         .and_then(|()| fs::rename(beside, path));
     if written.is_err() {
-        // If it stays, the next start removes it.
+        // If it stays, no process reads it, and only its owner can.
         fs::remove_file(beside).ok();
     }
     written?;

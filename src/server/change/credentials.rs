@@ -3,8 +3,8 @@
 //! Owns the mask. Answers mask secrets (`MASK`) and shorten the URLs of webhooks. In a request, the mask keeps the
 //! secret of the same option, and a shortened URL keeps the URL of the app that has this form. A mask that keeps
 //! nothing is refused, because as a secret every reader of this source would know it. Input and output: tables of the
-//! apps file. Does not read or write the file. No limits: the tables are those of one request. Cost: one copy of each
-//! URL of one app.
+//! apps file. Does not read or write the file.
+//! No limits: the tables are those of one request. Cost: one copy of each URL of one app.
 
 use std::collections::HashMap;
 

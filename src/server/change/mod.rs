@@ -4,8 +4,9 @@
 //! after another. Input: a `ChangeRequest`. Output: a `ChangeOutcome`, which is the answer and the log. A change is
 //! applied whole or not at all: it is checked first, then all cores learn new apps, then the apps file is written, and
 //! then all cores apply it. Never closes a connection of an app that stays. What cannot change while the server runs is
-//! named, and keeps its old value. Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of
-//! `config::FILE_BYTES_MAX` bytes. Cost: linear in the number of apps, and two rounds through all cores.
+//! named, and keeps its old value.
+//! Limits: `APPLY_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX` bytes.
+//! Cost: linear in the number of apps, and two rounds through all cores.
 
 mod app_table;
 mod apps_file;
@@ -352,12 +353,12 @@ impl Changer {
             tracing::warn!(event = "configuration_warning", "{problem}");
         }
         output::set_level(config.log.level);
-        let mut tls_can_change = self.tls.is_some() == config.tls.is_some();
+        let mut can_change_tls = self.tls.is_some() == config.tls.is_some();
         if let (Some(tls), Some(certificates)) = (self.tls_to_read(&config), &self.certificates) {
-            tls_can_change = certificates.send(tls.clone()).is_ok();
+            can_change_tls = certificates.send(tls.clone()).is_ok();
             self.tls = Some(tls);
         }
-        let applied = self.applied_changes(next.number, &merged, tls_can_change);
+        let applied = self.applied_changes(next.number, &merged, can_change_tls);
         let mut server = merged.server;
         server.copy_options(&self.server, &applied.needs_takeover);
         (self.server, self.apps) = (server, merged.apps);
@@ -371,12 +372,12 @@ impl Changer {
         &self,
         number: u64,
         merged: &Merged,
-        tls_can_change: bool,
+        can_change_tls: bool,
     ) -> outcome::Applied {
         let is_changeable = |id: &OptionId| {
             let is_tls =
                 matches!(id, OptionId::TlsCert | OptionId::TlsKey | OptionId::TlsKeyPassphrase);
-            id.spec().changes_while_running() && (tls_can_change || !is_tls)
+            id.spec().changes_while_running() && (can_change_tls || !is_tls)
         };
         let differing = self.server.differing_options(&merged.server);
         let (changed, needs_takeover) = differing.into_iter().partition(is_changeable);
@@ -412,7 +413,7 @@ impl Changer {
                  admin listener names it. Restart the server, which then has the newest configuration"
             ));
         }
-        // A channel of its own, so that a late report about the link before does not count.
+        // Of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();
         let next = ConfigurationLink::new(SentConfiguration { configuration, applied: report });
         self.last_link.append(next.clone());

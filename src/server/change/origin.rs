@@ -2,7 +2,8 @@
 //!
 //! Owns the sources that are in use and the paths that the command line named. Input: files and the environment
 //! (`config::load`). Output: sources, or one sentence for each mistake. Does not apply a configuration
-//! (`change/mod.rs`). Limit: those of `config::load`. Cost: one read of each file, and a parse of it.
+//! (`change/mod.rs`).
+//! Limit: those of `config::load`. Cost: one read of each file, and a parse of it.
 
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! What came of a change: the answer of the admin API as JSON, and its line in the log.
 //!
 //! Owns the texts of both. Every refusal says what happened, why, and what to change. No answer and no line has a
-//! secret, except the answer that creates an app, which shows the secret once. Does not send the answer. Limit: none of
-//! its own (bounded by the configuration): its lists name apps and options. Cost: one line in the log; a few bytes of
-//! JSON for each app or option named.
+//! secret, except the answer that creates an app, which shows the secret once. Does not send the answer.
+//! Limit: none of its own (bounded by the configuration): its lists name apps and options. Cost: one line in the log; a
+//! few bytes of JSON for each app or option named.
 
 use std::path::Path;
 
@@ -22,16 +22,16 @@ pub(super) struct Edited {
     pub(super) secret: Option<String>,
 }
 
-/// Status and body go to each requester. `line` goes to the log once; questions and wrong requests have none.
+/// Status and body go to each requester. `log_line` goes to the log once; questions and wrong requests have none.
 #[derive(Clone, Debug)]
 pub(in crate::server) struct ChangeOutcome {
     pub(in crate::server) status: u16,
     pub(in crate::server) body: Json,
-    log_line: Option<LogLine>,
+    log_line: Option<ChangeLogLine>,
 }
 
 #[derive(Clone, Debug)]
-enum LogLine {
+enum ChangeLogLine {
     Done(String),
     Refused(String),
 }
@@ -55,7 +55,7 @@ fn option_names(options: &[OptionId]) -> Vec<&'static str> {
 }
 
 impl ChangeOutcome {
-    fn new(status: u16, body: Json, log_line: Option<LogLine>) -> Self {
+    fn new(status: u16, body: Json, log_line: Option<ChangeLogLine>) -> Self {
         Self { status, body, log_line }
     }
 
@@ -63,8 +63,10 @@ impl ChangeOutcome {
     pub(super) fn log(&self) {
         match &self.log_line {
             None => {}
-            Some(LogLine::Done(line)) => tracing::info!(event = "configuration_changed", "{line}"),
-            Some(LogLine::Refused(line)) => {
+            Some(ChangeLogLine::Done(line)) => {
+                tracing::info!(event = "configuration_changed", "{line}")
+            }
+            Some(ChangeLogLine::Refused(line)) => {
                 tracing::error!(event = "configuration_refused", "{line}")
             }
         }
@@ -100,14 +102,14 @@ impl ChangeOutcome {
             "warnings": warnings,
             "certificate_problems": applied.certificate_problems,
         });
-        Self::new(200, body, Some(LogLine::Done(line)))
+        Self::new(200, body, Some(ChangeLogLine::Done(line)))
     }
 
     pub(super) fn refused(problems: &[String]) -> Self {
         let text = "the configuration was refused, and the one before stays in use";
         let line = format!("{text}: {}", problems.join("; "));
         let body = json!({ "error": text, "problems": problems });
-        Self::new(422, body, Some(LogLine::Refused(line)))
+        Self::new(422, body, Some(ChangeLogLine::Refused(line)))
     }
 
     pub(super) fn apps(number: u64, apps: &[Json]) -> Self {
@@ -130,7 +132,7 @@ impl ChangeOutcome {
             self.body["app"]["secret"] = secret.as_str().into();
         }
         self.body["configuration"] = number.into();
-        self.log_line = Some(LogLine::Done(format!(
+        self.log_line = Some(ChangeLogLine::Done(format!(
             "app {id} {what} over the admin API: configuration {number} is in use"
         )));
     }

@@ -2,8 +2,8 @@
 //!
 //! Plain values: text and structure only, read by clap; `client/apps.rs` and `client/access.rs` carry the commands out.
 //! Values of options are checked by the server that applies them, with the same table of options as at the start. Does
-//! not connect to a server. The doc comments of fields are the help. No limits: the kernel bounds a command line
-//! (ARG_MAX). Cost: a few allocations for each option, once at the start.
+//! not connect to a server. The doc comments of fields are the help.
+//! No limits: the kernel bounds a command line (ARG_MAX). Cost: a few allocations for each option, once at the start.
 
 use clap::{Args, Subcommand};
 

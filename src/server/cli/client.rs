@@ -3,8 +3,8 @@
 //! Plain values: text and structure only, read by clap. `client/` carries them out, `shared.rs` has the arguments that
 //! several commands have, and `notes.rs` the examples below their help. No command needs a secret as an argument,
 //! because other users of the host can read command lines: `ringverb app` also reads it from a file or from standard
-//! input. Does not connect to a server. The doc comments of fields are the help. Limit: that of the command line (the
-//! kernel's ARG_MAX). Cost: a few allocations for each option, once at the start.
+//! input. Does not connect to a server. The doc comments of fields are the help.
+//! Limit: that of the command line (the kernel's ARG_MAX). Cost: a few allocations for each option, once at the start.
 
 use clap::{Args, Subcommand};
 

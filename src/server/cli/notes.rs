@@ -1,7 +1,8 @@
 //! Examples and notes below the help of each command.
 //!
 //! Owns no state: constants only, apart from `cli.rs` so that its structure can be read. Does not have the help of
-//! options, which is in `config/options`. Limit: lines of 100 columns. Cost: static bytes of the program.
+//! options, which is in `config/options`.
+//! Limit: lines of 100 columns. Cost: static bytes of the program.
 
 pub(super) const EXAMPLES: &str = "Examples:
   ringverb                        serve the app of ./.env, or a development app if there is none

@@ -2,8 +2,8 @@
 //!
 //! Owns arguments only; does not read a file. Each is flattened into the arguments of a command, so that it has the
 //! same name and meaning everywhere. `config/load.rs` reads the files, `client/peer.rs` finds the server. The doc
-//! comments of fields are the help. No limits: the kernel bounds a command line (ARG_MAX). Cost: one allocation for
-//! each option that is given.
+//! comments of fields are the help.
+//! No limits: the kernel bounds a command line (ARG_MAX). Cost: one allocation for each option that is given.
 
 use std::path::PathBuf;
 

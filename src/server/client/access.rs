@@ -1,8 +1,8 @@
 //! `ringverb disconnect` and `ringverb unsubscribe`: they take access back, as an app's backend does.
 //!
 //! Owns no state. Each asks the HTTP API once. The server answers the same whether or not the user or the connection is
-//! there, because they may be on another node. Does not know where the user or the connection is. Limits: those of
-//! `http.rs`. Cost: one connection, one request.
+//! there, because they may be on another node. Does not know where the user or the connection is.
+//! Limits: those of `http.rs`. Cost: one connection, one request.
 
 use super::http::{self, percent_encoded};
 use super::outcome::{CommandFailure, escaped_text, print, quoted};

@@ -1,8 +1,8 @@
 //! One request to the admin listener of a server on this host, over TCP or a socket file.
 //!
 //! Owns one socket during a request. The listener closes after its answer, so the answer is all that comes. Does not
-//! know what the paths mean, or retry. Input: method, path and body. Output: status and body. Limits:
-//! `ANSWER_BYTES_MAX`, `TIMEOUT_ADMIN`. Cost: one connection; the answer's bytes are in memory as a whole.
+//! know what the paths mean, or retry. Input: method, path and body. Output: status and body.
+//! Limits: `ANSWER_BYTES_MAX`, `TIMEOUT_ADMIN`. Cost: one connection; the answer's bytes are in memory as a whole.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

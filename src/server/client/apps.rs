@@ -3,8 +3,8 @@
 //! Owns the form of options on the command line. Prints what the server answers. Options are sent as they were written:
 //! the server knows their rules. A secret on the command line shows in the list of processes, so a value may come from
 //! a file or from standard input. Without an admin listener, `reload` sends SIGHUP to the process that has the server's
-//! port. Does not check the values of options. Limits: those of `admin.rs`, and `READ_BYTES_MAX` for a value that is
-//! read. Cost: one request.
+//! port. Does not check the values of options.
+//! Limits: those of `admin.rs`, and `READ_BYTES_MAX` for a value that is read. Cost: one request.
 
 use std::fs::File;
 use std::io::{self, Read};

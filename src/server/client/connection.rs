@@ -2,8 +2,9 @@
 //!
 //! Owns the socket, its timeouts and the bytes that were received and not used. Does not read bodies (`http.rs`) or
 //! frames (`socket.rs`). Any program may answer on that port, so an unexpected answer becomes an error text and never a
-//! panic. Limits: `HEAD_MAX` bytes and `FIELDS_MAX` fields of a head. Cost: one system call for at most 16 KiB; a head
-//! is parsed again after each read.
+//! panic.
+//! Limits: `HEAD_MAX` bytes and `FIELDS_MAX` fields of a head. Cost: one system call for at most 16 KiB; a head is
+//! parsed again after each read.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

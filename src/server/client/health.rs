@@ -4,7 +4,8 @@
 //! Owns no state. It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a
 //! server that drains, or that delays its end, is not to be sent new clients. A mistake in the configuration that does
 //! not concern the connection is a warning (`server/mod.rs`). Output: a sentence and the exit code. Does not repeat the
-//! request. Limit: `TIMEOUT` of `outcome.rs`. Cost: one connection, one request.
+//! request.
+//! Limit: `TIMEOUT` of `outcome.rs`. Cost: one connection, one request.
 
 use std::time::Duration;
 
@@ -73,8 +74,9 @@ mod tests {
         let environment = [("REVERB_SERVER_HOST", "127.0.0.1"), ("REVERB_SERVER_PORT", &port)];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let merged = merge(&Sources { environment: environment.into(), ..Sources::default() });
-        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        let config = build_config(&merged, &drawn).unwrap();
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        let config = build_config(&merged, &generated).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut stream, _) = listener.accept().unwrap();

@@ -1,8 +1,9 @@
 //! Signed requests of the HTTP API, and what its refusals mean (docs/PROTOCOL.md rules 48, 59 to 62).
 //!
 //! Owns the signature of a request, the reading of its answer, and the sentences for an operator when the server
-//! refuses it: each names the option or the credential to look at. Knows no command. Limit: `BODY_MAX` bytes of an
-//! answer. Cost: one connection for each request; the answer's bytes are in memory as a whole.
+//! refuses it: each names the option or the credential to look at. Knows no command.
+//! Limit: `BODY_MAX` bytes of an answer. Cost: one connection for each request; the answer's bytes are in memory as a
+//! whole.
 
 use super::connection::ServerConnection;
 use super::outcome::{CommandFailure, escaped_text, is_page, one_line};

@@ -3,9 +3,9 @@
 //! Owns the order of sign-in and subscriptions, and the pauses between connections. Events of the app and of its
 //! clients are results; what the protocol says (`pusher:`, `pusher_internal:`) is a note. A lost connection is opened
 //! again. A refusal ends the command, because it would be repeated. Input: frames of one `ClientSocket`. Output: lines
-//! (`show.rs`). Does not store an event. Limits: `SILENCE_SECONDS_MAX` without input of the server, then a ping with
-//! `TIMEOUT`; pauses of at most `PAUSE_MAX` between two connections. Cost: one connection; one write of standard output
-//! for each event.
+//! (`show.rs`). Does not store an event.
+//! Limits: `SILENCE_SECONDS_MAX` without input of the server, then a ping with `TIMEOUT`; pauses of at most `PAUSE_MAX`
+//! between two connections. Cost: one connection; one write of standard output for each event.
 
 use std::borrow::Cow;
 use std::io;

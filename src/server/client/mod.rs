@@ -4,8 +4,9 @@
 //! (`secure.rs`).
 //!
 //! Owns the table of commands and their exit codes. Does not share state with a running server: each command sees what
-//! any client or operator of it sees. Limits: those of `connection.rs`, `http.rs` and `socket.rs`; a deadline on every
-//! wait. Cost: blocking and plain: one process and one connection for a command.
+//! any client or operator of it sees.
+//! Limits: those of `connection.rs`, `http.rs` and `socket.rs`; a deadline on every wait. Cost: blocking and plain: one
+//! process and one connection for a command.
 
 mod access;
 mod admin;

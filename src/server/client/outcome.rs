@@ -2,8 +2,9 @@
 //!
 //! Owns the rule: results go to standard output and all else to standard error, so that a pipe gets results only. The
 //! exit code says whose fault a failure is: 2 is the command line or configuration, 1 the server. A reader that closes
-//! standard output (`| head`) is no failure. Does not exit: `main` returns the code. Limits: `TIMEOUT` for an answer;
-//! text of a server is cut to `SHOWN_MAX` in a sentence. Cost: one write for each call of `print`.
+//! standard output (`| head`) is no failure. Does not exit: `main` returns the code.
+//! Limits: `TIMEOUT` for an answer; text of a server is cut to `SHOWN_MAX` in a sentence. Cost: one write for each call
+//! of `print`.
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -3,8 +3,8 @@
 //! Owns the choice. Inputs: the configuration, the command line (`--url`, `--app`), and in development mode what the
 //! running development server has published of itself (`development.rs`). Output: a `ServerPeer` with the credentials
 //! of one app. Where several apps are configured and none is named, it is the first one, and a note says so. Does not
-//! connect. Limit: none of its own, bounded by the configuration's list of apps. Cost: once in a command, a look-up of
-//! one app.
+//! connect.
+//! Limit: none of its own, bounded by the configuration's list of apps. Cost: once in a command, a look-up of one app.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -246,8 +246,9 @@ mod tests {
         let environment =
             given.map(|(name, value)| (format!("REVERB_{name}"), (*value).to_owned()));
         let merged = merge(&Sources { environment: environment.collect(), ..Sources::default() });
-        let drawn = DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
-        ServerPeer::choose_server(build_config(&merged, &drawn).unwrap(), target)
+        let generated =
+            DevelopmentApp { id: String::new(), key: String::new(), secret: String::new() };
+        ServerPeer::choose_server(build_config(&merged, &generated).unwrap(), target)
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Owns no state. The names and the data are checked here first, so that a mistake has an error text before a request
 //! is made. When no client was subscribed, a note says under which name a Laravel channel is known on the wire. Input:
-//! the arguments. Output: a sentence and the exit code. Does not open a WebSocket. Limits: those of the server, which
-//! refuses what is too large. Cost: one request, with a copy of the data.
+//! the arguments. Output: a sentence and the exit code. Does not open a WebSocket.
+//! Limits: those of the server, which refuses what is too large. Cost: one request, with a copy of the data.
 
 use super::http::{self, HttpAnswer};
 use super::outcome::{CommandFailure, escaped_text, member, print, print_to_stderr, quoted};
@@ -88,11 +88,11 @@ fn publish_event(
     arguments: &PublishArguments,
     count: &str,
 ) -> Result<HttpAnswer, CommandFailure> {
-    let mut info = count.to_owned();
+    let mut attributes = count.to_owned();
     for attribute in arguments.info.iter().flat_map(|info| info.split(',')).map(str::trim) {
         if !attribute.is_empty() && attribute != count {
-            info.push(',');
-            info.push_str(attribute);
+            attributes.push(',');
+            attributes.push_str(attribute);
         }
     }
     let mut body = format!(
@@ -100,7 +100,7 @@ fn publish_event(
         quoted(&arguments.event),
         quoted(&arguments.channel),
         quoted(&arguments.data),
-        quoted(&info)
+        quoted(&attributes)
     );
     if let Some(id) = &arguments.socket_id {
         body.push_str(&format!(",\"socket_id\":{}", quoted(id)));

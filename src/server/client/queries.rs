@@ -1,8 +1,8 @@
 //! `ringverb channels` and `ringverb users`: occupied channels, and the members of one.
 //!
 //! Owns no state. Each asks the HTTP API once and prints a table. Names come from clients, so they are escaped and cut
-//! before a terminal sees them. Does not keep a connection open. Limits: those of `http.rs`. Cost: one request; linear
-//! in the channels or users of the answer.
+//! before a terminal sees them. Does not keep a connection open.
+//! Limits: those of `http.rs`. Cost: one request; linear in the channels or users of the answer.
 
 use super::http::{self, percent_encoded};
 use super::outcome::{CommandFailure, escaped_text, member, print};

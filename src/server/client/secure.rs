@@ -2,8 +2,9 @@
 //!
 //! Owns the stream, plain or not. The command connects by an address, and certificates are for names. So it accepts the
 //! configured certificates and no other ones: it reads RINGVERB_TLS_CERT, and compares. Signatures are checked as
-//! usual. Does not look at names or dates of certificates. Limit: none of its own, bounded by the certificates of the
-//! configuration. Cost: one file read for each certificate, and one handshake.
+//! usual. Does not look at names or dates of certificates.
+//! Limit: none of its own, bounded by the certificates of the configuration. Cost: one file read for each certificate,
+//! and one handshake.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -2,8 +2,8 @@
 //!
 //! For a person it is a line with time, name and channel and then its data, with colors on a terminal; for a program it
 //! is one line of JSON. Texts of events come from anybody, so control bytes are escaped and names are cut at
-//! `NAME_MAX`. Limit: `NAME_MAX` characters of a name. Cost: linear in the bytes of the event; one text is built for
-//! it.
+//! `NAME_MAX`.
+//! Limit: `NAME_MAX` characters of a name. Cost: linear in the bytes of the event; one text is built for it.
 
 use crate::pusher::debug_text::pretty_data;
 use crate::pusher::json;

@@ -1,9 +1,9 @@
 //! The client's side of a WebSocket (RFC 6455): handshake, masked frames out, whole messages in.
 //!
 //! Owns one connection and the fragments of one message. Written apart from `ws`, which has the server's side: it masks
-//! what it sends, refuses masked frames, and checks the accept key. Pings are answered. Does not read JSON. Limit:
-//! `MESSAGE_MAX` bytes of a message, over which the connection is an error. Cost: one copy of each frame's payload, one
-//! system call for each frame sent.
+//! what it sends, refuses masked frames, and checks the accept key. Pings are answered. Does not read JSON.
+//! Limit: `MESSAGE_MAX` bytes of a message, over which the connection is an error. Cost: one copy of each frame's
+//! payload, one system call for each frame sent.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

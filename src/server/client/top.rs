@@ -3,8 +3,8 @@
 //! Asks for `/api/overview` once a second, or twice with `--once`, and makes rates of two answers. Owns the terminal
 //! while it draws and gives it back at the end; keys: q, Esc or Ctrl-C end it. `overview.rs` reads the answer,
 //! `screen.rs` says what is shown, `styled.rs` makes lines of it, `terminal.rs` writes them. Text of the server is
-//! shown without control characters. Never changes anything on the server. Limit: `ANSWER_BYTES_MAX` of an answer.
-//! Cost: one request and one write of the terminal a second.
+//! shown without control characters. Never changes anything on the server.
+//! Limit: `ANSWER_BYTES_MAX` of an answer. Cost: one request and one frame a second.
 
 mod overview;
 mod screen;

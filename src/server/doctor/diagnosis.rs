@@ -3,9 +3,9 @@
 //!
 //! Owns no state: which command belongs to which finding, and that a server that runs already is no problem, because
 //! that is what a doctor is usually asked about. A wrong configuration does not end the examination: the host is looked
-//! at anyway. Never changes anything, and runs none of the commands. Limit: a finding for each probe and each endpoint
-//! of webhooks, of which `doctor/mod.rs` asks `ENDPOINTS_MAX`. Cost: once in a command: the probes of `check`, some 20
-//! files of /proc, one more connection to Redis.
+//! at anyway. Never changes anything, and runs none of the commands.
+//! Limit: a finding for each probe and each endpoint of webhooks, of which `doctor/mod.rs` asks `ENDPOINTS_MAX`. Cost:
+//! once in a command: the probes of `check`, one file of /proc for each setting, one more connection to Redis.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -44,10 +44,10 @@ pub(in crate::server) fn diagnose(
     let mut wanted = HostNeeds {
         connections,
         workers: 1,
-        descriptors: getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS_MAX),
+        descriptors_max: getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS_MAX),
         memory_max: None,
         has_tls: false,
-        server: None,
+        server_process: None,
     };
     match built {
         Err(problems) => {
@@ -71,7 +71,7 @@ pub(in crate::server) fn diagnose(
             let own = examine(&config, &shares).into_iter().filter(|found| found.what != "limits");
             let own: Vec<Finding> = own.collect();
             let servers = Servers::in_the_way(&own, &config);
-            wanted.server = servers.port.and_then(|server| server.process);
+            wanted.server_process = servers.port.and_then(|server| server.process);
             findings.extend(own.into_iter().map(|finding| with_command(finding, &config, servers)));
             let rights = config.scaling.as_ref().and_then(|at| rights::examine(at, STEP_TIME));
             findings.extend(rights.map(|finding| with_command(finding, &config, servers)));
@@ -179,7 +179,7 @@ impl DoctorReport {
         limits.min()
     }
 
-    pub(in crate::server) fn text(&self, color: bool) -> String {
+    pub(in crate::server) fn text(&self, has_color: bool) -> String {
         let mut text = String::new();
         for Diagnosis { verdict, what, reason, command, .. } in &self.findings {
             let (word, paint) = match verdict {
@@ -188,12 +188,12 @@ impl DoctorReport {
                 Verdict::Warning => ("warning", "\x1b[33m"),
                 Verdict::Problem => ("problem", "\x1b[31m"),
             };
-            let (paint, plain) = if color { (paint, "\x1b[0m") } else { ("", "") };
+            let (paint, plain) = if has_color { (paint, "\x1b[0m") } else { ("", "") };
             // Writing to a String cannot fail.
             writeln!(text, "{paint}{word:<8}{plain} {what}: {reason}").ok();
             // The command of a good finding shows it, that of another one also changes it, and must not be overlooked.
             let (dim, plain) = match verdict {
-                Verdict::Good if color => ("\x1b[2m", plain),
+                Verdict::Good if has_color => ("\x1b[2m", plain),
                 _ => ("", ""),
             };
             // Writing to a String cannot fail.

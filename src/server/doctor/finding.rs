@@ -2,8 +2,9 @@
 //!
 //! Plain values; the probes of `doctor/` make them, `check.rs` and `diagnosis.rs` show them. A finding says what is so,
 //! and a `Diagnosis` also names the command that shows or changes it. Does not know what was examined: `what` is a word
-//! of the report, by which `diagnosis.rs` finds the command. Limit: `STEP_TIME` for each step of a probe. Cost: a few
-//! short texts for each finding, and one read of the clock for a `RemoteClock`.
+//! of the report, by which `diagnosis.rs` finds the command.
+//! Limit: `STEP_TIME` for each step of a probe. Cost: a few short texts for each finding, and one read of the clock for
+//! a `RemoteClock`.
 
 use std::time::Duration;
 

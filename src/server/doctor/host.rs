@@ -4,7 +4,8 @@
 //! Owns no state. Reads files below a folder that is /proc, or a copy of it in tests, and never changes a setting. The
 //! wanted settings are those of tuning/99-ringverb.conf, the file that `tuning/check.sh` reads, too. A file that is
 //! missing sets no limit. Input: the files, and what the server would need (`HostNeeds`). Output: findings with their
-//! remedies. Limit: one finding for each limit. Cost: once in a command, one file read for each setting.
+//! remedies.
+//! Limit: one finding for each limit. Cost: once in a command, one file read for each setting.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,12 +32,12 @@ pub(in crate::server) struct HostNeeds {
     pub(in crate::server) connections: u64,
     pub(in crate::server) workers: u64,
     /// The hard limit of this process, which a server that is started from the same shell or unit would inherit.
-    pub(in crate::server) descriptors: u64,
+    pub(in crate::server) descriptors_max: u64,
     /// The limit of the resident set, in bytes. `None`: there is none.
     pub(in crate::server) memory_max: Option<u64>,
     pub(in crate::server) has_tls: bool,
-    /// The process that serves the port already: its limit of descriptors counts instead of `descriptors`.
-    pub(in crate::server) server: Option<u32>,
+    /// The process that serves the port already: its limit of descriptors counts instead of `descriptors_max`.
+    pub(in crate::server) server_process: Option<u32>,
 }
 
 /// /proc, or a copy of it.
@@ -100,11 +101,12 @@ pub(in crate::server) fn examine(files: &HostFiles, wanted: HostNeeds) -> Vec<Di
 /// Each worker has a descriptor table of its own. The kernel spreads connections evenly, but not exactly, so the tables
 /// should have room for 1/8 more.
 fn descriptors(files: &HostFiles, wanted: HostNeeds) -> Diagnosis {
-    let HostNeeds { connections, workers, server, .. } = wanted;
-    let running = server.and_then(|process| Some((process, files.descriptors_of(process)?)));
+    let HostNeeds { connections, workers, server_process, .. } = wanted;
+    let running =
+        server_process.and_then(|process| Some((process, files.descriptors_of(process)?)));
     let (whose, limit) = match running {
         Some((process, limit)) => (format!("the running server, process {process},"), limit),
-        None => ("a server that is started from here".to_owned(), wanted.descriptors),
+        None => ("a server that is started from here".to_owned(), wanted.descriptors_max),
     };
     let each = limit.min(DESCRIPTORS_MAX).saturating_sub(64);
     let all = each.saturating_mul(workers);

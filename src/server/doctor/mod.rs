@@ -4,8 +4,9 @@
 //! Owns no state: which probes there are, and whether what they find is a fact, something to know (`Warning`), or
 //! something that keeps the server from working (`Problem`). Nothing is changed, and no probe publishes, subscribes or
 //! posts. Each probe of the network runs in a thread of its own, so a firewall that drops packets delays the report and
-//! does not hold it up. Limits: `ENDPOINTS_MAX` endpoints; the report ends its wait `PROBE_TIME` after the last answer.
-//! Cost: once in a command, one thread for each probe of the network.
+//! does not hold it up.
+//! Limits: `ENDPOINTS_MAX` endpoints; the report ends its wait `PROBE_TIME` after the last answer. Cost: once in a
+//! command, one thread for each probe of the network.
 
 mod diagnosis;
 mod finding;
@@ -117,16 +118,16 @@ fn examine_kernel(config: &Config) -> Vec<Finding> {
 /// Each sentence says where its number comes from: the configuration, the CPUs, or the control group.
 fn resources(shares: &Shares) -> Vec<Finding> {
     let workers = match shares.has_too_many_workers {
-        false => Finding::new(Verdict::Good, "workers", &shares.workers),
+        false => Finding::new(Verdict::Good, "workers", &shares.workers_text),
         true => {
             let text = format!(
                 "{}. The kernel stops all of them when the quota is used up: lower RINGVERB_WORKERS or raise the quota",
-                shares.workers
+                shares.workers_text
             );
             Finding::new(Verdict::Warning, "workers", text)
         }
     };
-    let memory = match &shares.memory {
+    let memory = match &shares.memory_text {
         Some(memory) => format!("at most {memory}"),
         None => "no limit: RINGVERB_MEMORY_MAX sets one".to_owned(),
     };
@@ -273,7 +274,7 @@ mod tests {
 
     #[test]
     fn workers_over_the_quota_are_a_warning() {
-        let mut shares = Shares { workers: "7, not pinned".to_owned(), ..Shares::default() };
+        let mut shares = Shares { workers_text: "7, not pinned".to_owned(), ..Shares::default() };
         let found = |shares: &Shares| {
             let findings = resources(shares).into_iter();
             findings
@@ -289,7 +290,7 @@ mod tests {
             ]
         );
         shares.has_too_many_workers = true;
-        shares.memory = Some("204 MiB".to_owned());
+        shares.memory_text = Some("204 MiB".to_owned());
         let [workers, memory] = &found(&shares)[..] else { panic!("two findings") };
         assert_eq!((workers.0, memory.2.as_str()), (Verdict::Warning, "at most 204 MiB"));
         assert!(workers.2.contains("7, not pinned. ") && workers.2.contains("RINGVERB_WORKERS"));

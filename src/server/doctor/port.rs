@@ -4,8 +4,9 @@
 //! /proc/net/tcp has the listening sockets with their inodes, and /proc/PID/fd who has an inode open. The kernel shows
 //! the descriptors of other users' processes to root only, and so those of a server, which no other process may trace
 //! (`life.rs`). Then a server of the socket's user is the one, if there is only one; otherwise the user is named. Owns
-//! no state. Does not end or signal a process. Limit: the processes of `doctor/processes.rs`. Cost: one `bind`; if the
-//! port is in use, a read of the links of each process until the inode is found.
+//! no state. Does not end or signal a process.
+//! Limit: the processes of `doctor/processes.rs`. Cost: one `bind`; if the port is in use, a read of the links of each
+//! process until the inode is found.
 
 use std::fs;
 use std::io;
@@ -23,7 +24,7 @@ use crate::server::takeover::replacement::is_orphan;
 use crate::text::shown;
 use crate::worker::transfer::peer_credentials;
 
-pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
+pub(super) fn examine(address: SocketAddr, can_take_over: bool) -> Finding {
     let finding = |verdict, text: String| Finding::new(verdict, "port", text);
     if address.port() == 0 {
         return finding(
@@ -49,7 +50,7 @@ pub(super) fn examine(address: SocketAddr, takeover: bool) -> Finding {
                 holder.process
             ),
         ),
-        Some(holder) => finding(Verdict::Problem, holder.sentence(address, takeover)),
+        Some(holder) => finding(Verdict::Problem, holder.sentence(address, can_take_over)),
         None => finding(
             Verdict::Problem,
             format!(
@@ -147,8 +148,8 @@ impl Holder {
         process.and_then(Pid::from_raw)
     }
 
-    /// Why a start fails. `takeover`: a start with `--takeover` would not.
-    pub(in crate::server) fn sentence(&self, address: SocketAddr, takeover: bool) -> String {
+    /// Why a start fails. `can_take_over`: a start with `--takeover` would not.
+    pub(in crate::server) fn sentence(&self, address: SocketAddr, can_take_over: bool) -> String {
         let Self { process, program, is_server } = self;
         if !is_server {
             let program = shown(program);
@@ -156,7 +157,7 @@ impl Holder {
                 "{address} is in use by {program}, process {process}: stop it, or choose another port with --port"
             );
         }
-        let or_replace = if takeover { " start with --takeover," } else { "" };
+        let or_replace = if can_take_over { " start with --takeover," } else { "" };
         format!(
             "{address} is in use by {PROGRAM}, process {process}: stop it,{or_replace} or choose another --port"
         )

@@ -1,7 +1,8 @@
 //! The processes of the host, as /proc lists them.
 //!
 //! Owns no state. Input: /proc, or a copy of it in tests. Output: ids; does not read what a process is, which the
-//! caller does. Limit: `PROCESSES_MAX` processes are listed. Cost: one directory read, no file.
+//! caller does.
+//! Limit: `PROCESSES_MAX` processes are listed. Cost: one directory read, no file.
 
 use std::fs;
 use std::path::Path;

@@ -1,9 +1,9 @@
 //! The Redis over which nodes meet: reachable, answering, a master, with the rights of a node, and its clock.
 //!
 //! Owns no state. One connection, one write of a few commands, replies until a deadline. It subscribes to nothing and
-//! writes nothing. Output: a `Finding` and the clock of Redis. Does not change a key or a setting. Limits: the time
-//! that the caller passes, for each step; 64 reads. Cost: once in a command: name look-up, one connection, one write,
-//! one or two reads.
+//! writes nothing. Output: a `Finding` and the clock of Redis. Does not change a key or a setting.
+//! Limits: the time that the caller passes, for each step; 64 reads. Cost: once in a command: name look-up, one
+//! connection, one write, one or two reads.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

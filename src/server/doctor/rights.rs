@@ -3,8 +3,9 @@
 //! Owns no state. Each command of a node is sent once, in a form that never changes anything: an event to a topic
 //! without readers, a subscription that ends at once, a key that is read and not written (`SET ... XX` of a key that
 //! does not exist). Redis checks the rights before it carries a command out, and answers NOPERM. docs/OPERATIONS.md
-//! lists the rights. Limits: one connection, and the time of a probe (`doctor/redis.rs`). Cost: once in a command, one
-//! connection with seven requests.
+//! lists the rights.
+//! Limits: one connection, and the time of a probe (`doctor/redis.rs`). Cost: once in a command, one connection with
+//! seven requests.
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 //! The server at the port is the one that offers a take-over there, or that is seen to have the port. If neither is so,
 //! the program at the port is asked for `/up`, and a server of another user or container is recognized by its answer.
 //! The server at the admin place names itself. Owns no state, and never changes anything. Does not judge what it finds
-//! (`diagnosis.rs`). Limit: `PROBE_TIME` for each program that is asked. Cost: one thread and one request for each such
-//! program.
+//! (`diagnosis.rs`).
+//! Limit: `PROBE_TIME` for each program that is asked. Cost: one thread and one request for each such program.
 
 use std::fmt;
 use std::net::SocketAddr;

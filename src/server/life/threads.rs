@@ -4,8 +4,9 @@
 //! measurement of memory, because without it memory has no limit; then the webhooks and one pinned worker per core.
 //! Returns once each worker can serve. No thread joins a worker: the process ends when the main thread does. Input: a
 //! checked configuration and bound listeners. Output: the handles that the main thread needs. Does not bind a listener
-//! or serve a connection. Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers. Cost: once at the
-//! start; one thread for each worker, and a ring for each pair of workers.
+//! or serve a connection.
+//! Limits: a listener for each worker and port, `limits::WORKERS_MAX` workers. Cost: once at the start; one thread for
+//! each worker, and a ring for each pair of workers.
 
 use std::io;
 use std::net::TcpListener;

@@ -1,8 +1,9 @@
 //! The messages of a take-over: lines of `MESSAGE_BYTES` bytes over a Unix stream, a word and up to four numbers.
 //!
 //! Owns their words, their length, the time that a side waits for one, and the errors of a conversation. Does not know
-//! which side sends what in which order (`mod.rs`). Limits: `MESSAGE_BYTES` for a message, `PATIENCE` for a side that
-//! waits, `LISTENERS_MAX` listeners. Cost: one system call for each message, one allocation for a received one.
+//! which side sends what in which order (`mod.rs`).
+//! Limits: `MESSAGE_BYTES` for a message, `PATIENCE` for a side that waits, `LISTENERS_MAX` listeners. Cost: one system
+//! call for each message, one allocation for a received one.
 
 use std::error::Error;
 use std::fmt;

@@ -4,8 +4,9 @@
 //! other, and whom they trust. `message.rs`: the messages. `new_side.rs` and `old_side.rs`: what each process does.
 //! `transfer.rs`: the connections, with the workers' part in `worker/transfer`. `replacement.rs`: SIGUSR2, two
 //! take-overs within one process id. Listeners move as descriptors (SCM_RIGHTS), so that connections in their accept
-//! queues are not reset. Does not read a record of a connection. Limits: `message.rs` has those of messages,
-//! `rendezvous.rs` and the two sides those of times. Cost: five messages; the workers' part is linear in connections.
+//! queues are not reset. Does not read a record of a connection.
+//! Limits: `message.rs` has those of messages, `rendezvous.rs` and the two sides those of times. Cost: five messages;
+//! the workers' part is linear in connections.
 
 // The conversation:
 //

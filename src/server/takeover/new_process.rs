@@ -2,8 +2,8 @@
 //!
 //! Owns the stream of their conversation, and the report of its outcome to the task of the offer (`old_side.rs`). The
 //! last message decides: once the new process has confirmed, the connections are its own, and `reclaim` finds out which
-//! of both was first. Does not move the connections (`transfer.rs`). No limits: one stream; `old_side.rs` serves one
-//! new process at a time. Cost: one or two system calls for each call.
+//! of both was first. Does not move the connections (`transfer.rs`).
+//! No limits: one stream; `old_side.rs` serves one new process at a time. Cost: one or two system calls for each call.
 
 use std::io::{self, Write};
 use std::net::Shutdown;

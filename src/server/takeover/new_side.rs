@@ -2,8 +2,9 @@
 //!
 //! Owns the stream to the old process. Never changes anything in the old process before `OldProcess::retire` or
 //! `OldProcess::confirm`. Every call blocks for at most `PATIENCE` a message. Does not move a connection
-//! (`transfer.rs`). Limits: `PATIENCE` for a message, `message::LISTENERS_MAX` listeners in one. Cost: one system call
-//! for each message; all listeners come with one of them.
+//! (`transfer.rs`).
+//! Limits: `PATIENCE` for a message, `message::LISTENERS_MAX` listeners in one. Cost: one system call for each message;
+//! all listeners come with one of them.
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -3,9 +3,9 @@
 //!
 //! Owns the conversation with a new process until the main thread gets it. A fault of a new process ends only its own
 //! conversation, until it has taken over. The main thread carries out the `Order`s that the task sends, with a
-//! `NewProcess` where connections are to move. Does not move a connection: the main thread and the workers do. Limits:
-//! one conversation at a time, `PATIENCE` for a message; `message::LISTENERS_MAX` listeners travel in one. Cost: a poll
-//! of one descriptor while no process asks; one system call for each message.
+//! `NewProcess` where connections are to move. Does not move a connection: the main thread and the workers do.
+//! Limits: one conversation at a time, `PATIENCE` for a message; `message::LISTENERS_MAX` listeners travel in one.
+//! Cost: a poll of one descriptor while no process asks; one system call for each message.
 
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;

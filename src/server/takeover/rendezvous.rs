@@ -5,8 +5,9 @@
 //! reach it. Without such a directory it is an abstract socket with a random name, which the new process finds in
 //! /proc/net/unix. Another user can connect to it or list decoys, but cannot occupy it. Each side checks the other
 //! before it sends or reads anything: `check_user`, `check_namespaces`. Two processes of one user in one container
-//! cannot be distinguished. Does not read or write a message of the protocol. Limit: `ROUNDS` attempts with a pause
-//! between them. Cost: once a start; one read of /proc/net/unix without a directory.
+//! cannot be distinguished. Does not read or write a message of the protocol.
+//! Limit: `ROUNDS` attempts with a pause between them. Cost: once a start; one read of /proc/net/unix without a
+//! directory.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -144,7 +145,7 @@ fn name_prefix(address: SocketAddr) -> String {
 /// Binds under another name and moves it: a file that was left there is no obstacle.
 fn bind(path: &Path) -> io::Result<Point> {
     let new = path.with_extension(std::process::id().to_string());
-    // If it stays, the next start removes it.
+    // A process that was killed may have had the same id.
     fs::remove_file(&new).ok();
     let listener = UnixListener::bind(&new)?;
     let moved = fs::set_permissions(&new, Permissions::from_mode(0o600))
@@ -155,7 +156,7 @@ fn bind(path: &Path) -> io::Result<Point> {
             Ok(Point { listener, file: Some(SocketFile { path: path.into(), own_metadata: own }) })
         }
         Err(error) => {
-            // If it stays, the next start removes it.
+            // If it stays, no process looks for this name.
             fs::remove_file(&new).ok();
             Err(error)
         }

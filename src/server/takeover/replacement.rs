@@ -3,11 +3,12 @@
 //!
 //! 1: the process starts the new program as a child, the stand-in, which takes over as any new process does. 2: the
 //! process executes the new program in itself; process id, parent, arguments and environment stay, and signals are held
-//! back. 3: the new program takes over from the stand-in, which ends. A failure leaves a process that serves: before 2
-//! the old program. If 2 or 3 fails, the stand-in serves, and this process minds it (`mind_instead`), and tries 2 and 3
-//! again at SIGUSR2. If it is killed then, the next start takes over from the orphan. Owns the stand-in. Does not move
-//! connections itself. Limits: one replacement at a time; a stand-in has `START_TIME_MAX` to take over. Cost: at a
-//! signal only; two starts of the program, one thread for the child.
+//! back. 3: the new program takes over from the stand-in, which ends. After a failure before 2 the old program serves.
+//! If 2 or 3 fails, the stand-in serves, and this process minds it (`mind_instead`), and tries 2 and 3 again at
+//! SIGUSR2. If it is killed then, the next start takes over from the orphan. Owns the stand-in. Does not move
+//! connections itself.
+//! Limits: one replacement at a time; a stand-in has `START_TIME_MAX` to take over. Cost: at a signal only; two starts
+//! of the program, one thread for the child.
 
 use std::ffi::{CString, OsString};
 use std::fs;

@@ -2,9 +2,9 @@
 //!
 //! Owns the order of its steps and the time of each. `worker/transfer` is the workers' part, `takeover/mod.rs` the
 //! conversation between the processes. Until the new process has all connections, the old one can continue as before.
-//! Does not move a connection itself. Limits: `ASIDE_STEPS`, `QUIET_STEPS` and `TRANSFER_STEPS`, each for one of its
-//! waits, in steps of a millisecond. Cost: at a take-over only; in each step of a wait one system call for each worker
-//! that it wakes.
+//! Does not move a connection itself.
+//! Limits: `ASIDE_STEPS`, `QUIET_STEPS` and `TRANSFER_STEPS`, each for one of its waits, in steps of a millisecond.
+//! Cost: at a take-over only; in each step of a wait one system call for each worker that it wakes.
 
 use std::io;
 use std::time::Duration;

@@ -224,7 +224,7 @@ impl Cluster {
         let received_at = self.received_now(from);
         if let Some(topic) = self.topics.get_mut(channel) {
             change(topic.peer(received_at));
-            debug_assert!(topic.find(from.node).is_some(), "the node has its entry");
+            debug_assert!(topic.find_peer(from.node).is_some(), "the node has its entry");
         }
     }
 
@@ -294,7 +294,7 @@ impl Cluster {
             self.remove_remote_member(here, channel, from, &user_id);
         }
         debug_assert!(
-            self.find(channel, from.node).is_none_or(|peer| {
+            self.find_peer(channel, from.node).is_none_or(|peer| {
                 let listed = |id: &str| members.iter().any(|member| &*member.user.text == id);
                 peer.members.len() > 64 || peer.members.iter().all(|id| listed(id))
             }),

@@ -2,10 +2,10 @@
 //!
 //! Input: the findings of each worker, which has filtered its channels already, and the rows of the other nodes. Here
 //! they are merged by name, because a channel has subscribers on several cores and nodes, sorted, and cut into pages.
-//! Output: JSON. Owns no state. Does not ask workers or nodes (`questions.rs`, `nodes.rs`). Limits: `PAGE_ROWS_MAX`
-//! rows in an answer; each worker finds at most as many as `shard/inspect.rs` allows, and another node as many as
-//! `shard/operator.rs` allows. Cost: one entry of a hash table for each row found, and a sort of all channels for each
-//! page.
+//! Output: JSON. Owns no state. Does not ask workers or nodes (`questions.rs`, `nodes.rs`).
+//! Limits: `PAGE_ROWS_MAX` rows in an answer; each worker finds at most as many as `shard/inspect.rs` allows, and
+//! another node as many as `shard/operator.rs` allows. Cost: one entry of a hash table for each row found, and a sort
+//! of all channels for each page.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! Connections as the admin API shows them: rows of lists, and the inside of one.
 //!
 //! Owns no state: only the form, which rows of this node and of other nodes share. A row of another node names the
-//! node. Does not ask workers or nodes (`questions.rs`, `nodes.rs`). Limit: `ROWS_MAX` rows in an answer. Cost: a sort
-//! of all rows found, of which each worker and node sends a bounded number; a few allocations for each row.
+//! node. Does not ask workers or nodes (`questions.rs`, `nodes.rs`).
+//! Limit: `ROWS_MAX` rows in an answer. Cost: a sort of all rows found, of which each worker and node sends a bounded
+//! number; a few allocations for each row.
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! An event of the console as JSON: for the event log and for lists of refusals.
 //!
 //! Plain values. Input: a `EventLogEntry` of a worker, with the apps to name its app. Empty members are left out. Does
-//! not cut a payload: it is cut where the event is made, so an object here is as long as that. Limits:
-//! `event_log::TEXT_BYTES_MAX` for the text of an event. Cost: one allocation for each member.
+//! not cut a payload: it is cut where the event is made, so an object here is as long as that.
+//! Limits: `event_log::TEXT_BYTES_MAX` for the text of an event. Cost: one allocation for each member.
 
 use serde_json::{Value as Json, json};
 

@@ -5,8 +5,9 @@
 //! answers come from questions to the workers (`questions.rs`), which answer them in slices, so that no question delays
 //! a delivery. All lists are bounded, and name what they leave out. A request that changes something is a POST with
 //! JSON, and not of another site (`routes.rs`). Does not touch a shard. Input: a request that `routes.rs` accepted.
-//! Output: a response. Limits: `REFUSALS_MAX`, and those of `questions.rs`. Cost: one question to each worker; in a
-//! cluster, one message to all other nodes.
+//! Output: a response.
+//! Limits: `REFUSALS_MAX`, and those of `questions.rs`. Cost: one question to each worker; in a cluster, one message to
+//! all other nodes.
 
 mod channels;
 mod connections;

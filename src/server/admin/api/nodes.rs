@@ -2,9 +2,9 @@
 //!
 //! Owns no state between requests. The first worker sends the question over its cluster session, and collects the
 //! answers (`tick/gather.rs`). A node that does not answer within the time of the gather is named: of the nodes that
-//! this one sees, it is the one whose answer is missing. Does not judge what a node answers. Limits: those of
-//! `shard/operator.rs` for the answer of a core, and the nodes of a cluster. Cost: one message through Redis, an answer
-//! of each core of each node, and one question to the workers of this node.
+//! this one sees, it is the one whose answer is missing. Does not judge what a node answers.
+//! Limits: those of `shard/operator.rs` for the answer of a core, and the nodes of a cluster. Cost: one message through
+//! Redis, an answer of each core of each node, and one question to the workers of this node.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +127,7 @@ impl NodeAnswers {
         }
     }
 
-    /// The sentence has no full stop, so that a caller can add what follows from it.
+    /// Which nodes have not answered, as a sentence without its stop.
     pub(super) fn missing_nodes_text(&self) -> String {
         if self.is_session_down {
             return "The connection of this node to Redis is down, so no other node was asked"

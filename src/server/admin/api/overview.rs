@@ -3,7 +3,8 @@
 //!
 //! Owns no state. Reads atomics that workers write, so it asks no worker and never waits for one. Values of one answer
 //! may be some microseconds apart. The reader makes rates of two answers. Output: one JSON object. Cost: linear in
-//! cores and apps, some atomic reads for each. Limit: `APPS_MAX` apps.
+//! cores and apps, some atomic reads for each.
+//! Limit: `APPS_MAX` apps.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,8 +1,9 @@
 //! Parameters of a query, and what is wrong with them.
 //!
 //! Plain values. Input: the query of a request. Output: values, or a sentence about a wrong one. Does not know which
-//! path takes which parameter. Limit: `FILTER_BYTES_MAX` for the text of a filter; the head of a request bounds the
-//! others. Cost: a few allocations for each parameter; a look-up is linear in their number.
+//! path takes which parameter.
+//! Limit: `FILTER_BYTES_MAX` for the text of a filter; the head of a request bounds the others. Cost: a few allocations
+//! for each parameter; a look-up is linear in their number.
 
 use std::borrow::Cow;
 

@@ -2,9 +2,9 @@
 //!
 //! A question goes to the `OperatorQueue` of each worker it concerns, and the doorbells ring. Then this thread looks
 //! for the answers every few milliseconds, because a write to a pipe or an eventfd would cost a worker a system call.
-//! Owns the count of open questions; does not read the state of a core. Limits: `QUESTIONS_MAX` at a time,
-//! `ANSWER_TIME_MAX` for all workers to answer. Cost: one wake-up for each sleeping worker, then one try of a lock for
-//! each worker and look: every 8 ms, 250 looks at most.
+//! Owns the count of open questions; does not read the state of a core.
+//! Limits: `QUESTIONS_MAX` at a time, `ANSWER_TIME_MAX` for all workers to answer. Cost: one wake-up for each sleeping
+//! worker, then one try of a lock for each worker and look: every 8 ms, 250 looks at most.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Questions {
         Self { submitter, open_count: Cell::new(0) }
     }
 
-    /// Returns early once an answer of a worker settles the question: the others then have nothing to add.
+    /// Asks these workers and waits for all of them.
     ///
     /// # Errors
     /// The answer to the operator if too many ask, or a worker does not answer in time.

@@ -3,9 +3,9 @@
 //! An encoder of our own. The crate `prometheus-client` writes OpenMetrics only, adds `_total` to the name of every
 //! counter, and so cannot export names that dashboards of soketi and sockudo know, such as `socket_received_bytes`. It
 //! also wants each value in an object of its own. Here the table reads values where they are. The formats differ in how
-//! a counter's family is named, in the word for an unknown type, and in the last line. No limits: the text is as long
-//! as the samples that the table writes. Cost: linear in the samples, 16 KiB allocated at first, one allocation for
-//! each bound of a histogram.
+//! a counter's family is named, in the word for an unknown type, and in the last line.
+//! No limits: the text is as long as the samples that the table writes. Cost: linear in the samples, 16 KiB allocated
+//! at first, one allocation for each bound of a histogram.
 
 use std::fmt::Write;
 

@@ -3,9 +3,9 @@
 //! `/metrics` and docs/METRICS.md are made from it, and tests compare dashboards and alerts with it. Names are a
 //! contract: they do not change. Those that soketi and sockudo export have the same suffixes, so that their dashboards
 //! work with the prefix `ringverb_`. `exposition.rs` writes the text, `scrape.rs` reads the values of all cores. Owns
-//! names and texts, and no value: each row reads the counters of a scrape. Does not run on a worker. Limit: labels with
-//! values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Cost: for a scrape, linear
-//! in samples (apps and cores); no worker is asked, so none does a step for it.
+//! names and texts, and no value: each row reads the counters of a scrape. Does not run on a worker.
+//! Limit: labels with values of peers do not exist; those with apps are bounded by `metrics::APPS_COUNTED_MAX`. Cost:
+//! for a scrape, linear in samples (apps and cores); no worker is asked, so none does a step for it.
 
 mod exposition;
 mod scrape;

@@ -1,8 +1,8 @@
 //! What a scrape reads: the values of all cores, summed by app or listed by core.
 //!
 //! Owns no value: reads what workers have published and asks them nothing. Does not name the metrics (`metrics/mod.rs`)
-//! and does not write text. Limit: the rows of `CoreMetrics`. Cost: linear in cores and apps, one atomic read for each
-//! value.
+//! and does not write text.
+//! Limit: the rows of `CoreMetrics`. Cost: linear in cores and apps, one atomic read for each value.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

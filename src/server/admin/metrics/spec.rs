@@ -2,7 +2,7 @@
 //!
 //! Plain values; does not read a counter. `mod.rs` has the table, `exposition.rs` writes it, and docs/METRICS.md is
 //! generated from it. Names and meanings do not change once they are released, because dashboards and alerts use them.
-//! No limits: rows are constants. Cost: four words of static data for a row, no allocation.
+//! No limits: rows are constants. Cost: 56 bytes of static data for a row, and its texts; no allocation.
 
 /// The exposition writes these as types. `rate()` is meant for counters only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

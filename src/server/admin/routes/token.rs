@@ -2,8 +2,9 @@
 //!
 //! Owns no state. A request has it as `Authorization: Bearer TOKEN`, and it is compared in constant time. A listener
 //! that other hosts reach serves nothing without a token: the configuration is refused earlier, and this is the second
-//! barrier. Does not look at `Host` (`routes.rs`). No limits: the head of a request bounds the field. Cost: two hashes
-//! of a few hundred bytes for a request with a token.
+//! barrier. Does not look at `Host` (`routes.rs`).
+//! No limits: the head of a request bounds the field. Cost: two hashes of a few hundred bytes for a request with a
+//! token.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -36,7 +37,7 @@ pub(super) fn check_token(
     Err(Response::text(401, text).with_header("WWW-Authenticate", challenge))
 }
 
-/// The scheme is compared without regard to case (RFC 9110 section 11.1).
+/// The token of an `Authorization` field. Its scheme is compared without regard to case (RFC 9110 section 11.1).
 pub(super) fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

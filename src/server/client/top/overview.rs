@@ -3,8 +3,9 @@
 //! Plain values. Input: the answer of `GET /api/overview` of the admin API, which another version of the server may
 //! have written. So a number that is missing counts as 0, and what is unknown is ignored. Output: numbers, and their
 //! differences by the time between two answers. Does not ask the server, and reads no clock: the answers have the
-//! server's. Limit: `TEXT_LENGTH` of each text, because the terminal shows it. Cost: linear in the answer's bytes; each
-//! field is a look-up in its object.
+//! server's.
+//! Limit: `TEXT_LENGTH` of each text, because the terminal shows it. Cost: linear in the answer's bytes; each field is
+//! a look-up in its object.
 
 use crate::pusher::json::{self, Validator};
 use crate::server::client::outcome::member;

@@ -2,8 +2,9 @@
 //!
 //! Owns the last two overviews, the rates between them and their history. Input: an `Overview` for each answer of the
 //! admin API, or the sentence of a failure. Output: the lines of a frame, or text. Does not read the terminal or a
-//! socket: `top.rs` does. Limits: `HISTORY_MAX` values for each curve, `REFUSALS_MAX` reasons; texts were cut by
-//! `overview.rs`. Cost: one frame a second, linear in its columns, lines and cores.
+//! socket: `top.rs` does.
+//! Limits: `HISTORY_MAX` values for each curve, `REFUSALS_MAX` reasons; texts were cut by `overview.rs`. Cost: one
+//! frame a second, linear in its columns, lines and cores.
 
 use std::time::Duration;
 

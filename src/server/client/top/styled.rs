@@ -2,9 +2,9 @@
 //! `ringverb top`.
 //!
 //! Owns nothing between two frames, and does not write to the terminal. A character counts as one column: the program's
-//! own texts are so, and names of hosts are ASCII; a wider one shifts its line, which the terminal cuts. Limits: a line
-//! has as many columns as the terminal, a frame as many lines. Cost: linear in the characters of a frame; some
-//! allocations for each line.
+//! own texts are so, and names of hosts are ASCII; a wider one shifts its line, which the terminal cuts.
+//! Limits: a line has as many columns as the terminal, a frame as many lines. Cost: linear in the characters of a
+//! frame; some allocations for each line.
 
 use std::iter;
 

@@ -1,10 +1,11 @@
-//! The terminal of `ringverb top`: raw mode, its size, keys, and one write for each frame.
+//! The terminal of `ringverb top`: raw mode, its size and keys, and the output of frames.
 //!
 //! Owns the modes of the terminal while it exists: no echo, keys at once, a second screen without a cursor. They are as
 //! before when it is dropped, and when a signal ends the process, which Ctrl-C causes also while the command waits for
 //! the server. Keys are read from standard input, or from /dev/tty where that is no terminal. Does not know what is
-//! shown. Limits: `KEYS_BYTES` are read at a time; a size of 0 columns or rows, which a serial line may have, counts as
-//! 80 by 24. Cost: three system calls for a frame (size, write, poll); one thread that waits for signals.
+//! shown.
+//! Limits: `KEYS_BYTES` are read at a time; a size of 0 columns or rows, which a serial line may have, counts as 80 by
+//! 24. Cost: a few system calls for a frame (size, writes, poll); one thread that waits for signals.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};

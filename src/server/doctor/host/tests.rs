@@ -60,10 +60,10 @@ impl Proc {
 const WANTED_HERE: HostNeeds = HostNeeds {
     connections: 100_000,
     workers: 4,
-    descriptors: 1_048_576,
+    descriptors_max: 1_048_576,
     memory_max: None,
     has_tls: false,
-    server: None,
+    server_process: None,
 };
 
 #[test]
@@ -124,12 +124,12 @@ fn a_host_without_a_firewall_and_without_files_is_no_panic() {
 #[test]
 fn descriptors_of_the_running_server_count_and_otherwise_those_of_this_process() {
     let proc = Proc::ready("descriptors");
-    let found_beside = |descriptors: u64, server: Option<u32>| {
-        let wanted = HostNeeds { descriptors, server, ..WANTED_HERE };
+    let found_beside = |descriptors_max: u64, server_process: Option<u32>| {
+        let wanted = HostNeeds { descriptors_max, server_process, ..WANTED_HERE };
         let found = proc.examine(wanted).into_iter().next().unwrap();
         (found.verdict, found.connections, found.reason)
     };
-    let found = |descriptors: u64| found_beside(descriptors, None);
+    let found = |descriptors_max: u64| found_beside(descriptors_max, None);
     assert_eq!(found(20_000).1, Some(4 * (20_000 - 64)));
     assert_eq!(found(20_000).0, Verdict::Problem);
     assert_eq!(found(26_000).0, Verdict::Warning);
