@@ -199,7 +199,7 @@ pub(super) fn local_certificate(
     dotenv: &HashMap<String, String>,
     toml: &toml::Table,
 ) -> Option<([String; 2], String)> {
-    const FOLDERS: [&str; 2] = [
+    const CERTIFICATE_FOLDERS: [&str; 2] = [
         "Library/Application Support/Herd/config/valet/Certificates",
         ".config/valet/Certificates",
     ];
@@ -213,7 +213,7 @@ pub(super) fn local_certificate(
         return None;
     }
     let home = Path::new(environment.get("HOME")?);
-    FOLDERS.iter().find_map(|folder| {
+    CERTIFICATE_FOLDERS.iter().find_map(|folder| {
         let folder = home.join(folder);
         let files = ["crt", "key"].map(|end| folder.join(format!("{host}.{end}")));
         let is_there = files.iter().all(|file| file.is_file());

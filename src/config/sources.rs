@@ -93,14 +93,15 @@ pub(super) fn webhook_options() -> impl Iterator<Item = &'static OptionSpec> {
 pub(super) fn webhook_values(sources: &Sources) -> Values {
     let mut values = Values::default();
     for option in webhook_options() {
-        from_environment(&mut values, option, sources);
+        set_from_environment(&mut values, option, sources);
     }
     values
 }
 
 /// Sets an option to its value in the environment, or else in `.env`.
-pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
-    let maps = [(&sources.dotenv, sources.dotenv_name()), (&sources.environment, ENVIRONMENT)];
+pub(super) fn set_from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
+    let maps =
+        [(&sources.dotenv, sources.dotenv_name()), (&sources.environment, ENVIRONMENT_SOURCE)];
     for (map, source) in maps {
         // The first name wins, so the aliases are tried before it.
         for name in option.environment.iter().rev() {
@@ -114,7 +115,7 @@ pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources
     }
 }
 
-pub(super) const ENVIRONMENT: &str = "environment";
+pub(super) const ENVIRONMENT_SOURCE: &str = "environment";
 
 /// Kubernetes sets `REVERB_SERVER_PORT=tcp://...` in the pods of a namespace with a service named `reverb-server`. That
 /// is the service's port, and not the one to listen on.

@@ -35,13 +35,13 @@ pub struct Values {
 }
 
 /// Source of a value that is not given.
-const DEFAULT: &str = "default";
+const DEFAULT_SOURCE: &str = "default";
 
 impl Sourced {
     /// Whether the value is the option's default, because none was given.
     #[must_use]
     pub fn is_default(&self) -> bool {
-        self.source == DEFAULT
+        self.source == DEFAULT_SOURCE
     }
 
     /// The option as it was set, for messages: the name in the environment or in a file, or the flag.
@@ -115,7 +115,7 @@ impl Values {
             (Some(_), None) => {}
             (None, _) => {
                 self.set_values.remove(&id);
-                defaults(self, id.spec());
+                set_default(self, id.spec());
             }
         }
     }
@@ -154,6 +154,6 @@ pub(super) fn is_null(value: &str) -> bool {
     matches!(value.to_lowercase().as_str(), "" | "null" | "(null)" | "empty" | "(empty)")
 }
 
-pub(super) fn defaults(values: &mut Values, option: &OptionSpec) {
-    values.set(option.id, option.default, DEFAULT.to_owned());
+pub(super) fn set_default(values: &mut Values, option: &OptionSpec) {
+    values.set(option.id, option.default, DEFAULT_SOURCE.to_owned());
 }

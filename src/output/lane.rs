@@ -170,7 +170,7 @@ impl OutputLane {
     /// Waits until all that was pushed before is written or lost, or until the deadline. Returns whether it is.
     pub(super) fn flush(&self, deadline: Instant) -> bool {
         /// Pause between two attempts to put the flush request into a full queue.
-        const STEP: Duration = Duration::from_millis(5);
+        const RETRY_PAUSE: Duration = Duration::from_millis(5);
         let (done, is_done) = mpsc::sync_channel(1);
         let mut question = QueueEntry::Flush(done);
         loop {
@@ -184,7 +184,7 @@ impl OutputLane {
                 return false;
             }
             // Nothing is ever sent on this channel yet: the wait is a pause.
-            is_done.recv_timeout(STEP.min(left)).ok();
+            is_done.recv_timeout(RETRY_PAUSE.min(left)).ok();
         }
     }
 }

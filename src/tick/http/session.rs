@@ -15,7 +15,7 @@ use core::net::SocketAddr;
 
 use super::super::SessionPeer;
 use super::super::site::Site;
-use super::about::About;
+use super::about::RefusalContext;
 use super::access::AccessEntry;
 use super::{Http, SessionKey};
 use crate::admission::AddressSlot;
@@ -171,7 +171,7 @@ impl Session {
     }
 
     /// Whether another process could continue it: it is between two requests, or it has only unread input.
-    pub(in crate::tick) fn may_move(&self) -> bool {
+    pub(in crate::tick) fn is_transferable(&self) -> bool {
         let is_busy = |work: &Work| !work.reader.is_empty() || !work.unsent().is_empty();
         self.state == HttpState::Reading && !self.work.as_ref().is_some_and(|work| is_busy(work))
     }
@@ -295,7 +295,7 @@ impl Session {
                 let status = response.status;
                 let answered = AccessEntry { app: work.app, status, sent_bytes, began_ns };
                 http.note_access(request, answered, |http| {
-                    self.line_peer(http, About::request(request))
+                    self.line_peer(http, RefusalContext::request(request))
                 });
             }
         }

@@ -26,7 +26,7 @@ use crate::tls::socket::{SecureSocket, SecureState};
 /// readable, so without it the core would spin.
 const EXHAUSTED_PAUSE_MS: u64 = 100;
 /// Connections that are accepted before their first bytes are read: their buffers fit the processor's cache.
-const ACCEPTED_MAX: usize = 16;
+const ACCEPTED_UNREAD_MAX: usize = 16;
 /// Pause when none of the sessions can be ended for a new one, in milliseconds: those that are being served finish
 /// soon.
 const FULL_PAUSE_MS: u64 = 1;
@@ -71,7 +71,7 @@ impl<K: Kernel> Reactor<K> {
             let index = (first + turn) % listeners;
             while left > 0 && self.listeners[index].is_ready {
                 left -= 1;
-                if self.sessions.accepted.len() >= ACCEPTED_MAX
+                if self.sessions.accepted.len() >= ACCEPTED_UNREAD_MAX
                     || self.sessions.len() >= site.http.rules.connections_max
                 {
                     self.serve_accepted(site, deadline);
@@ -151,7 +151,7 @@ impl<K: Kernel> Reactor<K> {
         if is_secure && awaited.is_none() {
             return self.begin_secure_session(site, socket, session);
         }
-        if let Some(key) = self.keep_session(site, socket, None, session) {
+        if let Some(key) = self.add_session(site, socket, None, session) {
             if let Some(entry) = self.sessions.get(key) {
                 entry.awaited_header = awaited;
             }
@@ -186,7 +186,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Adds a session if there is memory for it. `None` if it was closed instead.
-    pub(super) fn keep_session(
+    pub(super) fn add_session(
         &mut self,
         site: &mut Site<'_>,
         socket: K::Socket,
@@ -232,7 +232,7 @@ impl<K: Kernel> Reactor<K> {
             .unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
         let session = Session::of_another_process(peer, address_slot, served, input, rules);
-        if let Some(key) = self.keep_session(site, socket, secure.flatten(), session) {
+        if let Some(key) = self.add_session(site, socket, secure.flatten(), session) {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }

@@ -93,7 +93,7 @@ impl<K: Kernel> Reactor<K> {
         }
         if entry.read_in_tick == self.tick {
             self.sessions.ready.push_back(key);
-        } else if !entry.wants_bytes() || (site.http.is_transferring && entry.may_move()) {
+        } else if !entry.wants_bytes() || (site.http.is_transferring && entry.is_transferable()) {
             entry.is_deferred = true;
         } else if self.serve_input(site, key) {
             self.read_session(site, key);
@@ -205,7 +205,7 @@ impl<K: Kernel> Reactor<K> {
                 false => self.kernel.watch_readable(&entry.socket, Watched::Session(key)),
             }
         }
-        let is_transferring = site.http.is_transferring && entry.may_move();
+        let is_transferring = site.http.is_transferring && entry.is_transferable();
         if entry.is_deferred && entry.wants_bytes() && !is_transferring {
             entry.is_deferred = false;
             ready.push_back(key);
@@ -426,7 +426,7 @@ impl<K: Kernel> Reactor<K> {
         self.named.set(connection.slot, named_client);
         let has_ended = entry.secure.as_ref().is_some_and(|secure| secure.has_ended());
         if let Some(secure) = entry.secure {
-            self.keep_secure(connection, secure);
+            self.add_secure(connection, secure);
         }
         self.adopt(site.shard, connection, entry.socket, &mut leftover);
         self.sessions.spare.put_buffers(leftover, prelude);

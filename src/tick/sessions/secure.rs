@@ -30,7 +30,7 @@ impl<K: Kernel> Reactor<K> {
             self.closed_sockets.push(socket);
             return;
         };
-        if let Some(key) = self.keep_session(site, socket, Some(secure), session) {
+        if let Some(key) = self.add_session(site, socket, Some(secure), session) {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }
