@@ -49,12 +49,12 @@ pub struct KernelEvent {
     pub token: Token,
     /// The watch for reading is still armed; otherwise it must be armed again. The kernel ends a watch if there is no
     /// room for its report, so any watch may have ended after a burst.
-    pub more: bool,
+    pub is_armed: bool,
     /// The peer's end, or an error, was seen. With `Token::Writable` a kernel may leave out the end of the peer's half,
     /// as epoll does, or report it, as io_uring does.
-    pub end: bool,
+    pub has_end: bool,
     /// The kernel had no memory for the watch.
-    pub failed: bool,
+    pub has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -124,7 +124,7 @@ pub trait Kernel {
     /// a `watch_writable` may not have reported yet.
     fn unwatch(&mut self, socket: &Self::Socket, watched: Watched, writable_too: bool);
 
-    /// Reports each ring of this core's doorbell, until a report without `more`. An earlier ring is reported too.
+    /// Reports each ring of this core's doorbell, until a report without `is_armed`. An earlier ring is reported too.
     fn watch_doorbell(&mut self, doorbell: &Doorbell);
 
     /// Carries out the requests above: sockets whose watches were ended may then be closed.

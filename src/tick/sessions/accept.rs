@@ -118,10 +118,10 @@ impl<K: Kernel> Reactor<K> {
         waits.then_some(self.accept_resumes_at)
     }
 
-    pub(in crate::tick) fn note_listener(&mut self, index: u32, more: bool) {
+    pub(in crate::tick) fn note_listener(&mut self, index: u32, is_armed: bool) {
         if let Some(state) = self.listeners.get_mut(index as usize) {
             state.is_ready = true;
-            if !more {
+            if !is_armed {
                 self.kernel.watch_listener(&state.listener, index);
             }
         }

@@ -41,13 +41,13 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// The kernel reports that a session is readable. `more`: its watch for reading continues.
-    pub(super) fn note_readable_session(&mut self, key: SessionKey, more: bool, until: Queued) {
+    /// The kernel reports that a session is readable. `is_armed`: its watch for reading continues.
+    pub(super) fn note_readable_session(&mut self, key: SessionKey, is_armed: bool, until: Queued) {
         let Some(entry) = self.sessions.get(key) else { return };
-        if !more && entry.is_watched_once() {
+        if !is_armed && entry.is_watched_once() {
             // It is watched again after it was read, if it still is a session.
             entry.is_watched = false;
-        } else if !more {
+        } else if !is_armed {
             self.kernel.watch_readable(&entry.socket, Watched::Session(key));
         }
         self.queue_session(key, until);
