@@ -167,7 +167,7 @@ fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\n' | '\r' | '\t' | '\u{b}' | '\u{c}')
 }
 
-/// The name without `export` before it and without quotes around it.
+/// The name without `export` before it and without quotes around it, as phpdotenv reads it.
 fn bare_name(text: &str) -> &str {
     let text = text
         .strip_prefix("export")

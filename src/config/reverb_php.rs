@@ -31,7 +31,7 @@ pub struct ReverbPhp {
     text: String,
 }
 
-/// The values that the server uses, to compare the file with.
+/// What the server uses, whatever the source: the file is compared with it.
 pub(super) struct EffectiveValues<'a> {
     pub(super) server: &'a Values,
     /// The app of the environment, or else the first one.

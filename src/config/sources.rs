@@ -60,7 +60,7 @@ pub enum FileReader {
     Command,
 }
 
-/// Where the configuration was looked for, for the start message.
+/// Which files were read, for the start message: an operator sees from it that a file was missed.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     pub folder: String,
@@ -71,11 +71,10 @@ pub struct Files {
     pub reader: FileReader,
 }
 
-/// Why the file of the host's service does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     Denied,
-    /// It is a directory, a FIFO or another kind of file.
+    /// A directory, a FIFO or another kind of file: to read it could block.
     NotRegular,
     /// A link to it leads nowhere or in a circle, or the disk fails: the error.
     Broken(String),

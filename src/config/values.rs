@@ -34,7 +34,7 @@ pub struct Values {
     webhooks: Vec<Values>,
 }
 
-/// Source of a value that is not given.
+/// What stands in place of a source in a value that was not given.
 const DEFAULT_SOURCE: &str = "default";
 
 impl Sourced {
@@ -67,7 +67,7 @@ impl Values {
         self.set_values.get(&id)
     }
 
-    /// The options whose values differ, wherever they come from.
+    /// The options whose values differ. Their sources may differ, too, and are not compared.
     #[must_use]
     pub fn differing_options(&self, other: &Self) -> Vec<Id> {
         let value = |values: &Self, id: Id| values.get(id).map(|given| given.value.clone());

@@ -32,7 +32,6 @@ enum Expected {
     Trailer,
     TrailerLf,
     LastLf,
-    /// The body is complete.
     Nothing,
 }
 

@@ -14,7 +14,6 @@ use std::mem::MaybeUninit;
 use super::refusal::RequestRefusal;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
-/// A range of the head, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
     start: u16,
@@ -173,7 +172,7 @@ impl Request {
         self.buffer.get(self.body_start()..).unwrap_or_default()
     }
 
-    /// Where the bytes of the body are appended.
+    /// The buffer, to whose end the bytes of the body are appended.
     pub(super) fn body_mut(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }

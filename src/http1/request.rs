@@ -136,7 +136,7 @@ impl RequestReader {
         Ok(Progress::Incomplete { continue_expected })
     }
 
-    /// The number of bytes of empty lines at the front.
+    /// The number of bytes of empty lines at the front, which RFC 9112 section 2.2 tells servers to ignore.
     fn skip_leading_lines(&mut self, buffer: &[u8]) -> Result<usize, RequestRefusal> {
         let lines = buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
         if lines > 0 {

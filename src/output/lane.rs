@@ -30,7 +30,7 @@ pub(super) struct Bounds {
 pub(crate) struct LostLines {
     /// Lines that found the queue full, because the reader of the stream was too slow.
     pub queue_full: u64,
-    /// Lines that the stream refused.
+    /// Lines that the stream refused, for example because the disk is full.
     pub write_failed: u64,
     /// The number of the last error of the stream; 0 if there was none.
     pub last_error: i32,
@@ -79,7 +79,6 @@ struct LossCounts {
     over_rate: LossCount,
 }
 
-/// Lines that were lost for one reason.
 #[derive(Debug, Default)]
 struct LossCount {
     unreported: AtomicU64,
@@ -207,7 +206,6 @@ impl LossCounts {
     }
 }
 
-/// The state of the stream's thread.
 struct Writer<S> {
     stream: S,
     counts: Arc<LossCounts>,

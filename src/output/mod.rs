@@ -162,7 +162,7 @@ pub(crate) fn lost_lines() -> LostLines {
     OUTPUT.get().map_or_else(LostLines::default, |output| output.log().losses_since_start())
 }
 
-/// Bytes of log lines that wait for their stream.
+/// Bytes of log lines that wait for their stream, for the metrics.
 #[must_use]
 pub(crate) fn queued_log_bytes() -> QueuedBytes {
     OUTPUT.get().map_or_else(QueuedBytes::default, |output| output.log().queued_bytes())
@@ -357,7 +357,6 @@ impl Output {
 /// Makes a writer for each line of `tracing`, with the budget of the line's target.
 struct LogWriters;
 
-/// Writes one whole line.
 struct LineWriter {
     budget: fn(&Output) -> Option<&RateBudget>,
 }

@@ -60,7 +60,6 @@ pub struct CoreConfiguration {
     pub rules: Rules,
 }
 
-/// When the core needs its next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextTick {
     /// At once, because work is left.

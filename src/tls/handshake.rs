@@ -33,7 +33,6 @@ pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
 /// Memory of rustls during a handshake: 5.0 to 6.3 KB were counted (docs/decisions/0011).
 pub(super) const RUSTLS_BYTES: usize = 6_400;
 
-/// The state of a handshake after some input.
 pub enum HandshakeProgress {
     Incomplete,
     /// The handshake is complete. Boxed, because every other state is small.

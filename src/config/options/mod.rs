@@ -289,7 +289,7 @@ impl OptionId {
 }
 
 impl OptionSpec {
-    /// The option that a key of `ringverb.toml` names.
+    /// The option of a key in `ringverb.toml`, or of another file with its keys. `None` if there is none.
     pub(super) fn by_key(scope: Scope, key: &str) -> Option<&'static Self> {
         of_scope(scope).find(|option| option.key == key)
     }

@@ -165,7 +165,7 @@ impl Session {
         }
     }
 
-    /// Whether a byte of the next request has arrived.
+    /// Whether a byte of the next request has arrived, so that the time for a whole request runs.
     pub(in crate::tick) fn has_begun(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.reader.is_idle() || !work.unused().is_empty())
     }
@@ -185,7 +185,6 @@ impl Session {
         matches!(self.state, HttpState::Closing { .. })
     }
 
-    /// The received bytes of an incomplete request.
     pub(in crate::tick) fn input(&self) -> &[u8] {
         self.work.as_ref().map_or(&[], |work| work.unused())
     }
@@ -209,7 +208,7 @@ impl Session {
         work.input.extend_from_slice(bytes);
     }
 
-    /// Carries out the next request if it is complete.
+    /// Reads and carries out the next request if all of it has been received.
     pub(in crate::tick) fn step(&mut self, key: SessionKey, site: &mut Site<'_>) -> Step {
         if self.state != HttpState::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
             return Step::Rest;

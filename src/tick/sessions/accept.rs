@@ -49,7 +49,7 @@ impl<K: Kernel> Reactor<K> {
         self.listeners.push(ListenerState { listener, is_ready: true, is_secure });
     }
 
-    /// Accepts connections that wait, and carries out their first requests.
+    /// Accepts connections that wait, and carries out their first requests in the same tick.
     pub(in crate::tick) fn accept(&mut self, site: &mut Site<'_>) {
         let now = site.shard.now();
         if !site.http.accepts || now < self.accept_resumes_at {

@@ -17,7 +17,7 @@ use crate::tls::RECORD_BYTES_MAX;
 use crate::tls::socket::{ChannelEnd, SecureInput, SecureSocket};
 
 impl<K: Kernel> Reactor<K> {
-    /// Adds an accepted socket of a TLS listener.
+    /// Adds an accepted socket of a TLS listener. It is queued: its handshake begins when sessions are read.
     pub(super) fn begin_secure_session(
         &mut self,
         site: &mut Site<'_>,
