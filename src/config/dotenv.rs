@@ -413,7 +413,7 @@ mod tests {
         }
     }
 
-    /// phpdotenv drops the rest of such a file, and says nothing.
+    /// phpdotenv discards the rest of such a file silently.
     #[test]
     fn values_that_double_with_each_line_are_reported() {
         let lines = (1..60).map(|number| {

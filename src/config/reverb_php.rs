@@ -48,7 +48,7 @@ impl ReverbPhp {
     /// The file in the folder `config` beside `.env`. `None` if it does not exist or cannot be read.
     pub(super) fn beside(env_file: &Path) -> Option<Self> {
         let path = env_file.parent()?.join("config/reverb.php");
-        // A FIFO would hold up the start.
+        // To open a FIFO would block the start.
         if !std::fs::metadata(&path).ok()?.is_file() {
             return None;
         }

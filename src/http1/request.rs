@@ -81,7 +81,7 @@ impl RequestReader {
         self.open.is_none() && self.searched == 0
     }
 
-    /// Whether all it has seen of an incomplete request is still in the buffer: another reader can go on from there.
+    /// Whether all it has seen of an incomplete request is still in the buffer: another reader can continue from there.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_none()

@@ -101,7 +101,7 @@ pub(super) struct OutputLane {
 
 /// Most bytes of one write, unless a single text is longer.
 const BATCH_BYTES: usize = 64 * 1024;
-/// Time between two reports while losses go on.
+/// Time between two reports while losses continue.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Time between two reports of lines over the rate alone, which a flood causes for hours.
 const REPORT_RATE_EVERY: Duration = Duration::from_secs(60);
@@ -266,7 +266,7 @@ impl<S: AsFd> Writer<S> {
         }
         self.counts.queued_bytes.fetch_sub(batch.len(), Ordering::AcqRel);
         self.batch = batch;
-        // One large text must not hold its memory for ever.
+        // One large text must not keep its memory for ever.
         self.batch.clear();
         self.batch.shrink_to(BATCH_BYTES);
     }

@@ -16,7 +16,7 @@ use crate::shard::ConnectionKey;
 use crate::slot::Slot;
 use crate::tls::socket::SecureChannel;
 
-/// A connection that speaks HTTP, by its slot among those of its core. The generation tells it from earlier owners.
+/// A connection that speaks HTTP, by its slot among those of its core. The generation distinguishes it from earlier owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub slot: Slot,
@@ -120,7 +120,7 @@ pub trait Kernel {
     /// Reports once, when the socket accepts bytes again.
     fn watch_writable(&mut self, socket: &Self::Socket, watched: Watched);
 
-    /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one. `writable_too`:
+    /// Ends the armed watches of a socket; needed before it is closed, or watched as another one. `writable_too`:
     /// a `watch_writable` may not have reported yet.
     fn unwatch(&mut self, socket: &Self::Socket, watched: Watched, writable_too: bool);
 

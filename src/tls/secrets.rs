@@ -54,7 +54,7 @@ fn index_of_label(label: &str) -> Option<usize> {
 
 /// The secrets of one handshake; zeros in TLS 1.2, and before the server's answer.
 pub(super) struct Secrets {
-    /// The first traffic secrets of client and server, from which key updates go on.
+    /// The first traffic secrets of client and server, from which key updates derive the next ones.
     traffic: [TrafficSecret; 2],
     client_handshake: TrafficSecret,
 }

@@ -185,7 +185,7 @@ fn first_line(input: &[u8]) -> &[u8] {
     input.get(..end.unwrap_or(input.len())).unwrap_or_default()
 }
 
-/// The query is cut off, because it may hold a signature.
+/// The query is cut off, because it may contain a signature.
 fn without_query(line: &[u8]) -> &[u8] {
     let end = memchr::memchr(b'?', line).unwrap_or(line.len());
     line.get(..end).unwrap_or_default()

@@ -29,7 +29,7 @@ pub(super) use table::Sessions;
 use table::{NEVER, SessionEntry};
 
 impl<K: Kernel> Reactor<K> {
-    /// Queues a session to be read: it is readable, or what it has received may hold another request.
+    /// Queues a session to be read: it is readable, or what it has received may contain another request.
     pub(super) fn queue_session(&mut self, key: SessionKey, until: Queued) {
         let Some(entry) = self.sessions.get(key) else { return };
         let before = entry.queued;
@@ -245,7 +245,7 @@ impl<K: Kernel> Reactor<K> {
             _ => entry.session.note_sent(count),
         }
         if entry.has_unsent() {
-            // It is blocked, or one send took its maximum.
+            // It is blocked, or one send had its maximum.
             if count < given {
                 entry.is_blocked = true;
                 self.kernel.watch_writable(&entry.socket, Watched::Session(key));
