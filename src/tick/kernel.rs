@@ -16,7 +16,7 @@ use crate::shard::ConnectionKey;
 use crate::slot::Slot;
 use crate::tls::socket::SecureChannel;
 
-/// A connection that speaks HTTP, by its slot among those of its core. The generation distinguishes the owners of a slot.
+/// A connection that speaks HTTP, by its slot among those of its core. The generation distinguishes its owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub slot: Slot,
