@@ -191,8 +191,8 @@ impl Problems {
         }
         body.push(b'}');
         let response = Response::json(422, body);
-        let what = Detail::Request(request.method(), request.path());
-        let values = [what, Detail::Own(&self.first_problem)];
+        let request_line = Detail::Request(request.method(), request.path());
+        let values = [request_line, Detail::Own(&self.first_problem)];
         Err(context.deny(response, Some(app), Cause::InvalidFields, &values))
     }
 }

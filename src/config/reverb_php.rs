@@ -85,10 +85,10 @@ impl ReverbPhp {
         comparison.server(&root);
         comparison.apps(&root);
         let mut warnings = comparison.warnings;
-        let more = warnings.len().saturating_sub(WARNINGS_MAX);
+        let unlisted = warnings.len().saturating_sub(WARNINGS_MAX);
         warnings.truncate(WARNINGS_MAX);
-        if more > 0 {
-            warnings.push(format!("{} has {more} more values that are not read", self.name));
+        if unlisted > 0 {
+            warnings.push(format!("{} has {unlisted} more values that are not read", self.name));
         }
         warnings
     }

@@ -207,10 +207,10 @@ impl OpenRequest {
     fn read_body(&mut self, input: &[u8]) -> Result<(usize, bool), RequestRefusal> {
         match &mut self.body {
             BodyProgress::Length { remaining } => {
-                let taken = input.get(..*remaining).unwrap_or(input);
-                self.request.body_mut().extend_from_slice(taken);
-                *remaining -= taken.len();
-                Ok((taken.len(), *remaining == 0))
+                let body_bytes = input.get(..*remaining).unwrap_or(input);
+                self.request.body_mut().extend_from_slice(body_bytes);
+                *remaining -= body_bytes.len();
+                Ok((body_bytes.len(), *remaining == 0))
             }
             BodyProgress::Chunked(chunked) => chunked.decode(input, self.request.body_mut()),
         }

@@ -194,11 +194,15 @@ impl Session {
             let values = [Detail::text(&*app.id)];
             return Err(unwanted(about, error_code::APP_DISABLED, Cause::AppDisabled, &values));
         }
-        let from = request.header("origin");
-        if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
+        let given_origin = request.header("origin");
+        if !origin::is_allowed(
+            &app.allowed_origins,
+            given_origin.as_deref(),
+            app.allow_missing_origin,
+        ) {
             let allowed = Detail::List(&app.allowed_origins);
             let error = error_code::ORIGIN_NOT_ALLOWED;
-            return Err(match from.as_deref() {
+            return Err(match given_origin.as_deref() {
                 Some(from) => unwanted(about, error, Cause::Origin, &[Detail::text(from), allowed]),
                 None => unwanted(about, error, Cause::OriginMissing, &[allowed]),
             });
