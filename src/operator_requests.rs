@@ -36,7 +36,7 @@ pub(crate) enum OperatorRequest {
     ThisCore(CoreRequest),
     /// A question of the HTTP API. The worker asks all cores and all nodes, and adds up the answers.
     AllCores(Question),
-    /// A question or an order to all other nodes.
+    /// A question or an action for all other nodes of a cluster.
     OtherNodes(OperatorQuestion),
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct InspectionReply {
     pub socket: Option<SocketFacts>,
 }
 
-/// What the kernel knows of a socket.
+/// What only the kernel knows of a connection, for its details.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketFacts {
     /// The address of the socket's other end, which is a proxy's where there is one.
@@ -109,7 +109,6 @@ pub(crate) struct SocketFacts {
 }
 
 impl SocketFacts {
-    /// Adds what the kernel knows to the details of the connection.
     pub(crate) fn copy_to(self, inside: &mut NodeConnectionDetails) {
         inside.address = self.peer.map(|peer| peer.to_string().into());
         inside.round_trip =
@@ -118,11 +117,11 @@ impl SocketFacts {
     }
 }
 
-/// The kernel's estimate of the round trip of a TCP connection.
+/// From the kernel's estimate of the round trip of a TCP connection (`TCP_INFO`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoundTrip {
     pub microseconds: u32,
-    /// Segments that were sent again since the connection was established.
+    /// Segments that were sent again since the connection was established: a sign of a bad network.
     pub retransmissions: u32,
 }
 
@@ -175,7 +174,7 @@ pub(crate) struct OperatorQueue {
     pub(crate) waiting: Tally,
     /// The most requests that have waited at a time.
     pub(crate) waiting_peak: Tally,
-    /// Requests that found no room.
+    /// Requests that found the queue full, since the start.
     pub(crate) refused: Tally,
 }
 

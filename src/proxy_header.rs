@@ -23,7 +23,6 @@ const IPV6_BYTES: usize = 36;
 /// Headers of a peer that speaks for itself, in version 1 and in version 2. The commands of this program send them.
 pub const OWN_HEADERS: [&[u8]; 2] = [b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"];
 
-/// Why a header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderFault {
     /// The connection does not begin with a header of any version.

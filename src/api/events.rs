@@ -294,7 +294,6 @@ pub(super) fn read_object<'a>(
 /// Names of channels. Most events have one channel, for which no list is allocated.
 enum ChannelNames {
     One(ChannelName),
-    /// None, or several.
     Many(Vec<ChannelName>),
 }
 

@@ -137,7 +137,8 @@ pub fn up(draining: bool) -> Response {
     }
 }
 
-/// Puts the answers of the cores, and of other nodes, together.
+/// The response for a reply whose question all cores, and the nodes in time, have answered. One without a question has
+/// no answers.
 #[must_use]
 pub fn render(reply: &Reply, answers: Vec<Answer>) -> Response {
     match reply {
@@ -156,7 +157,6 @@ pub fn render(reply: &Reply, answers: Vec<Answer>) -> Response {
     }
 }
 
-/// Adds up the connections and messages of all nodes.
 fn render_connections(answers: Vec<Answer>) -> Response {
     let traffics = answers.into_iter().filter_map(|answer| match answer {
         Answer::Traffic(traffic) => Some(traffic),

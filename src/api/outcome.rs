@@ -22,7 +22,7 @@ use crate::shard::{AccessCommand, Question};
 /// What the API needs to know of the server. A new one is made for each request.
 pub struct RequestContext<'a> {
     pub apps: &'a Apps,
-    /// `Config::path`, which URLs begin with.
+    /// `Config::path`: a request may arrive with it or without.
     pub prefix: &'a str,
     /// Seconds since 1970, for the window of timestamps and the quota of a second.
     pub unix_seconds: u64,
@@ -70,12 +70,11 @@ pub struct Publication {
     pub excluded_socket_id: Option<SocketId>,
 }
 
-/// What the worker is to do for a request.
 #[derive(Debug)]
 pub enum Plan {
     Respond(Response),
     Refuse(Denied),
-    /// The request failed to authenticate as an app's backend.
+    /// The request is not authenticated as one of an app's backend. The address that sent it is charged for it.
     Unauthenticated(Denied),
     Publish {
         app: AppIndex,

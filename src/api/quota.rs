@@ -21,11 +21,11 @@ pub(super) fn charge_publishes(
     events: usize,
     context: &mut RequestContext<'_>,
 ) -> Result<Option<Quota>, Denied> {
-    let found = context.apps.get(app);
-    let Some(limit) = found.publishes_per_second_max else { return Ok(None) };
+    let charged_app = context.apps.get(app);
+    let Some(limit) = charged_app.publishes_per_second_max else { return Ok(None) };
     let events = u32::try_from(events).unwrap_or(u32::MAX);
     context.metrics.count_check(Refused::PublishRate);
-    if let Some(remaining) = found.published.try_reserve(events, limit, context.unix_seconds) {
+    if let Some(remaining) = charged_app.published.try_reserve(events, limit, context.unix_seconds) {
         return Ok(Some(Quota { limit, remaining }));
     }
     let text = format!(
@@ -55,7 +55,7 @@ pub(super) fn check_payload(
         "The data of the event has {bytes} bytes, {most} are allowed: send less (an id the client can fetch the rest \
          by), or raise RINGVERB_EVENT_PAYLOAD_MAX."
     );
-    let what = Detail::Request(request.method(), request.path());
-    let values = [what, Detail::count(bytes), Detail::Number(most.into())];
+    let request_line = Detail::Request(request.method(), request.path());
+    let values = [request_line, Detail::count(bytes), Detail::Number(most.into())];
     Err(context.deny(Response::text(413, &text), Some(app), Cause::EventPayload, &values))
 }

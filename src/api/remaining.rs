@@ -6,7 +6,7 @@
 
 use crate::http1::response::Response;
 
-/// The quota of this second after a request, in events.
+/// The quota of an app in one second, and what is left of it after a request. Both count events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     pub(super) limit: u32,

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use crate::http1::query::{percent_decode, split_at_byte};
 
-/// The destination of a request. Ids and names are percent-decoded.
+/// What a path and a method name. Ids and names are percent-decoded.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// `/app/{key}`: a WebSocket handshake.
@@ -40,7 +40,6 @@ impl Target {
     }
 }
 
-/// What a signed request asks for.
 #[derive(Clone, Debug)]
 pub enum Call {
     Events,
@@ -60,7 +59,6 @@ pub enum Call {
     Connections,
 }
 
-/// Whose access a request ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessSubject {
     User(String),
@@ -68,7 +66,8 @@ pub enum AccessSubject {
     Socket(String),
 }
 
-/// What a request does to the connections of its subject.
+/// What happens to the connections of the subject: they end for good, they end so that clients reconnect, or they leave
+/// one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessEnding {
     Terminate,

@@ -3,8 +3,9 @@
 //! Owns the sentences. `events.rs` finds the problems and collects them here, so that one answer names all of them.
 //! With verbose errors an answer also shows the value and the limit with its option. Does not decide what a problem is.
 //!
-//! Limits: `LISTED_MAX` problems and `VALUE_BYTES_MAX` bytes of each value in an answer, because both come from the
-//! request. Cost: nothing for a valid request; two allocations for each problem in the list, and a few for the first.
+//! Limits: `LISTED_PROBLEMS_MAX` problems and `VALUE_BYTES_MAX` bytes of each value in an answer, because both come
+//! from the request. Cost: nothing for a valid request; two allocations for each problem in the list, and a few for the
+//! first.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +21,7 @@ use crate::text::shown_up_to;
 
 /// Problems listed in one answer. Without a limit, a body of tiny invalid items would get an answer of a hundred times
 /// its size.
-const LISTED_MAX: usize = 100;
+const LISTED_PROBLEMS_MAX: usize = 100;
 
 /// Collects what is wrong with a body, in the order in which it is found. Names of fields are formatted only when
 /// something is wrong with them, so a valid request pays nothing.
@@ -160,7 +161,7 @@ impl Problems {
         if self.list.is_empty() {
             self.first_problem = log_text();
         }
-        if self.list.len() < LISTED_MAX {
+        if self.list.len() < LISTED_PROBLEMS_MAX {
             let field = field.to_string();
             // Laravel shows `socket_id` as `socket id`.
             let text = text(&field.replace('_', " "));
@@ -190,8 +191,8 @@ impl Problems {
         }
         body.push(b'}');
         let response = Response::json(422, body);
-        let what = Detail::Request(request.method(), request.path());
-        let values = [what, Detail::Own(&self.first_problem)];
+        let request_line = Detail::Request(request.method(), request.path());
+        let values = [request_line, Detail::Own(&self.first_problem)];
         Err(context.deny(response, Some(app), Cause::InvalidFields, &values))
     }
 }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 const VALUE_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum LineFault {
     QuoteOpen,
     /// Text that is no comment follows the value.
     Trailing,
@@ -27,7 +27,7 @@ enum Fault {
     Name,
 }
 
-impl Fault {
+impl LineFault {
     fn sentence(self) -> &'static str {
         match self {
             Self::QuoteOpen => "its quote is not closed",
@@ -58,8 +58,8 @@ pub fn parse(
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut values: HashMap<String, String> = HashMap::new();
     let mut malformed = Vec::new();
-    let (entries, open) = entries(text);
-    let mut add_malformed = |number: usize, name: &str, fault: Fault| {
+    let (entries, open) = split_entries(text);
+    let mut add_malformed = |number: usize, name: &str, fault: LineFault| {
         let shown = if is_name(name) { name } else { "no name" };
         let sentence = format!("line {number} ({shown}) is malformed: {}", fault.sentence());
         malformed.push(MalformedLine { name: name.to_owned(), sentence });
@@ -71,7 +71,7 @@ pub fn parse(
         };
         let name = bare_name(name);
         if !is_name(name) {
-            add_malformed(number, name, Fault::Name);
+            add_malformed(number, name, LineFault::Name);
             continue;
         }
         let lookup = |name: &str| environment.get(name).or_else(|| values.get(name)).cloned();
@@ -89,7 +89,7 @@ pub fn parse(
         add_malformed(
             number,
             bare_name(php_trim(line.split('=').next().unwrap_or_default())),
-            Fault::QuoteOpen,
+            LineFault::QuoteOpen,
         );
     }
     (values, malformed)
@@ -109,7 +109,7 @@ pub fn laravel_env_value(value: &str) -> Cow<'_, str> {
 type NumberedEntry<'a> = (usize, Cow<'a, str>);
 
 /// The entries, each with the number of its first line; and the one whose quote is never closed, if there is one.
-fn entries(text: &str) -> (Vec<NumberedEntry<'_>>, Option<(usize, &str)>) {
+fn split_entries(text: &str) -> (Vec<NumberedEntry<'_>>, Option<(usize, &str)>) {
     let mut entries: Vec<NumberedEntry<'_>> = Vec::new();
     let mut open: Option<(usize, &str, Vec<&str>)> = None;
     for (line, number) in split_lines(text).zip(1..) {
@@ -167,7 +167,7 @@ fn is_space(character: char) -> bool {
     matches!(character, ' ' | '\n' | '\r' | '\t' | '\u{b}' | '\u{c}')
 }
 
-/// The name without `export` before it and without quotes around it.
+/// The name without `export` before it and without quotes around it, as phpdotenv reads it.
 fn bare_name(text: &str) -> &str {
     let text = text
         .strip_prefix("export")
@@ -206,7 +206,10 @@ impl UnexpandedValue {
 
     /// Replaces the variables from the last one to the first, as phpdotenv does. An unknown variable stays as it is
     /// written.
-    fn insert_variables(self, lookup: impl Fn(&str) -> Option<String>) -> Result<String, Fault> {
+    fn insert_variables(
+        self,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<String, LineFault> {
         let mut text = self.text;
         for at in self.variables.into_iter().rev() {
             let name = text[at..].strip_prefix("${").and_then(|inner| inner.split_once('}'));
@@ -216,7 +219,7 @@ impl UnexpandedValue {
             if let Some(found) = lookup(name) {
                 let end = at + "${}".len() + name.len();
                 if text.len() + found.len() > VALUE_BYTES_MAX {
-                    return Err(Fault::TooLong);
+                    return Err(LineFault::TooLong);
                 }
                 text.replace_range(at..end, &found);
             }
@@ -225,9 +228,9 @@ impl UnexpandedValue {
     }
 }
 
-fn read_value(text: &str) -> Result<UnexpandedValue, Fault> {
+fn read_value(text: &str) -> Result<UnexpandedValue, LineFault> {
     if let Some(quoted) = text.strip_prefix('\'') {
-        let (value, after) = quoted.split_once('\'').ok_or(Fault::QuoteOpen)?;
+        let (value, after) = quoted.split_once('\'').ok_or(LineFault::QuoteOpen)?;
         return check_end_of_value(after)
             .map(|()| UnexpandedValue { text: value.to_owned(), variables: Vec::new() });
     }
@@ -242,20 +245,20 @@ fn read_value(text: &str) -> Result<UnexpandedValue, Fault> {
     Ok(value)
 }
 
-fn read_double_quoted(text: &str) -> Result<UnexpandedValue, Fault> {
+fn read_double_quoted(text: &str) -> Result<UnexpandedValue, LineFault> {
     let mut value = UnexpandedValue::default();
     let mut chars = text.chars();
     while let Some(character) = chars.next() {
         match character {
             '"' => return check_end_of_value(chars.as_str()).map(|()| value),
             '\\' => {
-                let escaped = chars.next().ok_or(Fault::QuoteOpen)?;
-                value.text.push(unescape(escaped).ok_or(Fault::Escape)?);
+                let escaped = chars.next().ok_or(LineFault::QuoteOpen)?;
+                value.text.push(unescape(escaped).ok_or(LineFault::Escape)?);
             }
             _ => value.push(character),
         }
     }
-    Err(Fault::QuoteOpen)
+    Err(LineFault::QuoteOpen)
 }
 
 fn unescape(character: char) -> Option<char> {
@@ -270,9 +273,9 @@ fn unescape(character: char) -> Option<char> {
     }
 }
 
-fn check_end_of_value(text: &str) -> Result<(), Fault> {
+fn check_end_of_value(text: &str) -> Result<(), LineFault> {
     let text = text.trim_start_matches(is_space);
-    if text.is_empty() || text.starts_with('#') { Ok(()) } else { Err(Fault::Trailing) }
+    if text.is_empty() || text.starts_with('#') { Ok(()) } else { Err(LineFault::Trailing) }
 }
 
 #[cfg(test)]
@@ -410,7 +413,7 @@ mod tests {
         }
     }
 
-    /// phpdotenv drops the rest of such a file, and says nothing.
+    /// phpdotenv discards the rest of such a file silently.
     #[test]
     fn values_that_double_with_each_line_are_reported() {
         let lines = (1..60).map(|number| {

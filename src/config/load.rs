@@ -199,7 +199,7 @@ pub(super) fn local_certificate(
     dotenv: &HashMap<String, String>,
     toml: &toml::Table,
 ) -> Option<([String; 2], String)> {
-    const FOLDERS: [&str; 2] = [
+    const CERTIFICATE_FOLDERS: [&str; 2] = [
         "Library/Application Support/Herd/config/valet/Certificates",
         ".config/valet/Certificates",
     ];
@@ -213,7 +213,7 @@ pub(super) fn local_certificate(
         return None;
     }
     let home = Path::new(environment.get("HOME")?);
-    FOLDERS.iter().find_map(|folder| {
+    CERTIFICATE_FOLDERS.iter().find_map(|folder| {
         let folder = home.join(folder);
         let files = ["crt", "key"].map(|end| folder.join(format!("{host}.{end}")));
         let is_there = files.iter().all(|file| file.is_file());
@@ -230,7 +230,7 @@ fn environment_file(
     app_env: Option<&String>,
 ) -> Option<PathBuf> {
     let app_env = app_env.map(|name| dotenv::laravel_env_value(name));
-    // What PHP takes for true.
+    // PHP treats all other texts as true.
     let app_env = app_env.as_deref().filter(|name| !matches!(*name, "" | "0" | "false"));
     // PHP writes true as "1".
     let app_env = app_env.map(|name| if name == "true" { "1" } else { name });
@@ -272,7 +272,7 @@ impl Files {
     /// `unreadable` for a warning.
     fn may_read(&mut self, path: &Path) -> bool {
         let opened = match std::fs::metadata(path) {
-            // A FIFO would hold up the command.
+            // To open a FIFO would block the command.
             Ok(found) if !found.is_file() => Err(Unreadable::NotRegular),
             Ok(_) => std::fs::File::open(path).map(drop).map_err(|error| why_unusable(&error)),
             // A link that leads nowhere has a name of its own.
@@ -345,7 +345,7 @@ fn why_unreadable(path: &Path, error: &io::Error, reader: FileReader) -> String 
 }
 
 /// Reads a file up to `FILE_BYTES_MAX`. Only a file that was named may be a pipe, as a shell makes for `<(command)`,
-/// or a device: a pipe that lies there would hold up the start until another process writes to it.
+/// or a device: an unnamed one would block the start until another process writes to it.
 fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
     if !is_named && !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -361,7 +361,7 @@ fn read_bounded(path: &Path, is_named: bool) -> io::Result<Vec<u8>> {
 /// Reads a file with secrets. It is refused if it does not belong to this user or root, or if another user can read it.
 fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let refused = |why: String| io::Error::other(why);
-    // A FIFO would hold up the start.
+    // To open a FIFO would block the start.
     if !std::fs::metadata(path)?.is_file() {
         return Err(refused("it is not a regular file".to_owned()));
     }

@@ -11,12 +11,14 @@
 use super::laravel::LaravelConfig;
 use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
 use super::public_side;
-use super::reverb_php::Effective;
+use super::reverb_php::EffectiveValues;
 use super::sources::{Files, Sources};
-use super::sources::{app_options, from_environment, webhook_options, webhook_values};
+use super::sources::{app_options, set_from_environment, webhook_options, webhook_values};
 use super::toml_file::{self, AppTexts, Texts};
-use super::values::{Values, defaults, is_null};
-use super::warnings::{disabled, names_of_pusher, unreadable, without_effect};
+use super::values::{Values, is_null, set_default};
+use super::warnings::{
+    disabled_app_warning, pusher_names_warning, unreadable_service_file_warning, without_effect,
+};
 
 /// The values of all sources, with their sources. Nothing is checked yet.
 #[derive(Debug)]
@@ -45,14 +47,14 @@ pub fn merge(sources: &Sources) -> Merged {
         toml_file::flatten(&sources.toml, sources.toml_name(), &mut problems);
     let mut server = Values::default();
     for option in of_scope(Scope::Server) {
-        server_value(&mut server, option, &toml_server, sources);
+        set_server_value(&mut server, option, &toml_server, sources);
     }
-    certificate(sources, &mut server);
+    set_default_certificate(sources, &mut server);
     let mut warnings = Vec::new();
     public_side::normalize(&mut server, &mut warnings);
-    warnings.extend(public_side::tls_on_the_plain_port(&server));
+    warnings.extend(public_side::tls_on_plain_port_warning(&server));
     if server.get(Id::ScalingEnabled).and_then(|given| boolean(&given.value)) == Some(true) {
-        public_side::redis_port(&mut server, &mut warnings);
+        public_side::replace_redis_port_url(&mut server, &mut warnings);
     }
     let env_app = app_of_environment(sources, &mut problems);
     let changeable = changeable_apps(sources, &mut problems);
@@ -70,17 +72,17 @@ pub fn merge(sources: &Sources) -> Merged {
     let development = env_app.map_or_else(|| app_values(sources), |_| Values::default());
     warnings.extend(without_effect(sources, is_orphaned.then_some(&development)));
     if apps.is_empty() {
-        warnings.extend(names_of_pusher(sources));
-        warnings.extend(disabled(&development));
+        warnings.extend(pusher_names_warning(sources));
+        warnings.extend(disabled_app_warning(&development));
     }
-    warnings.extend(apps.iter().filter_map(disabled));
-    warnings.extend(unreadable(sources));
+    warnings.extend(apps.iter().filter_map(disabled_app_warning));
+    warnings.extend(unreadable_service_file_warning(sources));
     let mut migration_warnings = Vec::new();
     if let Some(php) = &sources.reverb_php {
         let app = apps.first().unwrap_or(&development);
         let get = |name: &str| sources.environment.get(name).or_else(|| sources.dotenv.get(name));
         let env = |name: &str| get(name).cloned();
-        migration_warnings.extend(php.warnings(&Effective {
+        migration_warnings.extend(php.warnings(&EffectiveValues {
             server: &server,
             app,
             apps: &apps,
@@ -102,13 +104,13 @@ pub fn merge(sources: &Sources) -> Merged {
     }
 }
 
-fn server_value(
+fn set_server_value(
     server: &mut Values,
     option: &'static OptionSpec,
     toml_server: &Texts,
     sources: &Sources,
 ) {
-    defaults(server, option);
+    set_default(server, option);
     if let Some(value) = toml_server.of(option) {
         server.set(option.id, value, format!("{}: server.{}", sources.toml_name(), option.key));
     }
@@ -117,7 +119,7 @@ fn server_value(
     {
         server.set(option.id, value, format!("{}: server.{}", laravel.name, option.key));
     }
-    from_environment(server, option, sources);
+    set_from_environment(server, option, sources);
     if let Some(value) = sources.flags.get(&option.id) {
         server.set(option.id, value, format!("--{}", option.key.replace('_', "-")));
     }
@@ -128,7 +130,7 @@ fn server_value(
 pub(super) fn apps_file_path(sources: &Sources) -> Option<String> {
     let (toml_server, _) = toml_file::flatten(&sources.toml, sources.toml_name(), &mut Vec::new());
     let mut server = Values::default();
-    server_value(&mut server, Id::AppsFile.spec(), &toml_server, sources);
+    set_server_value(&mut server, Id::AppsFile.spec(), &toml_server, sources);
     server.get(Id::AppsFile).map(|given| given.value.clone())
 }
 
@@ -146,14 +148,14 @@ fn changeable_apps(sources: &Sources, problems: &mut Vec<String>) -> Vec<AppText
 
 /// Sets a certificate where no option names one: as in Reverb that of `options.tls`, or else the one that Herd or Valet
 /// has made for `REVERB_HOST`.
-fn certificate(sources: &Sources, server: &mut Values) {
+fn set_default_certificate(sources: &Sources, server: &mut Values) {
     if [Id::TlsCert, Id::TlsKey].iter().any(|id| server.get(*id).is_some()) {
         return;
     }
     let get = |name: &str| sources.environment.get(name).or_else(|| sources.dotenv.get(name));
     let env = |name: &str| get(name).cloned();
     let none = Values::default();
-    let effective = Effective { server, app: &none, apps: &[], env: &env };
+    let effective = EffectiveValues { server, app: &none, apps: &[], env: &env };
     let of_php = sources.reverb_php.as_ref().and_then(|php| php.certificate(&effective));
     let local = || sources.local_certificate.clone().map(|(files, source)| (files, source, None));
     let Some(([certificate, key], source, passphrase)) = of_php.or_else(local) else {
@@ -170,8 +172,8 @@ fn certificate(sources: &Sources, server: &mut Values) {
 fn app_values(sources: &Sources) -> Values {
     let mut values = Values::default();
     for option in app_options() {
-        defaults(&mut values, option);
-        from_environment(&mut values, option, sources);
+        set_default(&mut values, option);
+        set_from_environment(&mut values, option, sources);
     }
     let all = webhook_values(sources);
     let urls = all.get(Id::WebhookUrl).cloned();
@@ -244,7 +246,7 @@ fn texts_to_apps(tables: &[AppTexts], file: &str, problems: &mut Vec<String>) ->
     for (index, table) in tables.iter().enumerate() {
         let mut values = Values::default();
         for option in app_options() {
-            defaults(&mut values, option);
+            set_default(&mut values, option);
             if let Some(value) = table.texts.of(option) {
                 values.set(option.id, value, format!("{file}: apps[{index}].{}", option.key));
             }

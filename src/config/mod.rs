@@ -48,7 +48,7 @@ use crate::app::{App, Secret};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub host: IpAddr,
-    /// TCP port to listen on; 0 lets the kernel choose.
+    /// The port of plain HTTP, or of TLS if `tls` names no other; 0 lets the kernel choose.
     pub port: u16,
     /// Certificates of TLS listeners; `None`: all ports are plain HTTP.
     pub tls: Option<TlsOptions>,
@@ -146,7 +146,6 @@ impl std::fmt::Debug for MaskedText {
     }
 }
 
-/// Two PEM files, by their paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsPair {
     pub certificate: String,
@@ -157,7 +156,7 @@ pub struct TlsPair {
 pub enum Io {
     /// io_uring where it works, else epoll.
     Auto,
-    /// io_uring; without it the server does not start.
+    /// io_uring, or the server does not start.
     IoUring,
     Epoll,
 }
@@ -169,7 +168,7 @@ pub struct LogOptions {
     pub level: Option<LogLevel>,
     /// Times of a text log are local. A JSON log is always UTC.
     pub is_local_time: bool,
-    /// Log each answered request of the HTTP API.
+    /// A line for each answered request of the HTTP API, whatever the level is.
     pub access: bool,
 }
 

@@ -59,11 +59,11 @@ pub(super) fn warnings<'a>(given: impl Iterator<Item = NamedValue<'a>>) -> Vec<S
         given.filter(|given| is_unknown(given.name, given.value)).collect();
     unknown.sort_by_key(|given| (given.name, given.source));
     unknown.dedup_by_key(|given| given.name);
-    let more = unknown.len().saturating_sub(WARNINGS_MAX);
+    let unlisted = unknown.len().saturating_sub(WARNINGS_MAX);
     let mut warnings: Vec<String> =
         unknown.iter().take(WARNINGS_MAX).map(|given| sentence(given.name, given.source)).collect();
-    if more > 0 {
-        warnings.push(format!("{more} more unknown options are ignored"));
+    if unlisted > 0 {
+        warnings.push(format!("{unlisted} more unknown options are ignored"));
     }
     warnings
 }

@@ -21,13 +21,13 @@ pub(super) enum PhpValue {
     /// Elements in their order; those without a key have none.
     Array(Vec<(Option<String>, PhpValue)>),
     /// `env('NAME', default)` alone, so that its value is known.
-    Env(Env),
+    Env(EnvCall),
     /// Anything else, with the calls of `env()` in it.
-    Code(Vec<Env>),
+    Code(Vec<EnvCall>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Env {
+pub(super) struct EnvCall {
     pub(super) name: String,
     pub(super) default: Box<PhpValue>,
 }
@@ -316,7 +316,7 @@ impl Parser<'_> {
             return None;
         }
         self.at += 1;
-        Some(PhpValue::Env(Env { name, default: Box::new(default) }))
+        Some(PhpValue::Env(EnvCall { name, default: Box::new(default) }))
     }
 
     fn array(&mut self, end: char, depth: usize) -> Option<PhpValue> {
@@ -372,7 +372,7 @@ impl Parser<'_> {
 
     /// The calls of `env()` among the tokens from there to here, wherever they are. A default that is no literal
     /// becomes code. Calls within calls are found by the same pass.
-    fn calls_of_env(&self, start: usize) -> Vec<Env> {
+    fn calls_of_env(&self, start: usize) -> Vec<EnvCall> {
         let tokens = &self.tokens[start..self.at];
         let is_call = |at: &usize| {
             let is_env = matches!(&tokens[*at], PhpToken::Word(word) if word == "env");
@@ -387,7 +387,7 @@ impl Parser<'_> {
                 }
                 _ => PhpValue::Code(Vec::new()),
             };
-            Some(Env { name: name.clone(), default: Box::new(default) })
+            Some(EnvCall { name: name.clone(), default: Box::new(default) })
         });
         calls.collect()
     }

@@ -19,7 +19,7 @@ pub(super) fn normalize(server: &mut Values, warnings: &mut Vec<String>) {
         if value.as_deref() != Some(given.value.as_str()) {
             // HTTPS means https: no warning.
             if !value.as_ref().is_some_and(|value| value.eq_ignore_ascii_case(&given.value)) {
-                warnings.push(port_sentence(id, &given, value.as_deref()));
+                warnings.push(warning_sentence(id, &given, value.as_deref()));
             }
             server.replace(id, value);
         }
@@ -63,7 +63,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// A warning if browsers are sent to this server's own port with https, and it is plain HTTP there.
-pub(super) fn tls_on_the_plain_port(server: &Values) -> Option<String> {
+pub(super) fn tls_on_plain_port_warning(server: &Values) -> Option<String> {
     let value = |id: Id| server.get(id).map(|given| given.value.as_str());
     let port = value(Id::PublicPort).filter(|port| value(Id::Port) == Some(port))?;
     let is_secure = value(Id::TlsCert).is_some() && value(Id::TlsPort).is_none();
@@ -82,7 +82,7 @@ fn port_of_url(text: &str) -> Option<u16> {
     authority.rsplit_once(':')?.1.parse().ok().filter(|port| *port > 0)
 }
 
-fn port_sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
+fn warning_sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
     let option = id.spec();
     let name = given.name();
     let effect = match (value, option.default) {
@@ -107,7 +107,7 @@ fn port_sentence(id: Id, given: &Sourced, value: Option<&str>) -> String {
 
 /// Replaces a URL in `REDIS_PORT`, as Kubernetes and Docker links set it, by its port. The URL is the address of the
 /// service, so its port is right.
-pub(super) fn redis_port(server: &mut Values, warnings: &mut Vec<String>) {
+pub(super) fn replace_redis_port_url(server: &mut Values, warnings: &mut Vec<String>) {
     const PORT: Id = Id::RedisPort;
     let Some(given) = server.get(PORT).cloned() else { return };
     if let Some(port) = service_port(&given.value) {

@@ -66,9 +66,9 @@ impl RedisUrl {
         let host = host_of(host)?;
         let (username, password) = match credentials.map(|text| text.split_once(':')) {
             None => (None, None),
-            Some(None) => (Some(decoded(credentials.unwrap_or_default())?), None),
+            Some(None) => (Some(decode_credential(credentials.unwrap_or_default())?), None),
             Some(Some((user, password))) => {
-                (Some(decoded(user)?), Some(Secret::new(decoded(password)?)))
+                (Some(decode_credential(user)?), Some(Secret::new(decode_credential(password)?)))
             }
         };
         Ok(Self { host, port, username, password })
@@ -150,7 +150,7 @@ fn port_of(text: &str) -> Result<u16, &'static str> {
 }
 
 /// Decodes as PHP's `rawurldecode`: a % that is not followed by two hex digits stays.
-fn decoded(text: &str) -> Result<String, &'static str> {
+fn decode_credential(text: &str) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::options::{OptionId as Id, OptionSpec, Scope, boolean, of_scope};
-use super::php::{self, Env, PhpValue};
+use super::php::{self, EnvCall, PhpValue};
 use super::values::Values;
 use super::{dotenv, origins, sizes};
 use crate::text::shown;
@@ -31,8 +31,8 @@ pub struct ReverbPhp {
     text: String,
 }
 
-/// The values that the server uses, to compare the file with.
-pub(super) struct Effective<'a> {
+/// What the server uses, whatever the source: the file is compared with it.
+pub(super) struct EffectiveValues<'a> {
     pub(super) server: &'a Values,
     /// The app of the environment, or else the first one.
     pub(super) app: &'a Values,
@@ -48,7 +48,7 @@ impl ReverbPhp {
     /// The file in the folder `config` beside `.env`. `None` if it does not exist or cannot be read.
     pub(super) fn beside(env_file: &Path) -> Option<Self> {
         let path = env_file.parent()?.join("config/reverb.php");
-        // A FIFO would hold up the start.
+        // To open a FIFO would block the start.
         if !std::fs::metadata(&path).ok()?.is_file() {
             return None;
         }
@@ -65,7 +65,7 @@ impl ReverbPhp {
     }
 
     /// The files of `options.tls`, with the place of the first in the file, and the passphrase.
-    pub(super) fn certificate(&self, effective: &Effective<'_>) -> Option<CertificateOfPhp> {
+    pub(super) fn certificate(&self, effective: &EffectiveValues<'_>) -> Option<CertificateOfPhp> {
         let root = php::parse_returned_array(&self.text)?;
         let comparison = Comparison { file: &self.name, effective, warnings: Vec::new() };
         let (files, passphrase) = comparison.certificate(comparison.chosen_server(&root)?)?;
@@ -73,7 +73,7 @@ impl ReverbPhp {
     }
 
     /// One sentence for each value that differs from the one that the server uses.
-    pub(super) fn warnings(&self, effective: &Effective<'_>) -> Vec<String> {
+    pub(super) fn warnings(&self, effective: &EffectiveValues<'_>) -> Vec<String> {
         let Some(root) = php::parse_returned_array(&self.text) else {
             return vec![format!(
                 "{} is not read, and it is no plain array that could be compared: values in it belong in .env or \
@@ -85,17 +85,17 @@ impl ReverbPhp {
         comparison.server(&root);
         comparison.apps(&root);
         let mut warnings = comparison.warnings;
-        let more = warnings.len().saturating_sub(WARNINGS_MAX);
+        let unlisted = warnings.len().saturating_sub(WARNINGS_MAX);
         warnings.truncate(WARNINGS_MAX);
-        if more > 0 {
-            warnings.push(format!("{} has {more} more values that are not read", self.name));
+        if unlisted > 0 {
+            warnings.push(format!("{} has {unlisted} more values that are not read", self.name));
         }
         warnings
     }
 }
 
 /// The value at a path of keys joined by dots.
-fn at<'v>(value: &'v PhpValue, keys: &str) -> Option<&'v PhpValue> {
+fn value_at<'v>(value: &'v PhpValue, keys: &str) -> Option<&'v PhpValue> {
     keys.split('.').try_fold(value, |value, key| {
         let PhpValue::Array(elements) = value else { return None };
         // PHP keeps the last one of equal keys.
@@ -106,7 +106,7 @@ fn at<'v>(value: &'v PhpValue, keys: &str) -> Option<&'v PhpValue> {
 
 struct Comparison<'a> {
     file: &'a str,
-    effective: &'a Effective<'a>,
+    effective: &'a EffectiveValues<'a>,
     warnings: Vec<String>,
 }
 
@@ -115,12 +115,12 @@ impl Comparison<'_> {
         let Some(server) = self.chosen_server(root) else { return };
         let is_on = |text: &str| boolean(text) == Some(true);
         let here = self.effective.server.get(Id::ScalingEnabled);
-        let there = at(server, "scaling.enabled").and_then(|value| self.text(value));
+        let there = value_at(server, "scaling.enabled").and_then(|value| self.text(value));
         let scales =
             here.is_some_and(|given| is_on(&given.value)) || there.is_some_and(|text| is_on(&text));
         let of_redis = |option: &&OptionSpec| option.key.starts_with("scaling.server.");
         for option in of_scope(Scope::Server).filter(|option| scales || !of_redis(option)) {
-            if let Some(value) = at(server, option.key) {
+            if let Some(value) = value_at(server, option.key) {
                 self.option(option, option.key, value, Some(self.effective.server));
             }
         }
@@ -128,8 +128,8 @@ impl Comparison<'_> {
 
     /// The server of the file that Reverb would start: the one that `default` names, or else the first.
     fn chosen_server<'v>(&self, root: &'v PhpValue) -> Option<&'v PhpValue> {
-        let Some(PhpValue::Array(servers)) = at(root, "servers") else { return None };
-        let chosen = at(root, "default").and_then(|value| self.text(value));
+        let Some(PhpValue::Array(servers)) = value_at(root, "servers") else { return None };
+        let chosen = value_at(root, "default").and_then(|value| self.text(value));
         let chosen = chosen.unwrap_or_else(|| "reverb".to_owned());
         let named = servers.iter().find(|(name, _)| name.as_deref() == Some(chosen.as_str()));
         named.or_else(|| servers.first()).map(|(_, server)| server)
@@ -138,7 +138,7 @@ impl Comparison<'_> {
     /// Reverb takes its certificate from here. `local_pk` may be missing: then `local_cert` has the key, too.
     fn certificate(&self, server: &PhpValue) -> Option<([String; 2], Option<String>)> {
         let text = |name: &str| {
-            let value = at(server, &format!("options.tls.{name}"))?;
+            let value = value_at(server, &format!("options.tls.{name}"))?;
             self.text(value).filter(|text| !text.is_empty())
         };
         let (certificate, key) = (text("local_cert"), text("local_pk"));
@@ -148,7 +148,7 @@ impl Comparison<'_> {
     }
 
     fn apps(&mut self, root: &PhpValue) {
-        if let Some(provider) = at(root, "apps.provider").and_then(|value| self.text(value))
+        if let Some(provider) = value_at(root, "apps.provider").and_then(|value| self.text(value))
             && provider != "config"
         {
             self.warnings.push(format!(
@@ -158,7 +158,7 @@ impl Comparison<'_> {
                 shown(&provider)
             ));
         }
-        let apps = match at(root, "apps.apps") {
+        let apps = match value_at(root, "apps.apps") {
             Some(PhpValue::Array(apps)) => apps,
             Some(PhpValue::Code(_)) => {
                 self.warnings.push(format!(
@@ -176,7 +176,7 @@ impl Comparison<'_> {
 
     fn app(&mut self, app: &PhpValue, index: usize) {
         let text = |name: &str| {
-            at(app, name).and_then(|value| self.text(value)).filter(|text| !text.is_empty())
+            value_at(app, name).and_then(|value| self.text(value)).filter(|text| !text.is_empty())
         };
         let (id, key) = (text("app_id"), text("key"));
         let is_equal = |values: &Values, option: Id, given: &Option<String>| {
@@ -188,7 +188,7 @@ impl Comparison<'_> {
             all.find(|app| is_equal(app, Id::AppId, &id) && is_equal(app, Id::AppKey, &key));
         let is_hand_written = ["app_id", "key", "secret"]
             .iter()
-            .any(|name| matches!(at(app, name), Some(PhpValue::Scalar(_))));
+            .any(|name| matches!(value_at(app, name), Some(PhpValue::Scalar(_))));
         let place = format!("apps[{index}]");
         if served.is_none() && (is_hand_written || (index > 0 && id.is_some())) {
             let named = id.map(|id| format!(" with the id {}", shown(&id))).unwrap_or_default();
@@ -211,7 +211,7 @@ impl Comparison<'_> {
             if matches!(option.id, Id::AppId | Id::AppKey | Id::AppSecret) {
                 continue;
             }
-            if let Some(value) = at(app, option.key) {
+            if let Some(value) = value_at(app, option.key) {
                 let name = if index == 0 {
                     option.key.to_owned()
                 } else {
@@ -306,7 +306,7 @@ impl Comparison<'_> {
         }
     }
 
-    fn value_of_env(&self, env: &Env) -> Option<String> {
+    fn value_of_env(&self, env: &EnvCall) -> Option<String> {
         match (self.effective.env)(&env.name) {
             Some(value) => Some(dotenv::laravel_env_value(&value).into_owned()),
             None => self.text(&env.default),
@@ -315,10 +315,10 @@ impl Comparison<'_> {
 
     /// The value of code such as `explode(',', env('NAME', '*'))`: what `env()` gives, if all of its calls are known.
     /// A list of texts that goes through functions is still about these texts.
-    fn computed_from(&self, option: &OptionSpec, calls: &[Env]) -> Option<String> {
+    fn computed_from(&self, option: &OptionSpec, calls: &[EnvCall]) -> Option<String> {
         let [first, ..] = calls else { return None };
         // The option's own variable counts here, too: then the value is known, and compared.
-        let is_own = |env: &&Env| option.environment.contains(&env.name.as_str());
+        let is_own = |env: &&EnvCall| option.environment.contains(&env.name.as_str());
         let env = calls.iter().find(is_own).unwrap_or(first);
         let later = calls.iter().skip_while(|call| call.name != env.name).skip(1);
         self.value_of_env(env)

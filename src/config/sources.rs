@@ -60,7 +60,7 @@ pub enum FileReader {
     Command,
 }
 
-/// Where the configuration was looked for, for the start message.
+/// Which files were read, for the start message: an operator sees from it that a file was missed.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     pub folder: String,
@@ -71,11 +71,10 @@ pub struct Files {
     pub reader: FileReader,
 }
 
-/// Why the file of the host's service does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     Denied,
-    /// It is a directory, a FIFO or another kind of file.
+    /// A directory, a FIFO or another kind of file: to read it could block.
     NotRegular,
     /// A link to it leads nowhere or in a circle, or the disk fails: the error.
     Broken(String),
@@ -93,14 +92,15 @@ pub(super) fn webhook_options() -> impl Iterator<Item = &'static OptionSpec> {
 pub(super) fn webhook_values(sources: &Sources) -> Values {
     let mut values = Values::default();
     for option in webhook_options() {
-        from_environment(&mut values, option, sources);
+        set_from_environment(&mut values, option, sources);
     }
     values
 }
 
 /// Sets an option to its value in the environment, or else in `.env`.
-pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
-    let maps = [(&sources.dotenv, sources.dotenv_name()), (&sources.environment, ENVIRONMENT)];
+pub(super) fn set_from_environment(values: &mut Values, option: &OptionSpec, sources: &Sources) {
+    let maps =
+        [(&sources.dotenv, sources.dotenv_name()), (&sources.environment, ENVIRONMENT_SOURCE)];
     for (map, source) in maps {
         // The first name wins, so the aliases are tried before it.
         for name in option.environment.iter().rev() {
@@ -114,7 +114,7 @@ pub(super) fn from_environment(values: &mut Values, option: &OptionSpec, sources
     }
 }
 
-pub(super) const ENVIRONMENT: &str = "environment";
+pub(super) const ENVIRONMENT_SOURCE: &str = "environment";
 
 /// Kubernetes sets `REVERB_SERVER_PORT=tcp://...` in the pods of a namespace with a service named `reverb-server`. That
 /// is the service's port, and not the one to listen on.

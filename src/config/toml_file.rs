@@ -207,7 +207,7 @@ impl TomlReader<'_> {
         let mut unknown: Vec<&String> = texts.0.keys().filter(|key| !is_known(key)).collect();
         unknown.sort();
         for key in unknown {
-            let end = match nearest(key, scope) {
+            let end = match nearest_key(key, scope) {
                 Some(near) => format!("is {near} meant?"),
                 None => "`ringverb --help` lists the options".to_owned(),
             };
@@ -217,7 +217,7 @@ impl TomlReader<'_> {
 }
 
 /// The option that is probably meant: close by letters, or the end of what was written (`app_id`).
-fn nearest(key: &str, scope: Scope) -> Option<&'static str> {
+fn nearest_key(key: &str, scope: Scope) -> Option<&'static str> {
     let keys = || of_scope(scope).map(|option| option.key);
     let close = keys().min_by_key(|name| edit_distance(name, key));
     close

@@ -34,14 +34,14 @@ pub struct Values {
     webhooks: Vec<Values>,
 }
 
-/// Source of a value that is not given.
-const DEFAULT: &str = "default";
+/// What stands in place of a source in a value that was not given.
+const DEFAULT_SOURCE: &str = "default";
 
 impl Sourced {
     /// Whether the value is the option's default, because none was given.
     #[must_use]
     pub fn is_default(&self) -> bool {
-        self.source == DEFAULT
+        self.source == DEFAULT_SOURCE
     }
 
     /// The option as it was set, for messages: the name in the environment or in a file, or the flag.
@@ -67,7 +67,7 @@ impl Values {
         self.set_values.get(&id)
     }
 
-    /// The options whose values differ, wherever they come from.
+    /// The options whose values differ. Their sources may differ, too, and are not compared.
     #[must_use]
     pub fn differing_options(&self, other: &Self) -> Vec<Id> {
         let value = |values: &Self, id: Id| values.get(id).map(|given| given.value.clone());
@@ -115,7 +115,7 @@ impl Values {
             (Some(_), None) => {}
             (None, _) => {
                 self.set_values.remove(&id);
-                defaults(self, id.spec());
+                set_default(self, id.spec());
             }
         }
     }
@@ -154,6 +154,6 @@ pub(super) fn is_null(value: &str) -> bool {
     matches!(value.to_lowercase().as_str(), "" | "null" | "(null)" | "empty" | "(empty)")
 }
 
-pub(super) fn defaults(values: &mut Values, option: &OptionSpec) {
-    values.set(option.id, option.default, DEFAULT.to_owned());
+pub(super) fn set_default(values: &mut Values, option: &OptionSpec) {
+    values.set(option.id, option.default, DEFAULT_SOURCE.to_owned());
 }

@@ -10,7 +10,7 @@
 use super::names;
 use super::options::{OPTIONS, OptionId as Id, boolean};
 use super::sources::{
-    ENVIRONMENT, Sources, Unreadable, app_options, is_from_kubernetes, webhook_options,
+    ENVIRONMENT_SOURCE, Sources, Unreadable, app_options, is_from_kubernetes, webhook_options,
     webhook_values,
 };
 use super::values::{Sourced, Values, is_null};
@@ -18,7 +18,8 @@ use super::values::{Sourced, Values, is_null};
 /// Warnings about what would be ignored silently otherwise. `orphans`: app options of the environment, if all apps are
 /// in files, so that no app has them.
 pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec<String> {
-    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+    let maps =
+        [(&sources.environment, ENVIRONMENT_SOURCE), (&sources.dotenv, sources.dotenv_name())];
     let given = maps.into_iter().flat_map(|(map, source)| {
         map.iter().map(move |(name, value)| names::NamedValue { name, value, source })
     });
@@ -66,7 +67,7 @@ pub(super) fn without_effect(sources: &Sources, orphans: Option<&Values>) -> Vec
 }
 
 /// A warning that a command is about another server than the service of this host, whose configuration cannot be read.
-pub(super) fn unreadable(sources: &Sources) -> Option<String> {
+pub(super) fn unreadable_service_file_warning(sources: &Sources) -> Option<String> {
     let (path, why) = sources.files.unreadable.as_ref()?;
     let (why, remedy) = match why {
         Unreadable::Denied => ("this user may not read it".to_owned(), "use sudo"),
@@ -84,7 +85,7 @@ pub(super) fn unreadable(sources: &Sources) -> Option<String> {
 }
 
 /// An app that is switched off answers no client and no backend, which looks like a fault of the server.
-pub(super) fn disabled(app: &Values) -> Option<String> {
+pub(super) fn disabled_app_warning(app: &Values) -> Option<String> {
     let given = app.get(Id::AppEnabled).filter(|given| boolean(&given.value) == Some(false))?;
     let name = match app.get(Id::AppId) {
         Some(id) => format!("app {}", id.value),
@@ -98,8 +99,9 @@ pub(super) fn disabled(app: &Values) -> Option<String> {
 }
 
 /// The names of other Pusher servers are no configuration of this one, and without any the server invents an app.
-pub(super) fn names_of_pusher(sources: &Sources) -> Option<String> {
-    let maps = [(&sources.environment, ENVIRONMENT), (&sources.dotenv, sources.dotenv_name())];
+pub(super) fn pusher_names_warning(sources: &Sources) -> Option<String> {
+    let maps =
+        [(&sources.environment, ENVIRONMENT_SOURCE), (&sources.dotenv, sources.dotenv_name())];
     let mut found = maps.into_iter().filter(|(map, _)| {
         ["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"]
             .iter()

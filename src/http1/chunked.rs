@@ -14,7 +14,7 @@ use crate::limits::HTTP_HEAD_BYTES_MAX;
 const SIZE_DIGITS_MAX: u8 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expect {
+enum Expected {
     SizeDigit,
     /// Blanks after the size, then `;` or the end of the line.
     SizeBlank,
@@ -32,13 +32,12 @@ enum Expect {
     Trailer,
     TrailerLf,
     LastLf,
-    /// The body is complete.
     Nothing,
 }
 
 #[derive(Debug)]
 pub(super) struct Chunked {
-    expect: Expect,
+    expect: Expected,
     size: u64,
     digits: u8,
     /// Received bytes that the body may still have, framing included: what the head has left of the limit of a request.
@@ -51,7 +50,7 @@ pub(super) struct Chunked {
 impl Chunked {
     pub(super) fn new(budget: usize) -> Self {
         Self {
-            expect: Expect::SizeDigit,
+            expect: Expected::SizeDigit,
             size: 0,
             digits: 0,
             budget,
@@ -67,14 +66,14 @@ impl Chunked {
         body: &mut Vec<u8>,
     ) -> Result<(usize, bool), RequestRefusal> {
         let mut rest = input;
-        while self.expect != Expect::Nothing {
-            if let Expect::Data { remaining } = self.expect {
+        while self.expect != Expected::Nothing {
+            if let Expected::Data { remaining } = self.expect {
                 let (data, after) = rest.split_at(rest.len().min(remaining));
                 body.extend_from_slice(data);
                 rest = after;
                 let remaining = remaining - data.len();
                 self.expect =
-                    if remaining == 0 { Expect::DataCr } else { Expect::Data { remaining } };
+                    if remaining == 0 { Expected::DataCr } else { Expected::Data { remaining } };
             }
             let Some((&byte, after)) = rest.split_first() else { break };
             // The budget was charged for the data when its size was read.
@@ -82,34 +81,36 @@ impl Chunked {
             self.expect = self.decode_step(byte)?;
             rest = after;
         }
-        Ok((input.len() - rest.len(), self.expect == Expect::Nothing))
+        Ok((input.len() - rest.len(), self.expect == Expected::Nothing))
     }
 
     /// Handles one byte of framing. Returns what must follow it.
-    fn decode_step(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
+    fn decode_step(&mut self, byte: u8) -> Result<Expected, RequestRefusal> {
         Ok(match (self.expect, byte) {
-            (Expect::SizeDigit, b' ' | b'\t' | b';' | b'\r') if self.digits > 0 => {
-                self.expect = Expect::SizeBlank;
+            (Expected::SizeDigit, b' ' | b'\t' | b';' | b'\r') if self.digits > 0 => {
+                self.expect = Expected::SizeBlank;
                 self.decode_step(byte)?
             }
-            (Expect::SizeDigit, _) => self.add_size_digit(byte)?,
-            (Expect::SizeBlank, b' ' | b'\t') => self.skip_line(byte, Expect::SizeBlank)?,
-            (Expect::SizeBlank, b';') => Expect::Extension,
-            (Expect::SizeBlank | Expect::Extension, b'\r') => Expect::SizeEnd,
-            (Expect::Extension, _) => self.skip_line(byte, Expect::Extension)?,
-            (Expect::SizeEnd, b'\n') => self.start_data()?,
-            (Expect::DataCr, b'\r') => Expect::DataEnd,
-            (Expect::DataEnd, b'\n') => Expect::SizeDigit,
-            (Expect::TrailerStart, b'\r') => Expect::LastLf,
-            (Expect::Trailer, b'\r') => Expect::TrailerLf,
-            (Expect::TrailerStart | Expect::Trailer, _) => self.skip_line(byte, Expect::Trailer)?,
-            (Expect::TrailerLf, b'\n') => Expect::TrailerStart,
-            (Expect::LastLf, b'\n') => Expect::Nothing,
+            (Expected::SizeDigit, _) => self.add_size_digit(byte)?,
+            (Expected::SizeBlank, b' ' | b'\t') => self.skip_line(byte, Expected::SizeBlank)?,
+            (Expected::SizeBlank, b';') => Expected::Extension,
+            (Expected::SizeBlank | Expected::Extension, b'\r') => Expected::SizeEnd,
+            (Expected::Extension, _) => self.skip_line(byte, Expected::Extension)?,
+            (Expected::SizeEnd, b'\n') => self.start_data()?,
+            (Expected::DataCr, b'\r') => Expected::DataEnd,
+            (Expected::DataEnd, b'\n') => Expected::SizeDigit,
+            (Expected::TrailerStart, b'\r') => Expected::LastLf,
+            (Expected::Trailer, b'\r') => Expected::TrailerLf,
+            (Expected::TrailerStart | Expected::Trailer, _) => {
+                self.skip_line(byte, Expected::Trailer)?
+            }
+            (Expected::TrailerLf, b'\n') => Expected::TrailerStart,
+            (Expected::LastLf, b'\n') => Expected::Nothing,
             _ => return Err(RequestRefusal::BadRequest),
         })
     }
 
-    fn add_size_digit(&mut self, byte: u8) -> Result<Expect, RequestRefusal> {
+    fn add_size_digit(&mut self, byte: u8) -> Result<Expected, RequestRefusal> {
         let digit = char::from(byte).to_digit(16).ok_or(RequestRefusal::BadRequest)?;
         if self.digits == SIZE_DIGITS_MAX {
             return Err(RequestRefusal::BadRequest);
@@ -117,19 +118,19 @@ impl Chunked {
         self.digits += 1;
         // Sixteen digits fill the 64 bits exactly.
         self.size = self.size << 4 | u64::from(digit);
-        Ok(Expect::SizeDigit)
+        Ok(Expected::SizeDigit)
     }
 
     /// A size line has ended. The whole chunk is charged to the budget before any of it arrives, so that a refusal
     /// comes early.
-    fn start_data(&mut self) -> Result<Expect, RequestRefusal> {
+    fn start_data(&mut self) -> Result<Expected, RequestRefusal> {
         let size = usize::try_from(self.size).map_err(|_| RequestRefusal::TooLarge)?;
         self.budget = self.budget.checked_sub(size).ok_or(RequestRefusal::TooLarge)?;
         (self.size, self.digits) = (0, 0);
-        Ok(if size == 0 { Expect::TrailerStart } else { Expect::Data { remaining: size } })
+        Ok(if size == 0 { Expected::TrailerStart } else { Expected::Data { remaining: size } })
     }
 
-    fn skip_line(&mut self, byte: u8, next: Expect) -> Result<Expect, RequestRefusal> {
+    fn skip_line(&mut self, byte: u8, next: Expected) -> Result<Expected, RequestRefusal> {
         if byte.is_ascii_control() && byte != b'\t' {
             return Err(RequestRefusal::BadRequest);
         }

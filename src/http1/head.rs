@@ -14,7 +14,6 @@ use std::mem::MaybeUninit;
 use super::refusal::RequestRefusal;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
-/// A range of the head, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
     start: u16,
@@ -71,22 +70,22 @@ impl FieldSpans {
     }
 }
 
-const HOST: u8 = 1;
-const CONTENT_LENGTH: u8 = 1 << 1;
-const TRANSFER_ENCODING: u8 = 1 << 2;
-const EXPECT: u8 = 1 << 3;
-const CONNECTION: u8 = 1 << 4;
-const UPGRADE: u8 = 1 << 5;
+const HAS_HOST: u8 = 1;
+const HAS_CONTENT_LENGTH: u8 = 1 << 1;
+const HAS_TRANSFER_ENCODING: u8 = 1 << 2;
+const HAS_EXPECT: u8 = 1 << 3;
+const HAS_CONNECTION: u8 = 1 << 4;
+const HAS_UPGRADE: u8 = 1 << 5;
 
 /// Fields that the server asks every request for. A field that is absent is known by its bit, without a search.
 fn known_field_bit(name: &str) -> u8 {
     let (known, bit) = match name.len() {
-        4 => ("host", HOST),
-        6 => ("expect", EXPECT),
-        7 => ("upgrade", UPGRADE),
-        10 => ("connection", CONNECTION),
-        14 => ("content-length", CONTENT_LENGTH),
-        17 => ("transfer-encoding", TRANSFER_ENCODING),
+        4 => ("host", HAS_HOST),
+        6 => ("expect", HAS_EXPECT),
+        7 => ("upgrade", HAS_UPGRADE),
+        10 => ("connection", HAS_CONNECTION),
+        14 => ("content-length", HAS_CONTENT_LENGTH),
+        17 => ("transfer-encoding", HAS_TRANSFER_ENCODING),
         _ => return 0,
     };
     if name.eq_ignore_ascii_case(known) { bit } else { 0 }
@@ -129,8 +128,8 @@ impl Request {
         for field in parsed.headers.iter() {
             let bit = known_field_bit(field.name);
             known_fields |= bit;
-            hosts += usize::from(bit == HOST);
-            if bit == CONTENT_LENGTH {
+            hosts += usize::from(bit == HAS_HOST);
+            if bit == HAS_CONTENT_LENGTH {
                 length = length.and_then(|before| merge_lengths(before, field.value));
             }
         }
@@ -173,7 +172,7 @@ impl Request {
         self.buffer.get(self.body_start()..).unwrap_or_default()
     }
 
-    /// Where the bytes of the body are appended.
+    /// The buffer, to whose end the bytes of the body are appended.
     pub(super) fn body_mut(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
@@ -245,7 +244,7 @@ impl Request {
     /// Whether the client wants to send another request (RFC 9112 section 9.3).
     #[must_use]
     pub fn keep_alive(&self) -> bool {
-        if !self.has_known_field(CONNECTION) {
+        if !self.has_known_field(HAS_CONNECTION) {
             return self.http_11;
         }
         let closes = self.list_contains("connection", "close");
@@ -256,14 +255,14 @@ impl Request {
     /// and may be ignored (RFC 9110 section 7.8).
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
-        self.has_known_field(CONNECTION | UPGRADE)
+        self.has_known_field(HAS_CONNECTION | HAS_UPGRADE)
             && self.list_contains("connection", "upgrade")
             && self.list_contains("upgrade", "websocket")
     }
 
     /// Whether the client waits for `100 Continue` (RFC 9110 section 10.1.1; unknown to 1.0).
     pub(super) fn expects_continue(&self) -> Result<bool, RequestRefusal> {
-        if !self.http_11 || !self.has_known_field(EXPECT) {
+        if !self.http_11 || !self.has_known_field(HAS_EXPECT) {
             return Ok(false);
         }
         let mut expected = false;
@@ -279,7 +278,7 @@ impl Request {
     /// Refuses every request that two readers could frame differently, because that is how requests are smuggled past a
     /// proxy (RFC 9112 sections 6.1 to 6.3).
     fn framing(&self, length: Option<u64>) -> Result<Framing, RequestRefusal> {
-        if !self.has_known_field(TRANSFER_ENCODING) {
+        if !self.has_known_field(HAS_TRANSFER_ENCODING) {
             return Ok(Framing::Length(length.unwrap_or(0)));
         }
         let mut codings = self.raw_values("transfer-encoding");

@@ -81,7 +81,7 @@ impl RequestReader {
         self.open.is_none() && self.searched == 0
     }
 
-    /// Whether all it has seen of an incomplete request is still in the buffer: another reader can go on from there.
+    /// Whether all it has seen of an incomplete request is still in the buffer: another reader can continue from there.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.is_none()
@@ -136,7 +136,7 @@ impl RequestReader {
         Ok(Progress::Incomplete { continue_expected })
     }
 
-    /// The number of bytes of empty lines at the front.
+    /// The number of bytes of empty lines at the front, which RFC 9112 section 2.2 tells servers to ignore.
     fn skip_leading_lines(&mut self, buffer: &[u8]) -> Result<usize, RequestRefusal> {
         let lines = buffer.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
         if lines > 0 {
@@ -207,10 +207,10 @@ impl OpenRequest {
     fn read_body(&mut self, input: &[u8]) -> Result<(usize, bool), RequestRefusal> {
         match &mut self.body {
             BodyProgress::Length { remaining } => {
-                let taken = input.get(..*remaining).unwrap_or(input);
-                self.request.body_mut().extend_from_slice(taken);
-                *remaining -= taken.len();
-                Ok((taken.len(), *remaining == 0))
+                let body_bytes = input.get(..*remaining).unwrap_or(input);
+                self.request.body_mut().extend_from_slice(body_bytes);
+                *remaining -= body_bytes.len();
+                Ok((body_bytes.len(), *remaining == 0))
             }
             BodyProgress::Chunked(chunked) => chunked.decode(input, self.request.body_mut()),
         }

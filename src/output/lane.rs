@@ -30,7 +30,7 @@ pub(super) struct Bounds {
 pub(crate) struct LostLines {
     /// Lines that found the queue full, because the reader of the stream was too slow.
     pub queue_full: u64,
-    /// Lines that the stream refused.
+    /// Lines that the stream refused, for example because the disk is full.
     pub write_failed: u64,
     /// The number of the last error of the stream; 0 if there was none.
     pub last_error: i32,
@@ -79,7 +79,6 @@ struct LossCounts {
     over_rate: LossCount,
 }
 
-/// Lines that were lost for one reason.
 #[derive(Debug, Default)]
 struct LossCount {
     unreported: AtomicU64,
@@ -102,7 +101,7 @@ pub(super) struct OutputLane {
 
 /// Most bytes of one write, unless a single text is longer.
 const BATCH_BYTES: usize = 64 * 1024;
-/// Time between two reports while losses go on.
+/// Time between two reports while losses continue.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Time between two reports of lines over the rate alone, which a flood causes for hours.
 const REPORT_RATE_EVERY: Duration = Duration::from_secs(60);
@@ -170,7 +169,7 @@ impl OutputLane {
     /// Waits until all that was pushed before is written or lost, or until the deadline. Returns whether it is.
     pub(super) fn flush(&self, deadline: Instant) -> bool {
         /// Pause between two attempts to put the flush request into a full queue.
-        const STEP: Duration = Duration::from_millis(5);
+        const RETRY_PAUSE: Duration = Duration::from_millis(5);
         let (done, is_done) = mpsc::sync_channel(1);
         let mut question = QueueEntry::Flush(done);
         loop {
@@ -184,7 +183,7 @@ impl OutputLane {
                 return false;
             }
             // Nothing is ever sent on this channel yet: the wait is a pause.
-            is_done.recv_timeout(STEP.min(left)).ok();
+            is_done.recv_timeout(RETRY_PAUSE.min(left)).ok();
         }
     }
 }
@@ -207,7 +206,6 @@ impl LossCounts {
     }
 }
 
-/// The state of the stream's thread.
 struct Writer<S> {
     stream: S,
     counts: Arc<LossCounts>,
@@ -268,7 +266,7 @@ impl<S: AsFd> Writer<S> {
         }
         self.counts.queued_bytes.fetch_sub(batch.len(), Ordering::AcqRel);
         self.batch = batch;
-        // One large text must not hold its memory for ever.
+        // One large text must not keep its memory for ever.
         self.batch.clear();
         self.batch.shrink_to(BATCH_BYTES);
     }

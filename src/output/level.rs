@@ -23,7 +23,7 @@ use crate::config::LogLevel;
 /// Replaces the filter. Returns `false` if the subscriber no longer exists.
 type ReplaceFilter = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 
-static REPLACE: OnceLock<ReplaceFilter> = OnceLock::new();
+static REPLACE_FILTER: OnceLock<ReplaceFilter> = OnceLock::new();
 
 /// Starts the log of the process. Called once, because a process has one subscriber.
 pub(super) fn install<W>(format: LineFormat, level: Option<LogLevel>, writer: W)
@@ -39,13 +39,13 @@ where
     let replace: ReplaceFilter = Box::new(move |filter| handle.reload(filter).is_ok());
     registry().with(filter).with(lines).init();
     // Called once, so the cell is empty.
-    REPLACE.set(replace).ok();
+    REPLACE_FILTER.set(replace).ok();
 }
 
 /// Logs events of this level and above from now on. `None`: what `RUST_LOG` asks for, or INFO. Returns `false` if the
 /// log was not started.
 pub(crate) fn set_level(level: Option<LogLevel>) -> bool {
-    REPLACE.get().is_some_and(|replace| replace(filter(level)))
+    REPLACE_FILTER.get().is_some_and(|replace| replace(filter(level)))
 }
 
 /// The filter for a level. `None`: the targets and levels in `RUST_LOG` (`info`, `warn,ringverb::webhook=debug`), or

@@ -116,7 +116,7 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
     if OUTPUT.set(output).is_err() {
         return Ok(());
     }
-    level::install(format, level, Log);
+    level::install(format, level, LogWriters);
     report_panics();
     // A file that reaches its size limit (ulimit -f) then fails with EFBIG, instead of ending the process.
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(drop)
@@ -162,7 +162,7 @@ pub(crate) fn lost_lines() -> LostLines {
     OUTPUT.get().map_or_else(LostLines::default, |output| output.log().losses_since_start())
 }
 
-/// Bytes of log lines that wait for their stream.
+/// Bytes of log lines that wait for their stream, for the metrics.
 #[must_use]
 pub(crate) fn queued_log_bytes() -> QueuedBytes {
     OUTPUT.get().map_or_else(QueuedBytes::default, |output| output.log().queued_bytes())
@@ -205,7 +205,7 @@ pub(crate) fn log_text_as(event: &str, text: &str) {
 }
 
 /// Writes whole lines of events to standard output. If its reader is slow they are dropped and counted.
-pub(crate) fn events(lines: Vec<u8>) {
+pub(crate) fn print_events(lines: Vec<u8>) {
     if let Some(output) = OUTPUT.get() {
         output.stdout.push(lines);
     }
@@ -355,14 +355,13 @@ impl Output {
 }
 
 /// Makes a writer for each line of `tracing`, with the budget of the line's target.
-struct Log;
+struct LogWriters;
 
-/// Writes one whole line.
 struct LineWriter {
     budget: fn(&Output) -> Option<&RateBudget>,
 }
 
-impl MakeWriter<'_> for Log {
+impl MakeWriter<'_> for LogWriters {
     type Writer = LineWriter;
 
     fn make_writer(&self) -> LineWriter {

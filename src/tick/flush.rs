@@ -227,9 +227,9 @@ impl Flush {
         }
         let bytes = self.arena.len() - start;
         if bytes > 0 {
-            let place = u32::try_from(self.sealed.len()).unwrap_or(u32::MAX);
+            let index = u32::try_from(self.sealed.len()).unwrap_or(u32::MAX);
             self.sealed.push(Sealed { content, backlog_bytes_before });
-            self.items.push(ConnectionSend { key, source: Source::Sealed(start, place), bytes });
+            self.items.push(ConnectionSend { key, source: Source::Sealed(start, index), bytes });
         } else if !queue.is_empty() {
             self.unsealable.push(key);
         }
@@ -307,8 +307,8 @@ impl Flush {
             }
             debug_assert!(taken <= item.bytes, "the kernel takes no more than it was given");
             let (content, after) = match item.source {
-                Source::Sealed(start, place) => {
-                    let Some(sealed) = self.sealed.get(place as usize) else { continue };
+                Source::Sealed(start, index) => {
+                    let Some(sealed) = self.sealed.get(index as usize) else { continue };
                     let unsent = self.arena.get(start + taken..start + item.bytes);
                     (sealed.content, sealed.settle(shard, reactor, key, unsent, blocked))
                 }

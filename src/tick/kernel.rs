@@ -16,7 +16,7 @@ use crate::shard::ConnectionKey;
 use crate::slot::Slot;
 use crate::tls::socket::SecureChannel;
 
-/// A connection that speaks HTTP, by its slot among those of its core. The generation tells it from earlier owners.
+/// A connection that speaks HTTP, by its slot among those of its core. The generation distinguishes its owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub slot: Slot,
@@ -49,12 +49,12 @@ pub struct KernelEvent {
     pub token: Token,
     /// The watch for reading is still armed; otherwise it must be armed again. The kernel ends a watch if there is no
     /// room for its report, so any watch may have ended after a burst.
-    pub more: bool,
+    pub is_armed: bool,
     /// The peer's end, or an error, was seen. With `Token::Writable` a kernel may leave out the end of the peer's half,
     /// as epoll does, or report it, as io_uring does.
-    pub end: bool,
+    pub has_end: bool,
     /// The kernel had no memory for the watch.
-    pub failed: bool,
+    pub has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -120,11 +120,11 @@ pub trait Kernel {
     /// Reports once, when the socket accepts bytes again.
     fn watch_writable(&mut self, socket: &Self::Socket, watched: Watched);
 
-    /// Ends the watches of a socket that go on; needed before it is closed, or watched as another one. `writable_too`:
+    /// Ends the armed watches of a socket; needed before it is closed, or watched as another one. `writable_too`:
     /// a `watch_writable` may not have reported yet.
     fn unwatch(&mut self, socket: &Self::Socket, watched: Watched, writable_too: bool);
 
-    /// Reports each ring of this core's doorbell, until a report without `more`. An earlier ring is reported too.
+    /// Reports each ring of this core's doorbell, until a report without `is_armed`. An earlier ring is reported too.
     fn watch_doorbell(&mut self, doorbell: &Doorbell);
 
     /// Carries out the requests above: sockets whose watches were ended may then be closed.

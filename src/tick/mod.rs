@@ -60,7 +60,6 @@ pub struct CoreConfiguration {
     pub rules: Rules,
 }
 
-/// When the core needs its next tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextTick {
     /// At once, because work is left.
@@ -192,13 +191,13 @@ impl<K: Kernel> Core<K> {
     /// Checks what holds between two ticks. For tests, the simulator and debug builds: it walks over the whole state.
     ///
     /// # Errors
-    /// What does not hold.
+    /// The first invariant that is violated.
     pub fn check_invariants(&self) -> Result<(), String> {
         self.mailbox.check_invariants()?;
         self.shard.check_invariants(self.flush.waiting_slots())?;
         self.shard.check_gauges()?;
         self.reactor.check_invariants(&self.shard)?;
-        // Paused, it takes over connections in any order.
+        // A paused core imports connections in any order.
         if self.paused { Ok(()) } else { self.shard.check_sides_agree() }
     }
 

@@ -288,9 +288,9 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn on_event(&mut self, site: &mut Site<'_>, event: KernelEvent) {
-        let until = if event.end { Queued::ToTheEnd } else { Queued::Once };
+        let until = if event.has_end { Queued::ToTheEnd } else { Queued::Once };
         match event.token {
-            Token::Readable(watched) | Token::Writable(watched) if event.failed => {
+            Token::Readable(watched) | Token::Writable(watched) if event.has_failed => {
                 self.note_unwatchable(site, watched);
             }
             Token::Readable(Watched::Connection(key)) => {
@@ -301,7 +301,7 @@ impl<K: Kernel> Reactor<K> {
                     self.sockets.descriptor(key.slot).is_some(),
                     "a connection that is there has a socket"
                 );
-                if !event.more {
+                if !event.is_armed {
                     // A watch ends at errors and when the kernel has no room; the read shows which it was.
                     if let Some(socket) = &self.sockets.0[key.slot.index()].descriptor {
                         self.kernel.watch_readable(socket, Watched::Connection(key));
@@ -310,12 +310,12 @@ impl<K: Kernel> Reactor<K> {
                 self.queue(key, until);
             }
             Token::Readable(Watched::Session(key)) => {
-                self.note_readable_session(key, event.more, until);
+                self.note_readable_session(key, event.is_armed, until);
             }
-            Token::Readable(Watched::Listener(index)) => self.note_listener(index, event.more),
+            Token::Readable(Watched::Listener(index)) => self.note_listener(index, event.is_armed),
             Token::Readable(Watched::Cluster(number)) if number == self.cluster.number => {
                 self.cluster.readable = true;
-                self.cluster.watch_ended |= !event.more;
+                self.cluster.watch_ended |= !event.is_armed;
             }
             Token::Writable(Watched::Connection(key)) if site.shard.get(key).is_some() => {
                 site.shard.unblock(key.slot);
@@ -329,7 +329,7 @@ impl<K: Kernel> Reactor<K> {
             Token::Readable(_) | Token::Writable(_) => {}
             Token::Lost => self.drop_all(site),
             // The worker drains its mailboxes in every tick; the core only has to be woken.
-            Token::Doorbell => self.doorbell_watch_ended |= !event.more,
+            Token::Doorbell => self.doorbell_watch_ended |= !event.is_armed,
         }
     }
 

@@ -17,7 +17,6 @@ use super::kernel::Kernel;
 use crate::shard::{ChannelState, ConnectionKey, ConnectionState, TransferFault};
 use crate::tls::socket::{SecureSocket, SecureState};
 
-/// A connection in transfer, without its socket.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TransferredConnection {
     pub connection: ConnectionState,
@@ -31,7 +30,7 @@ pub struct TransferredConnection {
     pub named_client: Option<SocketAddr>,
 }
 
-/// The other end of an HTTP session in transfer.
+/// The other end of an HTTP session in transfer. The socket alone does not show it behind a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionPeer {
     pub address: SocketAddr,
@@ -39,7 +38,6 @@ pub struct SessionPeer {
     pub is_named: bool,
 }
 
-/// An HTTP session in transfer, with its socket.
 #[derive(Debug)]
 pub struct TransferredSession<'a, S> {
     pub socket: &'a S,
@@ -118,7 +116,6 @@ impl<K: Kernel> Core<K> {
         })
     }
 
-    /// All HTTP sessions that another process can continue.
     pub fn export_sessions(&self) -> impl Iterator<Item = TransferredSession<'_, K::Socket>> {
         self.reactor.sessions.export()
     }

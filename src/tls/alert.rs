@@ -5,7 +5,6 @@
 //!
 //! No limits: a table of constants. Cost: one look-up in a match, no allocation.
 
-/// The number of an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alert(pub u8);
 

@@ -88,7 +88,6 @@ pub(super) struct BurstKey(Option<LessSafeKey>);
 
 /// 104 bytes for every suite, so that a connection is one allocation of one size.
 pub(super) struct Direction {
-    /// The sequence number of the next record.
     pub(super) sequence: u64,
     /// TLS 1.3: the secret from which a key update derives the next one. Zeros in TLS 1.2.
     secret: [u8; SECRET_BYTES_MAX],

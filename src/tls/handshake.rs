@@ -33,7 +33,6 @@ pub const INPUT_BYTES_MAX: usize = HEADER_BYTES + CONTENT_BYTES_MAX + 256;
 /// Memory of rustls during a handshake: 5.0 to 6.3 KB were counted (docs/decisions/0011).
 pub(super) const RUSTLS_BYTES: usize = 6_400;
 
-/// The state of a handshake after some input.
 pub enum HandshakeProgress {
     Incomplete,
     /// The handshake is complete. Boxed, because every other state is small.
@@ -49,12 +48,14 @@ pub enum HandshakeError {
     Failed(&'static str),
 }
 
-const TOO_SHORT: HandshakeError = HandshakeError::Failed("it sent a sealed record without content");
+const SEALED_RECORD_TOO_SHORT: HandshakeError =
+    HandshakeError::Failed("it sent a sealed record without content");
 const NOT_SEALED: HandshakeError =
     HandshakeError::Failed("it sent a handshake message without its key");
-const NOTHING_FOLLOWS: HandshakeError = HandshakeError::Failed("the handshake has ended before");
-const CLOSED: HandshakeError = HandshakeError::Failed("it closed during the handshake");
-const TOO_LONG: HandshakeError = HandshakeError::Failed("its handshake is over 16,645 bytes");
+const ENDED_BEFORE: HandshakeError = HandshakeError::Failed("the handshake has ended before");
+const CLOSED_EARLY: HandshakeError = HandshakeError::Failed("it closed during the handshake");
+const HANDSHAKE_TOO_LONG: HandshakeError =
+    HandshakeError::Failed("its handshake is over 16,645 bytes");
 const RECORD_TOO_LONG: HandshakeError =
     HandshakeError::Failed("it sent a handshake record over 16,384 bytes");
 const _: () = assert!(INPUT_BYTES_MAX == 16_645 && CONTENT_BYTES_MAX == 16_384, "the texts");
@@ -107,7 +108,7 @@ impl Handshake {
         out: &mut Vec<u8>,
     ) -> (usize, Result<HandshakeProgress, HandshakeError>) {
         if self.connection.is_none() {
-            return (0, Err(NOTHING_FOLLOWS));
+            return (0, Err(ENDED_BEFORE));
         }
         if !self.has_begun && input.first().is_some_and(|byte| *byte != record::HANDSHAKE) {
             self.connection = None;
@@ -218,11 +219,11 @@ impl Handshake {
         // them.
         if *kind == record::DATA && record_bytes <= HEADER_BYTES + TAG_BYTES {
             write_alert(Alert::BAD_RECORD_MAC, out);
-            return Err(TOO_SHORT);
+            return Err(SEALED_RECORD_TOO_SHORT);
         }
         if kept + record_bytes > INPUT_BYTES_MAX {
             write_alert(Alert::RECORD_OVERFLOW, out);
-            return Err(TOO_LONG);
+            return Err(HANDSHAKE_TOO_LONG);
         }
         // rustls accepts 2,048 bytes more than RFC 8446 section 5.1 allows.
         if *kind == record::HANDSHAKE && record_bytes > HEADER_BYTES + CONTENT_BYTES_MAX {
@@ -240,8 +241,8 @@ impl Handshake {
     ) -> Result<(RustlsProgress, usize), HandshakeError> {
         let mut discarded = 0;
         loop {
-            let connection = self.connection.as_mut().ok_or(NOTHING_FOLLOWS)?;
-            let shown = records.get_mut(discarded..).ok_or(NOTHING_FOLLOWS)?;
+            let connection = self.connection.as_mut().ok_or(ENDED_BEFORE)?;
+            let shown = records.get_mut(discarded..).ok_or(ENDED_BEFORE)?;
             let UnbufferedStatus { discard, state, .. } = connection.process_tls_records(shown);
             let next = match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out).map(|()| None),
@@ -252,7 +253,7 @@ impl Handshake {
                 Ok(ConnectionState::BlockedHandshake) => Ok(Some(RustlsProgress::NeedsNextRecord)),
                 Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(RustlsProgress::Complete)),
                 // No record after Finished is shown, and 0-RTT is never accepted.
-                Ok(_) => Err(CLOSED),
+                Ok(_) => Err(CLOSED_EARLY),
                 Err(error) => Err(HandshakeError::Failed(self.early_data.text_of(&error))),
             };
             self.secrets.keep_derived();
@@ -282,7 +283,7 @@ impl Handshake {
     }
 
     fn finish(&mut self) -> Result<HandshakeProgress, HandshakeError> {
-        let connection = self.connection.take().ok_or(NOTHING_FOLLOWS)?;
+        let connection = self.connection.take().ok_or(ENDED_BEFORE)?;
         let unusable = HandshakeError::Failed("its keys cannot be used");
         if !self.input.is_empty() {
             // The record layer could not continue at the right place.

@@ -157,7 +157,7 @@ fn open_records(
             RecordEvent::Data(content) => {
                 let from = opened.used + content.start..opened.used + content.end;
                 let count = from.len();
-                // The content lies behind its header, so it moves to the left.
+                // The content follows its header, so it moves to the left.
                 input.copy_within(from, opened.plain);
                 opened.plain += count;
             }

@@ -15,21 +15,21 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::identity::IdentityError;
 
-const BEGIN: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
-const END: &[u8] = b"-----END ENCRYPTED PRIVATE KEY-----";
+const ENCRYPTED_KEY_BEGIN: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+const ENCRYPTED_KEY_END: &[u8] = b"-----END ENCRYPTED PRIVATE KEY-----";
 /// Most rounds of PBKDF2, which take about two seconds. OpenSSL writes 2,048.
 const PBKDF2_ROUNDS_MAX: u32 = 10_000_000;
 /// Most memory of scrypt: it needs 128 bytes for each unit of cost and block size. OpenSSL's default needs 16 MiB.
 const SCRYPT_BYTES_MAX: u64 = 256 << 20;
 const SCRYPT_PASSES_MAX: u16 = 16;
-const OLD_ENCRYPTION: &[u8] = b"Proc-Type: 4,ENCRYPTED";
+const OLD_ENCRYPTION_HEADER: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
 /// Reads the first key of a PEM file. A plain key is preferred to one that is encrypted.
 pub(super) fn read(
     pem: &[u8],
     passphrase: Option<&str>,
 ) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    if memchr::memmem::find(pem, OLD_ENCRYPTION).is_some() {
+    if memchr::memmem::find(pem, OLD_ENCRYPTION_HEADER).is_some() {
         return Err(IdentityError::OldEncryption);
     }
     if let Ok(key) = PrivateKeyDer::from_pem_slice(pem) {
@@ -41,9 +41,9 @@ pub(super) fn read(
 
 /// The text between the lines that begin and end an encrypted key.
 fn encrypted_block(pem: &[u8]) -> Option<&[u8]> {
-    let begin = memchr::memmem::find(pem, BEGIN)? + BEGIN.len();
+    let begin = memchr::memmem::find(pem, ENCRYPTED_KEY_BEGIN)? + ENCRYPTED_KEY_BEGIN.len();
     let rest = pem.get(begin..)?;
-    rest.get(..memchr::memmem::find(rest, END)?)
+    rest.get(..memchr::memmem::find(rest, ENCRYPTED_KEY_END)?)
 }
 
 fn decrypt(block: &[u8], passphrase: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
@@ -110,7 +110,15 @@ mod tests {
         let pbes2 = tlv(6, &[&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5, 0x0d]]);
         let scheme = tlv(0x30, &[&pbes2, &tlv(0x30, &[kdf, &cipher])]);
         let der = tlv(0x30, &[&scheme, &tlv(4, &[&[0x55; 48]])]);
-        let pem = [BEGIN, b"\n", STANDARD.encode(der).as_bytes(), b"\n", END, b"\n"].concat();
+        let pem = [
+            ENCRYPTED_KEY_BEGIN,
+            b"\n",
+            STANDARD.encode(der).as_bytes(),
+            b"\n",
+            ENCRYPTED_KEY_END,
+            b"\n",
+        ]
+        .concat();
         read(&pem, Some("secret")).unwrap_err()
     }
 

@@ -31,7 +31,6 @@ pub const IDLE_RECORDS_MAX: u8 = 32;
 /// Records that one AES-GCM key may seal: half of what rustls allows.
 pub const KEY_RECORDS_MAX: u64 = 1 << 23;
 
-/// What a record contained, for the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordEvent {
     /// Content: a range of the bytes given to `open`.
@@ -396,7 +395,7 @@ impl RecordLayer {
 
 #[cfg(test)]
 impl RecordLayer {
-    /// As if that many records had been sealed.
+    /// Sets the state after so many sealed records, which no test could seal.
     pub(super) fn set_sealed_count(&mut self, records: u64) {
         self.sending.sequence = records;
     }

@@ -19,7 +19,7 @@ const NO_SECRETS: [TrafficSecret; 3] = [[0; SECRET_BYTES_MAX]; 3];
 
 thread_local! {
     /// The secrets that rustls has derived in the current call, in the order of `index_of_label`.
-    static DERIVED: Cell<[TrafficSecret; 3]> = const { Cell::new(NO_SECRETS) };
+    static DERIVED_SECRETS: Cell<[TrafficSecret; 3]> = const { Cell::new(NO_SECRETS) };
 }
 
 /// The key log of all handshakes: rustls has no other way to pass a secret on.
@@ -33,12 +33,12 @@ impl KeyLog for SecretTap {
 
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
         let Some(index) = index_of_label(label) else { return };
-        let mut derived = DERIVED.get();
+        let mut derived = DERIVED_SECRETS.get();
         let slot = derived.get_mut(index).and_then(|slot| slot.get_mut(..secret.len()));
         if let Some(slot) = slot {
             slot.copy_from_slice(secret);
         }
-        DERIVED.set(derived);
+        DERIVED_SECRETS.set(derived);
         derived.zeroize();
     }
 }
@@ -54,7 +54,7 @@ fn index_of_label(label: &str) -> Option<usize> {
 
 /// The secrets of one handshake; zeros in TLS 1.2, and before the server's answer.
 pub(super) struct Secrets {
-    /// The first traffic secrets of client and server, from which key updates go on.
+    /// The first traffic secrets of client and server, from which key updates derive the next ones.
     traffic: [TrafficSecret; 2],
     client_handshake: TrafficSecret,
 }
@@ -77,7 +77,7 @@ impl Secrets {
     /// Moves the secrets that the last call of rustls has derived into this handshake. Called after each call, on the
     /// same thread.
     pub(super) fn keep_derived(&mut self) {
-        let mut derived = DERIVED.replace(NO_SECRETS);
+        let mut derived = DERIVED_SECRETS.replace(NO_SECRETS);
         if derived != NO_SECRETS {
             let [client, server, client_handshake] = derived;
             self.traffic = [client, server];

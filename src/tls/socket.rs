@@ -15,7 +15,6 @@ use super::{CONTENT_BYTES_MAX, HEADER_BYTES, RECORD_BYTES_MAX};
 /// Sealed bytes that may wait. With more, no further record is sealed.
 pub const SEALED_BYTES_MAX: usize = CONTENT_BYTES_MAX;
 
-/// Why a channel has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelEnd {
     /// The peer has announced that it sends no more.
@@ -26,7 +25,6 @@ pub enum ChannelEnd {
     Failed(&'static str),
 }
 
-/// The result of `SecureChannel::open`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// Bytes of the input that were used. The others are an incomplete record.
@@ -36,7 +34,7 @@ pub struct Opened {
     pub end: Option<ChannelEnd>,
 }
 
-/// A secure channel over bytes, the server's side.
+/// What the tick needs of a secure protocol, on the side of the server.
 pub trait SecureChannel: Sized {
     /// From which new channels are made: certificates and keys.
     type Acceptor;
@@ -81,7 +79,6 @@ pub trait SecureChannel: Sized {
 
 #[derive(Default)]
 struct RecordBacklog {
-    /// An incomplete record.
     input: Vec<u8>,
     /// Sealed bytes that the socket has not accepted.
     output: Vec<u8>,
@@ -95,7 +92,6 @@ pub struct SecureSocket<C> {
     backlog: Option<Box<RecordBacklog>>,
 }
 
-/// The result of `SecureSocket::receive`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecureInput {
     /// Where the content is in the buffer.

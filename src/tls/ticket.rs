@@ -72,7 +72,6 @@ impl TicketKey {
     }
 }
 
-/// The length that HKDF is to make.
 struct TicketKeyBytes;
 
 impl KeyType for TicketKeyBytes {

@@ -426,7 +426,7 @@ impl<K: HostKernel> Worker<K> {
         for event in self.core.http.published_to_show.drain(..) {
             if self.shared.config.print_events {
                 let payload = frame::server_payload(&event.frame);
-                output::events(printed::line(
+                output::print_events(printed::line(
                     &apps.get(event.app).id,
                     event.excluded_socket_id,
                     payload,

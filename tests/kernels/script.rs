@@ -5,7 +5,7 @@
 //!
 //! Reports of a step are a map from token to "the end was seen": a kernel may report one arrival as several. A strict
 //! world allows no other report. One that is not strict may report a watched socket for no reason, as the contract
-//! permits. A watch that ends (`more`) is armed again, as every caller does.
+//! permits. A watch that ends (not `is_armed`) is armed again, as every caller does.
 
 mod ending;
 mod filling;
@@ -110,14 +110,14 @@ impl<W: World> Script<W> {
         let mut events = std::mem::take(&mut self.events);
         self.kernel().reap(&mut events);
         for event in events.drain(..) {
-            let KernelEvent { token, more, end, failed } = event;
-            assert!(!failed, "{event:?}");
-            *self.seen.entry(name(token)).or_default() |= end;
+            let KernelEvent { token, is_armed, has_end, has_failed } = event;
+            assert!(!has_failed, "{event:?}");
+            *self.seen.entry(name(token)).or_default() |= has_end;
             if let Token::Writable(_) = token {
                 self.rooms.push(token);
                 continue;
             }
-            if more {
+            if is_armed {
                 continue;
             }
             match token {
@@ -410,8 +410,8 @@ impl<W: World> Script<W> {
             events.drain(..).find(|event| event.token == connection.readable())
         });
         let event = event.expect("a report");
-        assert!(!event.failed, "{event:?}");
-        if event.more {
+        assert!(!event.has_failed, "{event:?}");
+        if event.is_armed {
             self.unwatch(&connection, false);
         }
         assert_eq!(self.receive(&connection, 100), Ok("first".into()));

@@ -65,7 +65,12 @@ impl Kernel for Browsers {
     fn watch_readable(&mut self, _socket: &Cell<bool>, watched: Watched) {
         let token = Token::Readable(watched);
         if !self.stay {
-            self.ending.push(KernelEvent { token, more: true, end: true, failed: false });
+            self.ending.push(KernelEvent {
+                token,
+                is_armed: true,
+                has_end: true,
+                has_failed: false,
+            });
         }
     }
 
@@ -143,9 +148,9 @@ pub(super) fn flush_to(subscribers: usize) -> Box<dyn FnMut()> {
         let token = Token::Readable(Watched::Listener(0));
         core.reactor.kernel.ending.push(KernelEvent {
             token,
-            more: true,
-            end: false,
-            failed: false,
+            is_armed: true,
+            has_end: false,
+            has_failed: false,
         });
         core.tick();
         core.finish();
@@ -175,7 +180,12 @@ pub(super) fn handshakes() -> Box<dyn FnMut()> {
         kernel.waiting = CONNECTIONS;
         kernel.sent_bytes = 0;
         let token = Token::Readable(Watched::Listener(0));
-        kernel.ending.push(KernelEvent { token, more: true, end: false, failed: false });
+        kernel.ending.push(KernelEvent {
+            token,
+            is_armed: true,
+            has_end: false,
+            has_failed: false,
+        });
         // Deadlines of connections that have ended leave the wheel.
         core.shard.advance(Moment(core.shard.now().0 + 1_000));
         core.tick();

@@ -75,7 +75,7 @@ macro_rules! options {
 /// The maximum of sizes that have no other one.
 const SIZE_MAX: u64 = u64::MAX;
 /// The maximum of 32-bit numbers that have no other one.
-const MANY: u64 = u32::MAX as u64;
+const U32_MAX: u64 = u32::MAX as u64;
 const WORKERS_MAX: u64 = limits::WORKERS_MAX as u64;
 const NO_LIMIT: &str = "empty for no limit";
 const IN_URLS: &str = "letters, digits and signs such as - and _";
@@ -150,9 +150,9 @@ options! {
         ConnectionsPerIpMax "connections_per_ip_max" ["RINGVERB_CONNECTIONS_PER_IP_MAX"] "",
             number(1, 65_535).note(NO_LIMIT), "open WebSockets of one client address";
         HandshakesPerIpPerSecondMax "handshakes_per_ip_per_second_max" ["RINGVERB_HANDSHAKES_PER_IP_PER_SECOND_MAX"] "",
-            number(1, MANY).note(NO_LIMIT), "WebSocket handshakes of one client address";
+            number(1, U32_MAX).note(NO_LIMIT), "WebSocket handshakes of one client address";
         AuthFailuresPerIpPerSecondMax "auth_failures_per_ip_per_second_max"
-            ["RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX"] "", number(1, MANY).note(NO_LIMIT),
+            ["RINGVERB_AUTH_FAILURES_PER_IP_PER_SECOND_MAX"] "", number(1, U32_MAX).note(NO_LIMIT),
             "failed API signatures of one client address";
         TrustedProxies "trusted_proxies" ["RINGVERB_TRUSTED_PROXIES"] "",
             list("addresses and networks, comma separated"), "proxies that name the client";
@@ -182,7 +182,7 @@ options! {
             exact_text("text; empty for Redis' default user"), "user of Redis, with a password";
         RedisPassword "scaling.server.password" ["REDIS_PASSWORD"] "", secret("text; empty for none"),
             "password of Redis";
-        RedisDatabase "scaling.server.database" ["REDIS_DB"] "0", number(0, MANY),
+        RedisDatabase "scaling.server.database" ["REDIS_DB"] "0", number(0, U32_MAX),
             "no effect: keys start with the scaling channel";
         RedisTimeout "scaling.server.timeout" ["REDIS_TIMEOUT"] "60", seconds(1, 3_600),
             "time for a connection to Redis to be made";
@@ -200,7 +200,7 @@ options! {
         ActivityTimeout "activity_timeout" ["REVERB_APP_ACTIVITY_TIMEOUT"] "30", seconds(1, 86_400),
             "silence after which clients ping, as sent to them";
         PongTimeout "pong_timeout" ["RINGVERB_PONG_TIMEOUT"] "30", seconds(1, 86_400), "time for the answer to a ping";
-        MaxConnections "max_connections" ["REVERB_APP_MAX_CONNECTIONS"] "", number(1, MANY).note(NO_LIMIT),
+        MaxConnections "max_connections" ["REVERB_APP_MAX_CONNECTIONS"] "", number(1, U32_MAX).note(NO_LIMIT),
             "open connections of the app";
         MaxMessageSize "max_message_size" ["REVERB_APP_MAX_MESSAGE_SIZE"] "10000",
             size(64, limits::MESSAGE_SIZE_OPTION_MAX as u64), "one message of a client";
@@ -211,7 +211,7 @@ options! {
         RateLimit "rate_limiting.enabled" ["REVERB_APP_RATE_LIMITING_ENABLED"] "false", BOOL,
             "limit the messages of each connection";
         RateLimitMaxAttempts "rate_limiting.max_attempts"
-            ["REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "REVERB_APP_RATE_LIMITING_MAX_ATTEMPTS"] "60", number(1, MANY),
+            ["REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "REVERB_APP_RATE_LIMITING_MAX_ATTEMPTS"] "60", number(1, U32_MAX),
             "messages per window";
         RateLimitDecaySeconds "rate_limiting.decay_seconds"
             ["REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "REVERB_APP_RATE_LIMITING_DECAY_SECONDS"] "60", seconds(1, 86_400),
@@ -224,40 +224,40 @@ options! {
             list("hosts or origins, comma separated; * is a wildcard"), "pages that may connect";
         AllowMissingOrigin "allow_missing_origin" ["RINGVERB_ALLOW_MISSING_ORIGIN"] "false", BOOL,
             "accept clients that send no Origin (native SDKs)";
-        AuthWindow "auth_window" ["RINGVERB_AUTH_WINDOW"] "600", seconds(0, MANY).note("0 switches the check off"),
+        AuthWindow "auth_window" ["RINGVERB_AUTH_WINDOW"] "600", seconds(0, U32_MAX).note("0 switches the check off"),
             "largest age of a signed API request";
         AllowReservedEvents "allow_reserved_events" ["RINGVERB_ALLOW_RESERVED_EVENTS"] "false", BOOL,
             "publish events named pusher:... over HTTP";
         ChannelsPerConnectionMax "channels_per_connection_max" ["RINGVERB_CHANNELS_PER_CONNECTION_MAX"] "1000",
-            number(1, MANY), "channels one connection may be in";
-        PresenceMembersMax "presence_members_max" ["RINGVERB_PRESENCE_MEMBERS_MAX"] "", number(1, MANY).note(NO_LIMIT),
-            "users in one presence channel";
-        MemberSizeMax "member_size_max" ["RINGVERB_MEMBER_SIZE_MAX"] "4096", size(1, MANY),
+            number(1, U32_MAX), "channels one connection may be in";
+        PresenceMembersMax "presence_members_max" ["RINGVERB_PRESENCE_MEMBERS_MAX"] "",
+            number(1, U32_MAX).note(NO_LIMIT), "users in one presence channel";
+        MemberSizeMax "member_size_max" ["RINGVERB_MEMBER_SIZE_MAX"] "4096", size(1, U32_MAX),
             "channel_data of one presence member";
-        UserDataSizeMax "user_data_size_max" ["RINGVERB_USER_DATA_SIZE_MAX"] "8192", size(1, MANY),
+        UserDataSizeMax "user_data_size_max" ["RINGVERB_USER_DATA_SIZE_MAX"] "8192", size(1, U32_MAX),
             "user_data of one sign-in";
         ChannelNameLengthMax "channel_name_length_max" ["RINGVERB_CHANNEL_NAME_LENGTH_MAX"] "200",
             units("bytes", 1, limits::CHANNEL_NAME_BYTES_MAX as u64), "longest channel name; Pusher has 164";
         ChannelNames "channel_names" ["RINGVERB_CHANNEL_NAMES"] "any", choice(&["any", "pusher"]),
             "characters of channel names: any, or letters, digits and _-=@,.;";
         ClientEventsPerSecondMax "client_events_per_second_max" ["RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX"] "",
-            number(1, MANY).note(NO_LIMIT), "client events of one connection";
+            number(1, U32_MAX).note(NO_LIMIT), "client events of one connection";
         EventPayloadMax "event_payload_max" ["RINGVERB_EVENT_PAYLOAD_MAX"] "",
-            size(1, MANY).note("empty: no own limit"), "data of one published event";
+            size(1, U32_MAX).note("empty: no own limit"), "data of one published event";
         PublishesPerSecondMax "publishes_per_second_max" ["RINGVERB_PUBLISHES_PER_SECOND_MAX"] "",
-            number(1, MANY).note(NO_LIMIT), "published events times their channels";
+            number(1, U32_MAX).note(NO_LIMIT), "published events times their channels";
         SubscriptionCount "subscription_count" ["RINGVERB_SUBSCRIPTION_COUNT"] "false", BOOL,
             "send subscribers of a channel their number";
-        CacheTtl "cache_ttl" ["RINGVERB_CACHE_TTL"] "1800", seconds(1, MANY),
+        CacheTtl "cache_ttl" ["RINGVERB_CACHE_TTL"] "1800", seconds(1, U32_MAX),
             "how long a cache channel remembers its last event";
-        AuthorizeWithin "authorize_within" ["RINGVERB_AUTHORIZE_WITHIN"] "", seconds(1, MANY).note("empty for never"),
-            "close connections without sign-in or private channel";
-        BatchEventsMax "batch_events_max" ["RINGVERB_BATCH_EVENTS_MAX"] "", number(1, MANY).note(NO_LIMIT),
+        AuthorizeWithin "authorize_within" ["RINGVERB_AUTHORIZE_WITHIN"] "",
+            seconds(1, U32_MAX).note("empty for never"), "close connections without sign-in or private channel";
+        BatchEventsMax "batch_events_max" ["RINGVERB_BATCH_EVENTS_MAX"] "", number(1, U32_MAX).note(NO_LIMIT),
             "events in one batch request";
-        EventChannelsMax "event_channels_max" ["RINGVERB_EVENT_CHANNELS_MAX"] "", number(1, MANY).note(NO_LIMIT),
+        EventChannelsMax "event_channels_max" ["RINGVERB_EVENT_CHANNELS_MAX"] "", number(1, U32_MAX).note(NO_LIMIT),
             "channels of one published event; Pusher has 100";
         EventNameLengthMax "event_name_length_max" ["RINGVERB_EVENT_NAME_LENGTH_MAX"] "",
-            units("characters", 1, MANY).note(NO_LIMIT), "name of one event; Pusher has 200";
+            units("characters", 1, U32_MAX).note(NO_LIMIT), "name of one event; Pusher has 200";
         ErrorData "error_data" ["RINGVERB_ERROR_DATA"] "string", choice(&["string", "object"]),
             "the data of pusher:error, as in Reverb or in Pusher";
         OverQuotaCode "over_quota_code" ["RINGVERB_OVER_QUOTA_CODE"] "4004", choice(&["4004", "4100"]),
@@ -274,10 +274,10 @@ options! {
             list("starts of channel names; empty for all"), "channels whose events they receive";
     }
     Unused {
-        PulseIngestInterval "pulse_ingest_interval" ["REVERB_PULSE_INGEST_INTERVAL"] "15", seconds(0, MANY),
+        PulseIngestInterval "pulse_ingest_interval" ["REVERB_PULSE_INGEST_INTERVAL"] "15", seconds(0, U32_MAX),
             "for the recorders of the package for Laravel";
-        TelescopeIngestInterval "telescope_ingest_interval" ["REVERB_TELESCOPE_INGEST_INTERVAL"] "15", seconds(0, MANY),
-            "Telescope records inside PHP";
+        TelescopeIngestInterval "telescope_ingest_interval" ["REVERB_TELESCOPE_INGEST_INTERVAL"] "15",
+            seconds(0, U32_MAX), "Telescope records inside PHP";
     }
 }
 
@@ -289,7 +289,7 @@ impl OptionId {
 }
 
 impl OptionSpec {
-    /// The option that a key of `ringverb.toml` names.
+    /// The option of a key in `ringverb.toml`, or of another file with its keys. `None` if there is none.
     pub(super) fn by_key(scope: Scope, key: &str) -> Option<&'static Self> {
         of_scope(scope).find(|option| option.key == key)
     }
@@ -317,7 +317,7 @@ fn capitalized(text: &str) -> String {
 
 /// The scopes that people see, in the order in which they read about them: title, and where an option stands in the
 /// file.
-const TITLES: [(Scope, &str, &str); 3] = [
+const SCOPE_TITLES: [(Scope, &str, &str); 3] = [
     (Scope::Server, "The server", "[server] in ringverb.toml"),
     (Scope::App, "The app", "each of [[apps]] in ringverb.toml"),
     (Scope::Webhook, "Webhooks of the app", "each of [[apps.webhooks]] in ringverb.toml"),
@@ -331,7 +331,7 @@ and subscription_count";
 #[must_use]
 pub fn help() -> String {
     let mut text = String::new();
-    for (scope, title, place) in TITLES {
+    for (scope, title, place) in SCOPE_TITLES {
         let events =
             if scope == Scope::Webhook { format!(". {WEBHOOK_EVENTS}") } else { String::new() };
         text.push_str(&format!("\n{title}; {place}{events}:\n"));
@@ -369,7 +369,7 @@ value of a file. This file is generated from the table in `src/config/options/mo
 them.
 ",
     );
-    for (scope, title, place) in TITLES {
+    for (scope, title, place) in SCOPE_TITLES {
         let events = WEBHOOK_EVENTS.replace('\n', " ");
         let events = if scope == Scope::Webhook { format!(" {events}.") } else { String::new() };
         text.push_str(&format!("\n## {title}\n\n{}.{events}\n\n", capitalized(place)));

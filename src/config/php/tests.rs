@@ -7,8 +7,8 @@ fn scalar(text: &str) -> PhpValue {
     PhpValue::Scalar(text.to_owned())
 }
 
-fn env(name: &str, default: PhpValue) -> Env {
-    Env { name: name.to_owned(), default: Box::new(default) }
+fn env(name: &str, default: PhpValue) -> EnvCall {
+    EnvCall { name: name.to_owned(), default: Box::new(default) }
 }
 
 /// The value of the key `a`.

@@ -23,7 +23,7 @@ impl OptionReader {
     /// An id or key, which becomes a part of URLs.
     pub(super) fn url_credential(&mut self, values: &Values, id: Id) -> String {
         let Some(given) = values.get(id) else { return String::new() };
-        if let Some(why) = unreachable(&given.value, id == Id::AppKey) {
+        if let Some(why) = credential_problem(&given.value, id == Id::AppKey) {
             let shown = shown(&given.value);
             self.problems.push(format!(
                 "{} is {shown}{}, but {why}",
@@ -161,7 +161,7 @@ pub(super) fn credential(values: &Values, id: Id) -> String {
 const CREDENTIAL_BYTES_MAX: usize = 200;
 
 /// Why no request can name an app by this id or key, and what to do. `None`: it can.
-fn unreachable(text: &str, is_key: bool) -> Option<String> {
+fn credential_problem(text: &str, is_key: bool) -> Option<String> {
     let what = if is_key { "key" } else { "id" };
     if text.len() > CREDENTIAL_BYTES_MAX {
         return Some(format!("the {what} of an app has at most {CREDENTIAL_BYTES_MAX} bytes"));

@@ -8,13 +8,13 @@ use crate::http1::request::Request;
 
 /// The request and the app of a refusal. Both are `None` for bytes that are no request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct About<'a> {
+pub(super) struct RefusalContext<'a> {
     /// The request, whose fields may name the client behind a proxy.
     pub(super) request: Option<&'a Request>,
     pub(super) app: Option<AppIndex>,
 }
 
-impl<'a> About<'a> {
+impl<'a> RefusalContext<'a> {
     pub(super) fn request(request: &'a Request) -> Self {
         Self { request: Some(request), app: None }
     }

@@ -39,7 +39,7 @@ pub struct AccessLog {
     pub left_out: u64,
 }
 
-/// What a session knows of its answered request.
+/// What the line has of an answer, beside its request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AccessEntry {
     pub(super) app: Option<AppIndex>,

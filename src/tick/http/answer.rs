@@ -12,7 +12,7 @@ use core::net::IpAddr;
 
 use super::super::gather::Asker;
 use super::super::site::Site;
-use super::about::About;
+use super::about::RefusalContext;
 use super::session::{Pending, Publish, Session};
 use super::{Http, Printed, SessionKey};
 use crate::admission::overload::OverloadLevel;
@@ -41,21 +41,29 @@ impl Session {
         };
         let response = match api::plan(&request, target, &mut http.context()) {
             Plan::Respond(response) => response,
-            Plan::Refuse(Denied { response, app, log_line }) => {
-                self.refused_as(http, About { request: Some(&request), app }, response, log_line)
-            }
+            Plan::Refuse(Denied { response, app, log_line }) => self.noted_refusal_response(
+                http,
+                RefusalContext { request: Some(&request), app },
+                response,
+                log_line,
+            ),
             Plan::Unauthenticated(Denied { response, app, log_line }) => {
                 http.overload.admission.count_auth_failure(client, http.unix_seconds);
-                self.refused_as(http, About { request: Some(&request), app }, response, log_line)
+                self.noted_refusal_response(
+                    http,
+                    RefusalContext { request: Some(&request), app },
+                    response,
+                    log_line,
+                )
             }
             // Over the budget, publishes continue: a server full of quiet connections must still deliver. Far over it,
             // publishes are refused, because they fill the send queues and a backend can retry.
             Plan::Publish { app, .. }
                 if http.overload.pressure.level() == OverloadLevel::FarOver =>
             {
-                let about = About { request: Some(&request), app: Some(app) };
+                let about = RefusalContext { request: Some(&request), app: Some(app) };
                 let response = short_of_memory("event was not published");
-                self.refused(http, about, response, Cause::MemoryPublish, &[])
+                self.refusal_response(http, about, response, Cause::MemoryPublish, &[])
             }
             Plan::Publish { app, publications, info, reply, quota } => {
                 let publish = Publish { request, app, publications, info, reply, quota };
@@ -127,10 +135,13 @@ impl Session {
                         site.gathers.end(id);
                         let text = "A core of the server did not answer in time; try again.";
                         let values = [Detail::Number(limits::GATHER_TIMEOUT_MS)];
-                        let about = About::request(&request);
+                        let about = RefusalContext::request(&request);
                         let response = Response::text(503, text);
                         let cause = Cause::CoreSilent;
-                        with_quota(quota, self.refused(site.http, about, response, cause, &values))
+                        with_quota(
+                            quota,
+                            self.refusal_response(site.http, about, response, cause, &values),
+                        )
                     }
                 };
                 self.respond(site.http, &response, &request);
@@ -162,8 +173,8 @@ impl Session {
         );
         let response = Response::text(429, &text).with_header("Retry-After", "1");
         let values = [Detail::Address(client), Detail::Counted(most.into(), "API request")];
-        let about = About::request(request);
-        Err(self.refused(http, about, response, Cause::AuthFailuresPerIp, &values))
+        let about = RefusalContext::request(request);
+        Err(self.refusal_response(http, about, response, Cause::AuthFailuresPerIp, &values))
     }
 }
 

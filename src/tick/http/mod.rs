@@ -74,7 +74,6 @@ pub struct RefusalLine {
     pub who: LinePeer,
 }
 
-/// The state that the HTTP sessions of a core share.
 pub struct Http {
     pub(super) rules: Rules,
     apps: Arc<Apps>,

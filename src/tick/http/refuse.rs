@@ -6,7 +6,7 @@
 //!
 //! Limits: those of `LineBudget`. Cost: one count, and one allocation for a line that the budget has room for.
 
-use super::about::About;
+use super::about::RefusalContext;
 use super::session::Session;
 use super::{Http, LinePeer};
 use crate::cause::{Cause, Detail, Noted};
@@ -22,7 +22,7 @@ impl Session {
     pub(super) fn refuse(
         &self,
         http: &mut Http,
-        about: About<'_>,
+        about: RefusalContext<'_>,
         cause: Cause,
         values: &[Detail<'_>],
     ) -> Option<String> {
@@ -30,10 +30,10 @@ impl Session {
     }
 
     /// `refuse` for a request that gets an answer, which is returned: with verbose errors it has the line, too.
-    pub(super) fn refused(
+    pub(super) fn refusal_response(
         &self,
         http: &mut Http,
-        about: About<'_>,
+        about: RefusalContext<'_>,
         response: Response,
         cause: Cause,
         values: &[Detail<'_>],
@@ -41,11 +41,11 @@ impl Session {
         with_explanation(response, self.refuse(http, about, cause, values))
     }
 
-    /// `refused` for a line that is formatted already.
-    pub(super) fn refused_as(
+    /// `refusal_response` for a line that is formatted already.
+    pub(super) fn noted_refusal_response(
         &self,
         http: &mut Http,
-        about: About<'_>,
+        about: RefusalContext<'_>,
         response: Response,
         noted: Noted,
     ) -> Response {
@@ -54,7 +54,7 @@ impl Session {
 
     /// Refuses a client that broke a rule of TLS, or ended it with an alert. It gets no answer.
     pub(in crate::tick) fn refuse_secure(&self, http: &mut Http, cause: Cause, why: &'static str) {
-        self.refuse(http, About::default(), cause, &[Detail::Own(why)]);
+        self.refuse(http, RefusalContext::default(), cause, &[Detail::Own(why)]);
     }
 
     /// Refuses a client that speaks plain HTTP to a TLS port. It gets an answer in plain HTTP.
@@ -65,7 +65,7 @@ impl Session {
             Cause::ProxyProtocol => Cause::ProxyProtocol,
             _ => Cause::PlainOnTlsPort,
         };
-        let response = self.refused(http, About::default(), response, cause, &[]);
+        let response = self.refusal_response(http, RefusalContext::default(), response, cause, &[]);
         self.close_with(&response, false);
         debug_assert!(self.is_closing(), "what follows on this port makes no sense in HTTP");
     }
@@ -74,12 +74,18 @@ impl Session {
     pub(in crate::tick) fn refuse_header(&mut self, http: &mut Http, fault: HeaderFault) {
         let response = Response::text(400, "A header of the PROXY protocol must come first.");
         let why = [Detail::Own(fault.text())];
-        let response = self.refused(http, About::default(), response, Cause::ProxyHeader, &why);
+        let response = self.refusal_response(
+            http,
+            RefusalContext::default(),
+            response,
+            Cause::ProxyHeader,
+            &why,
+        );
         self.close_with(&response, false);
         debug_assert!(self.is_closing(), "without its header no byte can be trusted");
     }
 
-    pub(super) fn line_peer(&self, http: &Http, about: About<'_>) -> LinePeer {
+    pub(super) fn line_peer(&self, http: &Http, about: RefusalContext<'_>) -> LinePeer {
         let admission = &http.overload.admission;
         let client = about.request.map(|request| {
             admission.client_address(self.peer.ip(), request.header_values("x-forwarded-for"))
@@ -132,7 +138,7 @@ impl Session {
             }
             RequestRefusal::VersionNotSupported => (Cause::HttpVersion, [first, Detail::Nothing]),
         };
-        self.refused(http, About::default(), response, cause, &values)
+        self.refusal_response(http, RefusalContext::default(), response, cause, &values)
     }
 }
 
@@ -182,7 +188,7 @@ fn first_line(input: &[u8]) -> &[u8] {
     input.get(..end.unwrap_or(input.len())).unwrap_or_default()
 }
 
-/// The query is cut off, because it may hold a signature.
+/// The query is cut off, because it may contain a signature.
 fn without_query(line: &[u8]) -> &[u8] {
     let end = memchr::memchr(b'?', line).unwrap_or(line.len());
     line.get(..end).unwrap_or_default()

@@ -15,7 +15,7 @@ use core::net::SocketAddr;
 
 use super::super::SessionPeer;
 use super::super::site::Site;
-use super::about::About;
+use super::about::RefusalContext;
 use super::access::AccessEntry;
 use super::{Http, SessionKey};
 use crate::admission::AddressSlot;
@@ -166,13 +166,13 @@ impl Session {
         }
     }
 
-    /// Whether a byte of the next request has arrived.
+    /// Whether a byte of the next request has arrived, so that the time for a whole request runs.
     pub(in crate::tick) fn has_begun(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.reader.is_idle() || !work.unused().is_empty())
     }
 
     /// Whether another process could continue it: it is between two requests, or it has only unread input.
-    pub(in crate::tick) fn may_move(&self) -> bool {
+    pub(in crate::tick) fn is_transferable(&self) -> bool {
         let is_busy = |work: &Work| !work.reader.is_empty() || !work.unsent().is_empty();
         self.state == HttpState::Reading && !self.work.as_ref().is_some_and(|work| is_busy(work))
     }
@@ -186,7 +186,6 @@ impl Session {
         matches!(self.state, HttpState::Closing { .. })
     }
 
-    /// The received bytes of an incomplete request.
     pub(in crate::tick) fn input(&self) -> &[u8] {
         self.work.as_ref().map_or(&[], |work| work.unused())
     }
@@ -210,7 +209,7 @@ impl Session {
         work.input.extend_from_slice(bytes);
     }
 
-    /// Carries out the next request if it is complete.
+    /// Reads and carries out the next request if all of it has been received.
     pub(in crate::tick) fn step(&mut self, key: SessionKey, site: &mut Site<'_>) -> Step {
         if self.state != HttpState::Reading || self.unsent().len() > limits::ANSWERS_BYTES_MAX {
             return Step::Rest;
@@ -301,7 +300,7 @@ impl Session {
                 let status = response.status;
                 let answered = AccessEntry { app: work.app, status, sent_bytes, began_ns };
                 http.note_access(request, answered, |http| {
-                    self.line_peer(http, About::request(request))
+                    self.line_peer(http, RefusalContext::request(request))
                 });
             }
         }

@@ -13,7 +13,7 @@ use core::num::IntErrorKind;
 use std::borrow::Cow;
 
 use super::Http;
-use super::about::About;
+use super::about::RefusalContext;
 use super::session::{Admitted, Session, Unwanted};
 use crate::admission::AddressSlot;
 use crate::admission::overload::OverloadLevel;
@@ -55,8 +55,14 @@ impl Session {
                 let response = Response::text(429, &text).with_header("Retry-After", "1");
                 let values =
                     [Detail::Address(client), Detail::Counted(most.into(), "HTTP connection")];
-                let about = About::request(request);
-                return Err(self.refused(http, about, response, Cause::SocketsPerIp, &values));
+                let about = RefusalContext::request(request);
+                return Err(self.refusal_response(
+                    http,
+                    about,
+                    response,
+                    Cause::SocketsPerIp,
+                    &values,
+                ));
             }
         }
         Ok(())
@@ -79,7 +85,13 @@ impl Session {
             let text = format!("Too many handshakes: {most} a second from one address; try again.");
             let response = Response::text(429, &text).with_header("Retry-After", "1");
             let values = [Detail::Address(client), Detail::Counted(most.into(), "handshake")];
-            self.refused(http, About::request(request), response, Cause::HandshakesPerIp, &values)
+            self.refusal_response(
+                http,
+                RefusalContext::request(request),
+                response,
+                Cause::HandshakesPerIp,
+                &values,
+            )
         })
     }
 
@@ -137,7 +149,13 @@ impl Session {
             handshake::HandshakeRefusal::BadKey => (Cause::WebSocketKey, shown(upgrade.key)),
         };
         let request_line = Detail::Request(request.method(), request.path());
-        self.refused(http, About::request(request), response, cause, &[request_line, given])
+        self.refusal_response(
+            http,
+            RefusalContext::request(request),
+            response,
+            cause,
+            &[request_line, given],
+        )
     }
 
     /// Checks in the order of docs/PROTOCOL.md rule 10, after the protocol version. Limits of the server answer 4100,
@@ -151,11 +169,10 @@ impl Session {
     ) -> Result<Admitted, Unwanted> {
         let (apps, overload) = (http.apps.clone(), http.overload.clone());
         let metrics = http.metrics.clone();
-        let mut about = About::request(request);
+        let mut about = RefusalContext::request(request);
         let mut unwanted =
-            |about: About<'_>, error: ErrorCode, cause: Cause, values: &[Detail<'_>]| Unwanted {
-                error,
-                why: self.refuse(http, about, cause, values),
+            |about: RefusalContext<'_>, error: ErrorCode, cause: Cause, values: &[Detail<'_>]| {
+                Unwanted { error, why: self.refuse(http, about, cause, values) }
             };
         if overload.pressure.level() > OverloadLevel::None {
             return Err(unwanted(about, error_code::SHORT_OF_MEMORY, Cause::Memory, &[]));
@@ -178,11 +195,15 @@ impl Session {
             let values = [Detail::text(&*app.id)];
             return Err(unwanted(about, error_code::APP_DISABLED, Cause::AppDisabled, &values));
         }
-        let from = request.header("origin");
-        if !origin::is_allowed(&app.allowed_origins, from.as_deref(), app.allow_missing_origin) {
+        let given_origin = request.header("origin");
+        if !origin::is_allowed(
+            &app.allowed_origins,
+            given_origin.as_deref(),
+            app.allow_missing_origin,
+        ) {
             let allowed = Detail::List(&app.allowed_origins);
             let error = error_code::ORIGIN_NOT_ALLOWED;
-            return Err(match from.as_deref() {
+            return Err(match given_origin.as_deref() {
                 Some(from) => unwanted(about, error, Cause::Origin, &[Detail::text(from), allowed]),
                 None => unwanted(about, error, Cause::OriginMissing, &[allowed]),
             });

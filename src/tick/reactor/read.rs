@@ -152,7 +152,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Decodes received bytes and passes the messages to the shard.
+    /// Decodes received bytes. Each complete message goes to the shard at once.
     pub(super) fn decode_input(&mut self, shard: &mut Shard, key: ConnectionKey, bytes: &mut [u8]) {
         let Some(connection) = shard.get(key) else { return };
         if connection.is_closing() && self.sockets.0[key.slot.index()].partial.is_none() {

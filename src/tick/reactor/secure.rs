@@ -98,7 +98,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Adds the channel of a session that has become a connection.
-    pub(in crate::tick) fn keep_secure(
+    pub(in crate::tick) fn add_secure(
         &mut self,
         key: ConnectionKey,
         secure: Box<SecureSocket<K::Channel>>,

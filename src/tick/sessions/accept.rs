@@ -26,7 +26,7 @@ use crate::tls::socket::{SecureSocket, SecureState};
 /// readable, so without it the core would spin.
 const EXHAUSTED_PAUSE_MS: u64 = 100;
 /// Connections that are accepted before their first bytes are read: their buffers fit the processor's cache.
-const ACCEPTED_MAX: usize = 16;
+const ACCEPTED_UNREAD_MAX: usize = 16;
 /// Pause when none of the sessions can be ended for a new one, in milliseconds: those that are being served finish
 /// soon.
 const FULL_PAUSE_MS: u64 = 1;
@@ -50,7 +50,7 @@ impl<K: Kernel> Reactor<K> {
         debug_assert_eq!(self.listeners.len(), index as usize + 1, "reports name it by this index");
     }
 
-    /// Accepts connections that wait, and carries out their first requests.
+    /// Accepts connections that wait, and carries out their first requests in the same tick.
     pub(in crate::tick) fn accept(&mut self, site: &mut Site<'_>) {
         let now = site.shard.now();
         if !site.http.accepts || now < self.accept_resumes_at {
@@ -73,7 +73,7 @@ impl<K: Kernel> Reactor<K> {
             let index = (first + turn) % listeners;
             while left > 0 && self.listeners[index].is_ready {
                 left -= 1;
-                if self.sessions.accepted.len() >= ACCEPTED_MAX
+                if self.sessions.accepted.len() >= ACCEPTED_UNREAD_MAX
                     || self.sessions.len() >= site.http.rules.connections_max
                 {
                     self.serve_accepted(site, deadline);
@@ -120,10 +120,10 @@ impl<K: Kernel> Reactor<K> {
         waits.then_some(self.accept_resumes_at)
     }
 
-    pub(in crate::tick) fn note_listener(&mut self, index: u32, more: bool) {
+    pub(in crate::tick) fn note_listener(&mut self, index: u32, is_armed: bool) {
         if let Some(state) = self.listeners.get_mut(index as usize) {
             state.is_ready = true;
-            if !more {
+            if !is_armed {
                 self.kernel.watch_listener(&state.listener, index);
             }
         }
@@ -153,7 +153,7 @@ impl<K: Kernel> Reactor<K> {
         if is_secure && awaited.is_none() {
             return self.begin_secure_session(site, socket, session);
         }
-        if let Some(key) = self.keep_session(site, socket, None, session) {
+        if let Some(key) = self.add_session(site, socket, None, session) {
             if let Some(entry) = self.sessions.get(key) {
                 entry.awaited_header = awaited;
             }
@@ -192,7 +192,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Adds a session if there is memory for it. `None` if it was closed instead.
-    pub(super) fn keep_session(
+    pub(super) fn add_session(
         &mut self,
         site: &mut Site<'_>,
         socket: K::Socket,
@@ -238,7 +238,7 @@ impl<K: Kernel> Reactor<K> {
             .unwrap_or(AddressSlot::NONE);
         let rules = &site.http.rules;
         let session = Session::of_another_process(peer, address_slot, served, input, rules);
-        if let Some(key) = self.keep_session(site, socket, secure.flatten(), session) {
+        if let Some(key) = self.add_session(site, socket, secure.flatten(), session) {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }

@@ -29,7 +29,7 @@ pub(super) use table::Sessions;
 use table::{NEVER, SessionEntry};
 
 impl<K: Kernel> Reactor<K> {
-    /// Queues a session to be read: it is readable, or what it has received may hold another request.
+    /// Queues a session to be read: it is readable, or what it has received may contain another request.
     pub(super) fn queue_session(&mut self, key: SessionKey, until: Queued) {
         let Some(entry) = self.sessions.get(key) else { return };
         let before = entry.queued;
@@ -41,13 +41,13 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// The kernel reports that a session is readable. `more`: its watch for reading continues.
-    pub(super) fn note_readable_session(&mut self, key: SessionKey, more: bool, until: Queued) {
+    /// The kernel reports that a session is readable. `is_armed`: its watch for reading continues.
+    pub(super) fn note_readable_session(&mut self, key: SessionKey, is_armed: bool, until: Queued) {
         let Some(entry) = self.sessions.get(key) else { return };
-        if !more && entry.is_watched_once() {
+        if !is_armed && entry.is_watched_once() {
             // It is watched again after it was read, if it still is a session.
             entry.is_watched = false;
-        } else if !more {
+        } else if !is_armed {
             self.kernel.watch_readable(&entry.socket, Watched::Session(key));
         }
         self.queue_session(key, until);
@@ -94,7 +94,7 @@ impl<K: Kernel> Reactor<K> {
         debug_assert!(!entry.is_deferred, "one that is deferred is not in the queue");
         if entry.read_in_tick == self.tick {
             self.sessions.ready.push_back(key);
-        } else if !entry.wants_bytes() || (site.http.is_transferring && entry.may_move()) {
+        } else if !entry.wants_bytes() || (site.http.is_transferring && entry.is_transferable()) {
             entry.is_deferred = true;
         } else if self.serve_input(site, key) {
             self.read_session(site, key);
@@ -206,7 +206,7 @@ impl<K: Kernel> Reactor<K> {
                 false => self.kernel.watch_readable(&entry.socket, Watched::Session(key)),
             }
         }
-        let is_transferring = site.http.is_transferring && entry.may_move();
+        let is_transferring = site.http.is_transferring && entry.is_transferable();
         if entry.is_deferred && entry.wants_bytes() && !is_transferring {
             entry.is_deferred = false;
             ready.push_back(key);
@@ -247,7 +247,7 @@ impl<K: Kernel> Reactor<K> {
             _ => entry.session.note_sent(count),
         }
         if entry.has_unsent() {
-            // It is blocked, or one send took its maximum.
+            // It is blocked, or one send had its maximum.
             if count < given {
                 entry.is_blocked = true;
                 self.kernel.watch_writable(&entry.socket, Watched::Session(key));
@@ -430,7 +430,7 @@ impl<K: Kernel> Reactor<K> {
         debug_assert!(self.sessions.get(key).is_none(), "a socket is a session or a connection");
         let has_ended = entry.secure.as_ref().is_some_and(|secure| secure.has_ended());
         if let Some(secure) = entry.secure {
-            self.keep_secure(connection, secure);
+            self.add_secure(connection, secure);
         }
         self.adopt(site.shard, connection, entry.socket, &mut leftover);
         self.sessions.spare.put_buffers(leftover, prelude);

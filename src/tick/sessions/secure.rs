@@ -17,7 +17,7 @@ use crate::tls::RECORD_BYTES_MAX;
 use crate::tls::socket::{ChannelEnd, SecureInput, SecureSocket};
 
 impl<K: Kernel> Reactor<K> {
-    /// Adds an accepted socket of a TLS listener.
+    /// Adds an accepted socket of a TLS listener. It is queued: its handshake begins when sessions are read.
     pub(super) fn begin_secure_session(
         &mut self,
         site: &mut Site<'_>,
@@ -30,7 +30,7 @@ impl<K: Kernel> Reactor<K> {
             self.closed_sockets.push(socket);
             return;
         };
-        if let Some(key) = self.keep_session(site, socket, Some(secure), session) {
+        if let Some(key) = self.add_session(site, socket, Some(secure), session) {
             self.queue_session(key, Queued::Once);
             self.settle_session(site, key);
         }

@@ -121,14 +121,14 @@ impl<S, C: SecureChannel> SessionEntry<S, C> {
             && !self.secure.as_ref().is_some_and(|secure| secure.has_output())
     }
 
-    /// See `Session::may_move`. No other process can continue a TLS handshake, or a PROXY header.
-    pub(super) fn may_move(&self) -> bool {
-        let may_secure = |secure: &SecureSocket<C>| {
+    /// See `Session::is_transferable`. No other process can continue a TLS handshake, or a PROXY header.
+    pub(super) fn is_transferable(&self) -> bool {
+        let is_secure_transferable = |secure: &SecureSocket<C>| {
             secure.is_established() && !secure.has_output() && !secure.has_ended()
         };
         self.awaited_header.is_none()
-            && self.session.may_move()
-            && self.secure.as_deref().is_none_or(may_secure)
+            && self.session.is_transferable()
+            && self.secure.as_deref().is_none_or(is_secure_transferable)
     }
 
     /// Whether one report of its socket is enough. With TLS the socket is watched before its first request, which
@@ -186,14 +186,15 @@ impl<S, C: SecureChannel> Sessions<S, C> {
 
     /// Sessions that another process could not continue, except those that only wait for their client to close.
     pub(in crate::tick) fn untransferable_count(&self) -> usize {
-        let is_busy =
-            |entry: &SessionEntry<S, C>| !entry.may_move() && entry.session.timer != Timer::Discard;
+        let is_busy = |entry: &SessionEntry<S, C>| {
+            !entry.is_transferable() && entry.session.timer != Timer::Discard
+        };
         self.entries.iter().filter(|(_, entry)| is_busy(entry)).count()
     }
 
     /// The sessions that another process can continue, with what it needs for that.
     pub(in crate::tick) fn export(&self) -> impl Iterator<Item = TransferredSession<'_, S>> {
-        let entries = self.entries.iter().filter(|(_, entry)| entry.may_move());
+        let entries = self.entries.iter().filter(|(_, entry)| entry.is_transferable());
         entries.map(|(_, entry)| {
             let session = &entry.session;
             TransferredSession {

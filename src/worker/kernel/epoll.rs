@@ -112,7 +112,12 @@ fn event_of(event: &epoll::Event) -> Option<KernelEvent> {
     let (data, flags) = (event.data.u64(), event.flags);
     let token = unpack(data)?;
     let end = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-    Some(KernelEvent { token, more: !matches!(token, Token::Writable(_)), end, failed: false })
+    Some(KernelEvent {
+        token,
+        is_armed: !matches!(token, Token::Writable(_)),
+        has_end: end,
+        has_failed: false,
+    })
 }
 
 impl Kernel for Epoll {
@@ -162,7 +167,7 @@ impl Kernel for Epoll {
         let timeout_ms = match &self.early_events[..] {
             [] => timeout_ms,
             // A caller that retries at once would use all of the processor, because the next try fails as well.
-            reports if reports.iter().all(|report| report.failed) => {
+            reports if reports.iter().all(|report| report.has_failed) => {
                 timeout_ms.map_or(Some(FAILED_PAUSE_MS), |time| Some(time.min(FAILED_PAUSE_MS)))
             }
             _ => Some(0),

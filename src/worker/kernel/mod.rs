@@ -105,7 +105,7 @@ fn unpack(data: u64) -> Option<Token> {
 
 /// The report for a watch that could not be made: the owner closes the socket, which would never be read again.
 fn failed(token: Token) -> KernelEvent {
-    KernelEvent { token, more: false, end: false, failed: true }
+    KernelEvent { token, is_armed: false, has_end: false, has_failed: true }
 }
 
 /// The size of the completion queue of a ring. `server/locked.rs` chooses one for all workers, by the memory that they

@@ -358,7 +358,12 @@ impl Kernel for Uring {
         events.append(&mut self.early_events);
         self.complete(|completion| events.extend(completion.event()));
         if std::mem::take(&mut self.lost_completions) {
-            events.push(KernelEvent { token: Token::Lost, more: false, end: false, failed: false });
+            events.push(KernelEvent {
+                token: Token::Lost,
+                is_armed: false,
+                has_end: false,
+                has_failed: false,
+            });
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! It keeps to the contract of `tick::kernel` and is nasty within it: a watch for reading is level at first and then
 //! reports each arrival once, reports fall together while the core does not take them, a watch ends now and then
-//! without `more`, the end comes with the last bytes, sends are short, full sockets report once that there is room, and
-//! completions come after their connection has gone. A socket that is closed while it is watched is a leak and ends the
-//! run. Accepting fails now and then, for one connection or for want of descriptors. A socket with unread input that is
-//! closed is reset, as TCP does it, and what its client has not read is lost. With `World::is_secure` the bytes of a
-//! wire are records of `cipher.rs`; clients and backends of the model do not notice. Cores are numbered over all
+//! without `is_armed`, the end comes with the last bytes, sends are short, full sockets report once that there is room,
+//! and completions come after their connection has gone. A socket that is closed while it is watched is a leak and ends
+//! the run. Accepting fails now and then, for one connection or for want of descriptors. A socket with unread input
+//! that is closed is reset, as TCP does it, and what its client has not read is lost. With `World::is_secure` the bytes
+//! of a wire are records of `cipher.rs`; clients and backends of the model do not notice. Cores are numbered over all
 //! processes; a wire may have descriptors in two of them, and both get its reports.
 
 pub(crate) mod world;

@@ -222,7 +222,12 @@ impl World {
         if !more {
             self.listeners[listener].watches.retain(|watch| *watch != (core, index));
         }
-        self.completions[core].push_back(KernelEvent { token, more, end: false, failed: false });
+        self.completions[core].push_back(KernelEvent {
+            token,
+            is_armed: more,
+            has_end: false,
+            has_failed: false,
+        });
     }
 
     /// Whether connections wait at a listener.
@@ -271,9 +276,9 @@ impl World {
             let token = Token::Doorbell;
             self.completions[core].push_back(KernelEvent {
                 token,
-                more,
-                end: false,
-                failed: false,
+                is_armed: more,
+                has_end: false,
+                has_failed: false,
             });
         }
     }
@@ -330,7 +335,7 @@ impl World {
         // One that is not accepted yet reports this, too.
         if let Some(waiting) = self.completions[core].iter_mut().find(|event| event.token == token)
         {
-            waiting.end |= end;
+            waiting.has_end |= end;
             return;
         }
         let is_once = self.wires[wire].once.contains(&(core, watched));
@@ -339,7 +344,12 @@ impl World {
             self.wires[wire].once.retain(|(other, _)| *other != core);
             self.wires[wire].watches.retain(|(other, _)| *other != core);
         }
-        self.completions[core].push_back(KernelEvent { token, more, end, failed: false });
+        self.completions[core].push_back(KernelEvent {
+            token,
+            is_armed: more,
+            has_end: end,
+            has_failed: false,
+        });
     }
 
     /// The client takes up to so many bytes.
@@ -375,6 +385,11 @@ impl World {
         // io_uring reports the end of the peer's half with the room, epoll reports the end of both halves only.
         let end = found.reset || found.ended && (found.shut || self.random.one_in(2));
         let token = Token::Writable(watched);
-        self.completions[core].push_back(KernelEvent { token, more: false, end, failed: false });
+        self.completions[core].push_back(KernelEvent {
+            token,
+            is_armed: false,
+            has_end: end,
+            has_failed: false,
+        });
     }
 }

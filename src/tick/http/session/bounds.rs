@@ -6,7 +6,7 @@
 //! Limits: the memory budget, the timeouts of `Rules`, and `limits::FIRST_BYTE_TIMEOUT_SECONDS`. Cost: a few additions
 //! for each step of a session, no allocation.
 
-use super::{About, DISCARD_SECONDS, Http, HttpState, Session, Timer, Work};
+use super::{DISCARD_SECONDS, Http, HttpState, RefusalContext, Session, Timer, Work};
 use crate::cause::{Cause, Detail};
 use crate::http1::request::{RequestLimits, RequestReader};
 use crate::http1::response::Response;
@@ -50,14 +50,20 @@ impl Session {
 
     /// Logs that the session ends because others need its memory.
     pub(in crate::tick) fn refuse_heavy(&self, http: &mut Http) {
-        self.refuse(http, About::default(), Cause::HttpMemory, &[]);
+        self.refuse(http, RefusalContext::default(), Cause::HttpMemory, &[]);
     }
 
     /// Refuses the request, because there is no memory for its input. `false` if the client does not read an earlier
     /// answer, so that the session must be closed without one.
     pub(in crate::tick) fn refuse_for_memory(&mut self, http: &mut Http) -> bool {
         let response = super::super::answer::short_of_memory("request was not carried out");
-        let response = self.refused(http, About::default(), response, Cause::HttpMemory, &[]);
+        let response = self.refusal_response(
+            http,
+            RefusalContext::default(),
+            response,
+            Cause::HttpMemory,
+            &[],
+        );
         if self.state != HttpState::Reading || !self.unsent().is_empty() {
             return false;
         }
@@ -78,7 +84,8 @@ impl Session {
         let text = "The server is being replaced, and only a part of the request had arrived: it was not carried out; \
                     try again.";
         let response = Response::text(503, text).with_header("Retry-After", "1");
-        let response = self.refused(http, About::default(), response, Cause::TakeOver, &[]);
+        let response =
+            self.refusal_response(http, RefusalContext::default(), response, Cause::TakeOver, &[]);
         self.forget_request(http);
         self.close_with(&response, false);
         true
@@ -164,12 +171,12 @@ impl Session {
             Timer::None | Timer::KeepAlive | Timer::Cores | Timer::Discard => return,
         };
         let seconds = self.seconds(http).unwrap_or_default();
-        self.refuse(http, About::default(), cause, &[Detail::Number(seconds.into())]);
+        self.refuse(http, RefusalContext::default(), cause, &[Detail::Number(seconds.into())]);
     }
 
     /// Logs that the session ends because a new one needs its descriptor.
     pub(in crate::tick) fn refuse_idle(&self, http: &mut Http) {
         let most = Detail::count(http.rules.connections_max);
-        self.refuse(http, About::default(), Cause::HttpConnections, &[most]);
+        self.refuse(http, RefusalContext::default(), Cause::HttpConnections, &[most]);
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! Owns the buffers. An idle session has none, so that it costs its entry only. Does not read them.
 //!
-//! Limits: `KEPT_MAX` states in the store, each with buffers of at most `KEPT_BUFFER_BYTES`; larger ones are freed.
-//! Cost: no allocation while the store has a state.
+//! Limits: `KEPT_STATES_MAX` states in the store, each with buffers of at most `KEPT_BUFFER_BYTES`; larger ones are
+//! freed. Cost: no allocation while the store has a state.
 
 use super::super::Rules;
 use crate::api::{self, Reply};
@@ -71,7 +71,7 @@ impl Work {
 /// Largest capacity of a buffer that is kept for another session.
 const KEPT_BUFFER_BYTES: usize = 8 * 1024;
 /// Most states that are kept.
-const KEPT_MAX: usize = 64;
+const KEPT_STATES_MAX: usize = 64;
 
 /// The store of states that no session needs now. Their buffers are empty.
 #[derive(Default)]
@@ -117,7 +117,7 @@ impl Spare {
 
     pub(super) fn put_back(&mut self, work: Box<Work>) {
         let fits = |buffer: &Vec<u8>| buffer.capacity() <= KEPT_BUFFER_BYTES;
-        if self.0.len() < KEPT_MAX && fits(&work.input) && fits(&work.output) {
+        if self.0.len() < KEPT_STATES_MAX && fits(&work.input) && fits(&work.output) {
             self.0.push(work);
         }
         debug_assert!(self.0.len() <= KEPT_MAX, "the others are freed");

@@ -26,7 +26,12 @@ impl Completion {
         let token = unpack(self.data).filter(|_| self.result != -libc::ECANCELED)?;
         let end = i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR);
         let failed = self.result < 0;
-        Some(KernelEvent { token, more: self.more, end: !failed && self.result & end != 0, failed })
+        Some(KernelEvent {
+            token,
+            is_armed: self.more,
+            has_end: !failed && self.result & end != 0,
+            has_failed: failed,
+        })
     }
 
     /// The index of a send in its batch, and its result. A send that succeeds as a whole has no completion

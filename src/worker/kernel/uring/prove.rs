@@ -33,7 +33,9 @@ impl Uring {
             doorbell.set_asleep();
             doorbell.ring();
             self.prove_step(|completion| {
-                completion.event().is_some_and(|event| event.more && !event.failed && !event.end)
+                completion
+                    .event()
+                    .is_some_and(|event| event.is_armed && !event.has_failed && !event.has_end)
             })
             .map_err(poll)?;
         }

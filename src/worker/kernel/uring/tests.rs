@@ -57,13 +57,13 @@ fn deal(ring: &mut Uring, counters: &[OwnedFd]) -> Vec<u32> {
             return seen;
         }
         for event in events.drain(..) {
-            assert!(!event.failed, "{event:?}");
+            assert!(!event.has_failed, "{event:?}");
             let Token::Readable(Watched::Connection(key)) = event.token else { continue };
             let counter = &counters[key.slot.index()];
             if rustix::io::read(counter, &mut [0; 8][..]).is_ok() {
                 seen[key.slot.index()] += 1;
             }
-            if !event.more {
+            if !event.is_armed {
                 ring.watch_readable(counter, Watched::Connection(key));
             }
         }
@@ -115,7 +115,7 @@ fn one_park_returns_all_ready_reports_and_ends_no_watch() {
         let mut events = Vec::new();
         ring.reap(&mut events);
         assert_eq!(events.len(), 400);
-        assert!(events.iter().all(|event| event.more && !event.failed), "{events:?}");
+        assert!(events.iter().all(|event| event.is_armed && !event.has_failed), "{events:?}");
     }
 }
 
@@ -197,7 +197,7 @@ fn a_failed_watch_is_reported() {
         ring.submit();
         let mut events = Vec::new();
         ring.reap(&mut events);
-        assert!(events.len() == 1 && events[0].failed && !events[0].end, "{events:?}");
+        assert!(events.len() == 1 && events[0].has_failed && !events[0].has_end, "{events:?}");
     }
 }
 
