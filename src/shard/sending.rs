@@ -96,6 +96,7 @@ impl Shard {
             .map(|app| app.cache_ttl_seconds);
         if let Some(seconds) = cache_ttl_seconds {
             home.cache_event(context, channel, frame, seconds);
+            debug_assert!(seconds > 0, "an app that remembers does so for a while");
         }
         if let Some(cluster) = cluster {
             cluster.publish(outbox, channel, frame, except, cache_ttl_seconds);
