@@ -25,7 +25,8 @@ pub(super) fn charge_publishes(
     let Some(limit) = charged_app.publishes_per_second_max else { return Ok(None) };
     let events = u32::try_from(events).unwrap_or(u32::MAX);
     context.metrics.count_check(Refused::PublishRate);
-    if let Some(remaining) = charged_app.published.try_reserve(events, limit, context.unix_seconds) {
+    if let Some(remaining) = charged_app.published.try_reserve(events, limit, context.unix_seconds)
+    {
         return Ok(Some(Quota { limit, remaining }));
     }
     let text = format!(

@@ -78,6 +78,7 @@ impl ChannelKeys {
 
     #[must_use]
     pub fn of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
+        debug_assert!(!name.is_empty(), "a name has a character");
         ChannelKey { name: name.shared(), hash: self.hash(app, name), app, kind: name.kind() }
     }
 

@@ -59,6 +59,7 @@ impl Shard {
     #[inline]
     pub fn close_unserved(&mut self) {
         if self.local.has_unserved() {
+            debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
             self.local.close_unserved(&self.context, &mut self.outbox);
             self.process_own_mail();
         }

@@ -206,6 +206,10 @@ impl<T: Keyed> KeyedSlots<T> {
     /// In no order.
     pub(super) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &T> {
         let index = self.by_app.get(usize::from(app.0));
+        debug_assert!(
+            index.is_none_or(|index| index.len() <= self.slots.len()),
+            "the channels of an app are some of all"
+        );
         index.into_iter().flatten().map(|slot| &self.slots[slot.0])
     }
 
@@ -215,6 +219,10 @@ impl<T: Keyed> KeyedSlots<T> {
 
     /// For `check_invariants`: as many as `len`.
     pub(super) fn indexed_count(&self) -> usize {
+        debug_assert!(
+            self.by_app.iter().flatten().all(|slot| self.slots.get(slot.0).is_some()),
+            "an index names channels that are there"
+        );
         self.by_app.iter().map(HashTable::len).sum()
     }
 }

@@ -281,6 +281,7 @@ impl Flush {
     /// leaves can enqueue frames for connections of this batch.
     fn settle<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
         let sends = self.items.len() + self.answers.len();
+        debug_assert!(sends <= limits::SENDS_PER_SUBMIT, "the ring has room for a batch");
         debug_assert_eq!(sends, self.results.len(), "one result a send");
         shard.metrics().sends.add(self.items.len() as u64);
         let mut failed = Vec::new();

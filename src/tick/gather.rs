@@ -326,6 +326,10 @@ impl Gathers {
     /// Ends a question, complete or not. Returns the answers that have arrived; `None` if there is no such question.
     pub fn end(&mut self, id: u32) -> Option<Vec<Answer>> {
         let gather = self.gathers.remove(&id)?;
+        debug_assert!(
+            self.node_question_count + self.caller_question_count <= self.gathers.len() + 1,
+            "the questions of each kind are some of all"
+        );
         self.metrics.gathers.set(self.gathers.len() as u64);
         // Ended although a node has not answered: the cores were silent, too.
         self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));

@@ -168,6 +168,7 @@ impl Site<'_> {
         let nodes = self.shard.is_cluster_up();
         let now = self.shard.now();
         let id = self.gathers.begin(Asker::Caller, now, None, 0, i64::from(nodes));
+        debug_assert!(self.shard.has_cluster() || !nodes, "a node of no cluster has nobody to ask");
         if nodes {
             let question = Box::new(question);
             self.shard.outbox.cluster.push(ToCluster::AskOperator { id, question });

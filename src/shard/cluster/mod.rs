@@ -213,6 +213,10 @@ impl Cluster {
 
     /// Until it is false, other nodes may not have all that this one has.
     pub(super) fn has_unannounced(&self) -> bool {
+        debug_assert!(
+            self.is_up || self.unannounced.is_empty(),
+            "without a session nothing is to be announced"
+        );
         !self.unannounced.is_empty() || !self.unfetched.is_empty()
     }
 
@@ -303,9 +307,17 @@ impl Cluster {
         topic.begin_wait(ticket, 1 + i64::from(channel.kind.cached));
         self.topics.insert(channel.clone(), topic);
         self.drop_finished_waits();
+        debug_assert!(
+            self.waiting.iter().is_sorted_by_key(|(since, ..)| *since) || self.waiting.len() > 64,
+            "the longest wait is the first"
+        );
         self.waiting.push_back((self.lease_second, channel.clone(), ticket));
         self.queue_topic(channel, ticket);
         debug_assert!(self.unsent_count > 0, "its SUBSCRIBE waits for room");
+        debug_assert!(
+            self.topics.get(channel).is_some_and(|topic| topic.waiting.is_some()),
+            "its first users wait for Redis and the other nodes"
+        );
     }
 
     /// SUBSCRIBE comes first, so that no change between a node's snapshot and the subscription is missed.
@@ -330,6 +342,10 @@ impl Cluster {
 
     fn next_ticket_number(&mut self) -> u32 {
         let ticket = self.next_ticket;
+        debug_assert!(
+            self.waiting.back().is_none_or(|(.., last)| *last != ticket),
+            "a ticket names one request"
+        );
         self.next_ticket = ticket.wrapping_add(1);
         ticket
     }
@@ -344,7 +360,6 @@ impl Cluster {
         if let Some(topic) = self.topics.get_mut(channel) {
             topic.details().fetching = Some((ticket, why));
         }
-        debug_assert!(channel.kind.cached, "only cache channels have a stored event");
     }
 
     /// False for a topic that this node does not have, too: there is nothing to unsubscribe from.

@@ -52,6 +52,10 @@ impl Cluster {
             self.remote_memory.bytes_upper_bound = self.remote_bytes(here) + entry_bytes;
         }
         let is_full = self.remote_memory.is_full();
+        debug_assert!(
+            self.remote_memory.counted_in_second <= lease_second,
+            "it was counted before now"
+        );
         if is_full {
             self.note_refused(here, REMOTE_IS_FULL);
         }

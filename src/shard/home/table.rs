@@ -257,6 +257,7 @@ impl HomeTable {
             }
             self.cache_ages.pop_front();
             self.forget_cached_if(index, stamp);
+            debug_assert!(stamp <= self.cache_stamp, "an event that was remembered");
         }
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
         debug_assert!(
@@ -347,6 +348,7 @@ impl HomeTable {
         let index = self.find_index(key);
         if let Some(cached) = index.and_then(|index| self.channels[index].cached.as_mut()) {
             cached.fetched_from = Some(by);
+            debug_assert!(cached.stamp <= self.cache_stamp, "an event that was remembered");
         }
     }
 

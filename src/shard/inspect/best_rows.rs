@@ -72,6 +72,7 @@ impl<R> BestRows<R> {
 
     /// Removes the lowest rows, `count` at most, so that a large answer is moved in several slices.
     pub(super) fn drain_lowest(&mut self, count: usize) -> impl Iterator<Item = R> {
+        debug_assert!(self.rows.len() <= self.rows_max, "the others are left out");
         std::iter::from_fn(|| self.rows.pop()).take(count).map(|ranked| ranked.row)
     }
 

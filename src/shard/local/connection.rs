@@ -77,6 +77,7 @@ impl ControlFrames {
     /// `false`: the frame is over `CONTROL_FRAMES_PER_SECOND_MAX`.
     pub(in crate::shard) fn count(&mut self) -> bool {
         self.0 = self.0.checked_add(1 << UNSENT_PONGS_BITS).unwrap_or(self.0);
+        debug_assert!(self.0 >> UNSENT_PONGS_BITS > 0, "this one counts");
         self.0 >> UNSENT_PONGS_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
     }
 
@@ -230,6 +231,12 @@ impl Connection {
             }
         }
         debug_assert!(self.position_of(removed.channel).is_none(), "a channel is in the list once");
+        debug_assert!(
+            self.extras.as_ref().is_none_or(|extras| {
+                extras.positions.is_empty() || extras.positions.len() == self.subscriptions.len()
+            }),
+            "a table of places has all of them"
+        );
         Some(removed)
     }
 
@@ -240,6 +247,10 @@ impl Connection {
         }
         let place = self.extras.as_ref()?.positions.get(&channel)?;
         debug_assert!((*place as usize) < self.subscriptions.len(), "a place in the list");
+        debug_assert_eq!(
+            self.subscriptions[*place as usize].channel, channel,
+            "the place of this channel"
+        );
         Some(*place as usize)
     }
 

@@ -32,6 +32,7 @@ impl Local {
 
     /// For an app that wants numbers from now on: the homes have none yet.
     pub(in crate::shard) fn recount(&mut self, context: &Context, app: AppIndex) {
+        debug_assert!(context.app(app).counts_subscriptions(), "the app wants numbers");
         let indexes: Vec<ChannelSlot> = self
             .channels
             .entries()

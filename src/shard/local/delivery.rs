@@ -40,6 +40,10 @@ impl Connection {
     }
 
     fn is_within_limits(&self, len: usize, limits: MemoryLimits) -> bool {
+        debug_assert!(
+            limits.send_queue_bytes_max <= limits.connection_bytes_max,
+            "a send queue is a part of what a connection keeps"
+        );
         let waiting = self.send_queue.memory_bytes() + len + FRAME_BYTES;
         waiting <= limits.send_queue_bytes_max
             && waiting + self.charged_bytes as usize <= limits.connection_bytes_max
@@ -157,6 +161,10 @@ impl Local {
             if let Some(found) = found.filter(|found| found.overflowed && !found.closing) {
                 let waiting = found.send_queue.memory_bytes();
                 self.close_without_queue(context, out, slot, error, Cause::SlowConsumer, waiting);
+                debug_assert!(
+                    self.connections[slot].subscriptions.is_empty(),
+                    "no further event is enqueued for it"
+                );
             }
         }
         debug_assert!(self.slow_consumers.is_empty(), "all slow consumers are closed");

@@ -147,6 +147,11 @@ impl Local {
         let now = context.now.seconds();
         for second in Wheel::<ConnectionKey>::seconds_since(before_seconds, now) {
             for due in self.wheel.take_bucket(second) {
+                debug_assert!(
+                    due.at_seconds % crate::limits::WHEEL_SECONDS
+                        == second % crate::limits::WHEEL_SECONDS,
+                    "a bucket has the deadlines of its second, in any round"
+                );
                 let next = if due.at_seconds > now {
                     Some(due.at_seconds)
                 } else {
@@ -169,6 +174,7 @@ impl Local {
     ) -> Option<u32> {
         let now = context.now_seconds;
         let connection = get_open(&mut self.connections, key)?;
+        debug_assert!(connection.last_inbound_seconds <= now, "it has sent nothing in the future");
         let app = context.app(connection.app);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
         let socket_id = connection.socket_id;

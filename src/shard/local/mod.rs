@@ -158,6 +158,7 @@ impl Local {
     /// Once a second, or after a long sleep for all seconds of it.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
         debug_assert!(before.seconds() < context.now.seconds(), "another second has begun");
+        debug_assert!(self.slow_consumers.is_empty(), "the tick before has closed them");
         self.openings.note_second(before.seconds(), self.last_number);
         self.check_liveness(context, out, before.seconds());
         self.close_unauthorized(context, out);
@@ -249,6 +250,7 @@ impl Local {
     fn note_inbound(&mut self, context: &Context, key: ConnectionKey) -> Option<NotedInput<'_>> {
         let now = context.now_seconds;
         let connection = self.get_open(key)?;
+        debug_assert!(connection.last_inbound_seconds <= now, "it has sent nothing in the future");
         if connection.last_inbound_seconds != now {
             connection.control_frames.begin_second();
         }

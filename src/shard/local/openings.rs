@@ -22,6 +22,10 @@ impl Openings {
     /// Call it at the end of each second, with the last number that was given. A second without a new connection adds
     /// nothing. A number that has wrapped makes all earlier times unknown.
     pub(super) fn note_second(&mut self, second: u32, last_number: u32) {
+        debug_assert!(
+            self.entries.last().is_none_or(|(last, _)| *last < second),
+            "each second ends once"
+        );
         match self.entries.last() {
             Some((_, last)) if *last == last_number => return,
             Some((_, last)) if *last > last_number => self.entries.clear(),

@@ -118,6 +118,10 @@ impl SendQueue {
 
     /// What no close may drop: the peer could not read what follows half a frame.
     pub(super) fn begun_frame_rest(&self) -> &[u8] {
+        debug_assert!(
+            self.first_frame_sent == 0 || self.first_frame.is_some(),
+            "what has begun to be sent is a frame"
+        );
         match &self.first_frame {
             Some(first) if self.first_frame_sent > 0 => {
                 &first.bytes()[self.first_frame_sent as usize..]
@@ -143,6 +147,12 @@ impl SendQueue {
     /// If only one frame waits: what is left of it, which can be sent from where it lies, without a copy.
     #[must_use]
     pub fn single_frame(&self) -> Option<&[u8]> {
+        debug_assert!(
+            self.first_frame
+                .as_ref()
+                .is_none_or(|first| (self.first_frame_sent as usize) < first.len()),
+            "a frame that was sent is not in the queue"
+        );
         if self.more_frames.is_some() {
             return None;
         }

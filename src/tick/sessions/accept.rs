@@ -159,7 +159,7 @@ impl<K: Kernel> Reactor<K> {
             }
             self.sessions.accepted.push(key);
             debug_assert!(
-                self.sessions.accepted.len() <= ACCEPTED_MAX,
+                self.sessions.accepted.len() <= ACCEPTED_UNREAD_MAX,
                 "then their first bytes are read"
             );
         }

@@ -131,6 +131,7 @@ impl<K: Kernel> Reactor<K> {
             return false;
         }
         let room = &mut self.scratch[RECORD_BYTES_MAX..];
+        debug_assert_eq!(room.len(), limits::READ_BYTES_PER_TICK_MAX, "as much as a tick reads");
         match self.kernel.receive(&entry.socket, room) {
             // The client has ended its half, or the connection has failed.
             Received::Gone => {

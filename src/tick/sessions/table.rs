@@ -294,6 +294,10 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         // The client cannot have read an answer that leaves with this tick's flush, so the session does not wait for it
         // yet.
         let waits = entry.session.waits_for_client() && !entry.has_answer;
+        debug_assert!(
+            entry.deadline_seconds == NEVER || entry.wheel_entry_seconds <= entry.deadline_seconds,
+            "the wheel comes to it before its deadline is over"
+        );
         let (previous_number, is_silent) = (
             entry.wait_number,
             matches!(entry.session.timer, Timer::FirstByte | Timer::ProxyHeader),

@@ -120,6 +120,6 @@ impl Spare {
         if self.0.len() < KEPT_STATES_MAX && fits(&work.input) && fits(&work.output) {
             self.0.push(work);
         }
-        debug_assert!(self.0.len() <= KEPT_MAX, "the others are freed");
+        debug_assert!(self.0.len() <= KEPT_STATES_MAX, "the others are freed");
     }
 }
