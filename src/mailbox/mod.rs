@@ -261,11 +261,12 @@ impl<M> Mailbox<M> {
         self.overflow_by_lane != [0; LANES]
     }
 
-    /// In the order of `send`. For lane 1, whose mail needs no order between cores.
+    /// For tests, which send no stamps that matter.
     pub fn receive(&mut self, from: u16, lane: usize) -> Option<M> {
         self.receive_stamped(from, lane).map(|(_, mail)| mail)
     }
 
+    /// In the order of `send`. For lane 1, whose mail needs no order between cores. The stamp shows how long it waited.
     pub fn receive_stamped(&mut self, from: u16, lane: usize) -> Option<StampedMail<M>> {
         debug_assert!(from < self.cores() && lane < LANES, "a core and a lane of this process");
         let stamped = self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()?;
