@@ -287,6 +287,7 @@ impl<M> Mailbox<M> {
     }
 
     /// In the order of `send`. For lane 1, whose mail needs no order between cores. The stamp tells how long it waited.
+    /// In the order of `send`. For lane 1, whose mail needs no order between cores. The stamp shows how long it waited.
     pub fn receive_stamped(&mut self, from: u16, lane: usize) -> Option<StampedMail<M>> {
         debug_assert!(from < self.cores() && lane < LANES, "a core and a lane of this process");
         let stamped = self.incoming[lane][usize::from(from)].as_mut()?.pop().ok()?;
