@@ -8,7 +8,7 @@ use super::attributes::Attributes;
 use super::remaining::Quota;
 use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
-use crate::cause::{Cause, Detail, LineBudget, Noted};
+use crate::cause::{Cause, Detail, LineBudget, NotedRefusal};
 use crate::http1::response::Response;
 use crate::metrics::CoreMetrics;
 use crate::pusher::channel_name::ChannelName;
@@ -55,7 +55,7 @@ pub struct Denied {
     pub response: Response,
     /// The app it is for, if there is one.
     pub app: Option<AppIndex>,
-    pub log_line: Noted,
+    pub log_line: NotedRefusal,
 }
 
 /// One event for one channel, encoded.

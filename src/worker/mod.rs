@@ -57,7 +57,7 @@ pub(crate) use shared::Shared;
 use time::{Clock, Entropy};
 use transfer::Rendezvous;
 
-/// Longest time between two ticks. The tick falls on the second, so that the idle workers of a host wake up together.
+/// Longest time between two ticks. The tick falls on the second, in which `heartbeat` has work.
 const HEARTBEAT_MS: u64 = 1_000;
 
 /// A kernel for the sockets of this host. The simulator has another one.

@@ -36,13 +36,13 @@ impl RecentMessage {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct RecentMessages {
     /// In ascending order: number, and the second in which it was published.
     published: VecDeque<(u64, u32, RecentMessage)>,
     bytes: usize,
 }
 
-impl Recent {
+impl RecentMessages {
     pub(super) fn note(&mut self, number: u64, second: u32, published: RecentMessage) {
         self.bytes += published.bytes();
         self.published.push_back((number, second, published));
@@ -84,13 +84,13 @@ mod tests {
         }))
     }
 
-    fn numbers(recent: &Recent, number: u64, second: u32) -> Vec<u64> {
+    fn numbers(recent: &RecentMessages, number: u64, second: u32) -> Vec<u64> {
         recent.numbers_above(number, second).into_iter().map(|(number, _)| number).collect()
     }
 
     #[test]
     fn the_newest_is_kept_and_the_oldest_goes() {
-        let mut recent = Recent::default();
+        let mut recent = RecentMessages::default();
         for number in 1..=9 {
             recent.note(number, u32::try_from(number).unwrap(), published(10));
         }

@@ -9,7 +9,7 @@
 use std::fmt::Write;
 
 use super::{MetricKind, MetricSpec};
-use crate::metrics::Observed;
+use crate::metrics::HistogramCounts;
 
 /// A form of the exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Samples {
         &mut self,
         labels: &[&str],
         bounds: &[u64],
-        observed: &Observed,
+        observed: &HistogramCounts,
         per_base_unit: u64,
     ) {
         let mut count = 0;
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn buckets_are_sums_and_times_are_exact() {
-        let observed = Observed { counts: vec![1, 0, 2], sum: 2_500_000_001 };
+        let observed = HistogramCounts { counts: vec![1, 0, 2], sum: 2_500_000_001 };
         let text = written(Format::Prometheus, &HISTOGRAM, |samples| {
             samples.histogram(&[], &[25_000, 1_000_000_000], &observed, 1_000_000_000);
         });
