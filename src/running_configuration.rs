@@ -3,7 +3,7 @@
 //! Does not read files and does not check values: `server/change` makes new ones. A worker looks for the next one at
 //! the beginning of each tick (`src/latest_value.rs`), applies every configuration in its order, and reports that, so
 //! the main thread knows when all cores have one. Limit: none of its own. A configuration is freed when no worker has
-//! it any longer; a worker reports each once. Cost: one atomic load a tick for each worker; one allocation and one
+//! it any longer; a worker reports each once. Cost: two atomic loads a tick for each worker; one allocation and one
 //! message for each worker and change.
 
 use std::sync::Arc;

@@ -135,13 +135,17 @@ pub(crate) fn run(
     match shared.kernel_interface {
         Choice::Uring(size) => {
             let smaller = shared.clone();
-            run_on(|clock| ring_that_fits(clock, size, &smaller.smaller_rings), shared, resources);
+            run_on_kernel(
+                |clock| ring_that_fits(clock, size, &smaller.smaller_rings),
+                shared,
+                resources,
+            );
         }
-        Choice::Epoll(_) => run_on(Epoll::new, shared, resources),
+        Choice::Epoll(_) => run_on_kernel(Epoll::new, shared, resources),
     }
 }
 
-fn run_on<K: HostKernel>(
+fn run_on_kernel<K: HostKernel>(
     make: impl Fn(Clock) -> io::Result<K>,
     shared: Arc<Shared>,
     resources: WorkerResources,

@@ -319,7 +319,7 @@ impl ClusterSession {
     }
 
     /// An orderly end of the process: the other nodes drop its state at once, not after a lease.
-    pub fn send_bye(&mut self) {
+    pub fn send_node_ends(&mut self) {
         if self.is_up() {
             self.send_to_all(SessionMessage::NodeEnds);
         }

@@ -26,7 +26,7 @@ pub(super) enum RecentMessage {
 }
 
 impl RecentMessage {
-    fn bytes(&self) -> usize {
+    fn charged_bytes(&self) -> usize {
         ENTRY_BYTES
             + match self {
                 Self::Event { frame, .. } => frame.len(),
@@ -39,14 +39,14 @@ impl RecentMessage {
 pub(super) struct RecentMessages {
     /// In ascending order: number, and the second in which it was published.
     published: VecDeque<(u64, u32, RecentMessage)>,
-    bytes: usize,
+    charged_bytes: usize,
 }
 
 impl RecentMessages {
     pub(super) fn note(&mut self, number: u64, second: u32, published: RecentMessage) {
-        self.bytes += published.bytes();
+        self.charged_bytes += published.charged_bytes();
         self.published.push_back((number, second, published));
-        while self.bytes > BYTES_MAX {
+        while self.charged_bytes > BYTES_MAX {
             self.drop_oldest();
         }
     }
@@ -60,7 +60,7 @@ impl RecentMessages {
 
     fn drop_oldest(&mut self) {
         if let Some((_, _, published)) = self.published.pop_front() {
-            self.bytes -= published.bytes();
+            self.charged_bytes -= published.charged_bytes();
         }
     }
 
@@ -101,6 +101,6 @@ mod tests {
         recent.note(10, 10, published(BYTES_MAX - 2 * ENTRY_BYTES - 10));
         assert_eq!(numbers(&recent, 0, 0), [9, 10]);
         recent.note(11, 11, published(BYTES_MAX));
-        assert_eq!((numbers(&recent, 0, 0), recent.bytes), (vec![], 0));
+        assert_eq!((numbers(&recent, 0, 0), recent.charged_bytes), (vec![], 0));
     }
 }
