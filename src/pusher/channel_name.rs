@@ -49,7 +49,7 @@ impl ChannelName {
         self.kind
     }
 
-    /// The text without a copy: mail and observations share it.
+    /// The text without a copy: channel keys and observations share it.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         self.text.clone()
