@@ -14,7 +14,7 @@ mod detail;
 use crate::counters::Refused;
 pub use detail::Detail;
 
-/// So many values fit into an array, and a line has room for them (`the_longest_line_fits_with_the_longest_values`).
+/// Gaps of a line at most. A refusal keeps its values in an array of this length until its line is formatted.
 pub const DETAILS_MAX: usize = 3;
 
 /// The table: name of the cause, what it counts as, its line.
@@ -401,7 +401,7 @@ impl Cause {
 
 /// A refusal that was counted, with what the log and the client need of it.
 #[derive(Debug)]
-pub struct Noted {
+pub struct NotedRefusal {
     pub cause: Cause,
     /// `None`: neither the log nor the client needs it.
     pub line: Option<String>,
@@ -459,11 +459,11 @@ impl LineBudget {
 
     /// Formats the line of a cause if the budget has room for it, or if it is wanted anyway: with verbose errors the
     /// client receives it.
-    pub fn note(&mut self, cause: Cause, values: &[Detail<'_>], is_wanted: bool) -> Noted {
+    pub fn note(&mut self, cause: Cause, values: &[Detail<'_>], is_wanted: bool) -> NotedRefusal {
         let left_out = self.charge_line(cause);
         let line = (is_wanted || left_out.is_some()).then(|| cause.line(values));
         let channel = left_out.and_then(|_| values.iter().find_map(Detail::channel));
-        Noted { cause, line, left_out, channel }
+        NotedRefusal { cause, line, left_out, channel }
     }
 
     /// Once a second, by the worker.

@@ -12,7 +12,7 @@ mod values;
 use crate::app::AppIndex;
 use crate::counters::Refused;
 use crate::limits::SLOW_TICK_NS;
-pub use values::{Histogram, Observed, PeakGauge, Tally};
+pub use values::{Histogram, HistogramCounts, PeakGauge, Tally};
 
 /// Apps with rows of their own, so that thousands of apps do not make a scrape long.
 pub const APPS_COUNTED_MAX: usize = 1_000;

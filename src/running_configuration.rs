@@ -4,7 +4,7 @@
 //! the beginning of each tick (`src/latest_value.rs`), applies every configuration in its order, and reports that, so
 //! the main thread knows when all cores have one. Limit: `UNAPPLIED_MAX` configurations that some worker has not
 //! applied, over which a change is refused and counted. A configuration is freed when no worker has it any longer; a
-//! worker reports each once. Cost: one atomic load a tick for each worker; one allocation and one message for each
+//! worker reports each once. Cost: two atomic loads a tick for each worker; one allocation and one message for each
 //! worker and change.
 
 use std::sync::Arc;

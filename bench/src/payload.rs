@@ -27,7 +27,7 @@ pub(crate) fn make(slot: usize, number: u64, bytes: usize) -> String {
     payload
 }
 
-/// For clap.
+/// Value parser of an option.
 pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if (BYTES_MIN..=BYTES_MAX).contains(&bytes) => Ok(bytes),
@@ -35,7 +35,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
     }
 }
 
-/// For clap.
+/// Value parser of an option.
 pub(crate) fn parse_slots(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(slots) if (1..=SLOTS_MAX).contains(&slots) => Ok(slots),

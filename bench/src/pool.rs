@@ -57,7 +57,7 @@ impl Key {
         self.index as usize
     }
 
-    /// The number that the owner gave it.
+    /// `Tag::number` as an index into the owner's list.
     pub(crate) fn number(self) -> usize {
         self.tag.number as usize
     }

@@ -11,7 +11,7 @@ use super::attributes::Attributes;
 use super::remaining::Quota;
 use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
-use crate::cause::{Cause, Detail, LineBudget, Noted};
+use crate::cause::{Cause, Detail, LineBudget, NotedRefusal};
 use crate::http1::response::Response;
 use crate::metrics::CoreMetrics;
 use crate::pusher::channel_name::ChannelName;
@@ -59,7 +59,7 @@ pub struct Denied {
     pub response: Response,
     /// `None` if the request names no app that exists.
     pub app: Option<AppIndex>,
-    pub log_line: Noted,
+    pub log_line: NotedRefusal,
 }
 
 /// One event for one channel, as the frame that its subscribers receive.

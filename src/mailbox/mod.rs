@@ -286,7 +286,6 @@ impl<M> Mailbox<M> {
         self.receive_stamped(from, lane).map(|(_, mail)| mail)
     }
 
-    /// In the order of `send`. For lane 1, whose mail needs no order between cores. The stamp tells how long it waited.
     /// In the order of `send`. For lane 1, whose mail needs no order between cores. The stamp shows how long it waited.
     pub fn receive_stamped(&mut self, from: u16, lane: usize) -> Option<StampedMail<M>> {
         debug_assert!(from < self.cores() && lane < LANES, "a core and a lane of this process");

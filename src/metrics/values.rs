@@ -60,8 +60,11 @@ impl Histogram {
     }
 
     #[must_use]
-    pub fn read(&self) -> Observed {
-        Observed { counts: self.counts.iter().map(Tally::get).collect(), sum: self.sum.get() }
+    pub fn read(&self) -> HistogramCounts {
+        HistogramCounts {
+            counts: self.counts.iter().map(Tally::get).collect(),
+            sum: self.sum.get(),
+        }
     }
 
     #[must_use]
@@ -71,7 +74,7 @@ impl Histogram {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
+pub struct HistogramCounts {
     /// One for each bound and one more, as in `Histogram::counts`.
     pub counts: Vec<u64>,
     pub sum: u64,
@@ -160,7 +163,7 @@ mod tests {
         for value in [0, 1, 2, 10, 11, 1_000] {
             histogram.observe(value);
         }
-        assert_eq!(histogram.read(), Observed { counts: vec![2, 2, 2], sum: 1_024 });
+        assert_eq!(histogram.read(), HistogramCounts { counts: vec![2, 2, 2], sum: 1_024 });
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl ChannelName {
         self.kind
     }
 
-    /// Without a copy.
+    /// The text without a copy: channel keys and observations share it.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         self.text.clone()

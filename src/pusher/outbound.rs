@@ -86,7 +86,7 @@ pub fn watchlist_events(online: &[&str], offline: &[&str], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// docs/PROTOCOL.md rule 137.
+/// `count`: connections, not users (docs/PROTOCOL.md rule 137).
 pub fn subscription_count(channel: &str, count: u64, out: &mut Vec<u8>) {
     write_internal_event(
         "subscription_count",

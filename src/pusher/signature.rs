@@ -1,10 +1,10 @@
 //! HMAC-SHA256 signatures of the protocol, made and compared in constant time (docs/PROTOCOL.md C7). PURE.
 //!
 //! Owns what is signed for a channel, a user and a request body. A key is compared in constant time, too. Does not
-//! decide what a wrong one costs: the caller does. An `AuthError` says which part is wrong, and only the log of the
-//! operator has it. Limits: those of the message or request that contains the texts. Cost: one HMAC over the text for
-//! each secret of the app until one matches; if none does and there is `channel_data`, as many again. No allocation,
-//! except in `body_md5`.
+//! decide what a wrong one costs: the caller does. An `AuthError` says which part is wrong. The log has it, and the
+//! client only with verbose errors. Limits: those of the message or request that contains the texts. Cost: one HMAC
+//! over the text for each secret of the app until one matches; if none does and there is `channel_data`, as many again.
+//! No allocation, except in `body_md5`.
 
 use hmac::Mac;
 use md5::{Digest, Md5};
@@ -70,7 +70,8 @@ fn hex_digit(digit: u8) -> u8 {
     }
 }
 
-/// The part of an authorization that is wrong. The client does not learn it.
+/// The part of an authorization that is wrong. Its line is in the log, and the client receives it only with verbose
+/// errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
     /// No `auth`, or it is not `key:signature`.

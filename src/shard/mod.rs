@@ -358,10 +358,7 @@ impl Shard {
             Mail::Restore(restore) => home.restore(context, *restore),
             Mail::EndAccess(command) => local.end_access(context, out, &command),
             Mail::Ask { id, from, question } => {
-                debug_assert!(
-                    from != self.context.core(),
-                    "a core answers its own questions itself"
-                );
+                debug_assert!(from != self.context.core(), "a core asks itself without mail");
                 let answer = self.answer(&question);
                 self.outbox.send_from_home(from, Mail::Answer { id, answer });
             }

@@ -5,7 +5,7 @@
 //! tick. Questions of other nodes wait in the outbox of the core (`shard/inspect/answer.rs`). A worker that is paused
 //! for a transfer answers nothing, so the asker's time ends. A task whose asker no longer waits is not carried out.
 //! Limits: one task at a time, `OPERATOR_ORDERS_MAX` of other nodes, and questions that other cores and nodes are
-//! answering, whose bound is in `tick/gather.rs`. Cost: one atomic load a tick without a request; with one, a slice a
+//! answering, whose bound is in `tick/gather.rs`. Cost: two atomic loads a tick without a request; with one, a slice a
 //! tick, of at most 1,024 entries.
 
 use super::notes::peer_of;

@@ -57,7 +57,7 @@ pub(crate) use shared::Shared;
 use time::{Clock, Entropy};
 use transfer::Rendezvous;
 
-/// Longest time between two ticks. The tick falls on the second, so that the idle workers of a host wake up together.
+/// Longest time between two ticks. The tick falls on the second, in which `heartbeat` has work.
 const HEARTBEAT_MS: u64 = 1_000;
 
 /// A kernel for the sockets of this host. The simulator has another one.
@@ -135,13 +135,17 @@ pub(crate) fn run(
     match shared.kernel_interface {
         Choice::Uring(size) => {
             let smaller = shared.clone();
-            run_on(|clock| ring_that_fits(clock, size, &smaller.smaller_rings), shared, resources);
+            run_on_kernel(
+                |clock| ring_that_fits(clock, size, &smaller.smaller_rings),
+                shared,
+                resources,
+            );
         }
-        Choice::Epoll(_) => run_on(Epoll::new, shared, resources),
+        Choice::Epoll(_) => run_on_kernel(Epoll::new, shared, resources),
     }
 }
 
-fn run_on<K: HostKernel>(
+fn run_on_kernel<K: HostKernel>(
     make: impl Fn(Clock) -> io::Result<K>,
     shared: Arc<Shared>,
     resources: WorkerResources,

@@ -74,13 +74,13 @@ impl<K: HostKernel> Worker<K> {
             let named = core.reactor.named_client(connection.slot).filter(|_| is_there);
             let peer = named.or_else(|| socket.and_then(peer_of));
             let who = LinePeer { client: None, peer, app };
-            let about = ConnectionNames { socket_id: Some(socket_id), channel };
+            let about = ConnectionFields { socket_id: Some(socket_id), channel };
             write_line_about(apps, cause, &line, left_out, who, &about);
             let is_observed = core.http.is_observed;
             self.observer.note_refusal(app, Some(socket_id), cause.name(), &line, is_observed);
         }
         for RefusalLine { cause, line, left_out, who } in core.http.refusals.drain(..) {
-            let about = ConnectionNames::default();
+            let about = ConnectionFields::default();
             write_line_about(apps, cause, &line, left_out, who, &about);
             self.observer.note_refusal(who.app, None, cause.name(), &line, core.http.is_observed);
         }
@@ -137,9 +137,9 @@ impl Addresses {
     }
 }
 
-/// What a line knows of a WebSocket connection.
+/// Fields of a line about a WebSocket connection. Default: the line is about an HTTP session.
 #[derive(Default)]
-struct ConnectionNames {
+struct ConnectionFields {
     socket_id: Option<SocketId>,
     channel: Option<Box<str>>,
 }
@@ -150,7 +150,7 @@ fn write_line_about(
     line: &str,
     left_out: u32,
     who: LinePeer,
-    about: &ConnectionNames,
+    about: &ConnectionFields,
 ) {
     let cause_name = display(cause.name());
     let Addresses { client, peer } = Addresses::of(who);

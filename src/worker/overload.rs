@@ -28,7 +28,7 @@ pub(super) struct MemoryGuard {
 }
 
 impl MemoryGuard {
-    pub(super) fn put(&mut self, slot: Slot, address_slot: AddressSlot) {
+    pub(super) fn set_address_slot(&mut self, slot: Slot, address_slot: AddressSlot) {
         self.address_slots.insert(slot, address_slot);
     }
 
@@ -68,7 +68,7 @@ impl<K: HostKernel> Worker<K> {
         for account in self.core.reactor.accounts.drain(..) {
             match account {
                 AddressChange::Begun(slot, address_slot) => {
-                    self.memory_guard.put(slot, address_slot)
+                    self.memory_guard.set_address_slot(slot, address_slot)
                 }
                 AddressChange::Ended(slot) => overload
                     .admission

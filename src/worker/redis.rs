@@ -7,8 +7,8 @@
 //! Redis that is back at the same moment.
 //!
 //! Limits: one connection, and one thread that makes it; `CHUNKS_PER_TICK` reads a tick; `ClusterSession` bounds what
-//! waits for it. Cost: a tick with traffic has up to 17 system calls here (16 reads of 64 KiB, one send); one without
-//! traffic has none.
+//! waits for it. Cost: a tick with traffic has at most 16 reads of 64 KiB and usually one send, each a system call; a
+//! tick without traffic has none.
 
 mod connections;
 
@@ -404,7 +404,7 @@ impl<K: HostKernel> Worker<K> {
             return;
         };
         if connections.sends_heartbeat(usize::from(self.core.mailbox.core())) {
-            connection.session.send_bye();
+            connection.session.send_node_ends();
         }
         let start = self.clock.now();
         let mut is_shut = false;

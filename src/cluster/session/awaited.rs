@@ -1,9 +1,10 @@
 //! What a cluster session awaits of Redis, and why it ends. Plain values; `mod.rs` owns the lists of them.
 //!
-//! `AwaitedReply` has an entry for each command without a reply, in the order in which Redis answers. `Kept` is a
-//! command that must reach Redis on this connection or a later one. `Lost` is the reason of an end, as the log shows
+//! `AwaitedReply` has an entry for each command without a reply, in the order in which Redis answers. `KeptCommand` is
+//! a command that must reach Redis on this connection or a later one. `Lost` is the reason of an end, as the log shows
 //! it. Does not act on any of them: `replies.rs` does. Limits: `SENDERS_MAX` sessions, `QUOTED_MAX` characters of a
-//! text of Redis in a note. Cost: an entry owns no bytes besides its channel's name (shared) and what `Kept` keeps.
+//! text of Redis in a note. Cost: an entry owns no bytes besides its channel's name (shared) and what `KeptCommand`
+//! keeps.
 
 use std::fmt;
 
@@ -109,12 +110,12 @@ pub(super) enum AwaitedReply {
     },
     ReplayRequested,
     /// A command that is sent again on the next connection if this one is lost.
-    Kept(Kept),
+    Kept(KeptCommand),
 }
 
 /// A command that must reach Redis, on this connection or on a later one.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptCommand {
     pub(super) bytes: Box<[u8]>,
     /// The event that the command stores: it is published without being stored if Redis has no room for it.
     pub(super) stored_event: Option<(ChannelKey, FrameBytes, Option<SocketId>)>,

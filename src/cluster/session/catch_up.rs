@@ -148,7 +148,7 @@ impl CatchUp {
 
     /// Whether new events of this sender are to be held.
     pub(super) fn waits_for(&self, sender: SessionId) -> bool {
-        !self.is_closed() && !self.finished_senders.contains(&sender)
+        !self.waits_for_none() && !self.finished_senders.contains(&sender)
     }
 
     /// Whether a sender did not receive the request, or may not have, and is to be asked by itself. It counts as asked
@@ -159,7 +159,7 @@ impl CatchUp {
             Stage::Draining { .. } => self.held_messages.contains_key(&sender),
             Stage::Idle | Stage::Asking | Stage::GivenUp => return false,
         };
-        debug_assert!(!self.is_closed(), "senders are asked while they are waited for");
+        debug_assert!(!self.waits_for_none(), "senders are asked while they are waited for");
         let must_ask = is_new || !was_asked && !self.absent_senders.contains(&sender);
         if must_ask {
             self.held_messages.entry(sender).or_default();
@@ -169,7 +169,7 @@ impl CatchUp {
     }
 
     /// The session waits for no sender, and asks none.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(super) fn waits_for_none(&self) -> bool {
         matches!(self.stage, Stage::Idle | Stage::GivenUp)
     }
 
@@ -189,7 +189,7 @@ impl CatchUp {
     }
 
     /// Senders without messages take as much memory as messages may.
-    pub(super) fn has_too_many(&self) -> bool {
+    pub(super) fn has_too_many_senders(&self) -> bool {
         (self.held_messages.len() + self.finished_senders.len()) * SENDER_BYTES > HELD_BYTES_MAX
     }
 
@@ -224,7 +224,7 @@ impl CatchUp {
     }
 
     pub(super) fn on_answer(&mut self) {
-        debug_assert!(!self.is_closed(), "no answer is awaited after that");
+        debug_assert!(!self.waits_for_none(), "no answer is awaited after that");
         self.answers_due -= 1;
     }
 
@@ -263,7 +263,7 @@ impl CatchUp {
         self.absent_senders.clear();
         let is_asked = self.stage != Stage::Asking && self.stage != Stage::GivenUp;
         self.stage = if is_asked { Stage::Idle } else { Stage::GivenUp };
-        debug_assert!(self.is_closed() && self.has_all_answers(), "no sender is waited for");
+        debug_assert!(self.waits_for_none() && self.has_all_answers(), "no sender is waited for");
         self.held_messages.keys().copied().collect()
     }
 }
@@ -386,7 +386,7 @@ mod tests {
         );
         assert!(catch_up.must_ask_sender(sender(1), true));
         catch_up.finish_sender(sender(1));
-        assert!(catch_up.has_all_answers() && !catch_up.is_closed());
+        assert!(catch_up.has_all_answers() && !catch_up.waits_for_none());
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! own sessions. A message is processed if its number is higher than its sender's last one, and if its topic is of its
 //! kind. A replayable message of a sender that has still to replay older ones is held (`catch_up.rs`). Limits:
 //! `SENDERS_MAX` senders; bytes that are no message are noted and dropped; `shard.accepts_node` bounds the nodes. Cost:
-//! a message is decoded once and causes three look-ups (node, sender, channel); with `SENDERS_MAX` senders a new one
-//! causes a pass over all.
+//! a message is decoded once and causes four look-ups (node, sender, app, channel); with `SENDERS_MAX` senders a new
+//! one causes a pass over all.
 
 use super::super::envelope::{self, Envelope};
 use super::super::names::Topic;

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use catch_up::CatchUp;
 use hashbrown::HashMap;
 use partition::Partition;
-use recent::Recent;
+use recent::RecentMessages;
 
 use super::names::TopicNames;
 use crate::app::{Apps, Secret};
@@ -37,7 +37,7 @@ use crate::metrics::ClusterMetrics;
 use crate::resp::{self, Reader};
 use crate::shard::{ChannelKey, FromCluster, NodeQuestion, SessionId, SessionMessage, Shard};
 pub use awaited::Lost;
-use awaited::{AwaitedReply, Kept, SILENT_SECONDS, SessionState};
+use awaited::{AwaitedReply, KeptCommand, SILENT_SECONDS, SessionState};
 
 /// Bytes of events and terminations that wait for a connection. They were acknowledged to their publishers, so they are
 /// kept as long as there is room.
@@ -119,14 +119,14 @@ pub struct ClusterSession {
     reader: Reader,
     awaited: VecDeque<AwaitedReply>,
     /// Commands that wait for a connection, in the order of their numbers.
-    backlog: VecDeque<Kept>,
+    backlog: VecDeque<KeptCommand>,
     /// Bytes of `backlog` and of what is kept in `awaited`.
     kept_bytes: usize,
     /// Channels whose event was dropped from `backlog`: the shard, which waits for each to be stored, is informed in
     /// the next `carry_out`.
     unstored: Vec<ChannelKey>,
     senders: HashMap<SessionId, SenderState, foldhash::fast::FixedState>,
-    recent: Recent,
+    recent: RecentMessages,
     catch_up: CatchUp,
     /// Seconds since the start.
     clock: u32,
@@ -181,7 +181,7 @@ impl ClusterSession {
             kept_bytes: 0,
             unstored: Vec::new(),
             senders: HashMap::default(),
-            recent: Recent::default(),
+            recent: RecentMessages::default(),
             catch_up: CatchUp::new(unix_seconds),
             clock: 0,
             up_seconds: 0,
@@ -224,7 +224,7 @@ impl ClusterSession {
         metrics.replies_awaited.set(self.awaited.len() as u64);
         metrics.catch_up_bytes.set(self.catch_up.held_bytes() as u64);
         metrics.catch_ups_given_up.set(self.catch_ups_given_up);
-        metrics.replay_bytes.set(self.recent.bytes() as u64);
+        metrics.replay_bytes.set(self.recent.charged_bytes() as u64);
         metrics.replay_discarded.set(self.recent.discarded_count());
     }
 
@@ -340,7 +340,7 @@ impl ClusterSession {
     }
 
     /// An orderly end of the process: the other nodes drop its state at once, not after a lease.
-    pub fn send_bye(&mut self) {
+    pub fn send_node_ends(&mut self) {
         if self.is_up() {
             self.send_to_all(SessionMessage::NodeEnds);
         }

@@ -9,7 +9,7 @@
 //! payload, and for what is kept the command); its bytes are copied three times, and `recent` shares the frame.
 
 use super::super::envelope::{self, Envelope, StoredHead};
-use super::awaited::{AwaitedReply, Kept, SessionState};
+use super::awaited::{AwaitedReply, KeptCommand, SessionState};
 use super::recent::RecentMessage;
 use super::{ClusterSession, KEPT_BYTES_MAX, STORE_AND_PUBLISH};
 use crate::buffer::FrameBytes;
@@ -34,7 +34,7 @@ impl ClusterSession {
                 let mut bytes = Vec::new();
                 let topic = self.names.all_sessions();
                 resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
-                self.keep(Kept { bytes: bytes.into(), stored_event: None });
+                self.keep(KeptCommand { bytes: bytes.into(), stored_event: None });
             }
             // All state is sent once the session is up.
             _ if !self.is_up() => {}
@@ -125,7 +125,7 @@ impl ClusterSession {
         let mut bytes = Vec::new();
         resp::write_command(&script, &mut bytes);
         let stored_event = Some((channel.clone(), frame.clone(), except));
-        self.keep(Kept { bytes: bytes.into(), stored_event });
+        self.keep(KeptCommand { bytes: bytes.into(), stored_event });
     }
 
     /// The value to store, and its lifetime as the argument of `EX`.
@@ -146,7 +146,7 @@ impl ClusterSession {
         let topic = self.names.channel(&self.apps, channel);
         let mut bytes = Vec::new();
         resp::write_command(&[b"PUBLISH", topic.as_bytes(), &payload], &mut bytes);
-        self.keep(Kept { bytes: bytes.into(), stored_event: None });
+        self.keep(KeptCommand { bytes: bytes.into(), stored_event: None });
     }
 
     fn send_question(&mut self, id: u32, question: WireQuestion) {
@@ -175,7 +175,7 @@ impl ClusterSession {
         self.awaited.push_back(awaited);
     }
 
-    fn keep(&mut self, kept: Kept) {
+    fn keep(&mut self, kept: KeptCommand) {
         self.kept_bytes += kept.bytes.len();
         if self.is_up() {
             self.send_kept(kept);
@@ -185,7 +185,7 @@ impl ClusterSession {
         }
     }
 
-    pub(super) fn send_kept(&mut self, kept: Kept) {
+    pub(super) fn send_kept(&mut self, kept: KeptCommand) {
         debug_assert!(self.is_up(), "kept commands wait for a session");
         self.output.extend_from_slice(&kept.bytes);
         self.awaited.push_back(AwaitedReply::Kept(kept));

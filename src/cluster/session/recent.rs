@@ -26,7 +26,7 @@ pub(super) enum RecentMessage {
 }
 
 impl RecentMessage {
-    fn bytes(&self) -> usize {
+    fn charged_bytes(&self) -> usize {
         ENTRY_BYTES
             + match self {
                 Self::Event { frame, .. } => frame.len(),
@@ -36,32 +36,35 @@ impl RecentMessage {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct RecentMessages {
     /// In ascending order: number, and the second in which it was published.
     published: VecDeque<(u64, u32, RecentMessage)>,
-    bytes: usize,
+    charged_bytes: usize,
     /// Messages that were discarded before `SECONDS_MAX` was over, because newer ones needed their room.
     discarded: u64,
 }
 
-impl Recent {
+impl RecentMessages {
     pub(super) fn note(&mut self, number: u64, second: u32, published: RecentMessage) {
         debug_assert!(
             self.published.back().is_none_or(|(of, at, _)| *of < number && *at <= second),
             "in the order of their numbers"
         );
-        self.bytes += published.bytes();
+        self.charged_bytes += published.charged_bytes();
         self.published.push_back((number, second, published));
-        while self.bytes > BYTES_MAX {
+        while self.charged_bytes > BYTES_MAX {
             self.drop_oldest();
             self.discarded += 1;
         }
-        debug_assert!(self.bytes <= BYTES_MAX, "the oldest were discarded");
+        debug_assert!(self.charged_bytes <= BYTES_MAX, "the oldest were discarded");
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        debug_assert!(!self.published.is_empty() || self.bytes == 0, "no message, no bytes");
-        self.bytes
+    pub(super) fn charged_bytes(&self) -> usize {
+        debug_assert!(
+            !self.published.is_empty() || self.charged_bytes == 0,
+            "no message, no bytes"
+        );
+        self.charged_bytes
     }
 
     pub(super) fn discarded_count(&self) -> u64 {
@@ -78,8 +81,11 @@ impl Recent {
     fn drop_oldest(&mut self) {
         debug_assert!(!self.published.is_empty(), "only messages have bytes");
         if let Some((_, _, published)) = self.published.pop_front() {
-            debug_assert!(self.bytes >= published.bytes(), "`note` has counted them");
-            self.bytes -= published.bytes();
+            debug_assert!(
+                self.charged_bytes >= published.charged_bytes(),
+                "`note` has counted them"
+            );
+            self.charged_bytes -= published.charged_bytes();
         }
     }
 
@@ -103,13 +109,13 @@ mod tests {
         }))
     }
 
-    fn numbers(recent: &Recent, number: u64, second: u32) -> Vec<u64> {
+    fn numbers(recent: &RecentMessages, number: u64, second: u32) -> Vec<u64> {
         recent.numbers_above(number, second).into_iter().map(|(number, _)| number).collect()
     }
 
     #[test]
     fn the_newest_is_kept_and_the_oldest_goes() {
-        let mut recent = Recent::default();
+        let mut recent = RecentMessages::default();
         for number in 1..=9 {
             recent.note(number, u32::try_from(number).unwrap(), published(10));
         }
@@ -117,11 +123,11 @@ mod tests {
         assert_eq!(numbers(&recent, 0, 8), [8, 9]);
         recent.expire(SECONDS_MAX + 5);
         assert_eq!(numbers(&recent, 0, 0), [5, 6, 7, 8, 9]);
-        assert_eq!((recent.bytes(), recent.discarded_count()), (5 * (ENTRY_BYTES + 10), 0));
+        assert_eq!((recent.charged_bytes(), recent.discarded_count()), (5 * (ENTRY_BYTES + 10), 0));
         recent.note(10, 10, published(BYTES_MAX - 2 * ENTRY_BYTES - 10));
         assert_eq!(numbers(&recent, 0, 0), [9, 10]);
         recent.note(11, 11, published(BYTES_MAX));
-        assert_eq!((numbers(&recent, 0, 0), recent.bytes()), (vec![], 0));
+        assert_eq!((numbers(&recent, 0, 0), recent.charged_bytes()), (vec![], 0));
         assert_eq!(recent.discarded_count(), 7, "5 to 8, then 9, 10 and 11");
     }
 }

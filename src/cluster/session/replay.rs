@@ -70,7 +70,7 @@ impl ClusterSession {
         if self.catch_up.take_must_read_stored() {
             shard.on_cluster(FromCluster::CaughtUp);
         }
-        if self.catch_up.is_closed() {
+        if self.catch_up.waits_for_none() {
             self.catch_up.down_since = None;
         }
     }
@@ -129,10 +129,10 @@ impl ClusterSession {
 
     /// The sender has replayed everything that this session missed.
     pub(super) fn on_replay_done(&mut self, from: SessionId, shard: &mut Shard) {
-        if !self.catch_up.is_closed() && self.catch_up.has_too_many() {
+        if !self.catch_up.waits_for_none() && self.catch_up.has_too_many_senders() {
             self.give_up_catch_up(shard);
         }
-        if !self.catch_up.is_closed() {
+        if !self.catch_up.waits_for_none() {
             self.release_held_of(from, shard);
             self.catch_up.on_answer();
             self.finish_catch_up_if_answered(shard);

@@ -6,7 +6,7 @@
 //! the bytes; a reply is one value from the front of a queue.
 
 use super::ClusterSession;
-use super::awaited::{AwaitedReply, Kept, Lost, SessionState};
+use super::awaited::{AwaitedReply, KeptCommand, Lost, SessionState};
 use super::awaited::{QUOTED_MAX, bytes_of};
 use super::partition::{check_role, is_readonly};
 use crate::cluster::envelope;
@@ -127,7 +127,7 @@ impl ClusterSession {
         }
     }
 
-    fn on_kept(&mut self, kept: Kept, reply: &Value, shard: &mut Shard) {
+    fn on_kept(&mut self, kept: KeptCommand, reply: &Value, shard: &mut Shard) {
         debug_assert!(self.kept_bytes >= kept.bytes.len(), "`keep` has counted them");
         self.kept_bytes -= kept.bytes.len();
         let Some((channel, frame, except)) = kept.stored_event else { return };

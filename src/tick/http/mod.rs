@@ -25,7 +25,7 @@ use crate::admission::overload::Overload;
 use crate::api;
 use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
-use crate::cause::{Cause, Detail, LineBudget, Noted};
+use crate::cause::{Cause, Detail, LineBudget, NotedRefusal};
 use crate::metrics::CoreMetrics;
 use crate::pusher::channel_name::ChannelName;
 use crate::pusher::json::Validator;
@@ -171,7 +171,7 @@ impl Http {
     /// `refuse` for a line that is formatted already.
     fn refuse_noted(
         &mut self,
-        noted: Noted,
+        noted: NotedRefusal,
         who: impl FnOnce(&Self) -> LinePeer,
     ) -> Option<String> {
         let cause = noted.cause;

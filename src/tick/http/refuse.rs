@@ -9,7 +9,7 @@
 use super::about::RefusalContext;
 use super::session::Session;
 use super::{Http, LinePeer};
-use crate::cause::{Cause, Detail, Noted};
+use crate::cause::{Cause, Detail, NotedRefusal};
 use crate::http1::refusal::RequestRefusal;
 use crate::http1::response::{ContentType, Response};
 use crate::limits;
@@ -47,7 +47,7 @@ impl Session {
         http: &mut Http,
         about: RefusalContext<'_>,
         response: Response,
-        noted: Noted,
+        noted: NotedRefusal,
     ) -> Response {
         with_explanation(response, http.refuse_noted(noted, |http| self.line_peer(http, about)))
     }

@@ -103,7 +103,7 @@ fn unpack(data: u64) -> Option<Token> {
     })
 }
 
-/// The report for a watch that could not be made: the owner closes the socket, which would never be read again.
+/// The report for a watch that could not be made. Without it the socket would never be read again.
 fn failed(token: Token) -> KernelEvent {
     KernelEvent { token, is_armed: false, has_end: false, has_failed: true }
 }

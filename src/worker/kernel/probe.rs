@@ -22,7 +22,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// The value of `RINGVERB_IO` that asks for it, which metrics and logs use, too.
+    /// The value of `RINGVERB_IO` that asks for it. The console shows it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

@@ -49,7 +49,7 @@ pub struct Uring {
     early_events: Vec<KernelEvent>,
     clock: Clock,
     /// The kernel has lost completions since the last `reap`.
-    lost_completions: bool,
+    has_lost_completions: bool,
     /// Completions that the kernel has dropped so far, as it counts them.
     dropped_count: u32,
     /// Flags of a call that waits. Without NO_IOWAIT the kernel counts an idle worker as one that waits for a disk.
@@ -127,7 +127,7 @@ impl Uring {
                 Some(libc::EBUSY) => return EnterOutcome::Full,
                 Some(libc::EAGAIN | libc::ENOMEM) => return EnterOutcome::NoMemory,
                 Some(libc::EBADR) => {
-                    self.lost_completions = true;
+                    self.has_lost_completions = true;
                     return EnterOutcome::Done;
                 }
                 _ => panic!("io_uring_enter failed on a ring that worked before: {error}"),
@@ -189,7 +189,7 @@ impl Uring {
         completions.for_each(each);
         // The kernel reports a drop as EBADR only to a call that waits and submits nothing.
         let dropped = self.ring.completion().overflow();
-        self.lost_completions |= std::mem::replace(&mut self.dropped_count, dropped) != dropped;
+        self.has_lost_completions |= std::mem::replace(&mut self.dropped_count, dropped) != dropped;
     }
 
     /// Moves all completions from the ring to `early_events`, because the kernel accepts no submission while they
@@ -330,7 +330,7 @@ impl Kernel for Uring {
 
     fn park(&mut self, timeout_ms: Option<u64>) {
         let is_quiet = self.early_events.is_empty()
-            && !self.lost_completions
+            && !self.has_lost_completions
             && self.ring.completion().is_empty();
         let wait = match timeout_ms {
             Some(milliseconds) if is_quiet && milliseconds > 0 => {
@@ -357,7 +357,7 @@ impl Kernel for Uring {
     fn reap(&mut self, events: &mut Vec<KernelEvent>) {
         events.append(&mut self.early_events);
         self.complete(|completion| events.extend(completion.event()));
-        if std::mem::take(&mut self.lost_completions) {
+        if std::mem::take(&mut self.has_lost_completions) {
             events.push(KernelEvent {
                 token: Token::Lost,
                 is_armed: false,
@@ -389,7 +389,7 @@ impl Kernel for Uring {
             results.push(if is_pushed { Sent::Whole } else { Sent::Part(0) });
         }
         self.send_by_ring(results);
-        if self.lost_completions {
+        if self.has_lost_completions {
             // It is unknown which sends were cut short; `reap` reports the loss, which ends all connections.
             results.fill(Sent::Failed);
         }

@@ -58,7 +58,7 @@ impl<K: HostKernel> Worker<K> {
             (Record::Connection { moved, client }, Some(socket)) => {
                 let key = core.import_connection(moved, socket);
                 if let Some(client) = client {
-                    memory_guard.put(
+                    memory_guard.set_address_slot(
                         key.slot,
                         shared.overload.admission.count_transferred_connection(client),
                     );

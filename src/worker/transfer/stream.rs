@@ -4,8 +4,8 @@
 //! bytes (bytes of its records, number of descriptors), to which the kernel attaches the descriptors, and then the
 //! records. The peer must run as root or as the same user. Limits: both sides block for at most `PATIENCE` a step;
 //! `DESCRIPTORS_MAX` and `BATCH_BYTES_MAX` for each batch. A receiver allocates what arrives, not what a header
-//! announces, and keeps room for `BATCH_BYTES_KEPT` between two batches. Cost: two system calls a batch for the sender,
-//! at least two for the receiver; each byte is copied once by each side, and once by the kernel.
+//! announces, and keeps room for `BATCH_BYTES_KEPT` between two batches. Cost: usually two system calls a batch for the
+//! sender, some more for the receiver; each byte is copied once by each side, and once by the kernel.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;

@@ -137,7 +137,7 @@ impl Cluster {
         if let Some(redis) =
             process.redis_connections.iter_mut().find(|redis| redis.session.is_up())
         {
-            redis.session.send_bye();
+            redis.session.send_node_ends();
         }
         for redis in &mut process.redis_connections {
             redis.write(&mut self.redis, usize::MAX);

@@ -113,7 +113,7 @@ impl<'a> Driver<'a> {
             reconnects: 0,
             over: false,
         };
-        // Two connections of each user: joins and leaves that nobody must be told of.
+        // Two connections of each user, so that some joins and leaves must cause no notice.
         let users = args.connections.div_ceil(2);
         for number in 0..args.connections {
             let user = User::try_from(number % users).expect("fewer users than descriptors");
@@ -229,7 +229,7 @@ impl<'a> Driver<'a> {
                 self.subscribe(pool, number, channel);
             }
         } else if let Some(channel) = self.some_subscription(number) {
-            // Half of the leavers wait until they have got everything: nothing is excused there.
+            // Half of those that leave do so only when nothing is due to them, so that no delivery is excused.
             let id = self.clients[number].id;
             if self.ledger.is_even(id, channel) || self.random.percent(50) {
                 self.unsubscribe(pool, number, channel);

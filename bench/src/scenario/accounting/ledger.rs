@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::report::Violations;
 
-/// A connection, never used twice: a client that reconnects gets a new one. Also its name as a
-/// publisher of client events; the HTTP publishers' are above `HTTP_PUBLISHERS`.
+/// A connection, never used twice: a client that reconnects gets a new one. Also its name as a publisher of client
+/// events; the names of HTTP publishers count down from `u32::MAX`.
 pub(crate) type ConnectionId = u32;
 pub(crate) type ChannelId = usize;
 pub(crate) type User = u32;

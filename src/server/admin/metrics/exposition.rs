@@ -10,7 +10,7 @@
 use std::fmt::Write;
 
 use super::{MetricKind, MetricSpec};
-use crate::metrics::Observed;
+use crate::metrics::HistogramCounts;
 
 /// Chosen for each scrape by its `Accept` (`of_accept`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Samples {
         &mut self,
         labels: &[&str],
         bounds: &[u64],
-        observed: &Observed,
+        observed: &HistogramCounts,
         per_base_unit: u64,
     ) {
         let mut count = 0;
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn buckets_are_sums_and_times_are_exact() {
-        let observed = Observed { counts: vec![1, 0, 2], sum: 2_500_000_001 };
+        let observed = HistogramCounts { counts: vec![1, 0, 2], sum: 2_500_000_001 };
         let text = written(Format::Prometheus, &HISTOGRAM, |samples| {
             samples.histogram(&[], &[25_000, 1_000_000_000], &observed, 1_000_000_000);
         });

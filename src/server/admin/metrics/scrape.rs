@@ -14,7 +14,7 @@ use crate::counters::{DepthGauge, Refused, WEBHOOK_KINDS, WebhookCounters};
 use crate::event_log::ViewerCounters;
 use crate::mailbox::Doorbell;
 use crate::metrics::{
-    AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, Observed, Tally,
+    AppMetrics, CHANNEL_TYPES, ClusterMetrics, CoreMetrics, Histogram, HistogramCounts, Tally,
 };
 use crate::operator_requests::OperatorQueue;
 use crate::running_configuration::UnappliedConfigurations;
@@ -192,7 +192,7 @@ impl Scrape<'_> {
         read: impl Fn(&CoreMetrics) -> &Histogram,
         per_base_unit: u64,
     ) {
-        let mut all = Observed::default();
+        let mut all = HistogramCounts::default();
         let mut bounds: &[u64] = &[];
         for histogram in self.cores().map(read) {
             bounds = histogram.bounds();

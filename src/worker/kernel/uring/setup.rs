@@ -65,7 +65,7 @@ impl Uring {
             ring,
             early_events: Vec::new(),
             clock,
-            lost_completions: false,
+            has_lost_completions: false,
             dropped_count: 0,
             wait_flags,
             #[cfg(test)]
