@@ -46,7 +46,7 @@ pub(super) enum RetryState {
     AtFault { trial: Trial, acceptances: u64, proofs: u32 },
 }
 
-/// The events that the next request tries.
+/// How many of the first events the next request tries, and what refusals of them lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trial {
     pub(super) events_max: usize,
@@ -77,7 +77,7 @@ pub(super) struct Refusal {
     pub(super) acceptances: u64,
 }
 
-/// What `backlog.rs` does with the group.
+/// What `Backlog::change_group` does with the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     TryNow,
