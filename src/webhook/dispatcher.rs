@@ -228,7 +228,7 @@ impl Dispatcher {
             let (endpoints, endpoints_of, removed) =
                 updated_endpoints(&apps, std::mem::take(&mut self.endpoints), used_numbers);
             (self.apps, self.endpoints, self.endpoints_of) = (apps, endpoints, endpoints_of);
-            // Numbers of endpoints have changed. Losses that are not reported yet are found again.
+            // Indexes of endpoints have changed. Losses that are not reported yet are found again.
             self.endpoints_with_losses = (0..self.endpoints.len())
                 .filter(|index| self.endpoints[*index].losses.has_any())
                 .collect();
