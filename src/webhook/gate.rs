@@ -8,6 +8,7 @@
 //! (`gate/cache_misses.rs`). PURE: time comes in with each call; does not know endpoints. Limits: `DELAYED_MAX` leaves,
 //! and those of `gate/cache_misses.rs`. Cost: one look-up for each join or leave, and O(log n) steps for a delayed one.
 
+//!
 //! | event | no leave of its channel or user is delayed | one is delayed |
 //! |---|---|---|
 //! | join | passes | both are discarded |

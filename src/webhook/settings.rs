@@ -22,8 +22,8 @@ pub(super) const ALL_PUBLIC_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 /// What is configured, and what only tests change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WebhookSettings {
-    /// Time for one request, with the wait for certificate authorities. The look-up of a name counts, too, but ends only
-    /// by the timeout of the system's resolver.
+    /// Time for one request, with the wait for certificate authorities. The look-up of a name counts, too, but ends
+    /// only by the timeout of the system's resolver.
     pub timeout: Duration,
     /// Time from the first attempt after which an event is given up.
     pub retry: Duration,

@@ -4,6 +4,7 @@
 //! not know events: `backlog.rs` chooses them. Limit: `REFUSALS_IN_A_ROW_MAX` refusals without a pause. Cost: a few
 //! comparisons, no allocation.
 
+//!
 //! | state | event | next state |
 //! |---|---|---|
 //! | any | accepted | `Accepting`; all waiting events are due if the endpoint was out |

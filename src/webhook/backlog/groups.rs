@@ -92,7 +92,8 @@ impl RetryGroups {
         self.by_due.first().copied()
     }
 
-    /// When the oldest event of a group was queued. Linear in the groups; in a group, events of a channel are in order.
+    /// When the oldest of the groups' first events was queued. Linear in the groups. An event behind a first one is
+    /// older only if it is of another channel, which the two queues of `WaitingEvents` can cause.
     pub(super) fn oldest_ms(&self) -> Option<u64> {
         let first = self.by_id.values().filter_map(|group| group.entries().front());
         first.map(|entry| entry.event_json.queued_ms).min()
