@@ -16,7 +16,7 @@
 //! | accepted | `Unsuspected`, twice as many events, not isolated | `TryNow` |
 //! | the first event was given up | `Unsuspected`, isolated if it was | `TryNow`; for lack of room: `KeepDue` |
 //! | refused; the endpoint cannot be reached | the same | `TryNow` |
-//! | several refused, `Trial::is_halved_by` | the same, half as many events | `SplitChannels`; of one channel: `KeepDue` |
+//! | several refused, `Trial::is_halved_by` | the same, half as many events | `SplitChannels`; one channel: `KeepDue` |
 //! | several refused otherwise, or one by a busy endpoint | the same | `Pause` |
 //!
 //! If the first event was refused alone (the effect is `Pause`):
