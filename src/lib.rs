@@ -5,7 +5,7 @@
 //! (`mailbox`). ARCHITECTURE.md has the glossary, docs/CODE_MAP.md has the files.
 //!
 //! No limits: this file declares modules only; each module states its own. Cost: none, no call at run time.
-
+//!
 //! Ranks: a module uses only modules of a lower rank. `tests/tidy.rs` checks it. PURE modules use no clock, socket,
 //! thread, lock, file or random source.
 //!

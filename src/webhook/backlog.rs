@@ -1,13 +1,13 @@
 //! The events that wait for one endpoint, and the choice of what is posted next.
 //!
 //! A sender asks for the next attempt and reports its end. Refused events form a group, which is retried apart from new
-//! events (`groups.rs`), so a refused event delays no event of another channel. Groups and new events alternate. A
-//! group is split until each refused channel is alone (`state.rs` has the rule). Later events of a channel with a group
-//! join it, so each channel keeps its order, unless one event is at fault (`state.rs`): then its channel overtakes it.
+//! events, so that they delay no event of another channel. Groups and new events alternate. A group is split until each
+//! refused channel is alone. Later events of a channel with a group join it, which keeps the order of each channel,
+//! until one event is proven at fault: the later events of its channel no longer wait for it (`backlog/state.rs`).
 //!
 //! Owns the events of one endpoint until they are accepted or given up. PURE; knows no request and no log. Limits: the
-//! sender limits all waiting events, `groups.rs` those of groups. Cost: O(log n) steps in the groups for an attempt,
-//! one step for each of its events, and `oldest_ms` is linear in the groups.
+//! sender limits all waiting events, `backlog/groups.rs` those of groups. Cost: O(log n) steps in the groups for an
+//! attempt, and one step for each of its events; `oldest_ms` is linear in the groups.
 
 mod attempt;
 mod endpoint;
@@ -24,18 +24,18 @@ use groups::RetryGroups;
 use state::{Effect, Refusal, RetryEvent, RetryState};
 
 use super::batch::{Amount, BYTES_MAX, EVENTS_MAX, EventJson, WaitingEvents};
-use super::retry::{Policy, RetryVerdict};
+use super::retry::{RetryPolicy, RetryVerdict};
 use super::time::add_time;
 use crate::clock::Moment;
 
 #[derive(Debug)]
 pub(super) struct Backlog {
-    policy: Policy,
+    policy: RetryPolicy,
     endpoint: EndpointState,
     /// Events that were never tried.
     waiting: WaitingEvents,
     groups: RetryGroups,
-    /// The last attempt was a group's.
+    /// The last attempt was a group's, so events that were never tried are next.
     is_turn_of_waiting: bool,
     /// Requests that the endpoint has accepted. A rise between two refusals of an event proves that the endpoint works.
     acceptances: u64,
@@ -45,7 +45,7 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// `max` is what the sender's limits allow in all.
-    pub(super) fn new(policy: Policy, max: Amount) -> Self {
+    pub(super) fn new(policy: RetryPolicy, max: Amount) -> Self {
         Self {
             policy,
             endpoint: EndpointState::Accepting,
@@ -173,7 +173,7 @@ impl Backlog {
         entries
     }
 
-    /// The backend accepted all of it.
+    /// The backend accepted all of the attempt. If it was out before, all refused events are due at once.
     pub(super) fn accepted(&mut self, attempt: &Attempt, now: Moment) {
         self.acceptances += 1;
         let was_out = self.endpoint.is_out();

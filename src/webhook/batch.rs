@@ -1,10 +1,10 @@
-//! Events that wait for their first attempt, and the body of a request. No clock and no I/O.
+//! Events that wait for their first attempt, and the body of a request.
 //!
 //! Owns two queues, one of them for events of public channels, so that a flood on public channels delays no signed
-//! event.
+//! event. PURE; does not know what was refused (`backlog.rs`).
 //!
 //! Limits: `EVENTS_MAX` and `BYTES_MAX` for one request. `sender/handle.rs` bounds the events that wait, and counts
-//! those that it refuses.
+//! those that it refuses. Cost: an event is moved, and its JSON is shared; a body is one copy of its events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use std::sync::Arc;
 use super::budget::{CLASSES, Class};
 use crate::app::WebhookKind;
 
-/// Events in one request.
+/// Events in one request. A refused one among so many is found in about 20 requests (`retry.rs`).
 pub(super) const EVENTS_MAX: usize = 500;
 /// Bytes of events in one request, unless a single one is longer. PHP takes 8 MiB by default, nginx 1 MiB.
 pub(super) const BYTES_MAX: usize = 256 * 1024;
 
-/// One event: its JSON is written once and shared by the endpoints that want it.
+/// One event. The JSON is written once, and the endpoints that want it share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EventJson {
     pub(super) class: Class,
@@ -32,49 +32,49 @@ pub(super) struct EventJson {
 #[derive(Debug, Default)]
 pub(super) struct WaitingEvents {
     signed: VecDeque<EventJson>,
-    open: VecDeque<EventJson>,
+    public: VecDeque<EventJson>,
 }
 
 impl WaitingEvents {
     pub(super) fn push(&mut self, event_json: EventJson) {
-        let queue = if event_json.class.is_open() { &mut self.open } else { &mut self.signed };
+        let queue = if event_json.class.is_public() { &mut self.public } else { &mut self.signed };
         queue.push_back(event_json);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.signed.is_empty() && self.open.is_empty()
+        self.signed.is_empty() && self.public.is_empty()
     }
 
     pub(super) fn first(&self) -> Option<&EventJson> {
-        self.signed.front().or_else(|| self.open.front())
+        self.signed.front().or_else(|| self.public.front())
     }
 
-    /// When the oldest of them was queued.
+    /// When the oldest of them was queued, in milliseconds since 1970.
     pub(super) fn oldest_ms(&self) -> Option<u64> {
         self.signed
             .front()
             .into_iter()
-            .chain(self.open.front())
+            .chain(self.public.front())
             .map(|event_json| event_json.queued_ms)
             .min()
     }
 
     pub(super) fn pop_if_fits(&mut self, fits: impl Fn(&EventJson) -> bool) -> Option<EventJson> {
-        let queue = if self.signed.is_empty() { &mut self.open } else { &mut self.signed };
+        let queue = if self.signed.is_empty() { &mut self.public } else { &mut self.signed };
         queue.pop_front_if(|event_json| fits(event_json))
     }
 
-    /// Whether the events fill a request, so that waiting for more is useless.
+    /// Whether the events fill a request, so that waiting for more is useless. At most `EVENTS_MAX` steps.
     pub(super) fn is_full(&self) -> bool {
-        self.signed.len() + self.open.len() >= EVENTS_MAX || {
+        self.signed.len() + self.public.len() >= EVENTS_MAX || {
             let mut bytes =
-                self.signed.iter().chain(&self.open).map(|event_json| event_json.json.len());
+                self.signed.iter().chain(&self.public).map(|event_json| event_json.json.len());
             bytes.try_fold(0, |sum, more| (sum + more < BYTES_MAX).then_some(sum + more)).is_none()
         }
     }
 }
 
-/// Events and bytes of one class.
+/// A number of events, and the bytes of their JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
     pub(super) events: usize,
@@ -98,7 +98,7 @@ impl Amount {
     }
 }
 
-/// By class; bytes of the events alone.
+/// By class. Linear in the events.
 pub(super) fn amounts_by_class<'a>(
     events: impl IntoIterator<Item = &'a EventJson>,
 ) -> [Amount; CLASSES] {
@@ -135,9 +135,9 @@ mod tests {
         }
     }
 
-    fn lines(texts: &[&str]) -> WaitingEvents {
+    fn waiting(texts: &[&str]) -> WaitingEvents {
         let mut waiting = WaitingEvents::default();
-        texts.iter().for_each(|text| waiting.push(event_json(Class::Open, text)));
+        texts.iter().for_each(|text| waiting.push(event_json(Class::Public, text)));
         waiting
     }
 
@@ -145,7 +145,7 @@ mod tests {
     fn events_that_need_a_signature_go_first_and_in_their_order() {
         let mut waiting = WaitingEvents::default();
         for (class, text) in
-            [(Class::Open, "1"), (Class::Client, "2"), (Class::Open, "3"), (Class::Member, "4")]
+            [(Class::Public, "1"), (Class::Client, "2"), (Class::Public, "3"), (Class::Member, "4")]
         {
             waiting.push(event_json(class, text));
         }
@@ -160,19 +160,19 @@ mod tests {
 
     #[test]
     fn a_body_is_one_object() {
-        let all = [event_json(Class::Open, "{\"a\":1}"), event_json(Class::Open, "{}")];
+        let all = [event_json(Class::Public, "{\"a\":1}"), event_json(Class::Public, "{}")];
         let expected = br#"{"time_ms":1700000000123,"events":[{"a":1},{}]}"#;
         assert_eq!(body(&all, 1_700_000_000_123), expected);
-        assert_eq!(amounts_by_class(&all)[Class::Open as usize], Amount { events: 2, bytes: 9 });
+        assert_eq!(amounts_by_class(&all)[Class::Public as usize], Amount { events: 2, bytes: 9 });
     }
 
     #[test]
     fn a_request_is_full_by_events_or_bytes() {
         let many: Vec<&str> = std::iter::repeat_n("{}", EVENTS_MAX).collect();
-        assert!(lines(&many).is_full() && !lines(&many[1..]).is_full());
+        assert!(waiting(&many).is_full() && !waiting(&many[1..]).is_full());
         let long = "x".repeat(BYTES_MAX / 2);
         let longer = "x".repeat(BYTES_MAX + 1);
-        assert!(lines(&[&long, &long]).is_full() && lines(&[&longer]).is_full());
-        assert!(!lines(&[&long, "y"]).is_full());
+        assert!(waiting(&[&long, &long]).is_full() && waiting(&[&longer]).is_full());
+        assert!(!waiting(&[&long, "y"]).is_full());
     }
 }

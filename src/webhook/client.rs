@@ -63,14 +63,14 @@ pub(super) struct EndpointClient {
     timeout: Duration,
 }
 
-/// Milliseconds that a request has at least, after a wait for the agent: ureq takes no time of zero.
+/// What a request has at least after a wait for the agent, so that it fails by its own timeout and not by a zero.
 const TIME_LEFT_MIN: Duration = Duration::from_millis(1);
 
 impl EndpointClient {
     /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
     pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
-        let plain = agent(timeout, endpoints, RootCerts::from([]));
-        let over_tls = TlsAgent::new(move || agent(timeout, endpoints, authorities::read()));
+        let plain = new_agent(timeout, endpoints, RootCerts::from([]));
+        let over_tls = TlsAgent::new(move || new_agent(timeout, endpoints, authorities::read()));
         Self { plain, over_tls, timeout }
     }
 
@@ -105,11 +105,11 @@ impl EndpointClient {
             .header(USER_AGENT, concat!("ringverb/", env!("CARGO_PKG_VERSION")))
             .header(
                 "X-Pusher-Key",
-                HeaderValue::from_bytes(app.key.as_bytes()).map_err(unspecified_failure)?,
+                HeaderValue::from_bytes(app.key.as_bytes()).map_err(failure_without_request)?,
             )
             .header(
                 "X-Pusher-Signature",
-                HeaderValue::from_bytes(&signature).map_err(unspecified_failure)?,
+                HeaderValue::from_bytes(&signature).map_err(failure_without_request)?,
             )
             .send(body)
             .map_err(|error| DeliveryFailure::from(&error))?;
@@ -166,7 +166,7 @@ impl From<NoAgent> for DeliveryFailure {
     }
 }
 
-fn unspecified_failure(error: impl fmt::Display) -> DeliveryFailure {
+fn failure_without_request(error: impl fmt::Display) -> DeliveryFailure {
     DeliveryFailure::Connection(error.to_string())
 }
 
@@ -195,7 +195,7 @@ impl From<&Error> for DeliveryFailure {
     }
 }
 
-fn agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Agent {
+fn new_agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(authorities)
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -214,7 +214,7 @@ fn agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Agent {
         .max_idle_connections(endpoints)
         .max_idle_connections_per_host(endpoints)
         .build();
-    Agent::with_parts(config, DefaultConnector::default().chain(TitleCase), OnThisThread)
+    Agent::with_parts(config, DefaultConnector::default().chain(TitleCase), BlockingResolver)
 }
 
 fn is_of_tls(error: &std::io::Error) -> bool {
@@ -309,20 +309,21 @@ fn advice_for_status(status: u16) -> &'static str {
 /// Resolves names on the calling thread, which is the endpoint's own. ureq's resolver starts a thread for each request
 /// and panics where none can be started. The system's resolver has its own timeout.
 #[derive(Debug)]
-struct OnThisThread;
+struct BlockingResolver;
 
-impl Resolver for OnThisThread {
+impl Resolver for BlockingResolver {
     fn resolve(
         &self,
         uri: &ureq::http::Uri,
         _config: &ureq::config::Config,
         _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let place = uri.scheme().zip(uri.authority());
-        let place = place.and_then(|(scheme, host)| DefaultResolver::host_and_port(scheme, host));
-        let place = place.ok_or(Error::HostNotFound)?;
+        let origin = uri.scheme().zip(uri.authority());
+        let host_and_port =
+            origin.and_then(|(scheme, host)| DefaultResolver::host_and_port(scheme, host));
+        let host_and_port = host_and_port.ok_or(Error::HostNotFound)?;
         let mut addresses = self.empty();
-        for address in place.to_socket_addrs()?.take(ADDRESSES_MAX) {
+        for address in host_and_port.to_socket_addrs()?.take(ADDRESSES_MAX) {
             addresses.push(address);
         }
         if addresses.is_empty() { Err(Error::HostNotFound) } else { Ok(addresses) }

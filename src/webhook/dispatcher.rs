@@ -2,8 +2,10 @@
 //! endpoints.
 //!
 //! It waits for events only, never for an endpoint. So a ring is full only if the workers produce more than this thread
-//! can read. Starts a sender when an endpoint has events, and reports dropped events. Limits: `EVENTS_PER_PASS` for
-//! fairness between rings; `budget.rs` for the rest. Owns the gate and the handles of the senders; does not post.
+//! can read. Starts a sender when an endpoint has events, and reports dropped events. Owns the gate and the handles of
+//! the senders; does not post. Limits: `EVENTS_PER_PASS` for fairness between rings; `budget.rs` for the rest.
+//!
+//! Cost: one thread, which sleeps without events, and one JSON text for an event, whatever the number of endpoints.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -19,9 +21,9 @@ use super::batch::EventJson;
 use super::budget::{Class, RingBudget};
 use super::client::EndpointClient;
 use super::gate::Gate;
-use super::input::{ClassedEvent, EndpointTarget, Orders};
+use super::input::{ClassedEvent, DispatcherOrders, EndpointTarget};
 use super::report;
-use super::sender::{self, EndedSender, Handle, PushError, SenderShared};
+use super::sender::{self, EndedSender, PushError, SenderHandle, SenderShared};
 use super::time::{WebhookClock, add_time, unix_ms};
 use crate::app::{AppIndex, Apps, WebhookKind};
 use crate::clock::Moment;
@@ -33,36 +35,37 @@ use crate::latest_value::LatestValue;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
 
-/// Events taken from one ring before the next ring is read.
+/// Events read from one ring before the next ring is read.
 const EVENTS_PER_PASS: usize = 1024;
 /// Pause after a pass with few events: during it, workers need not wake this thread, which would cost them a system
 /// call a tick.
-const PAUSE_AFTER_LITTLE: Duration = Duration::from_millis(5);
-/// Longest sleep without a doorbell.
+const PAUSE_AFTER_SMALL_PASS: Duration = Duration::from_millis(5);
+/// Longest sleep. The doorbell ends it earlier if there is anything to do.
 const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 /// How often the end checks whether an endpoint is still worth waiting for.
 const END_STEP: Duration = Duration::from_millis(50);
-/// Senders of removed endpoints that still have events, for which the end of the server waits.
-const LEAVING_MAX: usize = WEBHOOKS_MAX;
+/// Senders of removed endpoints that still have events, for which the end of the server waits. Beyond it, the oldest
+/// are not waited for.
+const REMOVED_SENDERS_MAX: usize = WEBHOOKS_MAX;
 /// Losses of one kind are reported once in this time.
 const LOSS_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One webhook of an app.
+/// A webhook of an app, as it is configured now.
 struct Endpoint {
-    /// In `App::webhooks`.
-    index: usize,
+    /// Into `App::webhooks`, for the kinds and prefixes that it wants. Changes with the configuration.
+    webhook_index: usize,
     target: Arc<EndpointTarget>,
-    sender: Option<Handle>,
+    /// `None` until the first event, and after a sender has ended for lack of events.
+    sender: Option<SenderHandle>,
     losses: LostEvents,
 }
 
 /// Events that were dropped and not yet reported.
 #[derive(Default)]
 struct LostEvents {
-    /// By kind.
-    events: [u64; WEBHOOK_KINDS],
+    by_kind: [u64; WEBHOOK_KINDS],
     quiet_until: Moment,
-    /// Of the last one.
+    /// Why the last one was dropped. A line has one reason.
     last_reason: DropReason,
 }
 
@@ -90,20 +93,20 @@ impl DropReason {
 
 impl LostEvents {
     fn has_any(&self) -> bool {
-        self.events.iter().any(|events| *events > 0)
+        self.by_kind.iter().any(|count| *count > 0)
     }
 
-    /// The losses to report now, by kind.
-    fn due(&mut self, now: Moment) -> Option<String> {
+    /// The losses as text and forgets them, if there are any and the interval is over.
+    fn due_report(&mut self, now: Moment) -> Option<String> {
         if !self.has_any() || now < self.quiet_until {
             return None;
         }
         self.quiet_until = add_time(now, LOSS_REPORT_INTERVAL);
-        let events = std::mem::take(&mut self.events);
-        let kinds = WebhookKind::ALL.iter().zip(&events).filter(|(_, events)| **events > 0);
+        let by_kind = std::mem::take(&mut self.by_kind);
+        let kinds = WebhookKind::ALL.iter().zip(&by_kind).filter(|(_, count)| **count > 0);
         let kinds: Vec<String> =
-            kinds.map(|(kind, events)| format!("{} {events}", kind.name())).collect();
-        let count = report::events(events.iter().sum::<u64>());
+            kinds.map(|(kind, count)| format!("{} {count}", kind.name())).collect();
+        let count = report::event_count(by_kind.iter().sum::<u64>());
         Some(format!("{count} dropped ({})", kinds.join(", ")))
     }
 }
@@ -112,18 +115,18 @@ pub(super) struct Dispatcher {
     sender_shared: Arc<SenderShared>,
     rings: Vec<(Consumer<ClassedEvent>, Arc<RingBudget>)>,
     doorbell: Arc<Doorbell>,
-    orders: Orders,
+    orders: DispatcherOrders,
     /// The grace period that `finish` was called with.
     grace: Option<Duration>,
     gate: Gate,
-    /// Those of `common`.
+    /// The same as in `sender_shared`, without its lock.
     apps: Arc<Apps>,
     endpoints: Vec<Endpoint>,
     /// Senders of removed endpoints, while events wait for them.
     removed_senders: Vec<EndedSender>,
-    /// By app: its endpoints.
+    /// By app: indexes of `endpoints`.
     endpoints_of: Vec<Vec<usize>>,
-    /// Endpoints with losses to report.
+    /// Indexes of `endpoints` with losses that are not reported.
     endpoints_with_losses: Vec<usize>,
     /// Losses of the workers' rings that were reported.
     workers_losses_reported: [u64; WEBHOOK_KINDS],
@@ -143,10 +146,10 @@ impl Dispatcher {
         doorbell: Arc<Doorbell>,
         counters: Arc<WebhookCounters>,
         live: Arc<EventLog>,
-        orders: Orders,
+        orders: DispatcherOrders,
     ) -> Self {
-        let (endpoints, endpoints_of, _) = endpoints(&apps, Vec::new());
-        let common = SenderShared {
+        let (endpoints, endpoints_of, _) = updated_endpoints(&apps, Vec::new(), []);
+        let sender_shared = SenderShared {
             client: EndpointClient::new(settings.timeout, WEBHOOKS_MAX),
             apps: LatestValue::new(apps.clone()),
             settings,
@@ -154,13 +157,13 @@ impl Dispatcher {
             counters,
             live,
             bytes: AtomicUsize::new(0),
-            open_bytes: AtomicUsize::new(0),
+            public_bytes: AtomicUsize::new(0),
             must_stop: AtomicBool::new(false),
         };
         let (alive, all_ended) = channel();
         Self {
             gate: Gate::new(settings.debounce),
-            sender_shared: Arc::new(common),
+            sender_shared: Arc::new(sender_shared),
             rings,
             doorbell,
             orders,
@@ -185,11 +188,11 @@ impl Dispatcher {
             if let Some(grace) = self.requested_grace() {
                 break grace;
             }
-            let taken = self.dispatch();
+            let events_read = self.dispatch();
             self.report_losses(self.sender_shared.clock.now());
-            match taken {
+            match events_read {
                 0 => self.sleep(),
-                1..EVENTS_PER_PASS => pause_after_little(),
+                1..EVENTS_PER_PASS => pause_after_small_pass(),
                 _ => {}
             }
         };
@@ -210,8 +213,8 @@ impl Dispatcher {
         self.grace
     }
 
-    /// Takes over changed endpoints. A worker pushes no event of a new app before they were sent. Returns whether there
-    /// were any.
+    /// Applies changes of the endpoints. A worker pushes no event of a new app before `WebhookChanges::apply` has sent
+    /// it. Returns whether there was any.
     fn apply_app_changes(&mut self) -> bool {
         let mut has_changed = false;
         while let Ok(apps) = self.orders.changed.try_recv() {
@@ -220,20 +223,21 @@ impl Dispatcher {
                 budget.apply(&apps);
             }
             self.sender_shared.apps.set(apps.clone());
-            let (endpoints, endpoints_of, gone) =
-                endpoints(&apps, std::mem::take(&mut self.endpoints));
-            (self.apps, self.endpoints, self.endpoints_of) = (apps, endpoints, endpoints_of);
-            // Numbers of endpoints have changed. Losses that are not reported yet are found again.
-            self.endpoints_with_losses = (0..self.endpoints.len())
-                .filter(|at| self.endpoints[*at].losses.has_any())
-                .collect();
             self.removed_senders.retain(|sender| sender.events() > 0);
-            for endpoint in gone {
+            let used_numbers = self.removed_senders.iter().map(|sender| sender.target.number);
+            let (endpoints, endpoints_of, removed) =
+                updated_endpoints(&apps, std::mem::take(&mut self.endpoints), used_numbers);
+            (self.apps, self.endpoints, self.endpoints_of) = (apps, endpoints, endpoints_of);
+            // Indexes of endpoints have changed. Losses that are not reported yet are found again.
+            self.endpoints_with_losses = (0..self.endpoints.len())
+                .filter(|index| self.endpoints[*index].losses.has_any())
+                .collect();
+            for endpoint in removed {
                 self.sender_shared.counters.set_failing(endpoint.target.number, None);
                 let sender = endpoint.sender.map(|sender| sender.finish(endpoint.target));
                 self.removed_senders.extend(sender);
             }
-            let excess = self.removed_senders.len().saturating_sub(LEAVING_MAX);
+            let excess = self.removed_senders.len().saturating_sub(REMOVED_SENDERS_MAX);
             self.removed_senders.drain(..excess);
         }
         has_changed
@@ -245,21 +249,21 @@ impl Dispatcher {
         let now = self.sender_shared.clock.now();
         self.gate.release_due(now, &mut self.passed_events);
         let counters = &self.sender_shared.counters;
-        let mut taken = 0;
+        let mut events_read = 0;
         for (worker, (ring, budget)) in self.rings.iter_mut().enumerate() {
             let depth = counters.rings().get(worker);
             for _ in 0..EVENTS_PER_PASS {
                 let Ok((class, event)) = ring.pop() else { break };
                 depth.into_iter().for_each(|depth| depth.sub(1));
                 budget.release(event.app, class);
-                taken += 1;
+                events_read += 1;
                 self.gate.accept(class, event, now, &mut self.passed_events);
             }
         }
         counters.leaves_delayed.set(self.gate.leaves_delayed() as u64);
         counters.leaves_released_early.add(self.gate.take_released_early());
         self.route();
-        taken
+        events_read
     }
 
     fn sleep(&mut self) {
@@ -286,20 +290,20 @@ impl Dispatcher {
             }
             let webhooks = &self.apps.get(event.app).webhooks;
             let mut event_json: Option<EventJson> = None;
-            for &at in &self.endpoints_of[usize::from(event.app.0)] {
-                let endpoint = &mut self.endpoints[at];
-                if !webhooks[endpoint.index].wants(event.kind(), &event.channel) {
+            for &index in &self.endpoints_of[usize::from(event.app.0)] {
+                let endpoint = &mut self.endpoints[index];
+                if !webhooks[endpoint.webhook_index].wants(event.kind(), &event.channel) {
                     continue;
                 }
-                let event_json = event_json.get_or_insert_with(|| written(class, &event));
+                let event_json = event_json.get_or_insert_with(|| event_json_of(class, &event));
                 if let Err(why) = endpoint.queue(event_json, &self.sender_shared, &self.alive) {
                     let kind = event.kind() as usize;
                     self.sender_shared.counters.dropped_at_queues.add(1);
                     self.sender_shared.counters.dropped_at_queues_of.add(kind, 1);
                     if !endpoint.losses.has_any() {
-                        self.endpoints_with_losses.push(at);
+                        self.endpoints_with_losses.push(index);
                     }
-                    endpoint.losses.events[kind] += 1;
+                    endpoint.losses.by_kind[kind] += 1;
                     endpoint.losses.last_reason = why;
                 }
             }
@@ -310,9 +314,9 @@ impl Dispatcher {
     /// Reports dropped events if the interval is over; `now` may be the maximum.
     fn report_losses(&mut self, now: Moment) {
         let endpoints = &mut self.endpoints;
-        self.endpoints_with_losses.retain(|at| {
-            let Endpoint { target, losses, .. } = &mut endpoints[*at];
-            let Some(events) = losses.due(now) else { return true };
+        self.endpoints_with_losses.retain(|index| {
+            let Endpoint { target, losses, .. } = &mut endpoints[*index];
+            let Some(events) = losses.due_report(now) else { return true };
             let why = losses.last_reason.sentence();
             tracing::warn!(
                 event = "webhook_events_dropped",
@@ -323,10 +327,10 @@ impl Dispatcher {
         });
         let dropped = self.sender_shared.counters.dropped_by_workers_of.get();
         for (kind, reported) in self.workers_losses_reported.iter_mut().enumerate() {
-            self.workers_losses.events[kind] += dropped[kind] - *reported;
+            self.workers_losses.by_kind[kind] += dropped[kind] - *reported;
             *reported = dropped[kind];
         }
-        if let Some(events) = self.workers_losses.due(now) {
+        if let Some(events) = self.workers_losses.due_report(now) {
             tracing::warn!(
                 event = "webhook_events_dropped",
                 "webhooks: {events}, because the workers sent them faster than the dispatcher could read them. \
@@ -341,7 +345,7 @@ impl Dispatcher {
             let sender = endpoint.sender.take()?;
             Some(sender.finish(endpoint.target.clone()))
         });
-        let rests: Vec<EndedSender> = senders.chain(self.removed_senders).collect();
+        let ended_senders: Vec<EndedSender> = senders.chain(self.removed_senders).collect();
         drop(self.alive);
         let (clock, failing_end) =
             (self.sender_shared.clock, self.sender_shared.settings.failing_end);
@@ -354,7 +358,7 @@ impl Dispatcher {
             let now = clock.now();
             // An endpoint that only refuses gets no more than a moment, so that it does not delay the end. The same if
             // its requests wait for the certificate authorities of the host.
-            let is_worth_waiting = rests.iter().any(|sender| {
+            let is_worth_waiting = ended_senders.iter().any(|sender| {
                 let may_send = !client.waits_for_authorities(&sender.target.url);
                 sender.may_accept(start, now, failing_end)
                     && (may_send || now < add_time(start, failing_end))
@@ -365,7 +369,7 @@ impl Dispatcher {
         }
         self.sender_shared.must_stop.store(true, Ordering::Release);
         // Before the connections are cut, so that what is counted here is what the endpoints did not accept.
-        for ended in rests.iter().filter(|ended| ended.events() > 0) {
+        for ended in ended_senders.iter().filter(|ended| ended.events() > 0) {
             let (target, discarded) = (&ended.target, ended.discarded());
             self.sender_shared.counters.lost_at_end.add(discarded.count() as u64);
             let app = &self.apps.get(target.app).id;
@@ -377,7 +381,7 @@ impl Dispatcher {
             );
         }
         self.sender_shared.client.close_for_all();
-        rests.iter().for_each(EndedSender::wake);
+        ended_senders.iter().for_each(EndedSender::wake);
     }
 }
 
@@ -389,32 +393,34 @@ impl Endpoint {
     fn queue(
         &mut self,
         event_json: &EventJson,
-        common: &Arc<SenderShared>,
+        shared: &Arc<SenderShared>,
         alive: &Sender<Infallible>,
     ) -> Result<(), DropReason> {
-        match self.sender.as_ref().map(|sender| sender.push(event_json, common)) {
+        match self.sender.as_ref().map(|sender| sender.push(event_json, shared)) {
             Some(Ok(())) => return Ok(()),
             Some(Err(PushError::Full)) => return Err(DropReason::Full),
             Some(Err(PushError::Ended)) | None => {}
         }
         self.sender = None;
         let sender =
-            sender::start(common, &self.target, alive.clone()).map_err(|_| DropReason::NoThread)?;
-        self.sender.insert(sender).push(event_json, common).map_err(|_| DropReason::Full)
+            sender::start(shared, &self.target, alive.clone()).map_err(|_| DropReason::NoThread)?;
+        self.sender.insert(sender).push(event_json, shared).map_err(|_| DropReason::Full)
     }
 }
 
-/// The endpoints of these apps, by app, and earlier ones that were removed. An endpoint with the same app and URL goes
-/// on.
-fn endpoints(
+/// The endpoints of these apps, their indexes by app, and earlier endpoints that were removed. An endpoint with the
+/// same app and URL keeps its sender and number. A new one has none of `used_numbers`: senders of removed endpoints
+/// still write the gauges of their numbers.
+fn updated_endpoints(
     apps: &Apps,
     mut before: Vec<Endpoint>,
+    used_numbers: impl IntoIterator<Item = usize>,
 ) -> (Vec<Endpoint>, Vec<Vec<usize>>, Vec<Endpoint>) {
     let mut endpoints = Vec::new();
     let mut endpoints_of = Vec::new();
     let mut numbers: HashSet<usize> =
-        before.iter().map(|endpoint| endpoint.target.number).collect();
-    let mut free = 0;
+        before.iter().map(|endpoint| endpoint.target.number).chain(used_numbers).collect();
+    let mut free_number = 0;
     for (app, webhooks) in apps.iter().map(|app| &app.webhooks).enumerate() {
         // `Apps` has no more than an index can name.
         let app = AppIndex(u16::try_from(app).unwrap_or(u16::MAX));
@@ -423,37 +429,40 @@ fn endpoints(
             let is_same = |endpoint: &Endpoint| {
                 endpoint.target.app == app && endpoint.target.url == webhook.url
             };
-            if let Some(at) = before.iter().position(is_same) {
-                endpoints.push(Endpoint { index, ..before.swap_remove(at) });
+            if let Some(same) = before.iter().position(is_same) {
+                endpoints.push(Endpoint { webhook_index: index, ..before.swap_remove(same) });
                 continue;
             }
-            while !numbers.insert(free) {
-                free += 1;
+            while !numbers.insert(free_number) {
+                free_number += 1;
             }
             let target = EndpointTarget {
                 app,
-                number: free,
+                number: free_number,
                 url: webhook.url.clone(),
                 shown: webhook_url::shown(&webhook.url),
             };
             let (target, losses) = (Arc::new(target), LostEvents::default());
-            endpoints.push(Endpoint { index, target, sender: None, losses });
+            endpoints.push(Endpoint { webhook_index: index, target, sender: None, losses });
         }
         endpoints_of.push((first..endpoints.len()).collect());
     }
     (endpoints, endpoints_of, before)
 }
 
-fn written(class: Class, event: &WebhookEvent) -> EventJson {
+fn event_json_of(class: Class, event: &WebhookEvent) -> EventJson {
     let mut json = Vec::with_capacity(128);
     event.write(&mut json);
     let (kind, channel) = (event.kind(), event.channel.clone());
     EventJson { class, kind, channel, json: json.into(), queued_ms: unix_ms() }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this thread is no worker's, and rests on purpose")]
-fn pause_after_little() {
-    std::thread::sleep(PAUSE_AFTER_LITTLE);
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this thread is no worker's, and ended_senders on purpose"
+)]
+fn pause_after_small_pass() {
+    std::thread::sleep(PAUSE_AFTER_SMALL_PASS);
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! Owns the leaves that are delayed (`gate/delayed.rs`) and the cache misses of the last seconds
 //! (`gate/cache_misses.rs`). PURE: time comes in with each call; does not know endpoints. Limits: `DELAYED_MAX` leaves,
 //! and those of `gate/cache_misses.rs`. Cost: one look-up for each join or leave, and O(log n) steps for a delayed one.
-
+//!
 //! | event | no leave of its channel or user is delayed | one is delayed |
 //! |---|---|---|
 //! | join | passes | both are discarded |
@@ -172,7 +172,7 @@ mod tests {
         let mut sent = Vec::new();
         for (at, channel, what) in list {
             let mut out = Vec::new();
-            gate.accept(Class::Open, event(channel, what), Moment(at), &mut out);
+            gate.accept(Class::Public, event(channel, what), Moment(at), &mut out);
             sent.extend(
                 out.into_iter().map(|(_, event)| (at, event.channel.to_string(), event.happening)),
             );
@@ -241,7 +241,7 @@ mod tests {
         let other =
             WebhookEvent { app: AppIndex(1), channel: "a".into(), happening: came(Some(1)) };
         let mut out = Vec::new();
-        gate.accept(Class::Open, other, Moment(2), &mut out);
+        gate.accept(Class::Public, other, Moment(2), &mut out);
         assert_eq!((out.len(), gate.leaves_delayed()), (1, 1));
     }
 
@@ -277,7 +277,7 @@ mod tests {
             happening: what,
         };
         for number in 0..10 {
-            for (app, class) in [(0, Class::Member), (1, Class::Open), (1, Class::Member)] {
+            for (app, class) in [(0, Class::Member), (1, Class::Public), (1, Class::Member)] {
                 let event = of(
                     app,
                     100_000 * usize::from(app) + 1_000 * class as usize + number,
@@ -288,14 +288,16 @@ mod tests {
         }
         assert!(out.is_empty());
         for number in 0..10_000 {
-            gate.accept(Class::Open, of(0, 10_000 + number, left(None)), Moment(1), &mut out);
+            gate.accept(Class::Public, of(0, 10_000 + number, left(None)), Moment(1), &mut out);
         }
         assert_eq!((out.len(), gate.leaves_delayed()), (10_000 - 70, 100));
-        assert!(out.iter().all(|(class, event)| (event.app, *class) == (AppIndex(0), Class::Open)));
+        assert!(
+            out.iter().all(|(class, event)| (event.app, *class) == (AppIndex(0), Class::Public))
+        );
         // An app with less than its share takes room from the flood.
         out.clear();
         gate.accept(Class::Member, of(2, 7, left(None)), Moment(2), &mut out);
-        assert_eq!((out[0].0, out[0].1.app), (Class::Open, AppIndex(0)));
+        assert_eq!((out[0].0, out[0].1.app), (Class::Public, AppIndex(0)));
     }
 
     #[test]
@@ -329,7 +331,7 @@ mod tests {
                 }
                 let what = if *here { came(user) } else { left(user) };
                 let mut out = Vec::new();
-                let class = [Class::Member, Class::Client, Class::Open][usize::from(channel % 3)];
+                let class = [Class::Member, Class::Client, Class::Public][usize::from(channel % 3)];
                 gate.accept(class, event(&channel.to_string(), what), Moment(now), &mut out);
                 sent.extend(out);
                 gate.delayed.check(now, DEBOUNCE_MS);

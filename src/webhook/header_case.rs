@@ -3,13 +3,13 @@
 //! Names are case-insensitive (RFC 9110 section 5.1), but backends look them up in plain arrays: pusher-http-php's
 //! `webhook()` with what `getallheaders()` returns, for one. ureq writes them in lower case and has no switch, so the
 //! head is changed on its way out: same length, ASCII only, nothing behind the empty line. Owns no state, and does not
-//! touch a value or the body. Cost: one pass over the head of each request. No limits: the head is that of one request
-//! of ours.
+//! touch a value or the body. Cost: one pass over the bytes of each request's head, in place. No limits: the head is
+//! that of one request of ours.
 
 use ureq::Error;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-/// Chained after the connector that makes connections.
+/// Wraps the connections that another connector makes.
 #[derive(Debug)]
 pub(super) struct TitleCase;
 
@@ -62,12 +62,12 @@ fn title_case_head(bytes: &mut [u8]) {
     }
     for line in bytes[..length].split_mut(|byte| *byte == b'\n').skip(1) {
         let name = line.iter().position(|byte| *byte == b':').unwrap_or_default();
-        let mut begins = true;
+        let mut begins_word = true;
         for byte in &mut line[..name] {
-            if begins {
+            if begins_word {
                 byte.make_ascii_uppercase();
             }
-            begins = *byte == b'-';
+            begins_word = *byte == b'-';
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the dispatcher and its senders receive: events, endpoints, orders.
 //!
-//! Plain values; the dispatcher (`dispatcher.rs`) owns their use. Limits: the rings of the workers bound events
+//! Plain values; does not decide their use (`dispatcher.rs` does). Limits: the rings of the workers bound events
 //! (`mod.rs`); orders are one at the end of the server and one for each change of the configuration. The dispatcher
-//! takes all of them before each pass and before each sleep.
+//! receives all of them before each pass and before each sleep. Cost: an event is moved, without a copy of its text.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -12,7 +12,7 @@ use super::budget::Class;
 use crate::app::{AppIndex, Apps};
 use crate::pusher::webhook_event::WebhookEvent;
 
-/// An endpoint of an app.
+/// Where events are posted. It lives as long as an event waits for it, also after the endpoint was removed.
 #[derive(Debug)]
 pub(super) struct EndpointTarget {
     pub(super) app: AppIndex,
@@ -23,11 +23,12 @@ pub(super) struct EndpointTarget {
     pub(super) shown: String,
 }
 
-/// An event on its way from a worker.
+/// The worker finds the class, and all limits on the way to the endpoint use it.
 pub(super) type ClassedEvent = (Class, WebhookEvent);
 
-/// Orders to the dispatcher: the end, and changed endpoints.
-pub(super) struct Orders {
+pub(super) struct DispatcherOrders {
+    /// The grace period, once, at the end of the server.
     pub(super) finishing: Receiver<Duration>,
+    /// The apps with their endpoints, after each change of the configuration.
     pub(super) changed: Receiver<Arc<Apps>>,
 }

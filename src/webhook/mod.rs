@@ -3,9 +3,12 @@
 //! A worker pushes events into a ring of its own and never waits. One thread (`dispatcher.rs`) empties the rings,
 //! delays leaves (`gate.rs`), and queues events for the endpoints that want them. Each endpoint with events has a
 //! thread (`sender.rs`) that posts batches (`batch.rs`, `client.rs`), one at a time. Refused events are retried apart
-//! from the others (`backlog.rs`, `retry.rs`). Each queue is bounded by app and class of events (`budget.rs`), so that
-//! a flood of one app or class does not displace the events of others. Events that find no room are counted by kind.
-//! Delivery is at least once: a backend that answers too late receives a batch again.
+//! from the others (`backlog.rs`, `retry.rs`). Delivery is at least once: a backend that answers too late receives a
+//! batch again. Owns the rings and the dispatcher's thread; does not know connections or channels, only their events.
+//!
+//! Limits: each queue is bounded by app and class of events (`budget.rs`), so that a flood of one app or class does not
+//! displace the events of others. Events that find no room are counted by kind. Cost: to a worker, some ten atomic
+//! operations for an event, no allocation, and at most one system call a tick.
 
 mod backlog;
 mod batch;
@@ -40,7 +43,7 @@ use crate::counters::{WEBHOOK_KINDS, WebhookCounters};
 use crate::event_log::EventLog;
 use crate::mailbox::Doorbell;
 use crate::pusher::webhook_event::WebhookEvent;
-use input::{ClassedEvent, Orders};
+use input::{ClassedEvent, DispatcherOrders};
 pub(crate) use settings::WebhookSettings;
 
 const _: () = assert!(WebhookKind::ALL.len() == WEBHOOK_KINDS);
@@ -65,7 +68,7 @@ impl EndpointProbe {
     }
 }
 
-/// The input of one worker.
+/// A worker's end of its ring. Only that worker's thread uses it.
 #[derive(Debug)]
 pub(crate) struct Feed {
     ring: Producer<ClassedEvent>,
@@ -73,15 +76,14 @@ pub(crate) struct Feed {
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
     worker: usize,
-    /// Something was pushed since the last ring.
-    is_pushed: Cell<bool>,
+    /// An event was pushed since the dispatcher was woken.
+    must_wake: Cell<bool>,
 }
 
 /// The dispatcher's end of a worker's ring.
 type FeedEnd = (Consumer<ClassedEvent>, Arc<RingBudget>);
 
 impl Feed {
-    /// A ring of a worker, and its other end.
     fn new(
         worker: usize,
         apps: &Apps,
@@ -91,35 +93,36 @@ impl Feed {
     ) -> (Self, FeedEnd) {
         let (ring, out) = RingBuffer::new(ring_events);
         let budget = Arc::new(RingBudget::new(apps, ring_events));
-        let is_pushed = Cell::new(false);
+        let must_wake = Cell::new(false);
         let end = (out, budget.clone());
-        (Self { ring, budget, doorbell, counters, worker, is_pushed }, end)
+        (Self { ring, budget, doorbell, counters, worker, must_wake }, end)
     }
 
     /// Pushes an event that a webhook wants (`App::wants_webhook`). Drops and counts it if its share of the ring is
     /// full. Never blocks.
     pub(crate) fn push(&mut self, event: WebhookEvent) {
         let (app, class, kind) = (event.app, Class::of(&event), event.kind());
-        let mut is_in = self.budget.take(app, class);
-        // Counted first: the dispatcher may take it at once.
-        let depth = self.counters.rings().get(self.worker).filter(|_| is_in);
+        let mut has_room = self.budget.reserve(app, class);
+        // Counted first: the dispatcher may pop it at once, and a depth below zero would wrap.
+        let depth = self.counters.rings().get(self.worker).filter(|_| has_room);
         depth.into_iter().for_each(|depth| depth.add(1));
-        if is_in && self.ring.push((class, event)).is_err() {
+        if has_room && self.ring.push((class, event)).is_err() {
             depth.into_iter().for_each(|depth| depth.sub(1));
             self.budget.release(app, class);
-            is_in = false;
+            has_room = false;
         }
-        if !is_in {
+        if !has_room {
             self.counters.dropped_by_workers.add(1);
             self.counters.dropped_by_workers_of.add(kind as usize, 1);
         }
-        self.is_pushed.set(true);
+        self.must_wake.set(true);
     }
 
     /// Wakes the dispatcher if something was pushed. Called once a tick; costs nothing if nothing was pushed.
-    pub(crate) fn ring(&self) {
-        if self.is_pushed.take() {
-            // The ring's store before the doorbell's load, as in `dispatcher.rs` the other way round.
+    pub(crate) fn wake_dispatcher(&self) {
+        if self.must_wake.take() {
+            // The store of the ring comes before the load of the doorbell. `Dispatcher::sleep` has the same fence
+            // between its store of the doorbell and its load of the ring, so one of the two sees the other.
             fence(Ordering::SeqCst);
             self.doorbell.ring();
         }
@@ -129,6 +132,7 @@ impl Feed {
 /// The webhooks of all apps. The caller ends them with `finish`.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
+    /// The grace period, sent once.
     finish: Sender<Duration>,
     doorbell: Arc<Doorbell>,
     counters: Arc<WebhookCounters>,
@@ -164,7 +168,7 @@ pub(crate) fn start(
         doorbell.clone(),
         counters.clone(),
         live,
-        Orders { finishing, changed },
+        DispatcherOrders { finishing, changed },
     );
     let dispatcher =
         std::thread::Builder::new().name("webhooks".to_owned()).spawn(move || dispatcher.run())?;
@@ -191,13 +195,12 @@ impl WebhookChanges {
 }
 
 impl Webhooks {
-    /// For changes of the endpoints.
     #[must_use]
     pub(crate) fn changes(&self) -> WebhookChanges {
         self.changes.clone()
     }
 
-    /// The outcomes of events, readable at any time and after the end.
+    /// They may be read after the end, too.
     #[must_use]
     pub(crate) fn counters(&self) -> Arc<WebhookCounters> {
         self.counters.clone()

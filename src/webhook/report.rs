@@ -1,8 +1,9 @@
 //! Log lines of a sender about its endpoint: failure, recovery, and discarded events.
 //!
-//! Decides when a line is due and builds its text; the sender writes it. No clock and no output. Limits: one line in
-//! `FAILING_REPORT_INTERVAL` and `GIVEN_UP_REPORT_INTERVAL`, with `NAMED_MAX` events by name. Owns the state of two
-//! reports for one endpoint.
+//! Decides when a line is due and builds its text; the sender writes it. Owns the state of two reports for one
+//! endpoint. PURE: time comes in with each call. Limits: one line in `FAILING_REPORT_INTERVAL` and
+//! `GIVEN_UP_REPORT_INTERVAL`, with `NAMED_MAX` events by name. Cost: an allocation for each event that is given up,
+//! and for each line.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,9 @@ use crate::text::{Counted, shown_up_to};
 const FAILING_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that were given up are reported once in this time.
 const GIVEN_UP_REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// Events that a line names, with so many bytes of their channel.
+/// Events that a line names; the others are counted by kind.
 const NAMED_MAX: usize = 3;
+/// Bytes of a channel's name in a line. A name may be longer than a line of a log should be.
 const CHANNEL_BYTES_MAX: usize = 60;
 
 #[derive(Debug, Default)]
@@ -36,40 +38,47 @@ pub(super) struct EndpointReport {
 #[derive(Debug, Default)]
 struct GivenUp {
     by_kind: [u64; WEBHOOK_KINDS],
-    /// The first ones.
+    /// The first `NAMED_MAX` of them: kind and channel.
     named: Vec<String>,
-    /// Of the last one.
+    /// Why the last one was given up. A line has one reason, because most have the same.
     reason: String,
 }
 
-/// How many events, for a log line.
-pub(super) fn events(count: u64) -> Counted {
+pub(super) fn event_count(count: u64) -> Counted {
     Counted(count, "event")
 }
 
-/// One request and what the endpoint answered.
-pub(super) fn attempt<'a>(
+/// One request and what the endpoint answered, for the event log of the console.
+pub(super) fn attempt_text<'a>(
     endpoint: &str,
-    lines: impl Iterator<Item = &'a EventJson>,
+    events: impl Iterator<Item = &'a EventJson>,
     outcome: &str,
 ) -> String {
     let (mut count, mut named) = (0, Vec::new());
-    for line in lines {
+    for event_json in events {
         count += 1;
         if named.len() < NAMED_MAX {
-            let channel = shown_up_to(line.channel.as_bytes(), CHANNEL_BYTES_MAX);
-            named.push(format!("{} of {channel}", line.kind.name()));
+            named.push(kind_and_channel(event_json));
         }
     }
     let more = if count > NAMED_MAX as u64 { ", …" } else { "" };
-    format!("{endpoint} was posted {} ({}{more}) and {outcome}", events(count), named.join(", "))
+    format!(
+        "{endpoint} was posted {} ({}{more}) and {outcome}",
+        event_count(count),
+        named.join(", ")
+    )
+}
+
+fn kind_and_channel(event_json: &EventJson) -> String {
+    let channel = shown_up_to(event_json.channel.as_bytes(), CHANNEL_BYTES_MAX);
+    format!("{} of {channel}", event_json.kind.name())
 }
 
 /// Events of an endpoint that are discarded at the end of the server.
 #[derive(Debug, Default)]
 pub(super) struct Discarded {
     pub(super) by_kind: [usize; WEBHOOK_KINDS],
-    /// One of them: its kind and channel.
+    /// One of them, as an example: its kind and channel.
     pub(super) sample: Option<(WebhookKind, Arc<str>)>,
 }
 
@@ -80,25 +89,26 @@ impl Discarded {
 
     /// To be read after the endpoint and its app.
     pub(super) fn sentence(&self) -> String {
-        let channel = self.sample.as_ref().map(|(kind, channel)| {
+        let sample = self.sample.as_ref().map(|(kind, channel)| {
             (*kind, format!(" ({})", shown_up_to(channel.as_bytes(), CHANNEL_BYTES_MAX)))
         });
         let kinds = WebhookKind::ALL.iter().zip(self.by_kind).filter(|(_, count)| *count > 0);
         let kinds = kinds.map(|(kind, count)| {
-            let channel = channel.as_ref().filter(|(of, _)| of == kind);
+            let channel = sample.as_ref().filter(|(sample_kind, _)| sample_kind == kind);
             let channel = channel.map_or("", |(_, channel)| channel);
             format!("{count} {}{channel}", kind.name())
         });
         format!(
             "{} discarded at the end, because the endpoint did not accept them in time: {}",
-            events(self.count() as u64),
+            event_count(self.count() as u64),
             kinds.collect::<Vec<_>>().join(", ")
         )
     }
 }
 
 impl EndpointReport {
-    pub(super) fn report_failure_now(&mut self, now: Moment) -> bool {
+    /// A request has failed. Returns whether that is to be reported now: the failure is new, and the last report old.
+    pub(super) fn note_failure(&mut self, now: Moment) -> bool {
         if self.failing_since.is_some() || now < self.failing_quiet_until {
             return false;
         }
@@ -113,14 +123,18 @@ impl EndpointReport {
     }
 
     /// An event is given up. `failure` is the endpoint's last failure; the text follows the URL.
-    pub(super) fn note_given_up(&mut self, line: &EventJson, why: GiveUpReason, failure: &str) {
+    pub(super) fn note_given_up(
+        &mut self,
+        event_json: &EventJson,
+        why: GiveUpReason,
+        failure: &str,
+    ) {
         let given_up = &mut self.given_up;
-        if let Some(count) = given_up.by_kind.get_mut(line.kind as usize) {
+        if let Some(count) = given_up.by_kind.get_mut(event_json.kind as usize) {
             *count += 1;
         }
         if given_up.named.len() < NAMED_MAX {
-            let channel = shown_up_to(line.channel.as_bytes(), CHANNEL_BYTES_MAX);
-            given_up.named.push(format!("{} of {channel}", line.kind.name()));
+            given_up.named.push(kind_and_channel(event_json));
         }
         let end = match why {
             GiveUpReason::Permanent => "such an answer is final",
@@ -132,7 +146,7 @@ impl EndpointReport {
         given_up.reason = format!("the endpoint {failure}; {end}");
     }
 
-    /// When `due_report` next returns something.
+    /// When `due_report` returns something; `None` if nothing is to be reported.
     pub(super) fn next_due(&self) -> Option<Moment> {
         (!self.given_up.named.is_empty()).then_some(self.given_up_quiet_until)
     }
@@ -145,7 +159,7 @@ impl EndpointReport {
         self.given_up_quiet_until = add_time(now, GIVEN_UP_REPORT_INTERVAL);
         let GivenUp { by_kind, named, reason } = std::mem::take(&mut self.given_up);
         let count: u64 = by_kind.iter().sum();
-        let mut text = format!("{} given up: {}", events(count), named.join(", "));
+        let mut text = format!("{} given up: {}", event_count(count), named.join(", "));
         if count > named.len() as u64 {
             let kinds = WebhookKind::ALL.iter().zip(by_kind).filter(|(_, count)| *count > 0);
             let kinds: Vec<String> =
@@ -161,7 +175,7 @@ mod tests {
     use super::*;
     use crate::webhook::budget::Class;
 
-    fn line(kind: WebhookKind, channel: &str) -> EventJson {
+    fn event_json(kind: WebhookKind, channel: &str) -> EventJson {
         EventJson {
             class: Class::Member,
             kind,
@@ -178,7 +192,7 @@ mod tests {
         assert_eq!((report.next_due(), report.due_report(second(1))), (None, None));
         let failure = "answered with HTTP 400; look";
         report.note_given_up(
-            &line(WebhookKind::MemberAdded, "presence-\n1"),
+            &event_json(WebhookKind::MemberAdded, "presence-\n1"),
             GiveUpReason::Permanent,
             failure,
         );
@@ -187,7 +201,7 @@ mod tests {
                         HTTP 400; look; such an answer is final";
         assert_eq!(first, expected);
         for _ in 0..100_000 {
-            let long = line(WebhookKind::CacheMiss, &"x".repeat(10_000));
+            let long = event_json(WebhookKind::CacheMiss, &"x".repeat(10_000));
             report.note_given_up(&long, GiveUpReason::Expired, failure);
         }
         assert_eq!((report.due_report(second(10)), report.next_due()), (None, Some(second(11))));
@@ -222,10 +236,8 @@ mod tests {
     fn a_failing_endpoint_is_reported_once_a_minute() {
         let mut report = EndpointReport::default();
         assert_eq!(report.end_failure(), None);
-        assert!(report.report_failure_now(Moment(5)) && !report.report_failure_now(Moment(6)));
+        assert!(report.note_failure(Moment(5)) && !report.note_failure(Moment(6)));
         assert_eq!((report.end_failure(), report.end_failure()), (Some(Moment(5)), None));
-        assert!(
-            !report.report_failure_now(Moment(60_004)) && report.report_failure_now(Moment(60_005))
-        );
+        assert!(!report.note_failure(Moment(60_004)) && report.note_failure(Moment(60_005)));
     }
 }

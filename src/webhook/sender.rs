@@ -1,8 +1,11 @@
 //! The thread of one endpoint: collects events into requests and posts them one at a time.
 //!
-//! `backlog.rs` decides what is next and what happens to refused events. The thread may hang in a request: only its own
-//! queue waits for it. It ends after `WebhookSettings::idle` without events. Limits: events and bytes by class for the
-//! endpoint, and bytes for all endpoints together. Owns one backlog and one HTTP client.
+//! The thread may hang in a request: only its own queue waits for it. It ends after `WebhookSettings::idle` without
+//! events. Owns the endpoint's backlog and reports; all senders share one HTTP client. Does not decide what is next, or
+//! what happens to refused events (`backlog.rs`), and does not limit its queue (`sender/handle.rs` does).
+//!
+//! Limits: events and bytes by class for the endpoint, and bytes for all endpoints together (`sender/load.rs`). Cost:
+//! one thread for an endpoint with events; for a request the allocation of its body, and what ureq needs.
 
 mod handle;
 mod load;
@@ -20,14 +23,14 @@ use super::batch::{self, Amount, EventJson};
 use super::budget::Class;
 use super::client::DeliveryFailure;
 use super::input::EndpointTarget;
-use super::report::{self, EndpointReport, events};
-use super::retry::{Policy, RetryVerdict};
+use super::report::{self, EndpointReport};
+use super::retry::{RetryPolicy, RetryVerdict};
 use super::time::unix_ms;
 use crate::clock::Moment;
 use crate::event_log::{self, EventLogEntry, EventLogKind};
-pub(super) use handle::{EndedSender, Handle, PushError};
+pub(super) use handle::{EndedSender, PushError, SenderHandle};
 pub(super) use load::SenderShared;
-use load::{ENDED, Load, WORKS};
+use load::{ENDED, EndpointLoad, NOT_FAILING};
 
 /// Stack of a sender. Address space only, until it is used: TLS and the resolver take about 100 KiB.
 const STACK_BYTES: usize = 512 * 1024;
@@ -38,10 +41,10 @@ struct Sender {
     sender_shared: Arc<SenderShared>,
     target: Arc<EndpointTarget>,
     queue: Receiver<EventJson>,
-    /// The queue has not ended.
-    is_open: bool,
-    load: Arc<Load>,
-    /// Taken from the queue, neither delivered nor given up.
+    /// The dispatcher has dropped its end: no more events come, and the sender ends when none is left.
+    has_queue_ended: bool,
+    load: Arc<EndpointLoad>,
+    /// Events that left the queue and are neither delivered nor given up.
     backlog: Backlog,
     /// The last failure, to be read after the URL.
     failure: String,
@@ -55,20 +58,20 @@ struct Sender {
 /// # Errors
 /// When the system gives no thread.
 pub(super) fn start(
-    sender_shared: &Arc<SenderShared>,
+    shared: &Arc<SenderShared>,
     target: &Arc<EndpointTarget>,
     alive: Channel<Infallible>,
-) -> io::Result<Handle> {
+) -> io::Result<SenderHandle> {
     let (queue, receiver) = channel();
-    let load = Arc::new(Load::default());
-    let WebhookSettings { retry_first, retry, queue_events_max, .. } = sender_shared.settings;
-    let policy = Policy { first: retry_first, limit: retry };
+    let load = Arc::new(EndpointLoad::default());
+    let WebhookSettings { retry_first, retry, queue_events_max, .. } = shared.settings;
+    let policy = RetryPolicy { first: retry_first, limit: retry };
     let max = Amount { events: queue_events_max, bytes: super::settings::ENDPOINT_BYTES_MAX };
     let sender = Sender {
-        sender_shared: sender_shared.clone(),
+        sender_shared: shared.clone(),
         target: target.clone(),
         queue: receiver,
-        is_open: true,
+        has_queue_ended: false,
         load: load.clone(),
         backlog: Backlog::new(policy, max),
         failure: String::new(),
@@ -79,7 +82,7 @@ pub(super) fn start(
         .name(format!("webhook-{}", target.number))
         .stack_size(STACK_BYTES)
         .spawn(move || sender.run())?;
-    Ok(Handle { queue, load, thread: thread.thread().clone() })
+    Ok(SenderHandle { queue, load, thread: thread.thread().clone() })
 }
 
 impl Sender {
@@ -87,14 +90,14 @@ impl Sender {
         // On Linux a thread has its own niceness. Without it the sender works as well.
         rustix::process::setpriority_process(None, NICE).ok();
         while let Some(attempt) = self.next_attempt() {
-            self.sample(attempt.events().next());
+            self.store_sample(attempt.events().next());
             let body = batch::body(attempt.events(), attempt.unix_ms());
             self.sender_shared.counters.requests.add(1);
             let apps = self.sender_shared.apps.get();
             let app = apps.get(self.target.app);
             let result = self.sender_shared.client.post(&self.target.url, app, &body);
             if self.sender_shared.live.is_watched() {
-                self.observe(&attempt, result.as_ref().err());
+                self.log_to_console(&attempt, result.as_ref().err());
             }
             match result {
                 Ok(()) => self.accepted(&attempt),
@@ -104,9 +107,14 @@ impl Sender {
             }
         }
         self.report_given_up(Moment(u64::MAX));
+        if self.has_queue_ended {
+            // The endpoint was removed, or the server ends. A request that failed after that has set the gauge again.
+            self.sender_shared.counters.set_failing(self.target.number, None);
+        }
     }
 
-    /// Waits for what is to be posted next; `None` to end.
+    /// Waits for what is to be posted next. `None` if nothing will be: the queue has ended and is empty, no event came
+    /// for a while, or the time of the end is over.
     fn next_attempt(&mut self) -> Option<Attempt> {
         let sender_shared = self.sender_shared.clone();
         let mut has_waited = false;
@@ -116,11 +124,11 @@ impl Sender {
             sender_shared.counters.set_oldest(self.target.number, self.backlog.oldest_ms());
             let now = sender_shared.clock.now();
             self.report_given_up(now);
-            if !self.is_open {
+            if self.has_queue_ended {
                 self.backlog.make_all_due(now);
             } else if !has_waited && self.backlog.has_partial_batch(now) {
                 // Events come in bursts; one request for a burst costs both sides less.
-                wait_for_more(sender_shared.settings.batch_delay);
+                wait_for_more_events(sender_shared.settings.batch_delay);
                 has_waited = true;
                 continue;
             }
@@ -130,53 +138,54 @@ impl Sender {
             match next {
                 Next::Post(attempt) => return Some(attempt),
                 Next::Pause(until) => {
-                    self.sample(self.backlog.first());
+                    self.store_sample(self.backlog.first());
                     self.pause_endpoint(until);
                 }
                 Next::Wait(until) => {
-                    self.sample(self.backlog.first());
+                    self.store_sample(self.backlog.first());
                     self.wait(until);
                 }
-                Next::Empty if !self.is_open || self.ends_idle() => return None,
+                Next::Empty if self.has_queue_ended || self.ends_after_idle_time() => return None,
                 Next::Empty => {}
             }
         }
         None
     }
 
-    /// Stores a waiting event, for the log line about discarded events at the end.
-    fn sample(&self, event_json: Option<&EventJson>) {
+    /// Stores a waiting event as an example, which the dispatcher may log at the end.
+    fn store_sample(&self, event_json: Option<&EventJson>) {
         let sample = event_json.map(|event_json| (event_json.kind, event_json.channel.clone()));
         *self.load.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
 
     /// Waits until the moment, or the end of the queue.
     fn pause_endpoint(&self, until: Moment) {
-        std::thread::park_timeout(self.sender_shared.clock.until(self.wait_or_report(until)));
+        std::thread::park_timeout(self.sender_shared.clock.until(self.or_next_report(until)));
     }
 
     /// Waits until the moment, the next event or the end of the queue.
     fn wait(&mut self, until: Moment) {
-        if !self.is_open {
+        if self.has_queue_ended {
             return self.pause_endpoint(until);
         }
-        let time = self.sender_shared.clock.until(self.wait_or_report(until));
+        let time = self.sender_shared.clock.until(self.or_next_report(until));
         match self.queue.recv_timeout(time) {
             Ok(event_json) => self.backlog.push(event_json),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => self.is_open = false,
+            Err(RecvTimeoutError::Disconnected) => self.has_queue_ended = true,
         }
     }
 
-    fn wait_or_report(&self, until: Moment) -> Moment {
+    /// The moment, or that of the next log line about events that were given up.
+    fn or_next_report(&self, until: Moment) -> Moment {
         self.report.next_due().map_or(until, |due| due.min(until))
     }
 
     /// Waits for the next event; `true` if none comes and the sender ends.
-    fn ends_idle(&mut self) -> bool {
+    fn ends_after_idle_time(&mut self) -> bool {
         match self.queue.recv_timeout(self.sender_shared.settings.idle) {
             Ok(event_json) => self.backlog.push(event_json),
-            Err(RecvTimeoutError::Disconnected) => self.is_open = false,
+            Err(RecvTimeoutError::Disconnected) => self.has_queue_ended = true,
             Err(RecvTimeoutError::Timeout) => {
                 let events = &self.load.events;
                 let ended = events.compare_exchange(0, ENDED, Ordering::AcqRel, Ordering::Acquire);
@@ -186,14 +195,14 @@ impl Sender {
         false
     }
 
-    /// Reads the queue without waiting: a receiver that waits is woken by each event. `Load` limits the queue.
+    /// Reads the queue without waiting: a receiver that waits is woken by each event. `EndpointLoad` limits the queue.
     fn drain(&mut self) {
         loop {
             match self.queue.try_recv() {
                 Ok(event_json) => self.backlog.push(event_json),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
-                    self.is_open = false;
+                    self.has_queue_ended = true;
                     return;
                 }
             }
@@ -202,7 +211,7 @@ impl Sender {
 
     fn accepted(&mut self, attempt: &Attempt) {
         let now = self.sender_shared.clock.now();
-        self.load.failing_since.store(WORKS, Ordering::Release);
+        self.load.failing_since.store(NOT_FAILING, Ordering::Release);
         self.sender_shared.counters.set_failing(self.target.number, None);
         self.sender_shared.counters.delivered.add(attempt.entries.len() as u64);
         self.backlog.accepted(attempt, now);
@@ -217,7 +226,7 @@ impl Sender {
         sender_shared.counters.requests_failed.add(1);
         self.failure = failure.to_string();
         let now = sender_shared.clock.now();
-        if self.load.failing_since.load(Ordering::Relaxed) == WORKS {
+        if self.load.failing_since.load(Ordering::Relaxed) == NOT_FAILING {
             self.load.failing_since.store(now.0, Ordering::Release);
             sender_shared.counters.set_failing(self.target.number, Some(unix_ms() / 1_000));
         }
@@ -242,7 +251,7 @@ impl Sender {
         self.subtract_from_load(given_up.iter().map(|(entry, _)| &entry.event_json));
     }
 
-    /// Subtracts events that no longer wait.
+    /// Makes room for other events. `load.events` is last: once it is zero, the dispatcher may see the sender as done.
     fn subtract_from_load<'a>(&self, events: impl Iterator<Item = &'a EventJson>) {
         let by_kind = &self.load.by_kind;
         let events = events.inspect(|event_json| {
@@ -254,8 +263,8 @@ impl Sender {
             load.bytes.fetch_sub(amount.bytes, Ordering::Relaxed);
             load.events.fetch_sub(amount.events, Ordering::Relaxed);
         }
-        let open = amounts[Class::Open as usize].bytes;
-        self.sender_shared.open_bytes.fetch_sub(open, Ordering::Relaxed);
+        let public_bytes = amounts[Class::Public as usize].bytes;
+        self.sender_shared.public_bytes.fetch_sub(public_bytes, Ordering::Relaxed);
         let events = amounts.iter().map(|amount| amount.events).sum();
         self.load.events.fetch_sub(events, Ordering::AcqRel);
         self.sender_shared.counters.settled.add(events as u64);
@@ -265,13 +274,13 @@ impl Sender {
         self.sender_shared.apps.get().get(self.target.app).id.clone()
     }
 
-    /// Shows an attempt and its answer in the event log of the console.
-    fn observe(&self, attempt: &Attempt, failure: Option<&DeliveryFailure>) {
+    /// Only while a console watches the event log: the texts are allocated.
+    fn log_to_console(&self, attempt: &Attempt, failure: Option<&DeliveryFailure>) {
         let (cause, outcome) = match failure {
             None => ("delivered", "accepted it".to_owned()),
             Some(failure) => ("failed", failure.to_string()),
         };
-        let text = report::attempt(&self.target.shown, attempt.events(), &outcome);
+        let text = report::attempt_text(&self.target.shown, attempt.events(), &outcome);
         self.sender_shared.live.push_webhook(EventLogEntry {
             unix_ms: unix_ms(),
             kind: EventLogKind::Webhook,
@@ -284,14 +293,14 @@ impl Sender {
     }
 
     fn report_failing(&mut self, failed: usize, now: Moment) {
-        if self.report.report_failure_now(now) {
+        if self.report.note_failure(now) {
             tracing::warn!(
                 event = "webhook_failing",
                 "webhook {} of app {} {}. Retrying {} for {} s; other events are not delayed",
                 self.target.shown,
                 self.app_id(),
                 self.failure,
-                events(failed as u64),
+                report::event_count(failed as u64),
                 self.sender_shared.settings.retry.as_secs(),
             );
         }
@@ -324,6 +333,6 @@ impl Sender {
     clippy::disallowed_methods,
     reason = "this thread is one endpoint's, and waits on purpose"
 )]
-fn wait_for_more(time: Duration) {
+fn wait_for_more_events(time: Duration) {
     std::thread::sleep(time);
 }

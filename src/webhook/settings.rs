@@ -1,9 +1,9 @@
 //! Settings of webhooks, and the limits of what waits.
 //!
-//! `server` makes them from the configuration. Limits: an endpoint has `queue_events_max` events and
-//! `ENDPOINT_BYTES_MAX` of each class, all endpoints together have `ALL_BYTES_MAX`, of which clients can cause
-//! `ALL_OPEN_BYTES_MAX`. An event over a limit is discarded and counted by its kind. Plain values that no thread
-//! changes.
+//! Plain values that `server` makes from the configuration; does not follow its changes. Limits: an endpoint has
+//! `queue_events_max` events and `ENDPOINT_BYTES_MAX` of each class, all endpoints together have `ALL_BYTES_MAX`, of
+//! which clients can cause `ALL_PUBLIC_BYTES_MAX`. An event over a limit is discarded and counted by its kind. Cost:
+//! one copy for all senders.
 
 use std::time::Duration;
 
@@ -16,16 +16,18 @@ pub(super) const ENDPOINT_BYTES_MAX: usize = 16 << 20;
 /// Bytes of events that may wait for all endpoints together, beside one request's worth for each.
 pub(super) const ALL_BYTES_MAX: usize = 256 << 20;
 
-/// Of these, bytes of events that any client can cause.
-pub(super) const ALL_OPEN_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
+/// Of these, bytes of events of public channels, which any client can cause: the other half is left to signed ones.
+pub(super) const ALL_PUBLIC_BYTES_MAX: usize = ALL_BYTES_MAX / 2;
 
 /// What is configured, and what only tests change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WebhookSettings {
+    /// Time for one request, with the wait for certificate authorities. The look-up of a name counts, too, but ends
+    /// only by the timeout of the system's resolver.
     pub timeout: Duration,
     /// Time from the first attempt after which an event is given up.
     pub retry: Duration,
-    /// Time for which a leave is delayed.
+    /// Time for which a leave is delayed; zero delays none.
     pub debounce: Duration,
     /// Events of one class that may wait for one endpoint.
     pub queue_events_max: usize,
@@ -35,14 +37,14 @@ pub(crate) struct WebhookSettings {
     pub batch_delay: Duration,
     /// Time without events after which a sender ends.
     pub idle: Duration,
-    /// Time at the end for an endpoint that refuses everything.
+    /// Time at the end for an endpoint that refuses everything, or that cannot be sent to.
     pub failing_end: Duration,
     /// Events one worker's ring has room for, of 48 bytes and what they own.
     pub ring_events: usize,
 }
 
 impl WebhookSettings {
-    /// `workers` share the memory of the rings.
+    /// The rings of all `workers` have room for 2^20 events together, unless that makes one too short or too long.
     #[must_use]
     pub(crate) fn new(config: &Config, workers: usize) -> Self {
         Self {

@@ -423,7 +423,7 @@ impl<K: HostKernel> Worker<K> {
             for event in self.core.shard.outbox.webhooks.drain(..) {
                 feed.push(event);
             }
-            feed.ring();
+            feed.wake_dispatcher();
         }
         self.debug_log.write(&mut self.core.shard.outbox.traces);
         let apps = &self.configuration.configuration.apps;

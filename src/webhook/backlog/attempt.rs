@@ -10,7 +10,7 @@ use crate::clock::Moment;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::webhook) struct BacklogEntry {
     pub(in crate::webhook) event_json: EventJson,
-    /// Its first attempt, or the moment when it was put behind a refused event. `Policy::limit` counts from here.
+    /// Its first attempt, or the moment when it was put behind a refused event. `RetryPolicy::limit` counts from here.
     pub(super) first_attempt: Moment,
     /// The same by the host's clock, in milliseconds since 1970: `time_ms` of a request.
     pub(super) first_attempt_unix_ms: u64,
@@ -35,7 +35,6 @@ impl Attempt {
     }
 }
 
-/// What a sender does next.
 #[derive(Debug)]
 pub(in crate::webhook) enum Next {
     Post(Attempt),
@@ -46,7 +45,6 @@ pub(in crate::webhook) enum Next {
     Empty,
 }
 
-/// Why an event is not tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::webhook) enum GiveUpReason {
     /// The endpoint's answer is final: a 4xx.

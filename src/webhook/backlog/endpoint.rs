@@ -1,10 +1,9 @@
-//! Whether the endpoint as a whole may be tried: an outage costs it one request in some seconds, not one for each
-//! event.
+//! Whether the endpoint may be tried at all: in an outage it gets one request in some seconds, not one for each event.
 //!
 //! Owns the count of consecutive refusals and the end of the pause. PURE; the durations are those of `retry.rs`. Does
 //! not know events: `backlog.rs` chooses them. Limit: `REFUSALS_IN_A_ROW_MAX` refusals without a pause. Cost: a few
 //! comparisons, no allocation.
-
+//!
 //! | state | event | next state |
 //! |---|---|---|
 //! | any | accepted | `Accepting`; all waiting events are due if the endpoint was out |
@@ -57,7 +56,7 @@ impl EndpointState {
         }
     }
 
-    /// After a refusal, to which `Policy::endpoint_pause` gives a pause or none (zero).
+    /// After a refusal, to which `RetryPolicy::endpoint_pause` gives a pause or none (zero).
     pub(super) fn refused(self, pause: Duration, now: Moment) -> Self {
         let in_a_row = self.refusals_in_a_row().saturating_add(1);
         let end = (!pause.is_zero()).then(|| add_time(now, pause));

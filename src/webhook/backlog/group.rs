@@ -23,20 +23,20 @@ pub(super) struct RetryGroup {
     pub(super) channels: HashSet<Arc<str>>,
     pub(super) state: RetryState,
     pub(super) due: Moment,
-    /// All its channels are public (`Class::is_open`).
-    pub(super) is_open: bool,
+    /// All its channels are public (`Class::is_public`).
+    pub(super) is_public: bool,
 }
 
 impl RetryGroup {
-    /// A group without entries.
+    /// Without entries: the caller adds them before the group is scheduled.
     pub(super) fn new(
         channels: HashSet<Arc<str>>,
-        is_open: bool,
+        is_public: bool,
         state: RetryState,
         due: Moment,
     ) -> Self {
         let (entries, amount) = (VecDeque::new(), Amount::default());
-        Self { entries, amount, channels, state, due, is_open }
+        Self { entries, amount, channels, state, due, is_public }
     }
 
     pub(super) fn entries(&self) -> &VecDeque<BacklogEntry> {

@@ -3,9 +3,9 @@
 //! Owns the groups and the three indexes of them, and keeps these consistent: each change of a group goes through
 //! `update` or `schedule`. Does not choose what is tried (`backlog.rs`), and knows no endpoint. PURE.
 //!
-//! Limits: parts of what the sender allows for the endpoint. Isolated groups together have one of `PARTS`, for
-//! signed channels and for public ones each; one group has all parts but one. Over either, the oldest of these events
-//! are given up. Cost: O(log n) steps in the groups for a change of one, and one step for each event that moves.
+//! Limits: isolated groups together have one of `PARTS` parts of what the sender allows for the endpoint, for signed
+//! channels and for public ones each; one group has all parts but one. Over either, the oldest of these events are
+//! given up. Cost: O(log n) steps in the groups for a change of one, and one step for each event that moves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -92,7 +92,8 @@ impl RetryGroups {
         self.by_due.first().copied()
     }
 
-    /// When the oldest event of a group was queued. Linear in the groups; in a group, events of a channel are in order.
+    /// When the oldest of the groups' first events was queued. Linear in the groups. An event behind a first one is
+    /// older only if it is of another channel, which the two queues of `WaitingEvents` can cause.
     pub(super) fn oldest_ms(&self) -> Option<u64> {
         let first = self.by_id.values().filter_map(|group| group.entries().front());
         first.map(|entry| entry.event_json.queued_ms).min()
@@ -107,16 +108,16 @@ impl RetryGroups {
     ) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let mut is_open = true;
+        let mut is_public = true;
         let mut channels: HashSet<Arc<str>> = HashSet::new();
         for BacklogEntry { event_json, .. } in entries {
-            is_open &= event_json.class.is_open();
+            is_public &= event_json.class.is_public();
             channels.insert(event_json.channel.clone());
         }
         for channel in &channels {
             self.by_channel.insert(channel.clone(), id);
         }
-        let before = self.by_id.insert(id, RetryGroup::new(channels, is_open, state, now));
+        let before = self.by_id.insert(id, RetryGroup::new(channels, is_public, state, now));
         debug_assert!(before.is_none(), "groups have numbers of their own");
         id
     }
@@ -134,7 +135,7 @@ impl RetryGroups {
     /// Changes a group, and the sums of isolated groups with it.
     pub(super) fn update(&mut self, id: u64, change: impl FnOnce(&mut RetryGroup)) {
         let Some(group) = self.by_id.get_mut(&id) else { return };
-        let isolated = &mut self.isolated[usize::from(group.is_open)];
+        let isolated = &mut self.isolated[usize::from(group.is_public)];
         isolated.remove(id, group);
         change(group);
         isolated.add(id, group);
@@ -160,7 +161,7 @@ impl RetryGroups {
 
     fn remove(&mut self, id: u64) {
         let Some(group) = self.by_id.remove(&id) else { return };
-        self.isolated[usize::from(group.is_open)].remove(id, &group);
+        self.isolated[usize::from(group.is_public)].remove(id, &group);
         for channel in &group.channels {
             // A channel may have moved to another group.
             if self.by_channel.get(channel) == Some(&id) {
@@ -235,7 +236,7 @@ impl RetryGroups {
                 let is_joined = self.by_channel.contains_key(&event_json.channel);
                 assert!(is_joined || is_overtaken, "later events of its channel join");
             }
-            isolated[usize::from(group.is_open)].add(*id, group);
+            isolated[usize::from(group.is_public)].add(*id, group);
         }
         for (kept, counted) in self.isolated.iter().zip(&isolated) {
             assert_eq!((&kept.ids, kept.amount), (&counted.ids, counted.amount));

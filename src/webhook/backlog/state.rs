@@ -2,12 +2,12 @@
 //!
 //! A refusal names no event, and does not say whether the events or the endpoint caused it. So refused events are
 //! tried in ever smaller requests until the first is refused alone. If the endpoint accepts other requests between two
-//! such refusals, the event is at fault, not the endpoint: that is one proof. After `PROOFS` proofs the events after it
-//! no longer wait for it.
+//! such refusals, the event is at fault, not the endpoint: that is one proof. From `PROOFS_MIN` proofs on, the events
+//! after it no longer wait for it.
 //!
 //! Owns one value for each group. PURE: `after` returns the next state and what `backlog.rs` does, and does not know
 //! events, channels or moments. Limit: `EVENTS_MAX` events in a request. Cost: a few comparisons, no allocation.
-
+//!
 //! In all states:
 //!
 //! | event | next state | effect |
@@ -15,8 +15,8 @@
 //! | accepted | `Unsuspected`, twice as many events, not isolated | `TryNow` |
 //! | the first event was given up | `Unsuspected`, isolated if it was | `TryNow`; for lack of room: `KeepDue` |
 //! | refused; the endpoint cannot be reached | the same | `TryNow` |
-//! | several refused, `Trial::is_halved_by` | the same, half as many events | `SplitChannels`; if one: `KeepDue` |
-//! | several refused, otherwise; one by a busy endpoint | the same | `Pause` |
+//! | several refused, `Trial::is_halved_by` | the same, half as many events | `SplitChannels`; one channel: `KeepDue` |
+//! | several refused otherwise, or one by a busy endpoint | the same | `Pause` |
 //!
 //! If the first event was refused alone (the effect is `Pause`):
 //!
@@ -24,16 +24,16 @@
 //! |---|---|---|
 //! | `Unsuspected` | `Suspected` | `Suspected` |
 //! | `Suspected` | `Suspected` | `AtFault`, 1 proof, isolated |
-//! | `AtFault` | `AtFault`, as many proofs | `AtFault`, 1 proof more; followers leave from `PROOFS` on |
+//! | `AtFault` | `AtFault`, as many proofs | `AtFault`, 1 proof more; followers leave from `PROOFS_MIN` on |
 
 use crate::webhook::batch::EVENTS_MAX;
 use crate::webhook::retry::RetryVerdict;
 
-/// Proofs after which an event no longer delays its channel.
-const PROOFS: u32 = 3;
-/// Refusals of events of one channel together, after which they are tried separately. Events of one channel wait for
-/// each other anyway, and often come in pairs (`channel_occupied`, `member_added`).
-const TOGETHER: u32 = 3;
+/// With so many proofs an event no longer delays its channel.
+const PROOFS_MIN: u32 = 3;
+/// Refusals after which events of one channel are tried together again; the next one halves their request. They wait
+/// for each other anyway, and often come in pairs (`channel_occupied`, `member_added`).
+const REFUSALS_TOGETHER_MAX: u32 = 3;
 
 /// What the refusals so far have shown about a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +46,13 @@ pub(super) enum RetryState {
     AtFault { trial: Trial, acceptances: u64, proofs: u32 },
 }
 
-/// The events that the next request tries.
+/// How many of the first events the next request tries, and what refusals of them lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trial {
     pub(super) events_max: usize,
     /// Refusals of the first event since it is first, or since `events_max` was halved. The next pause depends on it.
     refusals: u32,
-    /// `TOGETHER` refusals are over: each further one halves the request, although all events are of one channel.
+    /// The request was halved although all events are of one channel, so each further refusal halves it, too.
     is_halving: bool,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Refusal {
     pub(super) acceptances: u64,
 }
 
-/// What `backlog.rs` does with the group.
+/// What `Backlog::change_group` does with the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     TryNow,
@@ -194,7 +194,7 @@ impl RetryState {
 
     /// Whether the events after the first one leave the group.
     pub(super) fn releases_followers(self) -> bool {
-        matches!(self, Self::AtFault { proofs: PROOFS.., .. })
+        matches!(self, Self::AtFault { proofs: PROOFS_MIN.., .. })
     }
 }
 
@@ -223,7 +223,7 @@ impl Trial {
 
     /// Whether the refused request is worth halving: it had several events, and one of them may be at fault.
     fn is_halved_by(self, refusal: Refusal) -> bool {
-        let is_patience_over = self.is_halving || self.refusals >= TOGETHER;
+        let is_patience_over = self.is_halving || self.refusals >= REFUSALS_TOGETHER_MAX;
         let may_be_an_event = match refusal.verdict {
             RetryVerdict::Permanent => true,
             RetryVerdict::Transient => refusal.has_several_channels || is_patience_over,
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_channel_are_halved_after_three_refusals_and_then_at_each() {
+    fn events_of_one_channel_are_halved_at_the_fourth_refusal_and_then_at_each() {
         let first = |refusals| unsuspected(trial(500, refusals));
         let keep = Effect::KeepDue;
         for verdict in [Transient, Busy] {

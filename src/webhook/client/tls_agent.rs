@@ -15,7 +15,8 @@ use ureq::Agent;
 
 use crate::webhook::time::WebhookClock;
 
-/// A load that takes longer is reported.
+/// A load that takes longer is reported, or one for which a request has waited in vain. Certificates of a local file
+/// system are read in milliseconds.
 const REPORT_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -48,7 +49,6 @@ struct TlsAgentShared {
 #[derive(Clone)]
 pub(super) struct TlsAgent(Arc<TlsAgentShared>);
 
-/// Why a request gets no agent.
 #[derive(Debug)]
 pub(super) enum NoAgent {
     /// The authorities are still being read.

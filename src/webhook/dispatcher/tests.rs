@@ -45,7 +45,7 @@ fn scene_with(
     };
     let doorbell = Arc::new(Doorbell::new().unwrap());
     let live = Arc::new(EventLog::new(1));
-    let orders = Orders { finishing, changed };
+    let orders = DispatcherOrders { finishing, changed };
     let dispatcher = Dispatcher::new(apps, settings, rings, doorbell, counters, live, orders);
     Scene { dispatcher, finish, changes }
 }

@@ -1,8 +1,8 @@
 //! The dispatcher's end of a sender: events go in, and the end of the sender is seen.
 //!
-//! `push` refuses an event over a limit with the reason. A sender whose endpoint was removed or changed becomes an
-//! `EndedSender`: it sends what waits, and takes nothing more. Owns the dispatcher's end of the queue; does not post
-//! (`sender.rs`). Limits: those of `load.rs`.
+//! `push` refuses an event over a limit with the reason. A sender whose endpoint was removed becomes an `EndedSender`:
+//! it sends what waits, and no event is added. Owns the dispatcher's end of the queue; does not post (`sender.rs`).
+//! Limits: those of `load.rs`. Cost: some fifteen atomic operations for an event, and a copy of two pointers to it.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender as Channel;
@@ -10,42 +10,41 @@ use std::sync::{Arc, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::load::{ENDED, Load, SenderShared, WORKS};
+use super::load::{ENDED, EndpointLoad, NOT_FAILING, SenderShared};
 use crate::clock::Moment;
 use crate::webhook::batch::EventJson;
 use crate::webhook::input::EndpointTarget;
 use crate::webhook::report::Discarded;
 use crate::webhook::time::add_time;
 
-/// Why an event was not queued.
 #[derive(Debug)]
 pub(in crate::webhook) enum PushError {
     /// The limit of waiting events or bytes is reached.
     Full,
-    /// No sender runs: it ended, because it had nothing to do.
+    /// The sender has ended, because no event came for a while. The dispatcher starts another one.
     Ended,
 }
 
-/// The dispatcher's end of a sender.
-pub(in crate::webhook) struct Handle {
+/// A running sender. Only the dispatcher has it, so only one thread adds events.
+pub(in crate::webhook) struct SenderHandle {
     pub(super) queue: Channel<EventJson>,
-    pub(super) load: Arc<Load>,
+    pub(super) load: Arc<EndpointLoad>,
     pub(super) thread: Thread,
 }
 
-impl Handle {
-    /// Queues an event. Never blocks.
+impl SenderHandle {
+    /// Queues an event, which other endpoints may have, too. Never blocks.
     ///
     /// # Errors
-    /// When it is not taken.
+    /// When a limit is reached, or the sender has ended.
     pub(in crate::webhook) fn push(
         &self,
         event_json: &EventJson,
-        common: &SenderShared,
+        shared: &SenderShared,
     ) -> Result<(), PushError> {
         let (class, bytes) = (event_json.class, event_json.json.len());
         let load = &self.load.by_class[class as usize];
-        let is_full = load.is_full(class, common);
+        let is_full = load.is_full(class, shared);
         // Counted before it is sent: a sender that sees zero may end, and then no event is on its way.
         let counted =
             self.load.events.fetch_update(Ordering::AcqRel, Ordering::Acquire, |events| {
@@ -59,8 +58,8 @@ impl Handle {
         load.events.fetch_add(1, Ordering::Relaxed);
         load.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.load.by_kind[event_json.kind as usize].fetch_add(1, Ordering::Relaxed);
-        common.add_bytes(class, bytes);
-        common.counters.note_queued();
+        shared.add_bytes(class, bytes);
+        shared.counters.note_queued();
         self.queue.send(event_json.clone()).map_err(|_| PushError::Ended)
     }
 
@@ -74,15 +73,15 @@ impl Handle {
     }
 }
 
-/// A sender whose queue has ended.
+/// A sender whose queue has ended: no event is added, and it ends when none is left.
 pub(in crate::webhook) struct EndedSender {
     pub(in crate::webhook) target: Arc<EndpointTarget>,
-    load: Arc<Load>,
+    load: Arc<EndpointLoad>,
     thread: Thread,
 }
 
 impl EndedSender {
-    /// Events that are not delivered and not given up.
+    /// Events that are neither delivered nor given up, those of a request under way included.
     pub(in crate::webhook) fn events(&self) -> usize {
         Some(self.load.events.load(Ordering::Acquire))
             .filter(|events| *events != ENDED)
@@ -93,17 +92,17 @@ impl EndedSender {
     /// everything for this time since `from`.
     pub(in crate::webhook) fn may_accept(&self, from: Moment, now: Moment, time: Duration) -> bool {
         let since = self.load.failing_since.load(Ordering::Acquire);
-        self.events() > 0 && (since == WORKS || now < add_time(from.max(Moment(since)), time))
+        self.events() > 0 && (since == NOT_FAILING || now < add_time(from.max(Moment(since)), time))
     }
 
-    /// The remaining events, for the log.
+    /// The remaining events, for a line of the log. Not exact while a request ends at the same time.
     pub(in crate::webhook) fn discarded(&self) -> Discarded {
         let by_kind = self.load.by_kind.each_ref().map(|count| count.load(Ordering::Relaxed));
         let sample = self.load.sample.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Discarded { by_kind, sample }
     }
 
-    /// Wakes it from its pause, for instance to see `SenderShared::must_stop`.
+    /// Ends its pause, so that it sees `SenderShared::must_stop`.
     pub(in crate::webhook) fn wake(&self) {
         self.thread.unpark();
     }

@@ -11,7 +11,7 @@ use crate::clock::Moment;
 use crate::webhook::backlog::{Backlog, GiveUpReason, Next};
 use crate::webhook::batch::{Amount, EventJson};
 use crate::webhook::budget::Class;
-use crate::webhook::retry::{Policy, RetryVerdict};
+use crate::webhook::retry::{RetryPolicy, RetryVerdict};
 
 const REQUEST_MS: u64 = 10;
 const MINUTES: u64 = 60_000;
@@ -38,7 +38,7 @@ fn refuse(verdict: RetryVerdict) -> Answer {
 
 impl Simulation {
     fn new(events_max: usize) -> Self {
-        let policy = Policy { first: Duration::from_secs(1), limit: Duration::from_secs(300) };
+        let policy = RetryPolicy { first: Duration::from_secs(1), limit: Duration::from_secs(300) };
         let backlog = Backlog::new(policy, Amount { events: events_max, bytes: 16 << 20 });
         let (accepted, given_up) = (Vec::new(), Vec::new());
         let refused_alone = HashMap::new();
@@ -47,7 +47,7 @@ impl Simulation {
 
     fn push(&mut self, name: &str) {
         let channel = channel(name);
-        let class = if channel.starts_with("private-") { Class::Member } else { Class::Open };
+        let class = if channel.starts_with("private-") { Class::Member } else { Class::Public };
         let (kind, json) = (WebhookKind::ChannelOccupied, name.as_bytes().into());
         self.backlog.push(EventJson { class, kind, channel: channel.into(), json, queued_ms: 0 });
         self.waiting += 1;

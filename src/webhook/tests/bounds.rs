@@ -1,5 +1,7 @@
 //! What does not arrive, and who is not held up: hanging endpoints, full queues, the end.
 
+use std::sync::Barrier;
+
 use super::receiver::{Answer, Receiver};
 use super::*;
 use crate::webhook::time::WebhookClock;
@@ -19,7 +21,7 @@ fn endpoints_come_and_go_while_events_arrive() {
             channel: channel.into(),
             happening: Happening::Occupied,
         });
-        rig.feed.ring();
+        rig.feed.wake_dispatcher();
     };
     let changes = rig.webhooks.changes();
     changes.apply(apps(&[&first.url]));
@@ -34,6 +36,32 @@ fn endpoints_come_and_go_while_events_arrive() {
     assert_eq!(second.next().events(), ["channel_occupied c"]);
     let counters = rig.finish();
     assert_eq!((counters.delivered.get(), counters.dropped_at_queues.get()), (4, 0));
+}
+
+/// The gauge of failing endpoints once kept an endpoint whose last request failed after its removal.
+#[test]
+fn an_endpoint_that_fails_after_its_removal_is_not_failing_when_its_sender_has_ended() {
+    let barrier = Arc::new(Barrier::new(2));
+    let of_receiver = barrier.clone();
+    let removed = Receiver::start(move |_| {
+        of_receiver.wait();
+        of_receiver.wait();
+        Answer::Status(404)
+    });
+    let other = Receiver::start(|_| Answer::Status(200));
+    let apps = |webhooks| Arc::new(Apps::new(vec![App { webhooks, ..app::sample() }]));
+    let mut rig = Rig::start(settings(), vec![webhook(&removed.url)]);
+    rig.occupy("a");
+    barrier.wait();
+    rig.webhooks.changes().apply(apps(Vec::new()));
+    rig.webhooks.changes().apply(apps(vec![webhook(&other.url)]));
+    rig.occupy("b");
+    // Both changes are applied now, and the request to the removed endpoint is under way.
+    assert_eq!(other.next().events(), ["channel_occupied b"]);
+    barrier.wait();
+    until("given up", || rig.counters.given_up.get() == 1);
+    until("not failing", || rig.counters.failing_seconds(u64::MAX) == 0);
+    assert_eq!(rig.finish().delivered.get(), 1);
 }
 
 #[test]
@@ -166,7 +194,7 @@ fn the_end_is_in_time_even_if_endpoints_hang() {
 #[test]
 fn the_end_waits_for_an_endpoint_that_works_and_not_for_one_that_fails() {
     let failing = Receiver::start(|_| Answer::Status(500));
-    // Nobody listens on port 1.
+    // No process listens on port 1.
     let unreachable = "http://127.0.0.1:1/x";
     let webhooks = vec![webhook(&failing.url), webhook(unreachable)];
     let failing_end = Duration::from_millis(20);

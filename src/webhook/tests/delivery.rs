@@ -51,7 +51,7 @@ fn a_burst_of_events_is_posted_in_few_requests_and_in_order() {
     for number in 0..1_300 {
         rig.feed.push(event(&number.to_string(), Happening::Occupied));
     }
-    rig.feed.ring();
+    rig.feed.wake_dispatcher();
     let (mut all, mut requests) = (Vec::new(), 0);
     while all.len() < 1_300 {
         let events = receiver.next().events();
@@ -266,7 +266,7 @@ fn failures_name_the_remedy_and_no_credentials() {
     let error = ureq::Error::BadUri("http://me:hunter2@a.test".to_owned());
     assert!(!shown(DeliveryFailure::from(&error)).contains("hunter2"));
     let client = crate::webhook::client::EndpointClient::new(PATIENCE, 1);
-    // Nobody listens on port 1.
+    // No process listens on port 1.
     let failure = client.post("http://me:hunter2@127.0.0.1:1/x", &app::sample(), b"{}");
     let failure = shown(failure.unwrap_err());
     assert!(failure.contains("refused") && !failure.contains("hunter2"), "{failure}");

@@ -57,7 +57,7 @@ impl Rig {
 
     fn push(&mut self, channel: &str, what: Happening) {
         self.feed.push(event(channel, what));
-        self.feed.ring();
+        self.feed.wake_dispatcher();
     }
 
     fn occupy(&mut self, channel: &str) {

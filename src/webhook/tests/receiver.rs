@@ -1,4 +1,4 @@
-//! A backend for tests: a real HTTP server that answers as it is told, badly if need be.
+//! A backend for tests: a real HTTP server that answers as the test wants, badly if need be.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -76,13 +76,13 @@ impl Receiver {
     pub(super) fn start(answers: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/hooks", listener.local_addr().unwrap());
-        let (told, requests) = channel();
+        let (received, requests) = channel();
         let (answers, count) = (Arc::new(answers), Arc::new(AtomicUsize::new(0)));
         std::thread::spawn(move || {
             for (connection, stream) in listener.incoming().flatten().enumerate() {
-                let (answers, count, told) = (answers.clone(), count.clone(), told.clone());
+                let (answers, count, received) = (answers.clone(), count.clone(), received.clone());
                 std::thread::spawn(move || {
-                    serve(&stream, connection, &told, || {
+                    serve(&stream, connection, &received, || {
                         answers(count.fetch_add(1, Ordering::SeqCst))
                     })
                 });
@@ -113,7 +113,7 @@ impl Receiver {
 fn serve(
     stream: &TcpStream,
     connection: usize,
-    told: &Sender<Received>,
+    received: &Sender<Received>,
     answer: impl Fn() -> Answer,
 ) -> Option<()> {
     let mut reader = BufReader::new(stream);
@@ -122,7 +122,7 @@ fn serve(
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let answer = answer();
-        told.send(Received { head, body, connection }).ok()?;
+        received.send(Received { head, body, connection }).ok()?;
         write_answer(answer, stream, &mut reader)?;
     }
 }
