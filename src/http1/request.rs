@@ -5,8 +5,8 @@
 //! arrive.
 //!
 //! Limits: the head by `limits::HTTP_HEAD_BYTES_MAX` and `HTTP_HEADERS_MAX`, head and body together by
-//! `RequestLimits::request_size_max`, as Reverb counts. Cost: linear in the received bytes, each looked at once in the
-//! search; one allocation and one copy of head and body for a request.
+//! `RequestLimits::request_size_max`, as Reverb counts. Cost: linear in the received bytes; one allocation and one copy
+//! for a request that arrives whole, and the growth of a vector for one that does not.
 
 use super::chunked::Chunked;
 use super::head::Framing;

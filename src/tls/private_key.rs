@@ -5,7 +5,7 @@
 //! crate pkcs8. Does not read files, and keeps no key.
 //!
 //! Limits: the rounds and memory of a key derivation (`is_affordable`). Cost: once at the start and at each reload; at
-//! the limits about two seconds and 256 MiB (scrypt), in bytes of one allocation.
+//! the limits, about two seconds (PBKDF2) or an allocation of 256 MiB (scrypt).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,8 +1,7 @@
 //! Sizes of TLS records (RFC 8446 section 5.1, RFC 5246 section 6.2). PURE.
 //!
 //! Plain values. The record layer, the handshake and the reactor's buffer use them; a record that is larger ends the
-//! connection with `record_overflow`. Does not depend on a version but for `RECORD_BYTES_MAX`. No limits: these are
-//! limits. Cost: constants.
+//! connection with `record_overflow`.
 
 /// Most bytes of a record's content (RFC 8446 section 5.1).
 pub const CONTENT_BYTES_MAX: usize = 1 << 14;

@@ -1,7 +1,7 @@
 //! What a refusal is about: its request and app, as far as they are known.
 //!
 //! Plain values for `refuse.rs`, in a file of its own because `answer.rs`, `upgrade.rs` and `session.rs` make it and
-//! `refuse.rs` uses types of theirs. Does not own the request. No limits: two references. Cost: no allocation.
+//! `refuse.rs` uses types of theirs. Does not own the request.
 
 use crate::app::AppIndex;
 use crate::http1::request::Request;
