@@ -2,8 +2,8 @@
 //!
 //! A limit that concerns one file only is in that file. Configurable limits are in `config`, and SECURITY.md lists all
 //! that a peer can reach, with the answer when it is reached. Assertions below check what must hold between limits.
-//! Owns constants and one function of a number, and knows no option. Does not enforce them: the file that enforces a limit counts what is over
-//! it.
+//! Owns constants and one function of a number, and knows no option. Does not enforce them: the file that enforces a
+//! limit counts what is over it.
 //!
 //! Limits: the constants of this file. Cost: none at run time, no bytes and no instructions: they are compiled into the
 //! comparisons.
