@@ -40,10 +40,6 @@ impl Connection {
     }
 
     fn is_within_limits(&self, len: usize, limits: MemoryLimits) -> bool {
-        debug_assert!(
-            limits.send_queue_bytes_max <= limits.connection_bytes_max,
-            "a send queue is a part of what a connection keeps"
-        );
         let waiting = self.send_queue.memory_bytes() + len + FRAME_BYTES;
         waiting <= limits.send_queue_bytes_max
             && waiting + self.charged_bytes as usize <= limits.connection_bytes_max
@@ -84,11 +80,7 @@ impl Local {
                 continue;
             }
             debug_assert!(!connection.closing, "a close ends the subscriptions");
-            debug_assert_eq!(
-                connection.app,
-                channel.app(),
-                "a connection is in channels of its own app"
-            );
+            debug_assert_eq!(connection.app, channel.app(), "a channel of its own app");
             if !connection.has_queue_room(len, limits) {
                 connection.overflow(subscriber.slot, &mut self.slow_consumers);
                 left_out += 1;
@@ -101,11 +93,17 @@ impl Local {
             }
         }
         debug_assert!(left_out <= subscribers.len(), "each subscriber is left out once at most");
-        let count = (subscribers.len() - left_out) as u64;
-        let (metrics, bytes) = (self.metrics.app(channel.app()), count * frame.len() as u64);
+        let count = subscribers.len() - left_out;
+        self.count_deliveries(channel, count as u64, len as u64);
+    }
+
+    /// Once for all subscribers of an event, not in the loop over them.
+    #[inline]
+    fn count_deliveries(&self, channel: &ChannelKey, count: u64, frame_bytes: u64) {
+        let metrics = self.metrics.app(channel.app());
         metrics.messages_sent.add(count);
-        metrics.queued_bytes.add(bytes);
-        self.metrics.send_queue_bytes.add(bytes);
+        metrics.queued_bytes.add(count * frame_bytes);
+        self.metrics.send_queue_bytes.add(count * frame_bytes);
     }
 
     /// For one connection. A message that finds no room is dropped: `settle` closes the connection.
