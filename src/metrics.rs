@@ -243,6 +243,47 @@ const LATENCY_BOUNDS_NS: &[u64] = &[
 const ROUND_TRIP_BOUNDS_MS: &[u64] = &[5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000];
 const LAG_BOUNDS_MS: &[u64] = &[1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000];
 
+impl ClusterMetrics {
+    fn new() -> Self {
+        Self {
+            is_up: Tally::default(),
+            sessions: Tally::default(),
+            lag_ms: Histogram::new(LAG_BOUNDS_MS),
+            messages_sent: Tally::default(),
+            messages_received: Tally::default(),
+            retransmissions: Tally::default(),
+            waiting: PeakGauge::default(),
+            dropped: Tally::default(),
+            output_bytes: PeakGauge::default(),
+            replies_awaited: PeakGauge::default(),
+            catch_up_bytes: PeakGauge::default(),
+            catch_ups_given_up: Tally::default(),
+            replay_bytes: PeakGauge::default(),
+            replay_discarded: Tally::default(),
+            effects_peak: Tally::default(),
+            effects_discarded: Tally::default(),
+            transitions_unconfirmed: Tally::default(),
+            transitions_unconfirmed_peak: Tally::default(),
+            pending_leaves: Tally::default(),
+            pending_leaves_peak: Tally::default(),
+            transitions_unordered: Tally::default(),
+            mail_held: Tally::default(),
+            mail_held_peak: Tally::default(),
+            topics_waiting: PeakGauge::default(),
+            remote_bytes: PeakGauge::default(),
+            refused: Tally::default(),
+            questions: QuestionMetrics {
+                sent: Tally::default(),
+                resolved: Tally::default(),
+                incomplete: Tally::default(),
+                received: Tally::default(),
+                answers_received: Tally::default(),
+                time_ms: Histogram::new(LAG_BOUNDS_MS),
+            },
+        }
+    }
+}
+
 impl CoreMetrics {
     /// For a server with so many apps.
     #[must_use]
@@ -281,42 +322,7 @@ impl CoreMetrics {
             round_trip_ms: Histogram::new(ROUND_TRIP_BOUNDS_MS),
             lines_left_out: Tally::default(),
             checks: std::array::from_fn(|_| Tally::default()),
-            cluster: ClusterMetrics {
-                is_up: Tally::default(),
-                sessions: Tally::default(),
-                lag_ms: Histogram::new(LAG_BOUNDS_MS),
-                messages_sent: Tally::default(),
-                messages_received: Tally::default(),
-                retransmissions: Tally::default(),
-                waiting: PeakGauge::default(),
-                dropped: Tally::default(),
-                output_bytes: PeakGauge::default(),
-                replies_awaited: PeakGauge::default(),
-                catch_up_bytes: PeakGauge::default(),
-                catch_ups_given_up: Tally::default(),
-                replay_bytes: PeakGauge::default(),
-                replay_discarded: Tally::default(),
-                effects_peak: Tally::default(),
-                effects_discarded: Tally::default(),
-                transitions_unconfirmed: Tally::default(),
-                transitions_unconfirmed_peak: Tally::default(),
-                pending_leaves: Tally::default(),
-                pending_leaves_peak: Tally::default(),
-                transitions_unordered: Tally::default(),
-                mail_held: Tally::default(),
-                mail_held_peak: Tally::default(),
-                topics_waiting: PeakGauge::default(),
-                remote_bytes: PeakGauge::default(),
-                refused: Tally::default(),
-                questions: QuestionMetrics {
-                    sent: Tally::default(),
-                    resolved: Tally::default(),
-                    incomplete: Tally::default(),
-                    received: Tally::default(),
-                    answers_received: Tally::default(),
-                    time_ms: Histogram::new(LAG_BOUNDS_MS),
-                },
-            },
+            cluster: ClusterMetrics::new(),
         }
     }
 

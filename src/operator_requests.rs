@@ -318,9 +318,10 @@ mod tests {
     #[test]
     fn the_right_to_submit_is_given_once() {
         let queues = OperatorQueues::new(1);
-        let submitter = queues.take_submitter();
-        assert!(submitter.is_some() && queues.take_submitter().is_none());
-        drop(submitter);
+        {
+            let _submitter = queues.take_submitter().expect("the first");
+            assert!(queues.take_submitter().is_none());
+        }
         assert!(queues.take_submitter().is_none(), "one that was dropped does not come back");
     }
 

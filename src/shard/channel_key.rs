@@ -77,6 +77,7 @@ impl ChannelKeys {
     /// The key of a checked name. Shares the name's text.
     #[must_use]
     pub fn of(&self, app: AppIndex, name: &ChannelName) -> ChannelKey {
+        debug_assert!(!name.is_empty(), "a name has a character");
         ChannelKey { name: name.shared(), hash: self.hash(app, name), app, kind: name.kind() }
     }
 

@@ -51,6 +51,7 @@ impl Shard {
     /// again.
     #[must_use]
     pub fn is_refetch(&self, channel: &ChannelKey, ticket: u32) -> bool {
+        debug_assert!(channel.kind.cached, "only cache channels have a stored event");
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_refetch(channel, ticket))
     }
 
@@ -70,12 +71,22 @@ impl Shard {
     /// See `Cluster::mail_held`.
     #[must_use]
     pub fn mail_held(&self) -> usize {
+        debug_assert!(
+            self.cluster.as_ref().is_none_or(|cluster| cluster.is_up || cluster.mail_held() == 0),
+            "without a session no mail waits for other nodes"
+        );
         self.cluster.as_ref().map_or(0, |cluster| cluster.mail_held())
     }
 
     /// See `Cluster::topics_waiting`.
     #[must_use]
     pub fn topics_waiting(&self) -> usize {
+        debug_assert!(
+            self.cluster
+                .as_ref()
+                .is_none_or(|cluster| cluster.is_up || cluster.topics_waiting() == 0),
+            "without a session no topic waits for its SUBSCRIBE"
+        );
         self.cluster.as_ref().map_or(0, |cluster| cluster.topics_waiting())
     }
 
@@ -94,6 +105,10 @@ impl Shard {
     /// Topics and transitions under way, and nodes known: both are 0 without a cluster.
     #[must_use]
     pub fn cluster_entries(&self) -> (usize, usize) {
+        debug_assert!(
+            self.cluster.is_some() || self.outbox.cluster.is_empty(),
+            "a node of no cluster has nothing to send to others"
+        );
         self.cluster.as_ref().map_or((0, 0), |cluster| cluster.len())
     }
 

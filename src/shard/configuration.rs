@@ -57,6 +57,7 @@ impl Shard {
     #[inline]
     pub fn close_unserved(&mut self) {
         if self.local.has_unserved() {
+            debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
             self.local.close_unserved(&self.context, &mut self.outbox);
             self.take_own_mail();
         }

@@ -196,6 +196,10 @@ impl Inspector {
 impl Shard {
     /// Answers a slice of a question. `true`: the answer is complete. Do not call it again then.
     pub fn inspect(&self, inspector: &mut Inspector) -> bool {
+        debug_assert!(
+            inspector.findings.details.is_none(),
+            "a connection that was found completes the answer"
+        );
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         if inspector.stage == InspectorStage::Rows {
             return inspector.move_rows();
@@ -268,6 +272,7 @@ impl Shard {
 
     fn inspect_homes(&self, inspector: &mut Inspector, app: AppIndex, contains: &str) -> bool {
         debug_assert!(inspector.stage == InspectorStage::Home, "after the channels of this core");
+        debug_assert!(inspector.connections.is_empty(), "a question has one kind of rows");
         let table = &self.home.channels;
         let Some(slice) = inspector.next_slice(table.slots_end().number()) else { return true };
         for home in slice.filter_map(|slot| table.get_if_used(ChannelSlot::new(slot))) {
@@ -295,8 +300,8 @@ impl Shard {
                 each.map(|(id, member)| (id.clone(), member.user_info().into())).collect();
             findings.left_out_members = roster.iter().skip(ROWS_MAX).len() as u64;
             debug_assert_eq!(
-                findings.members.len() + findings.left_out_members as usize,
-                roster.iter().len(),
+                findings.members.len() as u64 + findings.left_out_members,
+                roster.iter().len() as u64,
                 "each member is shown or counted"
             );
         }
@@ -320,6 +325,7 @@ impl Shard {
             let Some(found) = self.local.connections.get(subscriber.slot) else { continue };
             looked_at += 1 + count_of(found.subscriptions.len());
             let at = subscriber.subscription_index as usize;
+            debug_assert!(at < found.subscriptions.len(), "both sides name each other's place");
             let member = found.subscriptions.get(at).and_then(|one| one.member.as_deref());
             let user = member.map(|user| &*user.text).or_else(|| user_id_of(found));
             findings.connections.push(self.connection_row(subscriber.slot, found, user));
@@ -381,6 +387,10 @@ impl Shard {
 
     fn details(&self, key: ConnectionKey) -> Option<ConnectionDetails> {
         let found = self.local.get(key)?;
+        debug_assert!(
+            !found.closing || found.subscriptions.is_empty(),
+            "a closing connection is in no channel"
+        );
         let channels = found.subscriptions.iter().take(ROWS_MAX);
         let channels = channels.filter_map(|one| self.local.channels.get(one.channel));
         Some(ConnectionDetails {

@@ -101,6 +101,10 @@ impl Shard {
             "a home stores cores as bits"
         );
         assert!(settings.core < settings.cores, "a core's index is below the number of cores");
+        debug_assert!(
+            settings.memory.send_queue_bytes_max <= settings.memory.connection_bytes_max,
+            "a send queue is a part of what a connection keeps"
+        );
         let context = Context::new(settings);
         Self {
             local: Local::new(&context),
@@ -120,6 +124,11 @@ impl Shard {
         self.context.now = now;
         self.context.now_seconds = now.seconds();
         debug_assert!(self.context.now >= before, "the clock of a shard does not run backwards");
+        debug_assert_eq!(
+            self.context.now_seconds,
+            self.context.now.seconds(),
+            "one time in two forms"
+        );
         if now.seconds() == before.seconds() {
             return;
         }
@@ -291,6 +300,11 @@ impl Shard {
 
     /// The cluster, and what it acts on; `None` on a single node.
     fn clustered(&mut self) -> Option<(&mut Cluster, Here<'_>)> {
+        debug_assert_eq!(
+            self.cluster.is_some(),
+            self.context.is_clustered(),
+            "a node of a cluster has the state of one"
+        );
         let Self { context, home, cluster, outbox, .. } = self;
         let cluster = cluster.as_deref_mut()?;
         Some((cluster, Here { home, context, out: outbox }))
@@ -326,6 +340,7 @@ impl Shard {
                 home.subscribe(context, out, local.memory(), request);
             }
             Mail::Withdraw { channel, connection, ticket, core } => {
+                debug_assert!(context.is_clustered(), "a home of a single node answers at once");
                 if let Some((cluster, mut here)) = self.clustered() {
                     cluster.withdraw_subscribe(&mut here, &channel, connection, ticket, core);
                 }
@@ -345,6 +360,10 @@ impl Shard {
             Mail::Restore(restore) => home.restore(context, *restore),
             Mail::EndAccess(command) => local.end_access(context, out, &command),
             Mail::Ask { id, from, question } => {
+                debug_assert!(
+                    from != self.context.core(),
+                    "a core answers its own questions itself"
+                );
                 let answer = self.answer(&question);
                 self.outbox.send_from_home(from, Mail::Answer { id, answer });
             }
@@ -363,6 +382,7 @@ impl Shard {
                 local.on_subscribe_refused(context, out, &channel, connection, ticket, error);
             }
             Mail::UserStatus { user, online } => {
+                debug_assert_eq!(user.kind.access, Access::User, "a user's own channel");
                 local.on_user_status(context, out, &user, online);
             }
             Mail::Answer { id, answer } => out.answered.push(GatherAnswer::Core { id, answer }),
@@ -382,6 +402,10 @@ impl Shard {
     pub fn close_frame(&mut self, slot: Slot, code: u16, reason: &str) {
         let why = ConnectionEnd::ClientClose;
         self.local.close_frame(&self.context, &mut self.outbox, slot, (code, reason), why);
+        debug_assert!(
+            self.local.connections.get(slot).is_none_or(|found| found.subscriptions.is_empty()),
+            "its subscriptions have ended"
+        );
         self.take_own_mail();
         debug_assert!(
             self.local.connections.get(slot).is_none_or(Connection::is_closing),

@@ -110,6 +110,13 @@ impl OperatorAnswer {
     /// Makes the answer short, because there is no room for it: leaves out and counts all rows, or discards the details
     /// of a connection. `false`: it is short already.
     pub fn shorten(&mut self) -> bool {
+        let before = self.kept_bytes();
+        let is_shortened = self.discard_details();
+        debug_assert!(self.kept_bytes() <= before, "there is room for what is left");
+        is_shortened
+    }
+
+    fn discard_details(&mut self) -> bool {
         match &mut self.outcome {
             OperatorOutcome::Rows(rows) => rows.leave_out(),
             OperatorOutcome::Inside(Some(_)) => {
@@ -176,6 +183,10 @@ impl NodeRows {
             ..Self::default()
         };
         debug_assert_eq!(self.kept_bytes(), 0, "no row is left");
+        debug_assert!(
+            self.left_out >= count && self.left_out_members >= members,
+            "each row that is left out is counted"
+        );
         count + members > 0
     }
 

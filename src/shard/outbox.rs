@@ -260,6 +260,7 @@ impl Outbox {
     #[cold]
     #[inline(never)]
     fn push_observation(&mut self, observation: impl FnOnce() -> Observation) {
+        debug_assert!(self.is_observed, "without a viewer nothing is observed");
         if self.observations.len() < OBSERVATIONS_MAX {
             self.observations.push(observation());
         } else {

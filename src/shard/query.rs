@@ -150,6 +150,10 @@ impl Shard {
     fn answer_channels(&self, app: AppIndex, prefix: &str) -> Vec<(Arc<str>, Described)> {
         let asked = |key: &super::ChannelKey| key.name().starts_with(prefix);
         let local = self.local.channels.of_app(app).filter(|channel| asked(&channel.key));
+        debug_assert!(
+            usize::from(app.0) < self.context.settings.apps.iter().len(),
+            "an app of ours"
+        );
         let subscribed = local.filter(|channel| !channel.subscribers.is_empty()).map(|channel| {
             let subscription_count = channel.subscribers.len();
             debug_assert_eq!(channel.key.app(), app, "the index of an app has its channels");
@@ -167,6 +171,10 @@ impl Shard {
     fn describe(&self, app: AppIndex, name: &str) -> Described {
         let Ok(key) = self.context.keys.make(app, name) else { return Described::default() };
         let local = self.local.channels.find_key(&key).map(|index| &self.local.channels[index]);
+        debug_assert!(
+            local.is_none_or(|channel| channel.key == key),
+            "the channel that is asked about"
+        );
         let home = self.home.channels.find(&key);
         debug_assert!(
             home.is_none() || self.context.keys.home(&key) == self.context.core(),

@@ -207,6 +207,10 @@ impl<T: Keyed> KeyedSlots<T> {
     /// The channels of one app, in no order.
     pub(super) fn of_app(&self, app: AppIndex) -> impl Iterator<Item = &T> {
         let index = self.by_app.get(usize::from(app.0));
+        debug_assert!(
+            index.is_none_or(|index| index.len() <= self.slots.len()),
+            "the channels of an app are some of all"
+        );
         index.into_iter().flatten().map(|slot| &self.slots[slot.0])
     }
 
@@ -216,6 +220,10 @@ impl<T: Keyed> KeyedSlots<T> {
 
     /// Entries of the indexes of all apps: as many as channels.
     pub(super) fn indexed_count(&self) -> usize {
+        debug_assert!(
+            self.by_app.iter().flatten().all(|slot| self.slots.get(slot.0).is_some()),
+            "an index names channels that are there"
+        );
         self.by_app.iter().map(HashTable::len).sum()
     }
 }

@@ -98,10 +98,6 @@ impl Flush {
         let count = self.dirty.len().min(limits::FLUSHES_PER_TICK_MAX);
         let mut slice = std::mem::take(&mut self.batch_slots);
         slice.extend(self.dirty.drain(..count));
-        debug_assert!(
-            slice.len() <= limits::FLUSHES_PER_TICK_MAX,
-            "then the core reads and accepts"
-        );
         // Sessions with more to send are added there again.
         let keys = std::mem::take(&mut self.keys);
         let mut answers = std::mem::replace(&mut reactor.sessions.answers, keys);
@@ -152,7 +148,6 @@ impl Flush {
         self.items.clear();
         self.sealed.clear();
         self.arena.clear();
-        debug_assert!(batch.len() <= limits::SENDS_PER_SUBMIT, "the ring has room for a batch");
         for slot in batch.iter().copied() {
             let Some(generation) = shard.take_dirty(slot) else { continue };
             let Some(queue) = shard.send_queue(slot) else { continue };
@@ -172,7 +167,6 @@ impl Flush {
                     (Source::Arena(start), self.arena.len() - start)
                 }
             };
-            debug_assert!(bytes > 0, "a queue that is not empty has bytes to send");
             self.items.push(Item { key, source, bytes });
         }
     }
@@ -256,6 +250,7 @@ impl Flush {
     /// enqueue frames for connections of this batch.
     fn settle<K: Kernel>(&mut self, shard: &mut Shard, reactor: &mut Reactor<K>) {
         let sends = self.items.len() + self.answers.len();
+        debug_assert!(sends <= limits::SENDS_PER_SUBMIT, "the ring has room for a batch");
         debug_assert_eq!(sends, self.results.len(), "one result a send");
         shard.metrics().sends.add(self.items.len() as u64);
         let mut failed = Vec::new();

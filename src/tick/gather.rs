@@ -253,6 +253,7 @@ impl Gathers {
         let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_complete()) else {
             return;
         };
+        debug_assert!(!gather.is_to_nodes, "the answer of the nodes was counted");
         match &gather.asker {
             Asker::Session(key) => self.complete.push_back((*key, id)),
             Asker::Caller => {}
@@ -326,6 +327,10 @@ impl Gathers {
     /// Ends a question. Returns the answers that have arrived.
     pub fn end(&mut self, id: u32) -> Option<Vec<Answer>> {
         let gather = self.gathers.remove(&id)?;
+        debug_assert!(
+            self.node_question_count + self.caller_question_count <= self.gathers.len() + 1,
+            "the questions of each kind are some of all"
+        );
         self.metrics.gathers.set(self.gathers.len() as u64);
         // Ended although a node has not answered: the cores were silent, too.
         self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));

@@ -175,6 +175,10 @@ impl<K: Kernel> Core<K> {
         }
         debug_assert!(!self.mailbox.has_held_mail(), "a core with mail does not sleep");
         debug_assert!(!self.mailbox.has_overflow(), "nor one whose mail waits for room");
+        debug_assert!(
+            paused || !self.flush.has_waiting(),
+            "nor one with frames that the flush left for this tick"
+        );
         if paused {
             // A paused core ignores time: deadlines of connections must not pass while they move to another process.
             return NextTick::OnReport;

@@ -55,14 +55,12 @@ impl Site<'_> {
     /// core to itself.
     pub(super) fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
-        debug_assert!(self.post.own_mail.is_empty(), "it is processed in the call that finds it");
         loop {
             self.shard.settle();
             if self.shard.outbox.mails.is_empty() {
                 break;
             }
             for (to, mail) in self.shard.outbox.mails.drain(..) {
-                debug_assert!(to < self.mailbox.cores(), "a core of this process");
                 if to == own_core {
                     self.post.own_mail.push(mail);
                 } else {
@@ -139,10 +137,7 @@ impl Site<'_> {
         }
         self.shard.metrics().app(app).published_events.add(publications.len() as u64);
         self.settle_mail();
-        debug_assert!(
-            self.shard.outbox.mails.is_empty(),
-            "each event is ordered here, or its mail is stamped and on its way"
-        );
+        debug_assert!(self.shard.outbox.mails.is_empty(), "ordered here, or stamped and sent");
     }
 
     /// Asks all cores, including this one, and all nodes. Returns the number of the question.
@@ -160,6 +155,7 @@ impl Site<'_> {
         let nodes = self.shard.is_cluster_up();
         let now = self.shard.now();
         let id = self.gathers.begin(Asker::Caller, now, None, 0, i64::from(nodes));
+        debug_assert!(self.shard.has_cluster() || !nodes, "a node of no cluster has nobody to ask");
         if nodes {
             let question = Box::new(question);
             self.shard.outbox.cluster.push(ToCluster::AskOperator { id, question });

@@ -213,6 +213,10 @@ impl Cluster {
 
     /// Whether topics are still to be announced since the session came up.
     pub(super) fn has_unannounced(&self) -> bool {
+        debug_assert!(
+            self.is_up || self.unannounced.is_empty(),
+            "without a session nothing is to be announced"
+        );
         !self.unannounced.is_empty() || !self.unfetched.is_empty()
     }
 
@@ -265,11 +269,12 @@ impl Cluster {
             Mail::Unwatch { user, .. } => user.clone(),
             _ => return Some(mail),
         };
+        let is_up = self.is_up;
         match self.details(&channel).and_then(|details| details.waiting.as_mut()) {
             Some(waiting) => {
+                debug_assert!(is_up, "without a session no topic waits");
                 waiting.mails.push(mail);
                 self.mail_held += 1;
-                debug_assert!(self.is_up, "without a session no topic waits");
                 None
             }
             None => Some(mail),
@@ -304,9 +309,17 @@ impl Cluster {
         topic.begin_wait(ticket, 1 + i64::from(channel.kind.cached));
         self.topics.insert(channel.clone(), topic);
         self.drop_finished_waits();
+        debug_assert!(
+            self.waiting.iter().is_sorted_by_key(|(since, ..)| *since) || self.waiting.len() > 64,
+            "the longest wait is the first"
+        );
         self.waiting.push_back((self.lease_second, channel.clone(), ticket));
         self.queue_topic(channel, ticket);
         debug_assert!(self.unsent_count > 0, "its SUBSCRIBE waits for room");
+        debug_assert!(
+            self.topics.get(channel).is_some_and(|topic| topic.waiting.is_some()),
+            "its first users wait for Redis and the other nodes"
+        );
     }
 
     /// Subscribes to a topic, and requests the other nodes' snapshots.
@@ -331,6 +344,10 @@ impl Cluster {
 
     fn next_ticket_number(&mut self) -> u32 {
         let ticket = self.next_ticket;
+        debug_assert!(
+            self.waiting.back().is_none_or(|(.., last)| *last != ticket),
+            "a ticket names one request"
+        );
         self.next_ticket = ticket.wrapping_add(1);
         ticket
     }
@@ -345,7 +362,6 @@ impl Cluster {
         if let Some(topic) = self.topics.get_mut(channel) {
             topic.details().fetching = Some((ticket, why));
         }
-        debug_assert!(channel.kind.cached, "only cache channels have a stored event");
     }
 
     /// Whether this node has a topic that it no longer needs.

@@ -26,6 +26,10 @@ impl Cluster {
     /// Other nodes, and the seconds since each was seen.
     pub(in crate::shard) fn seen_nodes(&self) -> Vec<(NodeId, u32)> {
         let nodes = self.nodes.iter();
+        debug_assert!(
+            self.nodes.values().all(|seen| *seen <= self.lease_second),
+            "a node was seen before now"
+        );
         nodes.map(|(node, seen)| (*node, self.lease_second.saturating_sub(*seen))).collect()
     }
 
@@ -69,6 +73,7 @@ impl Cluster {
         match message {
             ChannelMessage::Event { except, cache } => {
                 let frame: FrameBytes = frame.into();
+                debug_assert!(from.node != self.own, "own events are delivered without a detour");
                 if cache && channel.kind.cached && self.is_newest_elsewhere(channel) {
                     let seconds = here.context.app(channel.app()).cache_ttl_seconds;
                     here.home.cache_event(here.context, channel, &frame, seconds);
@@ -128,6 +133,7 @@ impl Cluster {
         let renewals = self.renewals.entry(session).or_default();
         *renewals = renewals.wrapping_add(1);
         let came_up = (session, *renewals);
+        debug_assert!(session.node != self.own, "sessions of other nodes");
         self.sweeps.push_back((self.lease_second + LEASE_SECONDS, Some(came_up)));
         debug_assert!(self.sweeps.len() <= SWEEPS_MAX, "there was room");
         debug_assert!(self.renewals.len() <= SWEEPS_MAX, "sessions of nodes that live");
@@ -142,6 +148,7 @@ impl Cluster {
     ) {
         let sessions = self.sessions;
         let own = came_up.contains(&None);
+        debug_assert!(!came_up.is_empty(), "a session came up");
         let renewed: FastMap<SessionId, u32> = came_up
             .iter()
             .flatten()
@@ -164,6 +171,7 @@ impl Cluster {
         snapshot: NodeSnapshot,
     ) {
         let own = self.topics.contains_key(channel).then(|| self.snapshot(here, channel));
+        debug_assert!(from.node != self.own, "a node has no snapshot for itself");
         self.replace_snapshot(here, channel, from, snapshot);
         let app = here.context.app(channel.app()).id.as_str().into();
         let channel = channel.name().into();
@@ -175,6 +183,7 @@ impl Cluster {
     pub(super) fn on_revive(&mut self, node: NodeId) {
         if self.own == node && self.unannounced.is_empty() {
             self.unannounced = self.topics.keys().cloned().collect();
+            debug_assert!(self.is_up, "the request came over a session");
             debug_assert_eq!(self.unannounced.len(), self.topics.len(), "each topic once");
         }
     }
@@ -189,6 +198,7 @@ impl Cluster {
         channel_data: Option<&str>,
     ) {
         let MemberSnapshot { user, info } = &member;
+        debug_assert!(from.node != self.own, "the members of this node are in its roster");
         let bytes = user.text.len() + user.json.len() + info.len();
         if self.try_reserve(here, bytes) && self.note_member(channel, from, &user.text, true) {
             here.home.add_elsewhere(here.context, here.out, channel, member, channel_data);
@@ -250,6 +260,10 @@ impl Cluster {
         let before = is_here || self.is_online_elsewhere(user);
         self.change_peer(here, user, from, |peer| peer.online = online);
         let now = is_here || self.is_online_elsewhere(user);
+        debug_assert!(
+            before == now || before != online,
+            "one node's news changes it to what they say, or not"
+        );
         here.home.send_status(here.out, user, before, now);
     }
 
@@ -261,6 +275,10 @@ impl Cluster {
         count: u32,
     ) {
         self.change_peer(here, channel, from, |peer| peer.count = count);
+        debug_assert!(
+            self.find(channel, from.node).is_none_or(|peer| peer.count == count),
+            "the newest number of the node"
+        );
         if here.context.app(channel.app()).counts_subscriptions() {
             let count = self.count_elsewhere(channel);
             here.home.count_elsewhere(here.context, here.out, channel, count);
@@ -332,6 +350,7 @@ impl Cluster {
             return;
         }
         let nodes: HashSet<NodeId, foldhash::fast::FixedState> = nodes.iter().copied().collect();
+        debug_assert!(!nodes.contains(&self.own), "this node lives");
         for node in &nodes {
             self.nodes.remove(node);
         }
@@ -350,6 +369,7 @@ impl Cluster {
             gone.map(|peer| (channel.clone(), peer.node))
         });
         for (channel, node) in gone.collect::<Vec<_>>() {
+            debug_assert!(node != self.own, "this node is not its own peer");
             self.drop_peer(here, &channel, node, true);
         }
         debug_assert!(

@@ -51,6 +51,10 @@ impl Cluster {
                 self.remote_bytes(here) + RemoteMemory::ENTRY_BYTES + text_bytes;
         }
         let is_full = self.remote_memory.is_full();
+        debug_assert!(
+            self.remote_memory.counted_in_second <= lease_second,
+            "it was counted before now"
+        );
         if is_full {
             self.note_refused(here, REMOTE_IS_FULL);
         }

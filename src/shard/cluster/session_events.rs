@@ -64,6 +64,11 @@ impl Cluster {
         self.sessions = self.sessions.wrapping_add(1);
         self.sweeps.retain(|(_, session)| session.is_some());
         self.sweeps.push_back((self.lease_second + LEASE_SECONDS, None));
+        debug_assert_eq!(
+            self.sweeps.iter().filter(|(_, session)| session.is_none()).count(),
+            1,
+            "only the newest of our own sessions counts"
+        );
         self.unannounced = self.topics.keys().cloned().collect();
         // Nothing was received from any node while the session was down.
         let lease_second = self.lease_second;
@@ -88,6 +93,10 @@ impl Cluster {
         here.out.answered.push(GatherAnswer::NodesGone);
         debug_assert!(!self.has_unannounced(), "the next session announces all topics");
         debug_assert_eq!(self.mail_held, 0, "no mail waits for replies that do not come");
+        debug_assert!(
+            self.transitions.counts().unconfirmed == 0 && self.unsent_count == 0,
+            "nothing waits for a confirmation that does not come"
+        );
     }
 
     /// Subscribes to some topics, announces some after the session came up, and unsubscribes from some that no core
@@ -95,6 +104,7 @@ impl Cluster {
     /// end of another.
     fn send_topics(&mut self, here: &mut Here<'_>, room: usize) {
         let room = room.min(TOPICS_PER_TURN);
+        debug_assert!(self.is_up, "only a session has room for topics");
         let share = room.div_ceil(3);
         let sent = self.subscribe_topics(here, share);
         let ended = self.unsubscribe_topics(here, (room - sent).min(share));
@@ -103,6 +113,7 @@ impl Cluster {
     }
 
     fn announce_topics(&mut self, here: &mut Here<'_>, most: usize) {
+        debug_assert!(self.is_up || most == 0, "without a session nothing is announced");
         for _ in 0..most {
             let (channel, is_new) = match self.unannounced.pop_front() {
                 Some(channel) => (channel, true),
@@ -230,6 +241,10 @@ impl Cluster {
             .and_then(|details| details.waiting.take_if(|it| it.ticket == ticket));
         let Some(waiting) = waiting else { return };
         topic.shrink();
+        debug_assert!(
+            waiting.mails.iter().all(|mail| matches!(mail.lane(), crate::shard::Lane::ToHome)),
+            "only mail to a home is held back"
+        );
         if waiting.mails.is_empty() {
             return self.release_if_unneeded(here, channel);
         }
@@ -257,6 +272,10 @@ impl Cluster {
             self.release_held_mail(here, &channel, ticket);
         }
         let is_silent = |seen: &u32| seen + LEASE_SECONDS < lease_second;
+        debug_assert!(
+            self.waiting.front().is_none_or(|(since, ..)| since + ANSWER_SECONDS > lease_second),
+            "the others may still be answered"
+        );
         let nodes = self.nodes.iter().filter(|(_, seen)| is_silent(seen));
         let silent: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
         self.on_nodes_dead(here, &silent);

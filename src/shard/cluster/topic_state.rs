@@ -218,6 +218,10 @@ impl TopicState {
     pub(super) fn peer(&mut self, received_at: ReceivedAt) -> &mut PeerSnapshot {
         let node = received_at.sender.node;
         let peers = &mut self.details().peers;
+        debug_assert!(
+            peers.iter().filter(|peer| peer.node == node).count() <= 1,
+            "a node has one entry"
+        );
         if let Some(at) = peers.iter().position(|peer| peer.node == node) {
             return &mut peers[at];
         }

@@ -91,6 +91,7 @@ impl Cluster {
             }
             let was_unsent = self.cancel_unsent(&channel);
             debug_assert!(was_unsent, "its ticket is that of the queue");
+            debug_assert!(sent < most, "the session has room for it");
             sent += 1;
             self.announce(here, &channel, ticket);
             if channel.kind.cached {
@@ -121,6 +122,7 @@ impl Cluster {
     ) -> Option<u32> {
         let topic = self.topics.get(channel)?;
         let since = topic.idle_since?;
+        debug_assert!(since <= self.lease_second, "it became idle before now");
         let in_doubt =
             |peer: &PeerSnapshot| peer.received_at != self.received_now(peer.received_at.sender);
         if !topic.peers.iter().any(in_doubt) || !self.is_unneeded(here, channel) {
@@ -149,6 +151,7 @@ impl Cluster {
             }
             if is_unneeded {
                 ended += 1;
+                debug_assert!(ended <= most, "there is room for so many");
                 self.unsubscribe(here, &channel);
             } else {
                 self.shrink_topic(&channel);

@@ -177,6 +177,10 @@ impl Cluster {
             return;
         }
         let is_full = self.transitions.unconfirmed.len() >= limits::CLUSTER_EFFECTS_MAX;
+        debug_assert!(
+            self.is_up || self.transitions.unconfirmed.is_empty(),
+            "without a session nothing is in flight"
+        );
         if is_full {
             self.transitions.unordered += 1;
             here.out.cluster.request_restart();
@@ -311,6 +315,10 @@ impl Cluster {
         let has_room = self.try_reserve(here, who.as_ref().map_or(0, |id| id.len()));
         if let Some(topic) = self.topics.get_mut(channel).filter(|_| has_room) {
             topic.peer(received_at).pending_leaves.insert(who);
+            debug_assert!(
+                topic.find(from.node).is_some_and(|peer| !peer.pending_leaves.is_empty()),
+                "a rejoin on any node cancels it"
+            );
         }
     }
 
@@ -427,6 +435,7 @@ impl Cluster {
         debug_assert!(last.is_none_or(|last| last <= until), "all last equally long");
         let those = self.transitions.pending_leaves.entry(channel.clone()).or_default();
         those.insert(who, PendingLeave::Until(until));
+        debug_assert!(!those.is_empty(), "the topic stays until it ends");
         self.transitions.due.push_back((until, channel.clone()));
         let waiting = self.transitions.due.len();
         self.transitions.pending_high_water = self.transitions.pending_high_water.max(waiting);
@@ -435,6 +444,10 @@ impl Cluster {
 
     /// A second has passed: publishes the end of the pending leaves whose time is over.
     pub(super) fn end_due_pending_leaves(&mut self, here: &mut Here<'_>) {
+        debug_assert!(
+            self.transitions.due.iter().is_sorted_by_key(|(until, _)| *until),
+            "all last equally long, so the oldest end first"
+        );
         let now = here.context.now_seconds;
         // The first entry of a channel ends all of its leaves whose time is over, so the work is linear.
         let mut looked_at: HashSet<ChannelKey, foldhash::fast::FixedState> = HashSet::default();

@@ -15,6 +15,7 @@ use hashbrown::HashMap;
 use super::Home;
 use super::change::Change;
 use crate::app::{AppIndex, WebhookKind};
+use crate::pusher::channel_name::Access;
 use crate::pusher::outbound;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::channel_key::ChannelKey;
@@ -79,6 +80,10 @@ impl CountTable {
         if let Some(at) = forgotten.and_then(|counts| counts.due_seconds) {
             self.due.remove(&(at, index));
         }
+        debug_assert!(
+            self.due.iter().all(|(_, due)| *due != index),
+            "the next channel in this slot has its own pause"
+        );
     }
 
     /// A number that waits already keeps its time.
@@ -88,6 +93,7 @@ impl CountTable {
             counts.due_seconds = Some(at);
             self.due.insert((at, index));
         }
+        debug_assert!(self.waits(index), "it is sent when its time has come");
     }
 
     /// Takes a channel whose pause is over out of the queue.
@@ -122,6 +128,12 @@ impl CountTable {
     }
 
     pub(super) fn waits(&self, index: ChannelSlot) -> bool {
+        debug_assert!(
+            self.counts.values().filter(|counts| counts.due_seconds.is_some()).count()
+                == self.due.len()
+                || self.counts.len() > 64,
+            "what waits is what is due"
+        );
         self.counts.get(&index).is_some_and(|counts| counts.due_seconds.is_some())
     }
 
@@ -197,6 +209,10 @@ impl Home {
     ) {
         debug_assert!(core < context.settings.cores, "a core of this process");
         debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
+        debug_assert!(
+            count == 0 || channel.kind.access != Access::Presence,
+            "members are counted by the roster"
+        );
         // Another core may not know yet that the app wants no numbers any longer.
         if !context.app(channel.app()).counts_subscriptions() {
             return;
@@ -219,6 +235,7 @@ impl Home {
             let Some(found) = counts.counts.get_mut(&index) else { continue };
             found.counts_by_core.clear();
             (found.last_sent_count, found.sent_to_nodes) = (0, 0);
+            debug_assert_eq!(found.count_on_this_node(), 0, "no number of this node is left");
             counts.forget_if_zero(index);
         }
     }
@@ -233,6 +250,7 @@ impl Home {
     ) {
         let Some(index) = self.channels.find_index(channel) else { return };
         self.channels.counts.counts.entry(index).or_default().count_on_other_nodes = count;
+        debug_assert!(context.is_clustered(), "there are other nodes");
         self.send_count_in_time(context, out, channel, index);
     }
 
@@ -260,6 +278,10 @@ impl Home {
         debug_assert!(self.channels.contains(index), "a channel that is there");
         let Some(counts) = self.channels.counts.counts.get_mut(&index) else { return };
         let at = counts.sent_seconds.saturating_add(PAUSE_SECONDS);
+        debug_assert!(
+            counts.due_seconds.is_none_or(|due| due <= at),
+            "a number that waits is not put off"
+        );
         if counts.count_on_all_nodes() <= AT_ONCE_MAX || context.now_seconds >= at {
             return self.send_count(context, out, channel, index);
         }
@@ -271,6 +293,7 @@ impl Home {
     pub(super) fn send_due_counts(&mut self, context: &Context, out: &mut Outbox) {
         while let Some(index) = self.channels.counts.take_due(context.now_seconds) {
             debug_assert!(self.channels.contains(index), "a dropped channel has no number");
+            debug_assert!(!self.channels.counts.waits(index), "its pause is over");
             let Some(home) = self.channels.get_if_used(index) else { continue };
             let channel = home.key().clone();
             self.send_count(context, out, &channel, index);

@@ -107,6 +107,10 @@ impl Home {
         }
         self.channels.get_mut(index).interested.insert(core);
         let greeting = self.greeting(context, out, index, &channel);
+        debug_assert!(
+            self.channels.get(index).interested.contains(core),
+            "from here on events reach the core of the subscriber"
+        );
         debug_assert!(!self.channels.get(index).is_unused(), "the subscriber keeps the channel");
         let joined = join.filter(|join| !join.again).map(|join| Box::new(join.user.clone()));
         debug_assert!(
@@ -146,6 +150,10 @@ impl Home {
         }
         self.channels.drop_if_unused(index);
         if is_empty {
+            debug_assert!(
+                self.interested_cores(channel).is_empty(),
+                "the last subscriber of this node has left"
+            );
             note_occupied(context, out, channel, false);
             out.change(context, channel, || Change::Unneeded);
         }
@@ -212,6 +220,10 @@ impl Home {
         except: Option<SocketId>,
     ) {
         if self.distribute(context, out, channel, frame, except) {
+            debug_assert!(
+                self.interested_cores(channel).contains(context.core()),
+                "this core has subscribers"
+            );
             let (channel, frame) = (channel.clone(), frame.clone());
             out.send_from_home(context.core(), Mail::Deliver { channel, frame, except });
         }
@@ -254,6 +266,10 @@ impl Home {
     /// What this core knows as a home, for another process.
     pub(super) fn export(&self, context: &Context) -> Vec<ChannelState> {
         let states = self.channels.export(context.now);
+        debug_assert!(
+            self.channels.iter().all(|home| context.keys.home(home.key()) == context.core()),
+            "this core is the home of the channels in its table"
+        );
         let named = states.map(|(key, home)| ChannelState {
             app: context.app(key.app()).id.as_str().into(),
             name: key.name().into(),
@@ -279,6 +295,7 @@ impl Home {
             }
             Restore::Home { channel, state } => self.channels.restore(&channel, state),
             Restore::User { user, core, signed_in, watching } => {
+                debug_assert!(core < context.settings.cores, "a core of this process");
                 self.users.restore(user, core, signed_in, watching);
             }
         }
@@ -292,6 +309,7 @@ fn occupied_gauge<'a>(context: &'a Context, channel: &ChannelKey) -> &'a Tally {
 
 /// This node has its first subscriber of the channel, or has lost its last one.
 fn note_occupied(context: &Context, out: &mut Outbox, channel: &ChannelKey, is_occupied: bool) {
+    debug_assert_eq!(context.keys.home(channel), context.core(), "this core is its home");
     if context.is_clustered() {
         out.change(context, channel, || Change::Occupied(is_occupied));
     } else {

@@ -114,6 +114,7 @@ impl Roster {
 
     /// In constant time: the last user takes the place.
     fn remove(&mut self, user_id: &str) -> Option<Member> {
+        debug_assert!(self.contains(user_id), "only a user in the roster leaves it");
         self.encoded = None;
         self.members.swap_remove(user_id)
     }
@@ -236,6 +237,7 @@ impl Home {
     ) -> Option<(ChannelSlot, &mut Member)> {
         let index = self.channels.find_index(channel)?;
         let roster = self.channels.get_mut(index).roster.as_mut()?;
+        debug_assert!(!roster.is_empty(), "a channel without users has no roster");
         Some((index, roster.get_mut(user_id)?))
     }
 
@@ -257,6 +259,15 @@ impl Home {
         if member.nodes == 0 {
             self.remove_member(context, out, index, channel, user_id);
         }
+        debug_assert!(
+            self.channels.find(channel).is_none_or(|home| {
+                home.roster
+                    .iter()
+                    .flat_map(|roster| roster.iter())
+                    .all(|(_, member)| member.connections > 0 || member.nodes > 0)
+            }),
+            "who is nowhere is not in the roster"
+        );
         if context.is_clustered() {
             out.change(context, channel, || Change::Left { user_id: user_id.into() });
         } else {
@@ -387,6 +398,7 @@ impl Home {
         if roster.is_empty() {
             home.roster = None;
         }
+        debug_assert!(!home.has_user(user_id), "the user has left");
         let frame = frame::write_text_frame(&mut self.text, |text| {
             outbound::member_removed(channel.name(), &member.id_json, text)
         })

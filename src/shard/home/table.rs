@@ -226,6 +226,10 @@ impl HomeTable {
     /// Bytes of cached events, as they are charged, and how many were dropped for want of room.
     pub(in crate::shard) fn cached(&self) -> (usize, u64) {
         debug_assert!(self.cache_bytes <= self.cache_bytes_max, "the oldest were evicted");
+        debug_assert!(
+            self.cache_bytes >= self.cache_count * CACHED_EVENT_BYTES,
+            "each cached event is charged for its entry"
+        );
         (self.cache_bytes, self.evicted)
     }
 
@@ -256,6 +260,7 @@ impl HomeTable {
             }
             self.cache_ages.pop_front();
             self.forget_if(index, stamp);
+            debug_assert!(stamp <= self.cache_stamp, "an event that was remembered");
         }
         debug_assert!(self.cache_count <= self.cache_ages.len(), "each cached event has its age");
         debug_assert!(
@@ -348,6 +353,7 @@ impl HomeTable {
         let index = self.find_index(key);
         if let Some(cached) = index.and_then(|index| self.channels[index].cached.as_mut()) {
             cached.fetched_from = Some(by);
+            debug_assert!(cached.stamp <= self.cache_stamp, "an event that was remembered");
         }
     }
 

@@ -36,6 +36,7 @@ pub(in crate::shard) struct HomeUsers(HashMap<ChannelKey, HomeUser, foldhash::fa
 impl HomeUsers {
     /// What a core of another process had to do with the user.
     pub(super) fn restore(&mut self, user: ChannelKey, core: u16, signed_in: bool, watching: bool) {
+        debug_assert_eq!(user.kind.access, Access::User, "a user is named by their own channel");
         let home = self.0.entry(user).or_default();
         if signed_in {
             home.signed_in.insert(core);
@@ -127,6 +128,7 @@ impl Home {
     ) {
         let home = self.users.0.entry(user.clone()).or_default();
         debug_assert!(!home.watching.contains(core), "a core begins to watch once");
+        debug_assert_eq!(user.kind.access, Access::User, "a user is named by their own channel");
         home.watching.insert(core);
         let online = elsewhere || !home.signed_in.is_empty();
         out.send_from_home(core, Mail::UserStatus { user, online });

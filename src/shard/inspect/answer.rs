@@ -166,6 +166,7 @@ impl Shard {
         let metrics = self.context.metrics();
         if self.outbox.orders.len() < OPERATOR_ORDERS_MAX {
             self.outbox.orders.push_back(order);
+            debug_assert!(self.outbox.orders.len() <= OPERATOR_ORDERS_MAX, "there was room");
             return metrics.operator_orders.set(self.outbox.orders.len() as u64);
         }
         metrics.operator_orders_refused.add(1);
@@ -222,6 +223,7 @@ impl Shard {
         debug_assert!(order.gathering_core < self.context.settings.cores, "a core of this node");
         let node = self.context.settings.node.map_or(0, |node| node.0);
         let answer = OperatorAnswer { node, host: host.into(), core, outcome };
+        debug_assert!(!answer.had_no_memory(), "only a node that asks says so of itself");
         let answer = Answer::Operator(Box::new(answer));
         if order.gathering_core == core {
             self.outbox.answered.push(GatherAnswer::Core { id: order.question_number, answer });

@@ -70,6 +70,7 @@ impl<R> BestRows<R> {
 
     /// Takes out the lowest rows that are left, `count` at most, lowest first.
     pub(super) fn drain_lowest(&mut self, count: usize) -> impl Iterator<Item = R> {
+        debug_assert!(self.rows.len() <= self.rows_max, "the others are left out");
         std::iter::from_fn(|| self.rows.pop()).take(count).map(|ranked| ranked.row)
     }
 

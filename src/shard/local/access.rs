@@ -85,6 +85,7 @@ impl Local {
             return AccessEnd::NotOpen;
         }
         debug_assert!(!self.connections[key.slot].closing, "it is open");
+        debug_assert!(self.get(key).is_some_and(|found| found.is_counted()), "its app counts it");
         let cause = Cause::SubscriptionEnded;
         let was_in = self.withdraw_subscription(context, out, key.slot, channel, cause);
         if was_in { AccessEnd::Done } else { AccessEnd::NotSubscribed }

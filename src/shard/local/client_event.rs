@@ -117,6 +117,7 @@ impl Local {
             outbound::client_event(name, channel.name(), data, user_json, text);
         });
         let frame: FrameBytes = frame.into();
+        debug_assert!(!frame.is_empty(), "an event has a frame header at least");
         // Kept for the backend only, so not copied for an app without webhooks.
         let has_webhooks = !context.app(app).webhooks.is_empty();
         let user_id = user.filter(|_| has_webhooks).map(|user| user.text.clone());
@@ -165,9 +166,11 @@ impl Local {
         let now = context.now.seconds();
         let extras = self.connections[slot].extras.get_or_insert_default();
         if extras.client_event_second != now {
+            debug_assert!(extras.client_event_second < now, "a second that is over");
             (extras.client_event_second, extras.client_event_count) = (now, 0);
         }
         extras.client_event_count += 1;
+        debug_assert_eq!(extras.client_event_second, now, "the count is that of this second");
         extras.client_event_count <= most
     }
 }

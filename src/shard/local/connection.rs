@@ -76,6 +76,7 @@ impl ControlFrames {
     /// Counts a frame of this second; `false` over the limit.
     pub(in crate::shard) fn count(&mut self) -> bool {
         self.0 = self.0.checked_add(1 << UNSENT_BITS).unwrap_or(self.0);
+        debug_assert!(self.0 >> UNSENT_BITS > 0, "this one counts");
         self.0 >> UNSENT_BITS <= limits::CONTROL_FRAMES_PER_SECOND_MAX
     }
 
@@ -229,6 +230,12 @@ impl Connection {
             }
         }
         debug_assert!(self.position_of(removed.channel).is_none(), "a channel is in the list once");
+        debug_assert!(
+            self.extras.as_ref().is_none_or(|extras| {
+                extras.positions.is_empty() || extras.positions.len() == self.subscriptions.len()
+            }),
+            "a table of places has all of them"
+        );
         Some(removed)
     }
 
@@ -239,6 +246,10 @@ impl Connection {
         }
         let place = self.extras.as_ref()?.positions.get(&channel)?;
         debug_assert!((*place as usize) < self.subscriptions.len(), "a place in the list");
+        debug_assert_eq!(
+            self.subscriptions[*place as usize].channel, channel,
+            "the place of this channel"
+        );
         Some(*place as usize)
     }
 

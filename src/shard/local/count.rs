@@ -30,6 +30,7 @@ impl Local {
 
     /// The app wants numbers from now on: the homes have none yet.
     pub(in crate::shard) fn recount(&mut self, context: &Context, app: AppIndex) {
+        debug_assert!(context.app(app).counts_subscriptions(), "the app wants numbers");
         let indexes: Vec<ChannelSlot> = self
             .channels
             .entries()

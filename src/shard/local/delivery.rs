@@ -93,11 +93,7 @@ impl Local {
                 continue;
             }
             debug_assert!(!connection.closing, "a close ends the subscriptions");
-            debug_assert_eq!(
-                connection.app,
-                channel.app(),
-                "a connection is in channels of its own app"
-            );
+            debug_assert_eq!(connection.app, channel.app(), "apps have channels of their own");
             let room = connection.try_reserve_queue(len, limits);
             if room != QueueRoom::Free {
                 if room == QueueRoom::Exceeded {
@@ -157,6 +153,10 @@ impl Local {
         };
         if room != QueueRoom::Free {
             debug_assert!(connection.overflowed, "`settle` closes it");
+            debug_assert!(
+                room == QueueRoom::Exceeded || self.slow_consumers.contains(&slot),
+                "its first refused frame has put it into the list"
+            );
             if room == QueueRoom::Exceeded {
                 self.slow_consumers.push(slot);
             }
@@ -181,6 +181,10 @@ impl Local {
             if let Some(found) = found.filter(|found| found.overflowed && !found.closing) {
                 let waiting = found.send_queue.memory_bytes();
                 self.close_without_queue(context, out, slot, error, Cause::SlowConsumer, waiting);
+                debug_assert!(
+                    self.connections[slot].subscriptions.is_empty(),
+                    "no further event is enqueued for it"
+                );
             }
         }
         debug_assert!(self.slow_consumers.is_empty(), "all slow consumers are closed");

@@ -35,6 +35,8 @@ impl Local {
         &self,
         context: &Context,
     ) -> impl Iterator<Item = Result<(ConnectionKey, ConnectionState), TransferFault>> {
+        debug_assert!(self.slow_consumers.is_empty(), "a core at rest has closed them");
+        debug_assert!(self.counts_changed.is_empty(), "and its homes have the numbers");
         let deadlines: HashMap<ConnectionKey, u32> =
             self.unauthorized.iter().map(|(at, key)| (key, at)).collect();
         self.connections.iter().map(move |(slot, found)| {
@@ -141,9 +143,11 @@ impl Local {
             return key;
         }
         context.app(app).count_transferred_connection();
+        debug_assert!(context.app(app).is_served(), "the others are closed");
         let now = context.now.seconds();
         let connection = &mut self.connections[key.slot];
         connection.app_place = AppPlace::Open;
+        debug_assert_eq!(connection.charged_bytes, 0, "it is charged for what follows");
         // Both processes have one clock. What is in its future would never end.
         connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
         connection.rate_window_seconds = state.rate_window_seconds.min(now);
@@ -190,6 +194,7 @@ impl Local {
         let local = &mut self.channels[index];
         local.active = true;
         let place = u32::try_from(connection.subscriptions.len()).unwrap_or(u32::MAX);
+        debug_assert!(connection.position_of(index).is_none(), "a connection is in a channel once");
         let position = local.add(slot, place);
         let (state, member) =
             (SubscriptionState::Active { position, asks_again: false }, member.map(Box::new));
@@ -201,6 +206,7 @@ impl Local {
 
     fn import_user(&mut self, context: &Context, slot: Slot, app: AppIndex, state: UserState) {
         let name = |id: &str| format!("{USER_CHANNEL_PREFIX}{id}");
+        debug_assert!(self.connections[slot].signed_in().is_none(), "it signs in once");
         let Ok(key) = context.keys.make(app, &name(&state.user.text)) else { return };
         self.users.import_signed_in(&key);
         let watched = state.watched.iter().map(|(id, _)| &**id);
@@ -255,6 +261,7 @@ impl Local {
         what: impl FnOnce(ChannelKey) -> Restore,
     ) {
         let home = context.keys.home(&channel);
+        debug_assert!(home < context.settings.cores, "a core of this process");
         out.send_to_home(home, Mail::Restore(Box::new(what(channel))));
     }
 }

@@ -46,6 +46,7 @@ impl Local {
             text.extend_from_within(..payload_bytes);
         }
         let bytes = Frame::from(text.get(payload_bytes..).unwrap_or_default());
+        debug_assert!(bytes.len() > payload_bytes, "the header and what is sent before it");
         // What the client sends after its handshake may fill the queue before anything leaves. A close for that must
         // not drop the 101 answer, nor the answers to requests before it, which were carried out.
         debug_assert!(self.connections[key.slot].send_queue.is_empty(), "it is new");
@@ -211,6 +212,10 @@ impl Local {
         debug_assert_eq!(removed.charged_bytes, 0, "it has given back what it was charged");
         debug_assert!(!removed.is_counted(), "its app has its place back");
         let discarded = removed.send_queue.bytes() as u64;
+        debug_assert!(
+            self.metrics.send_queue_bytes.get() >= discarded,
+            "the gauge has what waits in each queue"
+        );
         self.metrics.app_or_none(removed.metrics_app()).discarded_bytes.add(discarded);
         self.metrics.send_queue_bytes.sub(discarded);
         debug_assert!(self.get(key).is_none(), "the key names no connection");

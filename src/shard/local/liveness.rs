@@ -91,6 +91,9 @@ impl Local {
         self.unauthorized.sweep_if_stale(connections.len(), |key| {
             open(key).is_some_and(|connection| !connection.authorized)
         });
+        let most = crate::limits::stale_entries_max(self.connections.len());
+        debug_assert!(self.wheel.len() <= most, "deadlines of ended connections do not pile up");
+        debug_assert!(self.unauthorized.len() <= most, "nor those that end an authorization");
     }
 
     /// Watches a connection that another process watched before. Its pong gets its whole time again.
@@ -142,6 +145,11 @@ impl Local {
         let now = context.now.seconds();
         for second in Wheel::<ConnectionKey>::seconds_since(before_seconds, now) {
             for due in self.wheel.take_bucket(second) {
+                debug_assert!(
+                    due.at_seconds % crate::limits::WHEEL_SECONDS
+                        == second % crate::limits::WHEEL_SECONDS,
+                    "a bucket has the deadlines of its second, in any round"
+                );
                 let next = if due.at_seconds > now {
                     Some(due.at_seconds)
                 } else {
@@ -164,6 +172,7 @@ impl Local {
     ) -> Option<u32> {
         let now = context.now_seconds;
         let connection = get_open(&mut self.connections, key)?;
+        debug_assert!(connection.last_inbound_seconds <= now, "it has sent nothing in the future");
         let app = context.app(connection.app);
         let (interval, pong_timeout) = (app.ping_interval_seconds, app.pong_timeout_seconds);
         let socket_id = connection.socket_id;

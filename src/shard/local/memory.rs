@@ -108,6 +108,7 @@ impl MemoryAccount {
     /// `change_charge` if there is room for it. `false`: there is none, and nothing is taken.
     fn try_change(&mut self, before: u64, now: u64) -> bool {
         let fits = self.has_room(now.saturating_sub(before));
+        debug_assert!(self.headroom.is_some() || fits, "without a budget there is always room");
         if fits {
             self.change_charge(before, now);
         }
@@ -157,6 +158,7 @@ impl Local {
         let reserved = account.http_bytes.saturating_add((held + more) as u64);
         debug_assert!(reserved >= account.http_bytes, "sizes of values in memory have a sum");
         let fits = account.has_room(more as u64) || reserved <= account.http_reserve;
+        debug_assert!(account.headroom.is_some() || fits, "without a budget there is always room");
         if fits {
             account.change_charge(0, more as u64);
         }
@@ -267,6 +269,10 @@ impl Local {
         connection.charged_bytes = connection.charged_bytes.saturating_sub(charge);
         self.account.charged_bytes = self.account.charged_bytes.saturating_sub(charge.into());
         self.account.change_charge(charge.into(), 0);
+        debug_assert!(
+            self.account.charged_bytes >= u64::from(self.connections[slot].charged_bytes),
+            "a sum of all"
+        );
     }
 
     /// Bytes that a connection causes the server to keep, its incomplete input aside.

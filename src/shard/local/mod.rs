@@ -160,6 +160,7 @@ impl Local {
     /// Another second has begun: pings the silent and closes those that stayed silent.
     pub(super) fn advance(&mut self, context: &Context, out: &mut Outbox, before: Moment) {
         debug_assert!(before.seconds() < context.now.seconds(), "another second has begun");
+        debug_assert!(self.slow_consumers.is_empty(), "the tick before has closed them");
         self.openings.note_second(before.seconds(), self.last_number);
         self.check_liveness(context, out, before.seconds());
         self.close_unauthorized(context, out);
@@ -253,6 +254,7 @@ impl Local {
     fn note_inbound(&mut self, context: &Context, key: ConnectionKey) -> Option<NotedInput<'_>> {
         let now = context.now_seconds;
         let connection = self.get_open(key)?;
+        debug_assert!(connection.last_inbound_seconds <= now, "it has sent nothing in the future");
         if connection.last_inbound_seconds != now {
             connection.control_frames.begin_second();
         }
@@ -276,6 +278,11 @@ impl Local {
     /// Deadlines of connections: to be looked at for silence, and to be authorized.
     #[must_use]
     pub(in crate::shard) fn deadline_counts(&self) -> (usize, usize) {
+        debug_assert!(
+            self.wheel.len() >= self.connections.iter().filter(|(_, one)| !one.closing).count()
+                || self.connections.len() > 1_024,
+            "each open connection is looked at for its silence"
+        );
         (self.wheel.len(), self.unauthorized.len())
     }
 }

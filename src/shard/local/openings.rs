@@ -22,6 +22,10 @@ pub(in crate::shard) struct Openings {
 impl Openings {
     /// The second has ended, and `sequence` was the last number given. Call it for each second.
     pub(super) fn note_second(&mut self, second: u32, sequence: u32) {
+        debug_assert!(
+            self.entries.last().is_none_or(|(last, _)| *last < second),
+            "each second ends once"
+        );
         match self.entries.last() {
             Some((_, last)) if *last == sequence => return,
             Some((_, last)) if *last > sequence => self.entries.clear(),

@@ -78,6 +78,7 @@ impl PaceTable {
 
     fn must_wait(&self, key: ConnectionKey, now: Moment) -> bool {
         let Some(bucket) = self.buckets.get(&key.slot) else { return false };
+        debug_assert!(bucket.level_at <= now, "the clock of a shard does not run backwards");
         let over = || bucket.level(self.pace, now) > u64::from(self.pace.burst) * 1_000;
         let waits_for_redis = || {
             let since = bucket.congested_at.filter(|_| self.is_congested);

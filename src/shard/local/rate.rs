@@ -173,6 +173,10 @@ impl Local {
             connection.rate_window_seconds = now;
             connection.rate_count = 0;
         }
+        debug_assert!(
+            now - connection.rate_window_seconds < limit.decay_seconds.max(1),
+            "the window that counts is not over"
+        );
         connection.rate_count = connection.rate_count.saturating_add(1);
         debug_assert!(connection.rate_window_seconds <= now, "a window that has begun");
         connection.rate_count <= limit.attempts_max

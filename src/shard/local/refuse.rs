@@ -155,6 +155,10 @@ impl Local {
     ) {
         let line = self.note_refusal(context, out, slot, denial.cause, &denial.values);
         self.send_error(context, out, slot, denial.error, line.as_deref());
+        debug_assert!(
+            !self.connections[slot].send_queue.is_empty() || self.connections[slot].overflowed,
+            "the client is answered, or is too slow to be"
+        );
     }
 
     /// Answers with `pusher:error` and closes the connection.

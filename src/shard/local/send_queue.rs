@@ -84,7 +84,6 @@ impl SendQueue {
         debug_assert!(self.bytes > 0, "frames wait before it");
         self.bytes = self.bytes.saturating_add(bytes);
         self.more_frames.get_or_insert_default().push_back(frame.clone());
-        debug_assert!(self.bytes as usize >= frame.len(), "the sum fits 32 bits");
     }
 
     /// Enqueues the first frame, less its first byte, as one that has begun to be sent: no close drops it. The byte
@@ -120,6 +119,10 @@ impl SendQueue {
 
     /// What is left of a frame that has begun to be sent.
     pub(super) fn begun_frame_rest(&self) -> &[u8] {
+        debug_assert!(
+            self.first_frame_sent == 0 || self.first_frame.is_some(),
+            "what has begun to be sent is a frame"
+        );
         match &self.first_frame {
             Some(first) if self.first_frame_sent > 0 => {
                 &first.bytes()[self.first_frame_sent as usize..]
@@ -145,6 +148,7 @@ impl SendQueue {
     /// The queue when it is one whole frame: it can be sent from where it lies, without a copy.
     #[must_use]
     pub fn single_frame(&self) -> Option<&[u8]> {
+        debug_assert!(self.first_frame_sent == 0 || self.bytes > 0, "a sent frame does not wait");
         if self.more_frames.is_some() {
             return None;
         }

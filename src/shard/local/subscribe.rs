@@ -178,17 +178,21 @@ impl Local {
         }
         self.charge(key.slot, charge);
         let ticket = self.next_ticket();
+        debug_assert!(
+            self.connections[key.slot].charged_bytes as usize
+                <= context.settings.memory.connection_bytes_max / 2,
+            "the rest is the send queue's"
+        );
         let member = join.as_ref().map(|join| Box::new(join.user.clone()));
         let state = SubscriptionState::Pending { ticket };
         let subscription = Subscription { channel: index, state, charge, member };
         self.connections[key.slot].add_subscription(subscription);
-        self.send_subscribe(context, out, key, index, ticket, join);
-        debug_assert!(self.channels[index].pending > 0, "its home is asked, and keeps the channel");
         debug_assert_eq!(
             self.connections[key.slot].subscriptions.last().map(|last| last.channel),
             Some(index),
             "the newest is the last of the list"
         );
+        self.send_subscribe(context, out, key, index, ticket, join);
     }
 
     /// Subscribing twice is acknowledged twice, and changes nothing (docs/PROTOCOL.md rule 31). While the home has not
@@ -303,6 +307,10 @@ impl Local {
     ) {
         let Some(index) = self.on_home_answer(channel) else { return };
         self.channels[index].active = true;
+        debug_assert!(
+            joined.is_none() || channel.kind.access == Access::Presence,
+            "only presence channels have members"
+        );
         debug_assert_eq!(&self.channels[index].key, channel, "the channel of the answer");
         let is_in = self.on_greeting(context, out, key, index, ticket, greeting);
         if let Some(user) = joined.filter(|_| !is_in) {

@@ -53,6 +53,7 @@ impl Deref for SubscriptionList {
 
     #[inline]
     fn deref(&self) -> &[Subscription] {
+        debug_assert!(!matches!(self, Self::Several(list) if list.len() < 2), "one needs no list");
         match self {
             Self::Empty => &[],
             Self::One(only) => core::slice::from_ref(only),

@@ -145,6 +145,10 @@ impl Local {
     ) {
         let channel = self.channels[index].key.clone();
         debug_assert_eq!(channel.kind.access, Access::Presence, "only these have members");
+        debug_assert!(
+            self.channels[index].active || self.channels[index].pending > 0,
+            "the home knows of this core"
+        );
         let home = context.keys.home(&channel);
         out.send_to_home(home, Mail::Leave { channel, user_id: member.text });
     }

@@ -184,6 +184,10 @@ impl Local {
         );
         if self.connections[slot].signed_in().is_some() {
             self.unwatch_all(context, out, slot);
+            debug_assert!(
+                self.connections[slot].signed_in().is_some_and(|before| before.key == channel),
+                "a connection signs in again as the same user only"
+            );
         } else {
             self.add_connection(context, out, channel.clone());
         }
@@ -288,6 +292,7 @@ impl Local {
         debug_assert!(to_ask.len() <= watched.len(), "this core asks for each once");
         let extras = self.connections[slot].extras.get_or_insert_default();
         (extras.watched, extras.watched_unknown) = (watched, unknown);
+        debug_assert!(extras.signed_in.is_some(), "who watches is signed in");
         let core = context.core();
         self.note_user_changes(context, slot, to_ask.len());
         for user in to_ask {
@@ -305,6 +310,7 @@ impl Local {
         for user in std::mem::take(&mut extras.watched) {
             let Some(local) = self.users.0.get_mut(&user) else { continue };
             local.watchers.swap_remove(&slot);
+            debug_assert!(!local.watchers.contains(&slot), "it is sent no further status");
             if local.watchers.is_empty() {
                 local.online = None;
                 if local.is_unused() {
@@ -356,6 +362,7 @@ impl Local {
             return;
         }
         let is_first = local.online.replace(online).is_none();
+        debug_assert!(!local.watchers.is_empty(), "this core has asked for it");
         let watchers: Vec<Slot> = local.watchers.iter().copied().collect();
         debug_assert!(
             watchers.iter().all(|slot| self.connections.get(*slot).is_some_and(|one| !one.closing)),

@@ -151,6 +151,7 @@ impl Net {
         assert!(self.shards[core].context.settings.apps.get(app).try_count_connection());
         let key = self.shards[core].open(app, self.entropy, b"");
         let socket_id = self.shards[core].get(key).unwrap().socket_id;
+        assert!(!self.shards[core].get(key).unwrap().is_closing(), "it is open");
         Client { core, key, socket_id }
     }
 
@@ -219,8 +220,9 @@ impl Net {
         let shard = &self.shards[core];
         let (local, home) = shard.channel_counts();
         if shard.connection_count() + local + home <= INVARIANTS_ENTRIES_MAX {
-            shard.check_invariants(&[]).expect("the invariants hold");
-            shard.check_sides_agree().expect("both sides agree");
+            assert_eq!(shard.check_invariants(&[]), Ok(()));
+            assert_eq!(shard.check_sides_agree(), Ok(()));
+            assert_eq!(shard.check_gauges(), Ok(()), "the gauges are what they count");
         }
     }
 
@@ -231,6 +233,7 @@ impl Net {
         self.webhooks.append(&mut self.shards[core].outbox.webhooks);
         let mails = std::mem::take(&mut self.shards[core].outbox.mails);
         for (to, mail) in mails {
+            assert!(usize::from(to) < self.cores(), "a core of this process");
             let lane = usize::from(mail.lane() == Lane::FromHome);
             let cores = self.cores();
             self.lanes[(core * cores + usize::from(to)) * 2 + lane].push_back(mail);
@@ -246,6 +249,7 @@ impl Net {
         let Some(mail) = self.lanes[lane].pop_front() else { return false };
         let receiver = lane / 2 % self.cores();
         self.shards[receiver].on_mail(mail);
+        assert!(self.shards[receiver].outbox.own_mail.is_empty(), "no call is half done");
         self.post(receiver);
         true
     }
@@ -253,12 +257,14 @@ impl Net {
     /// Delivers mail until there is none.
     pub(super) fn settle(&mut self) {
         while (0..self.lane_count()).filter(|lane| self.carry(*lane)).count() > 0 {}
+        assert!(self.lanes.iter().all(VecDeque::is_empty), "no mail is under way");
     }
 
     pub(super) fn advance(&mut self, seconds: u64) {
         for core in 0..self.cores() {
             let now = self.shards[core].now();
             self.shards[core].advance(Moment(now.0 + seconds * 1000));
+            assert_eq!(self.shards[core].now(), Moment(now.0 + seconds * 1000));
             self.post(core);
         }
         self.settle();
@@ -317,5 +323,6 @@ fn frames(mut bytes: &[u8]) -> Vec<Received> {
         });
         bytes = rest;
     }
+    assert!(bytes.is_empty(), "whole frames: {} bytes are left", bytes.len());
     received
 }

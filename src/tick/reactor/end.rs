@@ -66,6 +66,7 @@ impl<K: Kernel> Reactor<K> {
             }
             self.closing_deadlines.pop_front();
             self.drop_socket(shard, key);
+            debug_assert!(shard.get(key).is_none(), "its time to answer is over");
         }
     }
 

@@ -115,6 +115,7 @@ impl<K: Kernel> Reactor<K> {
             return 0;
         }
         let room = &mut self.scratch[RECORD_BYTES_MAX..];
+        debug_assert_eq!(room.len(), limits::READ_BYTES_PER_TICK_MAX, "as much as a tick reads");
         match self.kernel.receive(descriptor, room) {
             Received::Gone => {
                 self.drop_socket(shard, key);

@@ -131,6 +131,7 @@ impl<K: Kernel> Reactor<K> {
             return false;
         }
         let room = &mut self.scratch[RECORD_BYTES_MAX..];
+        debug_assert_eq!(room.len(), limits::READ_BYTES_PER_TICK_MAX, "as much as a tick reads");
         match self.kernel.receive(&entry.socket, room) {
             // The client has ended its half, or the connection has failed.
             Received::Gone => {
@@ -287,6 +288,10 @@ impl<K: Kernel> Reactor<K> {
         {
             self.resume_session(site, key, false);
         }
+        debug_assert!(
+            site.mailbox.is_congested() || site.http.congested.is_empty(),
+            "no publisher waits while there is room"
+        );
     }
 
     fn resume_session(&mut self, site: &mut Site<'_>, key: SessionKey, late: bool) {
@@ -305,6 +310,7 @@ impl<K: Kernel> Reactor<K> {
         if before == now {
             return;
         }
+        debug_assert!(before < now, "the clock of a shard does not run backwards");
         for second in Wheel::<SessionKey>::seconds_since(before, now) {
             for due in self.sessions.wheel.take_bucket(second) {
                 if due.at_seconds > now {

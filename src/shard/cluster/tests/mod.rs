@@ -128,7 +128,8 @@ impl Node {
         let Self { context, home, out, cluster, .. } = self;
         let result = act(cluster, &mut Here { home, context, out });
         if self.checks_invariants {
-            cluster.check_invariants(context, home).unwrap();
+            assert_eq!(cluster.check_invariants(context, home), Ok(()));
+            assert_eq!(home.check_invariants(), Ok(()));
         }
         result
     }

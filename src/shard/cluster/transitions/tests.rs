@@ -85,7 +85,7 @@ impl Fixture {
     fn with(&mut self, act: impl FnOnce(&mut Cluster, &mut Here<'_>, &ChannelKey)) {
         let Self { context, home, out, cluster, channel } = self;
         act(cluster, &mut Here { home, context, out }, channel);
-        cluster.check_invariants(context, home).unwrap();
+        assert_eq!(cluster.check_invariants(context, home), Ok(()));
     }
 
     fn report(&mut self, event: FromCluster<'_>) {
