@@ -254,6 +254,7 @@ impl Gathers {
         let Some(gather) = self.gathers.get_mut(&id).filter(|gather| gather.is_complete()) else {
             return;
         };
+        debug_assert!(!gather.is_to_nodes, "the answer of the nodes was counted");
         match &gather.asker {
             Asker::Session(key) => self.complete.push_back((*key, id)),
             Asker::Caller => {}

@@ -268,11 +268,12 @@ impl Cluster {
             Mail::Unwatch { user, .. } => user.clone(),
             _ => return Some(mail),
         };
+        let is_up = self.is_up;
         match self.details(&channel).and_then(|details| details.waiting.as_mut()) {
             Some(waiting) => {
+                debug_assert!(is_up, "without a session no topic waits");
                 waiting.mails.push(mail);
                 self.mail_held += 1;
-                debug_assert!(self.is_up, "without a session no topic waits");
                 None
             }
             None => Some(mail),

@@ -262,6 +262,10 @@ impl Cluster {
         let before = is_here || self.is_online_elsewhere(user);
         self.change_peer(here, user, from, |peer| peer.online = online);
         let now = is_here || self.is_online_elsewhere(user);
+        debug_assert!(
+            before == now || before != online,
+            "one node's news changes it to what they say, or not"
+        );
         here.home.send_status(here.out, user, before, now);
     }
 

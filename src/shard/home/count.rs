@@ -130,6 +130,12 @@ impl CountTable {
     }
 
     pub(super) fn has_delayed_send(&self, index: ChannelSlot) -> bool {
+        debug_assert!(
+            self.counts.values().filter(|counts| counts.due_seconds.is_some()).count()
+                == self.due.len()
+                || self.counts.len() > 64,
+            "what waits is what is due"
+        );
         self.counts.get(&index).is_some_and(|counts| counts.due_seconds.is_some())
     }
 

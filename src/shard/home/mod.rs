@@ -153,11 +153,11 @@ impl Home {
         }
         self.channels.drop_if_unused(index);
         if is_empty {
-            note_occupied(context, out, channel, false);
             debug_assert!(
                 self.interested_cores(channel).is_empty(),
                 "the last subscriber of this node has left"
             );
+            note_occupied(context, out, channel, false);
             out.report_change(context, channel, || Change::Unneeded);
         }
     }

@@ -227,6 +227,10 @@ impl HomeTable {
     /// Bytes of cached events, as they are charged, and how many were dropped for want of room.
     pub(in crate::shard) fn cached(&self) -> (usize, u64) {
         debug_assert!(self.cache_bytes <= self.cache_bytes_max, "the oldest were evicted");
+        debug_assert!(
+            self.cache_bytes >= self.cache_count * CACHED_EVENT_BYTES,
+            "each cached event is charged for its entry"
+        );
         (self.cache_bytes, self.evicted)
     }
 

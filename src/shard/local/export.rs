@@ -265,6 +265,7 @@ impl Local {
         what: impl FnOnce(ChannelKey) -> Restore,
     ) {
         let home = context.keys.home(&channel);
+        debug_assert!(home < context.settings.cores, "a core of this process");
         out.send_to_home(home, Mail::Restore(Box::new(what(channel))));
     }
 }

@@ -95,6 +95,9 @@ impl Local {
         self.unauthorized.sweep_if_stale(connections.len(), |key| {
             open(key).is_some_and(|connection| !connection.authorized)
         });
+        let most = crate::limits::stale_entries_max(self.connections.len());
+        debug_assert!(self.wheel.len() <= most, "deadlines of ended connections do not pile up");
+        debug_assert!(self.unauthorized.len() <= most, "nor those that end an authorization");
     }
 
     /// For a connection that another process watched before. Its pong gets its whole time again, because the other

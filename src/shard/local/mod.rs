@@ -274,6 +274,11 @@ impl Local {
     /// Deadlines of connections: to be looked at for silence, and to be authorized.
     #[must_use]
     pub(in crate::shard) fn deadline_counts(&self) -> (usize, usize) {
+        debug_assert!(
+            self.wheel.len() >= self.connections.iter().filter(|(_, one)| !one.closing).count()
+                || self.connections.len() > 1_024,
+            "each open connection is looked at for its silence"
+        );
         (self.wheel.len(), self.unauthorized.len())
     }
 }

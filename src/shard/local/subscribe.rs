@@ -189,16 +189,12 @@ impl Local {
         let state = SubscriptionState::Pending { ticket };
         let subscription = Subscription { channel: index, state, charge, member };
         self.connections[key.slot].add_subscription(subscription);
-        self.send_subscribe(context, out, key, index, ticket, join);
-        debug_assert!(
-            self.channels[index].pending_requests > 0,
-            "its home is asked, and keeps the channel"
-        );
         debug_assert_eq!(
             self.connections[key.slot].subscriptions.last().map(|last| last.channel),
             Some(index),
             "the newest is the last of the list"
         );
+        self.send_subscribe(context, out, key, index, ticket, join);
     }
 
     /// Subscribing twice is acknowledged twice, and changes nothing (docs/PROTOCOL.md rule 31). While the home has not

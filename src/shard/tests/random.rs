@@ -193,6 +193,13 @@ impl World {
         for shard in &self.net.shards {
             assert_eq!(shard.channel_counts(), (0, 0), "nothing is left when all have left");
             assert_eq!(shard.connection_count(), 0);
+            assert_eq!(shard.user_and_count_entries(), 0, "nobody's user is known");
+            assert_eq!(shard.counts_waiting(), 0, "no number has a receiver");
+            assert_eq!(shard.http_bytes(), 0, "no request's bytes are held");
+            assert_eq!(shard.account_fault(), None, "what was charged is what is kept");
+            let (_, to_authorize) = shard.deadline_counts();
+            assert_eq!(to_authorize, 0, "no connection is to be authorized");
+            assert_eq!(shard.cached().0, 0, "half an hour is longer than events are cached");
         }
     }
 

@@ -291,6 +291,10 @@ impl<K: Kernel> Reactor<K> {
         {
             self.resume_session(site, key, false);
         }
+        debug_assert!(
+            site.mailbox.is_congested() || site.http.congested.is_empty(),
+            "no publisher waits while there is room"
+        );
     }
 
     fn resume_session(&mut self, site: &mut Site<'_>, key: SessionKey, late: bool) {
@@ -309,6 +313,7 @@ impl<K: Kernel> Reactor<K> {
         if before == now {
             return;
         }
+        debug_assert!(before < now, "the clock of a shard does not run backwards");
         for second in Wheel::<SessionKey>::seconds_since(before, now) {
             for due in self.sessions.wheel.take_bucket(second) {
                 if due.at_seconds > now {

@@ -271,6 +271,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
             entry.deadline_seconds = NEVER;
             return;
         };
+        debug_assert!(seconds > 0, "the wheel does not look at a second that is over");
         let at = Moment(now.0 + 999).seconds().saturating_add(seconds);
         entry.deadline_seconds = at;
         if at < entry.wheel_entry_seconds {
@@ -284,19 +285,26 @@ impl<S, C: SecureChannel> Sessions<S, C> {
                 })
             });
             self.wheel.add(key, at);
+            debug_assert!(
+                self.wheel.len() <= stale_entries_max(self.entries.len()) + 1,
+                "deadlines of ended sessions do not pile up"
+            );
         }
     }
 
     /// Updates the place of a session in the order of waiting sessions, if it has begun or ended to wait for its
     /// client.
     pub(super) fn note_waiting(&mut self, key: SessionKey) {
+        let looked_at_seconds = self.looked_at_seconds;
         let Some(entry) = self.get(key) else { return };
         // The client cannot have read an answer that leaves with this tick's flush, so the session does not wait for it
         // yet.
         let waits = entry.session.waits_for_client() && !entry.has_answer;
         debug_assert!(
-            entry.deadline_seconds == NEVER || entry.wheel_entry_seconds <= entry.deadline_seconds,
-            "the wheel comes to it before its deadline is over"
+            entry.deadline_seconds == NEVER
+                || entry.wheel_entry_seconds <= entry.deadline_seconds
+                || entry.deadline_seconds <= looked_at_seconds,
+            "the wheel comes to it, or is at it, when its deadline is over"
         );
         let (previous_number, is_silent) = (
             entry.wait_number,

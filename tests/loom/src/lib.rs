@@ -12,6 +12,8 @@ pub mod mailbox {
 /// The bounds that the mailbox names, small enough to be met.
 pub mod limits {
     pub const MAIL_RING_MAX: usize = 64;
+    pub const MAIL_PER_TICK_MAX: usize = 64;
+    pub const WORKERS_MAX: usize = 4;
     pub const MAIL_OVERFLOW_SOFT_MAX: usize = 2;
     pub const MAIL_OVERFLOW_MAX: usize = 8;
 }
