@@ -154,7 +154,9 @@ impl Local {
         if room != QueueRoom::Free {
             debug_assert!(connection.overflowed, "`settle` closes it");
             debug_assert!(
-                room == QueueRoom::Exceeded || self.slow_consumers.contains(&slot),
+                room == QueueRoom::Exceeded
+                    || self.slow_consumers.len() > crate::limits::ASSERTED_LEN_MAX
+                    || self.slow_consumers.contains(&slot),
                 "its first refused frame has put it into the list"
             );
             if room == QueueRoom::Exceeded {
