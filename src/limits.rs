@@ -103,6 +103,10 @@ pub const WHEEL_SECONDS: u32 = 256;
 /// a budget, or the host has stopped the worker, and all clients of the core have waited for it.
 pub const SLOW_TICK_NS: u64 = 25_000_000;
 
+/// Entries of a list that an assertion looks at one by one where the list changes. With a longer one each change would
+/// cost a walk, and a debug build with 10,000 channels would stand still. `check_invariants` looks at all of them.
+pub const ASSERTED_LEN_MAX: usize = 64;
+
 /// Entries that a queue may have whose entries outlive what they name, if so many of the named things live. Over it,
 /// the entries of ended things are removed. Twice as many, so that a removal costs constant time for each new entry;
 /// 64 more, so that a core with few connections does not remove at each end.

@@ -309,7 +309,8 @@ impl Cluster {
         self.topics.insert(channel.clone(), topic);
         self.drop_finished_waits();
         debug_assert!(
-            self.waiting.iter().is_sorted_by_key(|(since, ..)| *since) || self.waiting.len() > 64,
+            self.waiting.len() > crate::limits::ASSERTED_LEN_MAX
+                || self.waiting.iter().is_sorted_by_key(|(since, ..)| *since),
             "the longest wait is the first"
         );
         self.waiting.push_back((self.lease_second, channel.clone(), ticket));

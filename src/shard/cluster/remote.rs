@@ -314,7 +314,8 @@ impl Cluster {
         debug_assert!(
             self.find_peer(channel, from.node).is_none_or(|peer| {
                 let listed = |id: &str| members.iter().any(|member| &*member.user.text == id);
-                peer.members.len() > 64 || peer.members.iter().all(|id| listed(id))
+                peer.members.len() > crate::limits::ASSERTED_LEN_MAX
+                    || peer.members.iter().all(|id| listed(id))
             }),
             "those who are not in the snapshot have left"
         );

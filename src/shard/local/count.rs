@@ -25,7 +25,9 @@ impl Local {
             self.counts_changed.push(index);
         }
         debug_assert!(
-            !self.channels[index].count_changed || self.counts_changed.contains(&index),
+            !self.channels[index].count_changed
+                || self.counts_changed.len() > crate::limits::ASSERTED_LEN_MAX
+                || self.counts_changed.contains(&index),
             "`settle_counts` finds what has changed"
         );
     }

@@ -275,8 +275,9 @@ impl Local {
     #[must_use]
     pub(in crate::shard) fn deadline_counts(&self) -> (usize, usize) {
         debug_assert!(
-            self.wheel.len() >= self.connections.iter().filter(|(_, one)| !one.closing).count()
-                || self.connections.len() > 1_024,
+            self.connections.len() > crate::limits::ASSERTED_LEN_MAX
+                || self.wheel.len()
+                    >= self.connections.iter().filter(|(_, one)| !one.closing).count(),
             "each open connection is looked at for its silence"
         );
         (self.wheel.len(), self.unauthorized.len())
