@@ -101,10 +101,6 @@ impl Shard {
             "a home stores cores as bits"
         );
         assert!(settings.core < settings.cores, "a core's index is below the number of cores");
-        debug_assert!(
-            settings.memory.send_queue_bytes_max <= settings.memory.connection_bytes_max,
-            "a send queue is a part of what a connection keeps"
-        );
         let context = Context::new(settings);
         Self {
             local: Local::new(&context),
