@@ -243,6 +243,8 @@ impl Site<'_> {
     }
 }
 
+const _: () = assert!(crate::mailbox::LANES == 2, "the mailbox has one for each `Lane`");
+
 fn lane_index(lane: Lane) -> usize {
     match lane {
         Lane::ToHome => 0,

@@ -91,7 +91,6 @@ impl<K: Kernel> Reactor<K> {
         if entry.queued == Queued::No {
             return;
         }
-        debug_assert!(!entry.is_deferred, "one that is deferred is not in the queue");
         if entry.read_in_tick == self.tick {
             self.sessions.ready.push_back(key);
         } else if !entry.wants_bytes() || (site.http.is_transferring && entry.is_transferable()) {

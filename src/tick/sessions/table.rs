@@ -351,6 +351,7 @@ impl<S, C: SecureChannel> Sessions<S, C> {
         &self,
         (key, number): (SessionKey, u32),
     ) -> Option<&SessionEntry<S, C>> {
+        debug_assert!(number != 0, "a session that does not wait has no number in a queue");
         let entry = self.entries.get(key.slot.index())?;
         (entry.generation == key.generation && entry.wait_number == number).then_some(entry)
     }
