@@ -7,6 +7,8 @@
 //! Limits: 107 bytes of version 1; of version 2 the addresses are kept, and the fields after them (TLV) are skipped
 //! without being kept. Cost: one step for each byte, no allocation.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The longest line of version 1, with its CRLF (section 2.1 of the specification).

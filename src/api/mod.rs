@@ -7,6 +7,8 @@
 //! Limits: `limits::API_PARAMETERS_MAX`, the request sizes of `http1`, and those of each file for its own requests.
 //! Cost: that of the authentication (`auth.rs`) and linear in the body.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod access;
 mod attributes;
 mod auth;

@@ -9,6 +9,8 @@
 //! Limits: those of `session/mod.rs`. Cost: a publish is one command, whatever the number of nodes and subscribers;
 //! each node decodes a message once.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod envelope;
 mod names;
 mod session;

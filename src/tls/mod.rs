@@ -8,6 +8,8 @@
 //! Limits: `sizes.rs` for a record, `handshake.rs` for a handshake, `socket.rs` for what waits. Cost: an established
 //! connection keeps 224 bytes, because no TLS library stays beside it (docs/decisions/0011 has the measurements).
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 pub(crate) mod acceptor;
 pub mod alert;
 mod direction;

@@ -297,10 +297,16 @@ impl RecordLayer {
             // Padding is zeros after the type. A record of zeros has no type.
             true => {
                 let at = content.iter().rposition(|byte| *byte != 0);
-                let at = at.ok_or(Alert::UNEXPECTED_MESSAGE)?;
-                (content[at], &content[..at])
+                let (rest, _) = at
+                    .and_then(|at| content.split_at_checked(at + 1))
+                    .ok_or(Alert::UNEXPECTED_MESSAGE)?;
+                let (kind, content) = rest.split_last().ok_or(Alert::UNEXPECTED_MESSAGE)?;
+                (*kind, content)
             }
-            false => (header[0], content),
+            false => {
+                let [kind, ..] = header;
+                (kind, content)
+            }
         };
         let event = self.process_opened(kind, content, HEADER_BYTES + explicit)?;
         if self.receiving.sequence == 0 {

@@ -231,7 +231,7 @@ impl ClusterSession {
     /// Bytes that the socket has not accepted.
     #[must_use]
     pub fn output(&self) -> &[u8] {
-        &self.output[self.sent_bytes..]
+        self.output.get(self.sent_bytes..).unwrap_or_default()
     }
 
     /// The socket has accepted the first `count` bytes of `output`.

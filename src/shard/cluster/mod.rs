@@ -10,6 +10,8 @@
 //! `DEAD_MAX`, and those of the files above. Cost: one look-up by key for each change of a channel; an event of another
 //! node is one more, and one reference count of its bytes.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod effect;
 mod here;
 mod invariants;

@@ -226,6 +226,7 @@ impl TopicState {
             "a node has one entry"
         );
         if let Some(at) = peers.iter().position(|peer| peer.node == node) {
+            #[expect(clippy::indexing_slicing, reason = "the position was found in this list")]
             return &mut peers[at];
         }
         let (members, pending_leaves) = (HashSet::default(), HashSet::default());

@@ -9,6 +9,8 @@
 //! Limits: those of `Rules`, and one entry for each session in a queue. Cost: a step for each entry; `session.rs` and
 //! `answer.rs` have that of a request.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod about;
 mod access;
 mod answer;
