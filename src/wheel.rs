@@ -1,9 +1,9 @@
 //! Deadlines by the second: a wheel of buckets, with entries that name the owner of a deadline.
 //!
-//! Owns only entries, never a timer of the system. When an entry is due, the caller checks its owner. An owner that no
-//! longer needs its deadline leaves its entry in the wheel. Limit: `limits::stale_entries_max` of the owners that live,
-//! kept by `sweep_if_stale`, which callers call before they add an entry of a new owner. An entry costs about 2 ns; a
-//! timer task cost 470 ns and 1.3 KB.
+//! Owns only entries, never a timer of the system, and does not know what a deadline means. When an entry is due, the
+//! caller checks its owner. An owner that no longer needs its deadline leaves its entry in the wheel. Limit:
+//! `limits::stale_entries_max` of the owners that live, kept by `sweep_if_stale`, which callers call before they add an
+//! entry of a new owner. Cost: about 2 ns for an entry; a timer task cost 470 ns and 1.3 KB.
 
 use crate::limits::{WHEEL_SECONDS, stale_entries_max};
 
