@@ -6,8 +6,8 @@
 //! drops the receiver, and the worker drops the request. Does not know how a request is carried out; ARCHITECTURE.md
 //! ("Questions of an operator") lists all files on the way.
 //!
-//! Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost: one load of the flag
-//! for a tick without requests; a few uncontended locks and one allocation for a request.
+//! Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost: two loads of the
+//! flag for a tick without requests; a few uncontended locks and one allocation for a request.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -12,7 +12,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod about;
-mod access;
+mod access_log;
 mod answer;
 mod peer;
 mod refuse;
@@ -32,7 +32,7 @@ use crate::metrics::CoreMetrics;
 use crate::pusher::channel_name::ChannelName;
 use crate::pusher::json::Validator;
 use crate::pusher::socket_id::SocketId;
-pub use access::{AccessLine, AccessLog};
+pub use access_log::{AccessLine, AccessLog};
 pub(super) use answer::publish_for_operator;
 pub use peer::LinePeer;
 pub(super) use session::{AfterAnswers, Session, Spare, Step, Timer, Upgrade};

@@ -16,7 +16,7 @@ use core::net::SocketAddr;
 use super::super::SessionPeer;
 use super::super::site::Site;
 use super::about::RefusalContext;
-use super::access::AccessEntry;
+use super::access_log::AccessEntry;
 use super::{Http, SessionKey};
 use crate::admission::AddressSlot;
 use crate::api::{self, Target};
