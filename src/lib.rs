@@ -25,7 +25,7 @@
 //! | 2 | `running_configuration` | the configuration in use on its way to workers |
 //! | 2 | `shard` | PURE: one core's state and every rule that changes it |
 //! | 1 | `proxy_header` | PURE: the header of the PROXY protocol |
-//! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, read from files by `config/load.rs` only |
+//! | 1 | `ws` `http1` `pusher` `resp` `config` | PURE codecs; option data, whose files `config` reads |
 //! | 1 | `tls` | PURE but for random numbers of the handshake: TLS without sockets |
 //! | 1 | `wheel` | PURE: deadlines by the second |
 //! | 1 | `cause` | PURE: the reasons of refusals, and their log lines |
