@@ -54,8 +54,8 @@ use crate::config::{
 };
 use crate::output;
 use crate::output::NoticeKind;
-use crate::worker::hold_signals;
 use crate::worker::kernel::Choice;
+use crate::worker::{block_signals, unblock_signals};
 use certificates::Certificates;
 use change::Origin;
 use check::Style;
@@ -77,12 +77,12 @@ use takeover::replacement::{self, Role};
 pub fn main() -> ExitCode {
     // A SIGHUP that arrives before its handler exists would end the process. A held one is a reload later. The call
     // fails only for a number that is no signal.
-    hold_signals(&[SIGHUP], true).ok();
+    block_signals(&[SIGHUP]).ok();
     let arguments = Arguments::read();
     if !arguments.is_start() {
         // A command ends at SIGHUP, as any program of a closed terminal. The call fails only for a number that is no
         // signal.
-        hold_signals(&[SIGHUP], false).ok();
+        unblock_signals(&[SIGHUP]).ok();
     }
     if let Some(stand_in) = arguments.minds() {
         return wait_for_stand_in(stand_in, &arguments);

@@ -28,7 +28,7 @@ pub struct ConnectionState {
     pub last_inbound_seconds: u32,
     pub rate_window_seconds: u32,
     pub rate_count: u32,
-    pub pinged: bool,
+    pub awaits_pong: bool,
     pub speaks_control_frames: bool,
     pub authorized: bool,
     /// When it must have been authorized; see `App::authorize_within_seconds`.

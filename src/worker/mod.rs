@@ -21,7 +21,9 @@ mod sys;
 pub mod time;
 pub(crate) mod transfer;
 
-pub(crate) use sys::{hold_signals, is_clock_synchronized, replace_program, return_freed_memory};
+pub(crate) use sys::{
+    block_signals, is_clock_synchronized, replace_program, return_freed_memory, unblock_signals,
+};
 
 use std::io;
 use std::net::TcpListener;

@@ -98,9 +98,18 @@ pub(super) fn round_trip(socket: &impl AsRawFd) -> io::Result<RoundTrip> {
     Ok(RoundTrip { microseconds: found.tcpi_rtt, retransmissions: found.tcpi_total_retrans })
 }
 
-/// Blocks these signals, or unblocks them, for the calling thread and the threads that it starts. A signal that arrives
-/// while all threads block it stays pending, even through `replace_program`.
-pub(crate) fn hold_signals(signals: &[i32], hold: bool) -> io::Result<()> {
+/// For the calling thread and the threads that it starts. A signal that arrives while all threads block it stays
+/// pending, even through `replace_program`.
+pub(crate) fn block_signals(signals: &[i32]) -> io::Result<()> {
+    change_signal_mask(libc::SIG_BLOCK, signals)
+}
+
+/// A pending signal arrives now.
+pub(crate) fn unblock_signals(signals: &[i32]) -> io::Result<()> {
+    change_signal_mask(libc::SIG_UNBLOCK, signals)
+}
+
+fn change_signal_mask(how: i32, signals: &[i32]) -> io::Result<()> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: it initializes the set that it is given.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
@@ -110,7 +119,6 @@ pub(crate) fn hold_signals(signals: &[i32], hold: bool) -> io::Result<()> {
         // SAFETY: the set is a valid one; a number that is no signal is refused.
         unsafe { libc::sigaddset(&raw mut set, *signal) };
     }
-    let how = if hold { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
     // SAFETY: the set lives through the call, and the old one is not asked for.
     match unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) } {
         0 => Ok(()),

@@ -81,7 +81,7 @@ mod tests {
 
     fn offer_to_others(what: Offer, asked: Sender<Order>) -> Control {
         let control = Control::start().unwrap();
-        offer(&control, what, &Places::nowhere(), holding(asked, true)).unwrap();
+        offer(&control, what, &Places::without_directories(), holding(asked, true)).unwrap();
         control
     }
 
@@ -107,8 +107,9 @@ mod tests {
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
         let mut waiting = std::net::TcpStream::connect(address).unwrap();
-        let (old_process, listeners) =
-            ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there");
+        let (old_process, listeners) = ask(&[address], &Places::without_directories(), true)
+            .unwrap()
+            .expect("somebody is there");
         assert!(asks.try_recv().is_err(), "nothing is decided yet");
         old_process.retire().unwrap();
         assert!(matches!(asks.recv().unwrap(), Order::Retire(_)));
@@ -117,7 +118,10 @@ mod tests {
         let mut received = [0; 4];
         waiting.read_exact(&mut received).unwrap();
         assert_eq!(&received, b"here");
-        assert!(ask(&[address], &Places::nowhere(), true).unwrap().is_none(), "it offers no more");
+        assert!(
+            ask(&[address], &Places::without_directories(), true).unwrap().is_none(),
+            "it offers no more"
+        );
     }
 
     /// The descriptor of the admin listener is the last one, and no worker gets it.
@@ -128,8 +132,9 @@ mod tests {
         let admin_address = admin.local_addr().unwrap();
         let (asked, _asks) = mpsc::channel();
         offer_to_others(Offer { admin: Some(admin.into()), ..of(address, listener) }, asked);
-        let (mut old_process, listeners) =
-            ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there");
+        let (mut old_process, listeners) = ask(&[address], &Places::without_directories(), true)
+            .unwrap()
+            .expect("somebody is there");
         assert_eq!(listeners.len(), 1);
         assert_eq!(listeners[0].local_addr().unwrap(), address);
         let admin = TcpListener::from(old_process.admin.take().expect("it has one"));
@@ -141,12 +146,16 @@ mod tests {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
-        drop(ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there"));
-        let mut foreigner = Places::nowhere().find(address).unwrap().unwrap();
+        drop(
+            ask(&[address], &Places::without_directories(), true)
+                .unwrap()
+                .expect("somebody is there"),
+        );
+        let mut foreigner = Places::without_directories().find(address).unwrap().unwrap();
         send_text(&foreigner, "take over 9").unwrap();
         assert_eq!(foreigner.read(&mut [0; 1]).unwrap_or(0), 0);
         assert!(asks.try_recv().is_err());
-        ask(&[address], &Places::nowhere(), true)
+        ask(&[address], &Places::without_directories(), true)
             .unwrap()
             .expect("it still offers")
             .0
@@ -163,7 +172,7 @@ mod tests {
             let (asked, _asks) = mpsc::channel();
             let offer_of_it = Offer { workers, ..of(address, listener) };
             offer_to_others(offer_of_it, asked);
-            let refused = ask(&[address], &Places::nowhere(), true).err();
+            let refused = ask(&[address], &Places::without_directories(), true).err();
             assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::InvalidData));
         }
     }
@@ -173,8 +182,9 @@ mod tests {
         let (listener, address) = listener();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
-        let (old_process, _) =
-            ask(&[address], &Places::nowhere(), true).unwrap().expect("somebody is there");
+        let (old_process, _) = ask(&[address], &Places::without_directories(), true)
+            .unwrap()
+            .expect("somebody is there");
         assert_eq!((old_process.record_format, old_process.workers), (u64::from(FORMAT), 1));
         assert_eq!(old_process.clock_start_nanos, 7);
         old_process.request_transfer(3, 99).unwrap();
@@ -233,7 +243,7 @@ mod tests {
     #[test]
     fn without_an_old_process_there_is_nothing_to_take_over() {
         let (_listener, address) = listener();
-        assert!(ask(&[address], &Places::nowhere(), true).unwrap().is_none());
+        assert!(ask(&[address], &Places::without_directories(), true).unwrap().is_none());
     }
 
     /// Every client would be refused. A development server may replace a development server.
@@ -244,13 +254,13 @@ mod tests {
             let (asked, _asks) = mpsc::channel();
             let control = Control::start().unwrap();
             let orders = holding(asked, is_development);
-            offer(&control, of(address, listener), &Places::nowhere(), orders).unwrap();
-            match ask(&[address], &Places::nowhere(), false) {
+            offer(&control, of(address, listener), &Places::without_directories(), orders).unwrap();
+            match ask(&[address], &Places::without_directories(), false) {
                 Ok(found) => assert!(is_development && found.is_some()),
                 Err(error) => {
                     assert!(!is_development);
                     assert!(error.get_ref().is_some_and(|inner| inner.is::<ServesAppsError>()));
-                    let found = ask(&[address], &Places::nowhere(), true).unwrap();
+                    let found = ask(&[address], &Places::without_directories(), true).unwrap();
                     assert!(found.is_some(), "it still offers");
                 }
             }

@@ -327,8 +327,8 @@ mod tests {
         let address = what.address;
         let (orders, received) = mpsc::channel();
         let control = Control::start().unwrap();
-        offer(&control, what, &Places::nowhere(), holding(orders, true)).unwrap();
-        let stream = Places::nowhere().find(address).unwrap().expect("the offer");
+        offer(&control, what, &Places::without_directories(), holding(orders, true)).unwrap();
+        let stream = Places::without_directories().find(address).unwrap().expect("the offer");
         (control, received, stream)
     }
 
@@ -376,12 +376,12 @@ mod tests {
     #[test]
     fn timers_run_during_a_flood_of_connections() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let point = Places::nowhere().open(address).unwrap();
+        let point = Places::without_directories().open(address).unwrap();
         point.listener.set_nonblocking(true).unwrap();
         // All wait in the queue before the task starts, so the listener is readable until the last one.
         let flood = 10 * CONNECTIONS_IN_A_ROW;
         for _ in 0..flood {
-            drop(Places::nowhere().find(address).unwrap().expect("room in the queue"));
+            drop(Places::without_directories().find(address).unwrap().expect("room in the queue"));
         }
         let control = Control::start().unwrap();
         let (events, log) = mpsc::channel();

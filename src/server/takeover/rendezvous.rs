@@ -60,7 +60,7 @@ impl Places {
     }
 
     #[cfg(test)]
-    pub(in crate::server) fn nowhere() -> Self {
+    pub(in crate::server) fn without_directories() -> Self {
         Self(Vec::new())
     }
 
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn two_servers_are_not_mixed_up() {
-        let (places, one, other) = (Places::nowhere(), address(), address());
+        let (places, one, other) = (Places::without_directories(), address(), address());
         let _point = places.open(one).unwrap();
         assert!(places.find(other).unwrap().is_none());
         assert!(places.find(one).unwrap().is_some());

@@ -32,7 +32,7 @@ use super::Order;
 use crate::output;
 use crate::server::control::Control;
 use crate::server::wait::sleep;
-use crate::worker::{hold_signals, replace_program};
+use crate::worker::{block_signals, replace_program, unblock_signals};
 
 /// Options of the stages, for this program alone: each is `NAME=PID`.
 const STAND_IN_FOR: &str = "--stand-in-for=";
@@ -217,7 +217,7 @@ pub(in crate::server) struct Replacement {
 impl Replacement {
     /// Executes the new program. Returns only if neither that nor minding the stand-in works.
     pub(in crate::server) fn run(self) -> ExitCode {
-        if let Err(error) = hold_signals(&SIGNALS, true) {
+        if let Err(error) = block_signals(&SIGNALS) {
             tracing::warn!(
                 event = "system_setting_refused",
                 "a signal that arrives during the exchange may be lost: {error}"
@@ -270,7 +270,7 @@ pub(in crate::server) fn mind_after_failure(role: Role, code: ExitCode) -> ExitC
                  Send SIGUSR2 here to try again"
             );
             // Without it a signal is handled at once, as it would be without an exchange.
-            hold_signals(&SIGNALS, true).ok();
+            block_signals(&SIGNALS).ok();
             mind_instead(stand_in, &path)
         }
         _ => code,
@@ -321,7 +321,7 @@ pub(in crate::server) fn release_signals_in_time() {
     let release = || {
         sleep(START_TIME_MAX);
         // Once there are handlers, they receive the signals; until then a signal ends the process.
-        hold_signals(&SIGNALS, false).ok();
+        unblock_signals(&SIGNALS).ok();
     };
     let thread = std::thread::Builder::new().name("signals-late".to_owned());
     if let Err(error) = thread.spawn(release) {
@@ -455,21 +455,21 @@ fn send_events(stand_in: Pid, events: &Sender<StandInEvent>) -> io::Result<()> {
         // Fails only if the receiver has ended, and then nothing waits for it.
         by_end.send(StandInEvent::Ended(wait_for_exit(stand_in))).ok();
     })?;
-    hold_signals(&SIGNALS, false)
+    unblock_signals(&SIGNALS)
 }
 
 /// The name that this process was executed by is the path of the program.
 fn take_back_again(stand_in: Pid) {
     let Some(path) = std::env::args_os().next().map(PathBuf::from) else { return };
     // If it fails, a signal during the exchange may end the process: the stand-in then serves as an orphan.
-    hold_signals(&SIGNALS, true).ok();
+    block_signals(&SIGNALS).ok();
     let error = execute(&path, &path, TAKES_BACK_FROM, stand_in);
     tracing::error!(
         event = "replacement_failed",
         "{path:?} could not be executed, and process {stand_in} continues: {error}"
     );
     // If it fails, signals stay pending until the next exchange.
-    hold_signals(&SIGNALS, false).ok();
+    unblock_signals(&SIGNALS).ok();
 }
 
 /// Whether the process was started as a stand-in, and its parent is no longer the one that it was started for.

@@ -84,7 +84,7 @@ impl Local {
             last_inbound_seconds: connection.last_inbound_seconds,
             rate_window_seconds: connection.rate_window_seconds,
             rate_count: connection.rate_count,
-            pinged: connection.awaits_pong,
+            awaits_pong: connection.awaits_pong,
             speaks_control_frames: connection.speaks_control_frames,
             authorized: connection.authorized,
             authorize_by_seconds,
@@ -155,7 +155,7 @@ impl Local {
         connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
         connection.rate_window_seconds = state.rate_window_seconds.min(now);
         connection.rate_count = state.rate_count;
-        connection.awaits_pong = state.pinged;
+        connection.awaits_pong = state.awaits_pong;
         connection.speaks_control_frames = state.speaks_control_frames;
         connection.authorized = state.authorized;
         if state.client_event_count > 0 {

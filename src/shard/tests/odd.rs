@@ -21,7 +21,7 @@ fn given(subscriptions: &[&str], seconds: u32) -> ConnectionState {
         last_inbound_seconds: seconds,
         rate_window_seconds: seconds,
         rate_count: 1,
-        pinged: false,
+        awaits_pong: false,
         speaks_control_frames: false,
         authorized: false,
         authorize_by_seconds: None,

@@ -76,7 +76,7 @@ mod tests {
             last_inbound_seconds: 4,
             rate_window_seconds: 5,
             rate_count: 6,
-            pinged: true,
+            awaits_pong: true,
             speaks_control_frames: true,
             authorized: true,
             authorize_by_seconds: Some(7),

@@ -17,9 +17,9 @@ fn signals_are_blocked_for_this_thread_and_those_that_it_starts() {
     };
     let all = SIGNALS.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
     assert_eq!(held() & all, 0);
-    hold_signals(&SIGNALS, true).unwrap();
+    block_signals(&SIGNALS).unwrap();
     assert_eq!(held() & all, all);
     assert_eq!(std::thread::spawn(held).join().unwrap() & all, all);
-    hold_signals(&SIGNALS, false).unwrap();
+    unblock_signals(&SIGNALS).unwrap();
     assert_eq!(held() & all, 0);
 }
