@@ -287,9 +287,20 @@ impl Apps {
         self.by_key.get(key).copied()
     }
 
+    /// For requests: not a removed app, and not a new one of `AppListSteps::with_new_apps`.
     #[must_use]
     pub fn by_id(&self, id: &str) -> Option<AppIndex> {
         self.by_id.get(id).copied()
+    }
+
+    /// For messages of other nodes: also an app that `by_id` does not find, because a core may keep state of it. One
+    /// step for each app if it is such an app, or none.
+    #[must_use]
+    pub fn index_of(&self, id: &str) -> Option<AppIndex> {
+        self.by_id(id).or_else(|| {
+            let slot = self.list.iter().position(|app| app.id == id)?;
+            u16::try_from(slot).ok().map(AppIndex)
+        })
     }
 
     /// In the order of indexes, removed apps included.

@@ -359,6 +359,15 @@ const STORIES: &[(&str, &str)] = &[
         "ringverb top could not be ended while its server was silent",
         "top_ends_at_ctrl_c_while_the_server_does_not_answer",
     ),
+    (
+        "a node lost what other nodes had, if they answered while an app was removed or not yet served by all cores: \
+         users of theirs looked offline until the next reconnect to Redis",
+        "a_snapshot_of_an_app_that_is_removed_here_counts_when_the_app_returns",
+    ),
+    (
+        "a node on which an app was removed, or ceased to want numbers, left its subscribers in the numbers of others",
+        "a_node_with_our_snapshot_is_sent_quit_although_the_app_is_removed_or_counts_no_longer",
+    ),
 ];
 
 #[test]

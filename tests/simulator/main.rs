@@ -40,6 +40,8 @@ const CORPUS: std::ops::Range<u64> = 1..401;
 const CORPUS_OF_HTTP: std::ops::Range<u64> = 1..251;
 /// The same for nodes, whose world is larger.
 const CORPUS_OF_NODES: std::ops::Range<u64> = 1..281;
+/// A snapshot arrives while its app is removed, and the app returns while its topic is still subscribed to.
+const SNAPSHOT_OF_A_REMOVED_APP: u64 = 7_713_496_909_004_931_261;
 /// The same for attackers beside honest clients.
 const CORPUS_OF_ATTACKS: std::ops::Range<u64> = 1..41;
 const STEPS: usize = 400;
@@ -137,6 +139,7 @@ fn try_corpus(model: Model) {
         Model::Attack => CORPUS_OF_ATTACKS.for_each(|seed| try_seed(model, seed)),
         Model::Cluster => {
             CORPUS_OF_NODES.for_each(|seed| try_seed(model, seed));
+            try_seed(model, SNAPSHOT_OF_A_REMOVED_APP);
         }
     }
 }

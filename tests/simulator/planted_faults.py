@@ -104,6 +104,8 @@ FAULTS = [
     ("nodes: a node processes its own messages", "src/cluster/session/inbound.rs", "if from.node == self.own.node {", "if false {"),
     ("nodes: a received message is processed again", "src/cluster/session/inbound.rs",
      "let is_new = number > sender.number;", "let is_new = number > sender.number || true;"),
+    ("nodes: a snapshot of a removed app is discarded", "src/cluster/session/inbound.rs",
+     "self.apps.index_of(id)", "self.apps.by_id(id)"),
     ("nodes: unconfirmed messages are not retransmitted", "src/cluster/session/mod.rs",
      "self.backlog.push_front(kept);", "drop(kept);"),
     ("nodes: kept messages are sent in the wrong order", "src/cluster/session/mod.rs",

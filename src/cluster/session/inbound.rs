@@ -201,8 +201,10 @@ impl ClusterSession {
         }
     }
 
+    /// Also of an app that this core does not serve, as for messages on topics (`TopicNames::read`). Its topics may
+    /// still be subscribed to when it is served again, and no later message repeats a discarded snapshot.
     pub(super) fn app_index(&self, id: &str) -> Option<AppIndex> {
-        self.apps.by_id(id)
+        self.apps.index_of(id)
     }
 }
 

@@ -405,8 +405,10 @@ impl Cluster {
 
     fn unsubscribe(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
         debug_assert!(self.topics.contains_key(channel), "a topic of this core");
+        // A node that has our snapshot has sent its own. The app may have ceased to need either since.
+        let has_peers = self.topics.get(channel).is_some_and(|topic| !topic.peers.is_empty());
         self.forget_topic(here, channel);
-        if shares_snapshots(here, channel) {
+        if has_peers || shares_snapshots(here, channel) {
             self.send_to_nodes(here, channel, || ChannelMessage::Quit);
         }
         debug_assert!(!self.topics.contains_key(channel), "this node receives nothing more of it");

@@ -99,6 +99,10 @@ fn an_app_keeps_its_index_and_its_counters_and_gets_them_again_when_it_returns()
         (Some(AppIndex(0)), None, Some(AppIndex(2)))
     );
     assert_eq!(after.by_key("key-of-2"), None);
+    let indexes = |apps: &Apps| ["1", "2", "3", "4"].map(|id| apps.index_of(id));
+    let all = [Some(AppIndex(0)), Some(AppIndex(1)), Some(AppIndex(2)), None];
+    assert_eq!(indexes(&changed.with_new_apps), all, "messages of other nodes reach all of them");
+    assert_eq!(indexes(&after), all);
     let again = after.change_steps(vec![app("2"), app("3")]).unwrap().without_removed_apps;
     assert_eq!((again.by_id("1"), again.by_id("2")), (None, Some(AppIndex(1))));
     let open = again.get(AppIndex(1)).connections_open.load(std::sync::atomic::Ordering::Relaxed);

@@ -2,7 +2,8 @@
 
 use super::super::awaited::SENDERS_MAX;
 use super::*;
-use crate::shard::WireQuestion;
+use crate::app::App;
+use crate::shard::{AccessAction, AccessTarget, NodeSnapshot, ShardConfiguration, WireQuestion};
 
 #[test]
 fn an_event_is_delivered_once_and_by_its_senders_order() {
@@ -90,6 +91,67 @@ fn a_question_about_an_app_that_this_node_does_not_have_is_answered_without_one(
     session.receive(PEER, 1, ApiMessage::Ask { id: 4, question }.into()).unwrap();
     let questions = session.session.take_questions();
     assert!(matches!(questions[..], [(PEER, 4, None)]), "{questions:?}");
+}
+
+/// The session of a node whose core has a subscriber of `news`, and does not serve the app any longer, or not yet
+/// again. The subscriber's connection is still to be closed.
+fn with_a_removed_app() -> TestSession {
+    let mut session = TestSession::up();
+    let counting = App { sends_subscription_count: true, ..sample() };
+    apply(&mut session, vec![counting]);
+    session.subscribe_to("news");
+    assert_eq!(session.delivered(), ["connection_established"], "it waits for node 9");
+    apply(&mut session, Vec::new());
+    assert_eq!(session.session.apps.by_id("1001"), None);
+    session
+}
+
+fn apply(session: &mut TestSession, wanted: Vec<App>) {
+    let apps = Arc::new(session.session.apps.change_steps(wanted).unwrap().without_removed_apps);
+    session.session.set_apps(apps.clone());
+    session.shard.apply(ShardConfiguration { apps, verbose_errors: false, debug: false });
+}
+
+/// A later subscriber of a topic that is still subscribed to waits for no snapshot, so one that is discarded during
+/// that time stays unknown.
+#[test]
+fn a_snapshot_of_an_app_that_is_removed_here_counts_when_the_app_returns() {
+    let mut session = with_a_removed_app();
+    let snapshot = Some(NodeSnapshot { count: 4, ..NodeSnapshot::default() });
+    let (app, channel) = ("1001".into(), "news".into());
+    let message = SessionMessage::Snapshot { app, channel, ticket: 0, snapshot };
+    session.receive(PEER, 1, message.into()).unwrap();
+    apply(&mut session, vec![App { sends_subscription_count: true, ..sample() }]);
+    assert_eq!(session.delivered(), ["subscription_succeeded"], "node 9 has answered");
+    session.subscribe_to("news");
+    session.shard.settle();
+    let delivered = session.delivered();
+    let count = delivered.last().unwrap();
+    assert!(
+        count.contains(r#"{\"subscription_count\":6}"#),
+        "two here and four there: {delivered:?}"
+    );
+}
+
+/// A core that closes the connections of a removed app looks at some of them in each tick, so others are open when the
+/// app returns.
+#[test]
+fn access_to_an_app_that_is_removed_here_can_be_taken_back() {
+    for is_replayed in [false, true] {
+        let mut session = with_a_removed_app();
+        let key = session.client.unwrap();
+        let target = AccessTarget::Socket(session.shard.get(key).unwrap().socket_id);
+        let (app, action) = ("1001".into(), AccessAction::Terminate);
+        let message = if is_replayed {
+            let what = Replayed::EndAccess { app: "1001".into(), target, action };
+            SessionMessage::Replay { number: 5, app, channel: "".into(), what }
+        } else {
+            SessionMessage::EndAccess { app, target, action }
+        };
+        session.receive(PEER, 5, message.into()).unwrap();
+        let delivered = session.delivered();
+        assert!(delivered.iter().any(|text| text.contains("4009")), "{is_replayed} {delivered:?}");
+    }
 }
 
 /// Redis counts this node among the receivers, so each of its sessions answers for itself, without what it has.

@@ -95,6 +95,28 @@ fn a_topic_waits_for_what_was_sent_after_a_change_of_the_configuration() {
     }
 }
 
+/// Otherwise the other node would count the subscribers of this one for ever.
+#[test]
+fn a_node_with_our_snapshot_is_sent_quit_although_the_app_is_removed_or_counts_no_longer() {
+    let counting = App { sends_subscription_count: true, ..sample() };
+    let removed = App { is_removed: true, ..sample() };
+    for (peers, expected) in [(&[9][..], "quit a, unsubscribe a"), (&[], "unsubscribe a")] {
+        for after in [removed.clone(), sample()] {
+            let mut node = Node::with_app(counting.clone(), IDLE_SECONDS);
+            let receivers = 1 + u32::try_from(peers.len()).unwrap();
+            let sent = SnapshotSent("a", 0, receivers);
+            let begin = [Subscribe("a"), AnswerRoom(9), Subscribed("a", 0), sent];
+            begin.into_iter().for_each(|event| node.apply(event));
+            peers.iter().for_each(|peer| node.apply(Snapshot(*peer, "a", 0, Some(&[]))));
+            node.take_effects();
+            node.context.settings.apps = Arc::new(Apps::new(vec![after]));
+            let end = [Leave("a"), Seconds(IDLE_SECONDS), AnswerRoom(9)];
+            end.into_iter().for_each(|event| node.apply(event));
+            assert_eq!(node.take_effects(), expected);
+        }
+    }
+}
+
 /// The cluster side drops the topic and subscribes to it anew. The list of idle topics then has one entry for it.
 #[test]
 fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
