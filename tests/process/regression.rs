@@ -359,6 +359,10 @@ const STORIES: &[(&str, &str)] = &[
         "ringverb top could not be ended while its server was silent",
         "top_ends_at_ctrl_c_while_the_server_does_not_answer",
     ),
+    (
+        "after an outage of a webhook's endpoint one 4xx discarded a whole request of up to 500 events",
+        "one_final_refusal_after_an_outage_discards_one_event",
+    ),
 ];
 
 #[test]
