@@ -363,6 +363,10 @@ const STORIES: &[(&str, &str)] = &[
         "after an outage of a webhook's endpoint one 4xx discarded a whole request of up to 500 events",
         "one_final_refusal_after_an_outage_discards_one_event",
     ),
+    (
+        "after a reload with a shorter RINGVERB_AUTHORIZE_WITHIN new clients kept the longer time",
+        "a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_none",
+    ),
 ];
 
 #[test]

@@ -153,3 +153,25 @@ fn numbers_of_subscribers_begin_and_end_with_their_option() {
     apply(&mut net, vec![counting]);
     assert!(last(&net.events(clients[1])).contains('2'), "no number of before is left");
 }
+
+/// The time of before is longer, so the first connection must not hold up the second.
+#[test]
+fn a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_none() {
+    let within = |seconds| vec![App { authorize_within_seconds: seconds, ..app("1") }];
+    let mut net = Net::with_apps(1, within(Some(600)));
+    let before = net.connect(0);
+    apply(&mut net, within(Some(5)));
+    let after = net.connect(0);
+    net.events(before);
+    net.events(after);
+    net.advance(4);
+    assert!(net.events(after).is_empty(), "it has another second");
+    net.advance(1);
+    assert_eq!(close_code(&net.events(after)), Some(4009));
+    assert!(net.events(before).is_empty(), "it keeps its time");
+    let waits = net.connect(0);
+    net.events(waits);
+    apply(&mut net, within(None));
+    net.advance(6);
+    assert_eq!(close_code(&net.events(waits)), None, "the option was removed");
+}
