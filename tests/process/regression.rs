@@ -367,6 +367,10 @@ const STORIES: &[(&str, &str)] = &[
         "after a reload with a shorter RINGVERB_AUTHORIZE_WITHIN new clients kept the longer time",
         "a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_none",
     ),
+    (
+        "a node over its limit answered a question with nothing, and the sums of the asking node were too low",
+        "a_question_of_another_node_over_the_limit_is_not_answered_so_that_it_counts_as_incomplete",
+    ),
 ];
 
 #[test]

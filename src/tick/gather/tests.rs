@@ -99,6 +99,22 @@ fn an_answer_to_a_session_without_room_counts_as_one_that_did_not_come_in_time()
     assert_eq!(gathers.take_answers(id).map(|answers| answers.len()), Some(1));
 }
 
+/// A node over `NODE_QUESTIONS_MAX` does not answer.
+#[test]
+fn a_node_that_does_not_answer_makes_the_question_incomplete_after_its_time() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let key = SessionKey { slot: Slot::FIRST, generation: 1 };
+    let id = gathers.begin(Asker::Session(key), Moment::default(), None, 0, 1);
+    gathers.note_answers(&mut shard(vec![GatherAnswer::Nodes { id, count: 1 }]));
+    let out = &mut ClusterOutbox::default();
+    gathers.expire(Moment(NODES_TIME_MS - 1), out);
+    assert_eq!(gathers.next_complete_session(), None);
+    gathers.expire(Moment(NODES_TIME_MS), out);
+    assert_eq!(gathers.next_complete_session(), Some((key, id)));
+    let questions = &gathers.metrics.cluster.questions;
+    assert_eq!((questions.incomplete.get(), questions.resolved.get()), (1, 0));
+}
+
 /// A part of a node would be given as the whole of it.
 #[test]
 fn a_node_of_which_one_core_has_no_room_counts_as_one_that_did_not_answer() {
