@@ -371,6 +371,10 @@ const STORIES: &[(&str, &str)] = &[
         "a node over its limit answered a question with nothing, and the sums of the asking node were too low",
         "a_question_of_another_node_over_the_limit_is_not_answered_so_that_it_counts_as_incomplete",
     ),
+    (
+        "attempts that did not reach an endpoint counted as refusals, so that it got more requests when it was back",
+        "an_outage_does_not_use_up_the_attempts_of_events_of_one_channel",
+    ),
 ];
 
 #[test]
