@@ -225,7 +225,13 @@ impl Gathers {
                 break;
             };
             shortened += u64::from(operator.shorten());
-            after += answer.kept_bytes();
+            let bytes = answer.kept_bytes();
+            if !shard.reserve_for_answers(after + others, bytes) {
+                is_lost = true;
+                break;
+            }
+            after += bytes;
+            taken += bytes;
         }
         if is_lost || after > most {
             shard.release_answers(taken);

@@ -375,6 +375,10 @@ const STORIES: &[(&str, &str)] = &[
         "attempts that did not reach an endpoint counted as refusals, so that it got more requests when it was back",
         "an_outage_does_not_use_up_the_attempts_of_events_of_one_channel",
     ),
+    (
+        "an operator's shortened answers of other nodes were not charged to the memory budget",
+        "a_shortened_answer_is_charged_to_the_memory_budget",
+    ),
 ];
 
 #[test]

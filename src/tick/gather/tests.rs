@@ -183,6 +183,33 @@ fn memory_that_was_taken_for_an_answer_that_is_not_kept_is_given_back() {
     assert!(shard.reserve_for_answers(0, (2 << 20) + 1000), "2 MiB are free again");
 }
 
+#[test]
+fn a_shortened_answer_is_charged_to_the_memory_budget() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let id = gathers.begin(Asker::Caller, Moment::default(), None, 0, 1);
+    let mut shard = shard(vec![GatherAnswer::Node { id, answers: vec![rows(1_000)] }]);
+    const HEADROOM: usize = 10_000;
+    shard.set_headroom(HEADROOM as u64);
+    shard.set_http_reserve(0);
+    gathers.note_answers(&mut shard);
+    let held = gathers.caller_bytes;
+    assert!(held > 0 && held < 1_000, "the sums without the rows: {held}");
+    assert!(!shard.reserve_for_answers(0, HEADROOM - held + 1), "the rest is less");
+    assert!(shard.reserve_for_answers(0, HEADROOM - held));
+}
+
+#[test]
+fn a_shortened_answer_without_memory_is_discarded() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let id = gathers.begin(Asker::Caller, Moment::default(), None, 0, 1);
+    let mut shard = shard(vec![GatherAnswer::Node { id, answers: vec![rows(1_000)] }]);
+    shard.set_headroom(1);
+    shard.set_http_reserve(0);
+    gathers.note_answers(&mut shard);
+    assert_eq!((gathers.caller_bytes, gathers.metrics.gathered_discarded.get()), (0, 1));
+    assert!(shard.reserve_for_answers(0, 1), "nothing was taken");
+}
+
 /// The reserve is one, for sessions and operators together.
 #[test]
 fn sessions_and_operators_share_the_reserve_for_http() {
