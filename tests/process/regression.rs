@@ -379,6 +379,10 @@ const STORIES: &[(&str, &str)] = &[
         "an operator's shortened answers of other nodes were not charged to the memory budget",
         "a_shortened_answer_is_charged_to_the_memory_budget",
     ),
+    (
+        "after a reload with a lower rate a client over it received no error until its window ended",
+        "a_client_over_a_lowered_rate_receives_one_error_in_the_window",
+    ),
 ];
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::net::{APP, Client, Net, Received};
-use crate::app::{App, AppIndex, Apps, sample};
+use crate::app::{App, AppIndex, Apps, RateLimit, sample};
 use crate::shard::ShardConfiguration;
 
 /// Applies a list of apps, the prepared one on all cores first.
@@ -174,4 +174,27 @@ fn a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_n
     apply(&mut net, within(None));
     net.advance(6);
     assert_eq!(close_code(&net.events(waits)), None, "the option was removed");
+}
+
+#[test]
+fn a_client_over_a_lowered_rate_receives_one_error_in_the_window() {
+    let limited = |attempts_max| {
+        let limit = RateLimit { attempts_max, decay_seconds: 10, terminate_on_limit: false };
+        vec![App { rate_limit: Some(limit), ..app("1") }]
+    };
+    let mut net = Net::with_apps(1, limited(10));
+    let client = net.connect(0);
+    let ping = "{\"event\":\"pusher:ping\"}";
+    (0..7).for_each(|_| net.say(client, ping));
+    net.events(client);
+    apply(&mut net, limited(5));
+    for expected in [1, 0, 0] {
+        net.say(client, ping);
+        let received = net.events(client);
+        assert_eq!(received.len(), expected, "{received:?}");
+        assert!(received.iter().all(|one| one.event() == "pusher:error"), "{received:?}");
+    }
+    net.advance(10);
+    net.say(client, ping);
+    assert_eq!(net.events(client)[0].event(), "pusher:pong", "a new window");
 }
