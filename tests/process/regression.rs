@@ -383,6 +383,10 @@ const STORIES: &[(&str, &str)] = &[
         "after a reload with a lower rate a client over it received no error until its window ended",
         "a_client_over_a_lowered_rate_receives_one_error_in_the_window",
     ),
+    (
+        "the first join after a take-over encoded the roster without asking the memory budget",
+        "the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeated_one",
+    ),
 ];
 
 #[test]
