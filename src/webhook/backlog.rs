@@ -67,8 +67,12 @@ impl Backlog {
 
     /// Whether events wait that were never tried and that do not fill a request.
     pub(super) fn has_partial_batch(&self, now: Moment) -> bool {
-        let is_paused = self.endpoint.paused_until(now).is_some();
-        !self.waiting.is_empty() && !self.waiting.is_full() && !is_paused
+        !self.waiting.is_empty() && !self.waiting.is_full() && !self.is_paused(now)
+    }
+
+    /// Whether the whole endpoint pauses, so that events which it did not refuse wait, too.
+    pub(super) fn is_paused(&self, now: Moment) -> bool {
+        self.endpoint.paused_until(now).is_some()
     }
 
     pub(super) fn has_no_refused(&self) -> bool {

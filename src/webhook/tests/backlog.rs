@@ -228,6 +228,7 @@ fn retry_after_pauses_the_endpoint() {
     simulation.push("c/1");
     let busy = Err((RetryVerdict::Busy, Some(Duration::from_secs(20))));
     simulation.run(100, |_, _| busy);
+    assert!(simulation.backlog.is_paused(Moment(simulation.now)), "other events wait, too");
     simulation.push("d/1");
     simulation.run(MINUTES, |_, _| Ok(()));
     assert_eq!(simulation.requests, 3);
