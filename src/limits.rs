@@ -104,7 +104,8 @@ pub const WHEEL_SECONDS: u32 = 256;
 pub const SLOW_TICK_NS: u64 = 25_000_000;
 
 /// Entries of a list that an assertion looks at one by one where the list changes. With a longer one each change would
-/// cost a walk, and a debug build with 10,000 channels would stand still. `check_invariants` looks at all of them.
+/// cost a walk, and a debug build with 10,000 channels would stand still. `check_invariants` looks at all of
+/// them, but not at `Local::pongs_due`, `Http::congested` and the order of `Cluster::waiting`.
 pub const ASSERTED_LEN_MAX: usize = 64;
 
 /// Entries that a queue may have whose entries outlive what they name, if so many of the named things live. Over it,

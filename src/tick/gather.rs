@@ -24,8 +24,8 @@ use crate::shard::{
 /// Time for the answers of other nodes, in milliseconds.
 const NODES_TIME_MS: u64 = 1_500;
 const _: () = assert!(ORDER_TIME_MS < NODES_TIME_MS, "a node that asks has the answer in time");
-/// Questions of other nodes in progress at a time. A further one is not answered: the node that asks continues without
-/// this node.
+/// Questions of other nodes in progress at a time. A further one is not answered: the node that asks waits for
+/// `NODES_TIME_MS`, counts the question as incomplete, and continues without this node.
 const NODE_QUESTIONS_MAX: usize = 1_024;
 
 /// Questions of callers in progress at a time. A caller checks `has_room_for_caller_question` first.
@@ -225,7 +225,13 @@ impl Gathers {
                 break;
             };
             shortened += u64::from(operator.shorten());
-            after += answer.kept_bytes();
+            let bytes = answer.kept_bytes();
+            if !shard.reserve_for_answers(after + others, bytes) {
+                is_lost = true;
+                break;
+            }
+            after += bytes;
+            taken += bytes;
         }
         if is_lost || after > most {
             shard.release_answers(taken);

@@ -169,7 +169,8 @@ impl Site<'_> {
         id
     }
 
-    /// Passes a question of another node to all cores of this one. `None`: this node does not know the app.
+    /// Passes a question of another node to all cores of this one. `None`: this node does not know the app. Over the
+    /// limit it sends no answer: the asker reads an empty one as complete, and its sums would be too low without a sign.
     pub(super) fn begin_node_question(
         &mut self,
         from: SessionId,
@@ -177,7 +178,10 @@ impl Site<'_> {
         question: Option<NodeQuestion>,
     ) {
         let asker = Asker::Node(from, number);
-        match question.filter(|_| self.gathers.has_room_for_node_question()) {
+        if question.is_some() && !self.gathers.has_room_for_node_question() {
+            return;
+        }
+        match question {
             Some(NodeQuestion::Api(question)) => {
                 let (id, _) = self.ask_cores(asker, question, 0);
                 self.gathers.finish(id, &mut self.shard.outbox.cluster);

@@ -234,7 +234,7 @@ fn sockets_that_are_queued_to_be_read_are_a_gauge_with_a_peak() {
 }
 
 #[test]
-fn a_question_of_another_node_over_the_limit_is_answered_without_this_node() {
+fn a_question_of_another_node_over_the_limit_is_not_answered_so_that_it_counts_as_incomplete() {
     let mut core = core_of(sample(), |_| Sent::Whole);
     let from = SessionId { node: NodeId(9), core: 0 };
     let ask = |core: &mut Core<Scripted>, number| {
@@ -247,8 +247,15 @@ fn a_question_of_another_node_over_the_limit_is_answered_without_this_node() {
     assert!(core.shard.outbox.cluster.take_effects().is_empty());
     ask(&mut core, 1_024);
     assert_eq!((metrics.gathers.get(), metrics.gathers_refused.get()), (1_024, 1));
+    // An empty answer would count as that of the whole node.
     let effects = core.shard.outbox.cluster.take_effects();
-    assert!(matches!(&effects[..], [ToCluster::Reply { to, .. }] if *to == from), "{effects:?}");
+    assert!(effects.is_empty(), "{effects:?}");
+    core.begin_node_question(from, 1_025, None);
+    let effects = core.shard.outbox.cluster.take_effects();
+    assert!(
+        matches!(&effects[..], [ToCluster::Reply { to, .. }] if *to == from),
+        "a node without the app has nothing to add: {effects:?}"
+    );
 }
 
 /// Sessions become connections within a tick, in slots that others have left in it.

@@ -24,7 +24,7 @@ use groups::RetryGroups;
 use state::{Effect, Refusal, RetryEvent, RetryState};
 
 use super::batch::{Amount, BYTES_MAX, EVENTS_MAX, EventJson, WaitingEvents};
-use super::retry::{RetryPolicy, RetryVerdict};
+use super::retry::{REFUSALS_IN_A_ROW_MAX, RetryPolicy, RetryVerdict};
 use super::time::add_time;
 use crate::clock::Moment;
 
@@ -39,6 +39,9 @@ pub(super) struct Backlog {
     is_turn_of_waiting: bool,
     /// Requests that the endpoint has accepted. A rise between two refusals of an event proves that the endpoint works.
     acceptances: u64,
+    /// Requests in a row that the endpoint answered with a final status, a 4xx. An outage ends the row, so that the
+    /// first such answer after it counts as one.
+    final_in_a_row: u32,
     /// The server ends, so pauses are short.
     is_hurried: bool,
 }
@@ -53,6 +56,7 @@ impl Backlog {
             groups: RetryGroups::new(max),
             is_turn_of_waiting: false,
             acceptances: 0,
+            final_in_a_row: 0,
             is_hurried: false,
         }
     }
@@ -63,8 +67,12 @@ impl Backlog {
 
     /// Whether events wait that were never tried and that do not fill a request.
     pub(super) fn has_partial_batch(&self, now: Moment) -> bool {
-        let is_paused = self.endpoint.paused_until(now).is_some();
-        !self.waiting.is_empty() && !self.waiting.is_full() && !is_paused
+        !self.waiting.is_empty() && !self.waiting.is_full() && !self.is_paused(now)
+    }
+
+    /// Whether the whole endpoint pauses, so that events which it did not refuse wait, too.
+    pub(super) fn is_paused(&self, now: Moment) -> bool {
+        self.endpoint.paused_until(now).is_some()
     }
 
     pub(super) fn has_no_refused(&self) -> bool {
@@ -176,6 +184,7 @@ impl Backlog {
     /// The backend accepted all of the attempt. If it was out before, all refused events are due at once.
     pub(super) fn accepted(&mut self, attempt: &Attempt, now: Moment) {
         self.acceptances += 1;
+        self.final_in_a_row = 0;
         let was_out = self.endpoint.is_out();
         self.endpoint = EndpointState::Accepting;
         if let Some(id) = attempt.group {
@@ -198,11 +207,15 @@ impl Backlog {
     ) -> Vec<(BacklogEntry, GiveUpReason)> {
         debug_assert!(!attempt.entries.is_empty(), "a request has events");
         self.pause_endpoint(verdict, retry_after, now);
+        self.final_in_a_row = match verdict {
+            RetryVerdict::Permanent => self.final_in_a_row.saturating_add(1),
+            RetryVerdict::Transient | RetryVerdict::Busy | RetryVerdict::Unreachable => 0,
+        };
         let tried = attempt.entries.len();
         let group = attempt.group;
         let id = group.unwrap_or_else(|| self.groups.add(&attempt.entries, RetryState::new(), now));
         let is_final = verdict == RetryVerdict::Permanent
-            && (tried == 1 || self.endpoint.is_refusing_everything());
+            && (tried == 1 || self.final_in_a_row > REFUSALS_IN_A_ROW_MAX);
         let (given_up, left): (Vec<BacklogEntry>, Vec<BacklogEntry>) =
             attempt.entries.into_iter().partition(|entry| is_final || self.is_expired(entry, now));
         debug_assert!(self.groups.get(id).is_some(), "the group of an attempt stays");

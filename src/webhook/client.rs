@@ -296,9 +296,7 @@ fn error_without_number(why: &str) -> String {
 fn advice_for_status(status: u16) -> &'static str {
     match status {
         300..=399 => "redirects are not followed: configure the URL that it leads to",
-        401 | 403 => {
-            "does the backend check X-Pusher-Signature with this app's secret? This answer is not retried"
-        }
+        401 | 403 => "does the backend check X-Pusher-Signature with this app's secret?",
         404 | 405 | 410 => "check that the URL is a POST route of the backend",
         413 => "the backend or its proxy must take bodies of 1 MiB",
         419 => "exclude the URL from Laravel's CSRF protection",

@@ -16,7 +16,8 @@ use crate::clock::Moment;
 use crate::counters::WEBHOOK_KINDS;
 use crate::text::{Counted, shown_up_to};
 
-/// A failing endpoint is reported once in this time.
+/// A failing endpoint is reported once until none of its refused events is left. If it fails again after that, it is
+/// reported when the last report is as old as this.
 const FAILING_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// Events that were given up are reported once in this time.
 const GIVEN_UP_REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -46,6 +47,15 @@ struct GivenUp {
 
 pub(super) fn event_count(count: u64) -> Counted {
     Counted(count, "event")
+}
+
+/// The end of the line about a failing endpoint: what it means for events that were not refused.
+pub(super) fn delay_of_other_events(is_endpoint_paused: bool) -> &'static str {
+    if is_endpoint_paused {
+        "its other events wait until it is tried again"
+    } else {
+        "other events are not delayed"
+    }
 }
 
 /// One request and what the endpoint answered, for the event log of the console.
@@ -233,7 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_endpoint_is_reported_once_a_minute() {
+    fn the_line_about_a_failing_endpoint_says_whether_other_events_wait() {
+        assert!(delay_of_other_events(true).contains("other events wait"));
+        assert!(delay_of_other_events(false).contains("not delayed"));
+    }
+
+    #[test]
+    fn a_failing_endpoint_is_reported_once_until_it_recovers_and_then_after_a_minute() {
         let mut report = EndpointReport::default();
         assert_eq!(report.end_failure(), None);
         assert!(report.note_failure(Moment(5)) && !report.note_failure(Moment(6)));

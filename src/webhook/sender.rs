@@ -296,12 +296,13 @@ impl Sender {
         if self.report.note_failure(now) {
             tracing::warn!(
                 event = "webhook_failing",
-                "webhook {} of app {} {}. Retrying {} for {} s; other events are not delayed",
+                "webhook {} of app {} {}. Retrying {} for {} s; {}",
                 self.target.shown,
                 self.app_id(),
                 self.failure,
                 report::event_count(failed as u64),
                 self.sender_shared.settings.retry.as_secs(),
+                report::delay_of_other_events(self.backlog.is_paused(now)),
             );
         }
     }

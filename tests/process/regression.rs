@@ -368,6 +368,34 @@ const STORIES: &[(&str, &str)] = &[
         "a node on which an app was removed, or ceased to want numbers, left its subscribers in the numbers of others",
         "a_node_with_our_snapshot_is_sent_quit_although_the_app_is_removed_or_counts_no_longer",
     ),
+    (
+        "after an outage of a webhook's endpoint one 4xx discarded a whole request of up to 500 events",
+        "one_final_refusal_after_an_outage_discards_one_event",
+    ),
+    (
+        "after a reload with a shorter RINGVERB_AUTHORIZE_WITHIN new clients kept the longer time",
+        "a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_none",
+    ),
+    (
+        "a node over its limit answered a question with nothing, and the sums of the asking node were too low",
+        "a_question_of_another_node_over_the_limit_is_not_answered_so_that_it_counts_as_incomplete",
+    ),
+    (
+        "attempts that did not reach an endpoint counted as refusals, so that it got more requests when it was back",
+        "an_outage_does_not_use_up_the_attempts_of_events_of_one_channel",
+    ),
+    (
+        "an operator's shortened answers of other nodes were not charged to the memory budget",
+        "a_shortened_answer_is_charged_to_the_memory_budget",
+    ),
+    (
+        "after a reload with a lower rate a client over it received no error until its window ended",
+        "a_client_over_a_lowered_rate_receives_one_error_in_the_window",
+    ),
+    (
+        "the first join after a take-over encoded the roster without asking the memory budget",
+        "the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeated_one",
+    ),
 ];
 
 #[test]

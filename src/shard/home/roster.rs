@@ -37,12 +37,20 @@ pub(in crate::shard) struct Member {
     pub(in crate::shard) nodes: u32,
 }
 
+/// Commas and a colon for a member of an encoded roster.
+const ROSTER_PUNCTUATION_BYTES: usize = 3;
+
 const _: () = assert!(size_of::<Member>() <= 40, "a presence channel has one for each user");
 
 impl Member {
     /// JSON, as the backend signed it.
     pub(in crate::shard) fn user_info(&self) -> &str {
         &self.user_info
+    }
+
+    /// About what it adds to the encoded roster: its id is in the list and in the map. Without the escapes of quotes.
+    fn encoded_bytes(&self) -> usize {
+        2 * self.id_json.len() + self.user_info.len() + ROSTER_PUNCTUATION_BYTES
     }
 }
 
@@ -56,7 +64,8 @@ pub(in crate::shard) struct Roster {
     /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as
     /// the roster is long, and a subscribe message is short.
     encoded: Option<FrameBytes>,
-    /// The length of `encoded` when it was made last. Kept while `encoded` is not, as the estimate for the next one.
+    /// The length of `encoded`. While there is none, an estimate: that of the last one, changed by what came and went, or
+    /// the sum of all members if it was never made.
     encoded_bytes: usize,
 }
 
@@ -109,6 +118,7 @@ impl Roster {
         debug_assert!(member.connections > 0 || member.nodes > 0, "a user is somewhere");
         debug_assert!(!self.contains(&user_id), "a user is in a roster once");
         self.encoded = None;
+        self.encoded_bytes += member.encoded_bytes();
         self.members.insert(user_id, member);
         debug_assert!(self.encoded.is_none(), "the list of users has changed");
     }
@@ -117,13 +127,23 @@ impl Roster {
     fn remove(&mut self, user_id: &str) -> Option<Member> {
         debug_assert!(self.contains(user_id), "only a user in the roster leaves it");
         self.encoded = None;
-        self.members.swap_remove(user_id)
+        let removed = self.members.swap_remove(user_id);
+        let bytes = removed.as_ref().map_or(0, Member::encoded_bytes);
+        self.encoded_bytes = self.encoded_bytes.saturating_sub(bytes);
+        removed
+    }
+
+    /// As another process would have it after a take-over.
+    #[cfg(test)]
+    pub(in crate::shard) fn into_transferred(self) -> Self {
+        self.members.into_iter().collect()
     }
 
     fn forget_other_nodes(&mut self) {
         self.encoded = None;
         self.members.retain(|_, member| member.connections > 0);
         self.members.values_mut().for_each(|member| member.nodes = 0);
+        self.encoded_bytes = self.members.values().map(Member::encoded_bytes).sum();
         debug_assert!(
             self.members.values().all(|member| member.connections > 0 && member.nodes == 0),
             "the users of this node are left"
@@ -133,13 +153,16 @@ impl Roster {
 
 impl FromIterator<(Box<str>, Member)> for Roster {
     fn from_iter<I: IntoIterator<Item = (Box<str>, Member)>>(members: I) -> Self {
-        Self { members: members.into_iter().collect(), encoded: None, encoded_bytes: 0 }
+        let members: MemberMap = members.into_iter().collect();
+        let encoded_bytes = members.values().map(Member::encoded_bytes).sum();
+        Self { members, encoded: None, encoded_bytes }
     }
 }
 
 impl Home {
-    /// Why a user may not join now. A join makes the whole roster be encoded again, for this subscriber alone: while
-    /// many join, their messages are short and what they are sent is not. `memory` pays for that.
+    /// Why a user may not join now. A join of a new user makes the whole roster be encoded again, for this subscriber
+    /// alone: while many join, their messages are short and what they are sent is not. So does a join of a user who is in
+    /// already, if others came or went since it was encoded. `memory` pays for that.
     pub(super) fn join_refusal(
         &self,
         context: &Context,
@@ -153,13 +176,14 @@ impl Home {
             return Some(error_code::TOO_MANY_MEMBERS);
         }
         let roster = self.channels.get(index).roster.as_ref();
-        let is_new = roster.is_some_and(|roster| !roster.contains(&join.user.text));
         debug_assert!(
             roster.is_none_or(|roster| !roster.is_empty()),
             "a channel without users has no roster"
         );
         // The frame, the two copies that it is made from, and room that the allocator cannot use again at once.
-        let bytes = roster.filter(|_| is_new).map_or(0, |roster| 4 * roster.encoded_bytes);
+        let encoded =
+            roster.filter(|roster| roster.encoded.is_none() || !roster.contains(&join.user.text));
+        let bytes = encoded.map_or(0, |roster| 4 * roster.encoded_bytes);
         let has_room = memory.reserve_headroom(bytes);
         (!has_room).then_some(error_code::SHORT_OF_MEMORY)
     }

@@ -52,6 +52,8 @@ pub(in crate::shard) struct Extras {
     pub(in crate::shard) client_event_second: u32,
     /// The second of the last client event that was answered with an error for its rate.
     pub(in crate::shard) client_event_error_second: Option<u32>,
+    /// The window of the last message that was answered with an error for its rate: its `rate_window_seconds`.
+    pub(in crate::shard) message_error_window: Option<u32>,
     /// By channel, the place in the list of subscriptions. Filled above `SUBSCRIPTIONS_SEARCHED_MAX`. A channel is in
     /// the list once, so a place that is found is below the length of the list.
     pub(in crate::shard) positions: HashMap<ChannelSlot, u32, foldhash::fast::FixedState>,

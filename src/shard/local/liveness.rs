@@ -80,7 +80,7 @@ impl Local {
         self.wheel.add(key, now.saturating_add(interval));
         if let Some(time) = authorize_within {
             let app = self.connections[key.slot].app;
-            self.unauthorized.add(app, now.saturating_add(time), key);
+            self.unauthorized.add(app, now, time, key);
         }
     }
 
@@ -121,16 +121,18 @@ impl Local {
         };
         self.wheel.add(key, due);
         if let Some(at) = authorize_by {
-            self.unauthorized.add(index, at, key);
+            self.unauthorized.add_transferred(index, at, key);
         }
     }
 
-    /// Closes those whose time to sign in or join a private channel is up (docs/PROTOCOL.md rule 44).
+    /// Closes those whose time to sign in or join a private channel is up (docs/PROTOCOL.md rule 44). A connection keeps
+    /// the time that it was given when the option changes, unless the option is removed.
     pub(super) fn close_unauthorized(&mut self, context: &Context, out: &mut Outbox) {
-        for key in self.unauthorized.take_due(context.now.seconds()) {
+        for (key, given) in self.unauthorized.take_due(context.now.seconds()) {
             if self.get_open(key).is_some_and(|connection| !connection.authorized) {
-                let time =
-                    self.app_of(context, key.slot).authorize_within_seconds.unwrap_or_default();
+                let option = self.app_of(context, key.slot).authorize_within_seconds;
+                let Some(configured) = option else { continue };
+                let time = given.unwrap_or(configured);
                 let cause = Cause::NotAuthorizedInTime;
                 let values = [Detail::Number(time.into())];
                 let denial = Denial::new(error_code::NOT_AUTHORIZED_IN_TIME, cause, values);

@@ -207,11 +207,15 @@ impl Local {
             return self.close(context, out, slot, error_code::RATE_TERMINATED, why);
         }
         let denial = Denial::new(error_code::RATE_LIMITED, Cause::MessageRate, rate);
-        let is_first = self.connections[slot].rate_count == limit.attempts_max.saturating_add(1);
+        let connection = &mut self.connections[slot];
         debug_assert!(
-            self.connections[slot].rate_count > limit.attempts_max,
+            connection.rate_count > limit.attempts_max,
             "`is_within_rate` has counted it"
         );
+        // Not the count, because a reload may lower the limit below it.
+        let window = connection.rate_window_seconds;
+        let error_window = &mut connection.extras.get_or_insert_default().message_error_window;
+        let is_first = error_window.replace(window) != Some(window);
         let mut validator = self.validator.take().unwrap_or_default();
         match inbound::parse(text, &mut validator) {
             Ok(Inbound::Subscribe(subscribe)) if is_first => {

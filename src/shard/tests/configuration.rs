@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::net::{APP, Client, Net, Received};
-use crate::app::{App, AppIndex, Apps, sample};
+use crate::app::{App, AppIndex, Apps, RateLimit, sample};
 use crate::shard::ShardConfiguration;
 
 /// Applies a list of apps, the prepared one on all cores first.
@@ -156,4 +156,49 @@ fn numbers_of_subscribers_begin_and_end_with_their_option() {
     assert!(net.shards.iter().all(|shard| shard.user_and_count_entries() == 0));
     apply(&mut net, vec![counting]);
     assert!(last(&net.events(clients[1])).contains('2'), "no number of before is left");
+}
+
+/// The time of before is longer, so the first connection must not hold up the second.
+#[test]
+fn a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_none() {
+    let within = |seconds| vec![App { authorize_within_seconds: seconds, ..app("1") }];
+    let mut net = Net::with_apps(1, within(Some(600)));
+    let before = net.connect(0);
+    apply(&mut net, within(Some(5)));
+    let after = net.connect(0);
+    net.events(before);
+    net.events(after);
+    net.advance(4);
+    assert!(net.events(after).is_empty(), "it has another second");
+    net.advance(1);
+    assert_eq!(close_code(&net.events(after)), Some(4009));
+    assert!(net.events(before).is_empty(), "it keeps its time");
+    let waits = net.connect(0);
+    net.events(waits);
+    apply(&mut net, within(None));
+    net.advance(6);
+    assert_eq!(close_code(&net.events(waits)), None, "the option was removed");
+}
+
+#[test]
+fn a_client_over_a_lowered_rate_receives_one_error_in_the_window() {
+    let limited = |attempts_max| {
+        let limit = RateLimit { attempts_max, decay_seconds: 10, terminate_on_limit: false };
+        vec![App { rate_limit: Some(limit), ..app("1") }]
+    };
+    let mut net = Net::with_apps(1, limited(10));
+    let client = net.connect(0);
+    let ping = "{\"event\":\"pusher:ping\"}";
+    (0..7).for_each(|_| net.say(client, ping));
+    net.events(client);
+    apply(&mut net, limited(5));
+    for expected in [1, 0, 0] {
+        net.say(client, ping);
+        let received = net.events(client);
+        assert_eq!(received.len(), expected, "{received:?}");
+        assert!(received.iter().all(|one| one.event() == "pusher:error"), "{received:?}");
+    }
+    net.advance(10);
+    net.say(client, ping);
+    assert_eq!(net.events(client)[0].event(), "pusher:pong", "a new window");
 }

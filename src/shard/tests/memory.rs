@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::net::{Client, Net, Received};
-use crate::app::{RateLimit, sample};
+use crate::app::{AppIndex, RateLimit, sample};
 use crate::counters::{RefusalCounters, Refused};
 use crate::limits;
 
@@ -283,6 +283,33 @@ fn a_join_with_a_roster_over_the_memory_limit_is_refused() {
     assert_eq!(errors(&net.events(late)), [json!(4100)]);
     check(&net);
     net.shards.iter_mut().for_each(|shard| shard.set_headroom(1 << 24));
+    net.subscribe(late, "presence-r", Some(&json!("late")));
+    assert_eq!(net.events(late)[0].data()["presence"]["count"], 31);
+}
+
+/// As after a take-over, or for a roster that came from other nodes: it was never encoded here.
+#[test]
+fn the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeated_one() {
+    let mut net = Net::new(1);
+    for number in 0..30 {
+        let member = net.connect(0);
+        net.subscribe(member, "presence-r", Some(&json!(format!("{number:0>1000}"))));
+        net.settle();
+        net.read(member);
+    }
+    let key = net.shards[0].channel_key(AppIndex(0), "presence-r").unwrap();
+    let home = &mut net.shards[0].home;
+    let index = home.channels.find_index(&key).unwrap();
+    let roster = home.channels.get_mut(index).roster.take().unwrap();
+    home.channels.get_mut(index).roster = Some(Box::new(roster.into_transferred()));
+    net.shards[0].set_headroom(20_000);
+    let late = net.connect(0);
+    // A new user, and a user who is in already.
+    for user in ["late".to_owned(), format!("{:0>1000}", 7)] {
+        net.subscribe(late, "presence-r", Some(&json!(user)));
+        assert_eq!(errors(&net.events(late)), [json!(4100)], "{user}");
+    }
+    net.shards[0].set_headroom(1 << 24);
     net.subscribe(late, "presence-r", Some(&json!("late")));
     assert_eq!(net.events(late)[0].data()["presence"]["count"], 31);
 }

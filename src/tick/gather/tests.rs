@@ -99,6 +99,22 @@ fn an_answer_to_a_session_without_room_counts_as_one_that_did_not_come_in_time()
     assert_eq!(gathers.take_answers(id).map(|answers| answers.len()), Some(1));
 }
 
+/// A node over `NODE_QUESTIONS_MAX` does not answer.
+#[test]
+fn a_node_that_does_not_answer_makes_the_question_incomplete_after_its_time() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let key = SessionKey { slot: Slot::FIRST, generation: 1 };
+    let id = gathers.begin(Asker::Session(key), Moment::default(), None, 0, 1);
+    gathers.note_answers(&mut shard(vec![GatherAnswer::Nodes { id, count: 1 }]));
+    let out = &mut ClusterOutbox::default();
+    gathers.expire(Moment(NODES_TIME_MS - 1), out);
+    assert_eq!(gathers.next_complete_session(), None);
+    gathers.expire(Moment(NODES_TIME_MS), out);
+    assert_eq!(gathers.next_complete_session(), Some((key, id)));
+    let questions = &gathers.metrics.cluster.questions;
+    assert_eq!((questions.incomplete.get(), questions.resolved.get()), (1, 0));
+}
+
 /// A part of a node would be given as the whole of it.
 #[test]
 fn a_node_of_which_one_core_has_no_room_counts_as_one_that_did_not_answer() {
@@ -165,6 +181,33 @@ fn memory_that_was_taken_for_an_answer_that_is_not_kept_is_given_back() {
     gathers.note_answers(&mut shard);
     assert_eq!(gathers.metrics.gathered_discarded.get(), 1);
     assert!(shard.reserve_for_answers(0, (2 << 20) + 1000), "2 MiB are free again");
+}
+
+#[test]
+fn a_shortened_answer_is_charged_to_the_memory_budget() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let id = gathers.begin(Asker::Caller, Moment::default(), None, 0, 1);
+    let mut shard = shard(vec![GatherAnswer::Node { id, answers: vec![rows(1_000)] }]);
+    const HEADROOM: usize = 10_000;
+    shard.set_headroom(HEADROOM as u64);
+    shard.set_http_reserve(0);
+    gathers.note_answers(&mut shard);
+    let held = gathers.caller_bytes;
+    assert!(held > 0 && held < 1_000, "the sums without the rows: {held}");
+    assert!(!shard.reserve_for_answers(0, HEADROOM - held + 1), "the rest is less");
+    assert!(shard.reserve_for_answers(0, HEADROOM - held));
+}
+
+#[test]
+fn a_shortened_answer_without_memory_is_discarded() {
+    let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+    let id = gathers.begin(Asker::Caller, Moment::default(), None, 0, 1);
+    let mut shard = shard(vec![GatherAnswer::Node { id, answers: vec![rows(1_000)] }]);
+    shard.set_headroom(1);
+    shard.set_http_reserve(0);
+    gathers.note_answers(&mut shard);
+    assert_eq!((gathers.caller_bytes, gathers.metrics.gathered_discarded.get()), (0, 1));
+    assert!(shard.reserve_for_answers(0, 1), "nothing was taken");
 }
 
 /// The reserve is one, for sessions and operators together.

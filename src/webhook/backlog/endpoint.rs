@@ -39,7 +39,7 @@ impl EndpointState {
         }
     }
 
-    pub(super) fn is_refusing_everything(self) -> bool {
+    fn is_refusing_everything(self) -> bool {
         self.refusals_in_a_row() > REFUSALS_IN_A_ROW_MAX
     }
 

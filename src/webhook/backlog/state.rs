@@ -31,8 +31,9 @@ use crate::webhook::retry::RetryVerdict;
 
 /// With so many proofs an event no longer delays its channel.
 const PROOFS_MIN: u32 = 3;
-/// Refusals after which events of one channel are tried together again; the next one halves their request. They wait
-/// for each other anyway, and often come in pairs (`channel_occupied`, `member_added`).
+/// After each of so many refusals, events of one channel are tried together again; the next refusal halves their
+/// request. They wait for each other anyway, and often come in pairs (`channel_occupied`, `member_added`). Attempts that
+/// did not reach the endpoint are no refusals.
 const REFUSALS_TOGETHER_MAX: u32 = 3;
 
 /// What the refusals so far have shown about a group.
@@ -126,8 +127,9 @@ impl RetryState {
         }
         let next = self.with_trial(trial.refused());
         match refusal.verdict {
-            // The events are not at fault: they are due when the endpoint is tried again.
-            RetryVerdict::Unreachable => (next, Effect::TryNow),
+            // The events are not at fault: they are due when the endpoint is tried again. It has refused none of them,
+            // so that does not count.
+            RetryVerdict::Unreachable => (self, Effect::TryNow),
             RetryVerdict::Transient if refusal.tried == 1 => {
                 (next.refused_alone(refusal.acceptances), trial.pause())
             }
@@ -320,12 +322,12 @@ mod tests {
             (all, refused_channels(7, Transient), half, split),
             (all, refused_channels(7, Permanent), half, split),
             (all, refused_channels(7, Busy), again, pause(0)),
-            (all, refused_channels(7, Unreachable), again, Effect::TryNow),
+            (all, refused_channels(7, Unreachable), all, Effect::TryNow),
             (unsuspected(trial(500, 3)), refused_channels(7, Busy), half, split),
             (
                 unsuspected(trial(500, 3)),
                 refused_channels(7, Unreachable),
-                unsuspected(trial(500, 4)),
+                unsuspected(trial(500, 3)),
                 Effect::TryNow,
             ),
         ]);
@@ -347,7 +349,7 @@ mod tests {
         }
         check(&[
             (first(0), refused(4, Permanent, 0), unsuspected(halving(2, 0)), keep),
-            (first(9), refused(4, Unreachable, 0), first(10), Effect::TryNow),
+            (first(9), refused(4, Unreachable, 0), first(9), Effect::TryNow),
             // What is known of the first event stays when it is tried with others.
             (at_fault(trial(2, 3), 7, 1), refused(2, Busy, 8), at_fault(halving(1, 0), 7, 1), keep),
             (
@@ -357,6 +359,20 @@ mod tests {
                 pause(0),
             ),
         ]);
+    }
+
+    /// Otherwise a busy endpoint that comes back would at once get more requests, not fewer.
+    #[test]
+    fn an_outage_does_not_use_up_the_attempts_of_events_of_one_channel() {
+        let mut state = unsuspected(trial(500, 0));
+        for _ in 0..9 {
+            let (next, effect) = state.after(refused(8, Unreachable, 0));
+            assert_eq!(effect, Effect::TryNow);
+            state = next;
+        }
+        for verdict in [Busy, Transient] {
+            check(&[(state, refused(8, verdict, 0), unsuspected(trial(500, 1)), pause(0))]);
+        }
     }
 
     #[test]
@@ -375,7 +391,7 @@ mod tests {
             (
                 suspected(one(1), 7),
                 refused(1, Unreachable, 9),
-                suspected(one(2), 7),
+                suspected(one(1), 7),
                 Effect::TryNow,
             ),
         ]);

@@ -183,6 +183,24 @@ fn an_endpoint_that_refuses_everything_for_good_is_not_asked_about_each_event() 
     assert!(simulation.requests < 100, "{}", simulation.requests);
 }
 
+/// The first answer after an outage may be a 4xx, because of one event. The others are still sent.
+#[test]
+fn one_final_refusal_after_an_outage_discards_one_event() {
+    for verdict in [RetryVerdict::Transient, RetryVerdict::Busy, RetryVerdict::Unreachable] {
+        let mut simulation = Simulation::new(10_000);
+        simulation.push("poison/1");
+        (0..499).for_each(|number| simulation.push(&format!("c{number}/1")));
+        let outage = 4 * MINUTES;
+        simulation.run(outage, |_, _| refuse(verdict));
+        assert!(simulation.requests > 33, "{verdict:?}: {}", simulation.requests);
+        simulation.run(outage + MINUTES, |names, _| poison(names, RetryVerdict::Permanent));
+        let given_up: Vec<_> =
+            simulation.given_up.iter().map(|(_, name, why)| (&name[..], *why)).collect();
+        assert_eq!(given_up, [("poison/1", GiveUpReason::Permanent)], "{verdict:?}");
+        assert_eq!((simulation.accepted.len(), simulation.waiting), (499, 0), "{verdict:?}");
+    }
+}
+
 #[test]
 fn an_outage_costs_a_request_in_five_seconds_and_ends_at_once() {
     for verdict in [RetryVerdict::Transient, RetryVerdict::Busy, RetryVerdict::Unreachable] {
@@ -210,6 +228,7 @@ fn retry_after_pauses_the_endpoint() {
     simulation.push("c/1");
     let busy = Err((RetryVerdict::Busy, Some(Duration::from_secs(20))));
     simulation.run(100, |_, _| busy);
+    assert!(simulation.backlog.is_paused(Moment(simulation.now)), "other events wait, too");
     simulation.push("d/1");
     simulation.run(MINUTES, |_, _| Ok(()));
     assert_eq!(simulation.requests, 3);

@@ -189,7 +189,7 @@ metrics! {
         |scrape, out| scrape.by_core(out, |core| core.gathers.get());
     "gathers_peak" Gauge ["core"] "Most questions whose answers the core gathered at a time, in the last 30 to 60 s.",
         |scrape, out| scrape.by_core(out, |core| core.gathers.peak());
-    "gathers_refused_total" Counter ["core"] "Questions of operators that were answered 503, and of other nodes that were answered without this node, because too many were gathered.",
+    "gathers_refused_total" Counter ["core"] "Questions of operators that were answered 503, and of other nodes that were not answered, because too many were gathered. The other node waits for 1.5 s and counts the question as incomplete.",
         |scrape, out| scrape.by_core(out, |core| core.gathers_refused.get());
     "gathered_bytes" Gauge ["core"] "Bytes of answers of other nodes that wait until all nodes have answered. At most 256 MiB for the HTTP API and 32 MiB for operators, of which rows use 28 MiB.",
         |scrape, out| scrape.by_core(out, |core| core.gathered_bytes.get());
