@@ -359,6 +359,14 @@ const STORIES: &[(&str, &str)] = &[
         "ringverb top could not be ended while its server was silent",
         "top_ends_at_ctrl_c_while_the_server_does_not_answer",
     ),
+    (
+        "a monitor that polled the apps kept the main thread from its watchdog, so systemd killed the server",
+        "orders_without_a_pause_do_not_keep_the_watchdog_from_its_notifications",
+    ),
+    (
+        "with a watchdog shorter than 3 s, workers that ran were reported as stalled",
+        "a_worker_that_runs_has_not_stalled_however_often_the_watchdog_looks",
+    ),
 ];
 
 #[test]
