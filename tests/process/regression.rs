@@ -367,6 +367,14 @@ const STORIES: &[(&str, &str)] = &[
         "with a watchdog shorter than 3 s, workers that ran were reported as stalled",
         "a_worker_that_runs_has_not_stalled_however_often_the_watchdog_looks",
     ),
+    (
+        "the apps file was replaced, but the answer was that nothing had changed, because its folder was not synchronized",
+        "a_file_that_is_replaced_is_never_reported_as_unchanged",
+    ),
+    (
+        "in a folder that cannot be read, the apps file was replaced by a change that was then refused",
+        "a_folder_that_cannot_be_read_is_refused_before_the_file_is_replaced",
+    ),
 ];
 
 #[test]

@@ -345,7 +345,10 @@ impl Changer {
             RunningConfiguration { apps: Arc::new(changed.with_new_apps), ..(*running).clone() };
         self.send_to_cores(Arc::new(prepared)).map_err(|problem| vec![problem])?;
         if let Some((path, text)) = &file {
-            apps_file::write(path, text).map_err(|problem| vec![problem])?;
+            let written = apps_file::write(path, text).map_err(|problem| vec![problem])?;
+            if let Some(warning) = written {
+                tracing::warn!(event = "configuration_warning", "{warning}");
+            }
         }
         let (number, apps) = (running.number + 1, Arc::new(changed.without_removed_apps));
         let next = Arc::new(RunningConfiguration::new(number, apps, &config));
