@@ -2,8 +2,10 @@
 //!
 //! Owns `ServerState`; every change of it is in this file. Inputs: orders of the control thread (signals, other
 //! processes) and of the admin API, and time. Output: why the server ends (`End`). Does not end it (`ending.rs`).
-//! Limit: one order at a time; `takeover/order.rs` has how many can wait. Cost: no step while no order comes; with a
-//! watchdog, one look at each worker's heartbeat every third of its time.
+//! Limit: one order at a time; `takeover/order.rs` has how many can wait. Deadlines are checked before each order, so
+//! orders that come without a pause delay none of them by more than one order. Cost: no step while no order comes; with
+//! a watchdog, one look at each worker's heartbeat every third of its time, and one more before an order that may take
+//! long.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -39,6 +41,7 @@ pub(super) struct OrderLoop<'a> {
     control: &'a Control,
     orders: &'a Receiver<Order>,
     program: &'a mut Program,
+    watchdog: Watchdog,
 }
 
 impl<'a> OrderLoop<'a> {
@@ -49,52 +52,48 @@ impl<'a> OrderLoop<'a> {
         program: &'a mut Program,
     ) -> Self {
         let (shared, doorbells) = (changer.shared.clone(), changer.doorbells.clone());
-        Self { shared, doorbells, changer, control, orders, program }
+        let watchdog = Watchdog::new(&shared);
+        Self { shared, doorbells, changer, control, orders, program, watchdog }
     }
 
     /// Carries out one order after the other. Returns what ends the server.
     pub(super) fn run(mut self) -> End {
-        let mut watchdog = Watchdog::new(&self.shared);
         let mut state = ServerState::Serving;
         loop {
-            state = match self.receive(&state, &watchdog) {
-                Ok(order) => self.carry_out(state, order),
-                Err(RecvTimeoutError::Disconnected) => ServerState::Ending(End::Drain),
-                Err(RecvTimeoutError::Timeout) => self.on_deadline(state, &mut watchdog),
+            self.watchdog.look_if_due(&self.shared);
+            state = match state {
+                ServerState::Ending(end) => return end,
+                ServerState::Delayed(delay)
+                    if delay.time_left(self.shared.clock.now()).is_zero() =>
+                {
+                    self.begin_drain(delay.signal)
+                }
+                state => match self.receive(&state) {
+                    Ok(order) => self.carry_out(state, order),
+                    Err(RecvTimeoutError::Disconnected) => ServerState::Ending(End::Drain),
+                    Err(RecvTimeoutError::Timeout) => state,
+                },
             };
-            if let ServerState::Ending(end) = state {
-                return end;
-            }
         }
     }
 
     /// Waits for an order, at most until the delay is over or the watchdog is to look.
-    fn receive(&self, state: &ServerState, watchdog: &Watchdog) -> Result<Order, RecvTimeoutError> {
+    fn receive(&self, state: &ServerState) -> Result<Order, RecvTimeoutError> {
+        let now = self.shared.clock.now();
         let left = match state {
-            ServerState::Delayed(delay) => Some(delay.time_left(self.shared.clock.now())),
+            ServerState::Delayed(delay) => Some(delay.time_left(now)),
             ServerState::Serving | ServerState::Ending(_) => None,
         };
-        match [watchdog.interval, left].into_iter().flatten().min() {
+        match [self.watchdog.time_left(now), left].into_iter().flatten().min() {
             None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(timeout) => self.orders.recv_timeout(timeout),
-        }
-    }
-
-    fn on_deadline(&self, state: ServerState, watchdog: &mut Watchdog) -> ServerState {
-        match state {
-            ServerState::Delayed(delay) if delay.time_left(self.shared.clock.now()).is_zero() => {
-                self.begin_drain(delay.signal)
-            }
-            state => {
-                watchdog.feed_if_alive(&self.shared);
-                state
-            }
         }
     }
 
     fn carry_out(&mut self, state: ServerState, order: Order) -> ServerState {
         match order {
             Order::Change(request) => {
+                self.watchdog.look_before_long_order(&self.shared);
                 self.changer.carry_out(*request);
                 state
             }
@@ -103,7 +102,10 @@ impl<'a> OrderLoop<'a> {
                 state
             }
             Order::ResumeChanges => {
-                self.changer.resume_changes();
+                for request in self.changer.resume_changes() {
+                    self.watchdog.look_before_long_order(&self.shared);
+                    self.changer.carry_out(request);
+                }
                 state
             }
             Order::Replace => {
@@ -138,6 +140,7 @@ impl<'a> OrderLoop<'a> {
     /// Sends all connections to the new process. If that fails, this process continues as before.
     fn transfer(&mut self, state: ServerState, new_process: NewProcess) -> ServerState {
         let process = new_process.process;
+        self.watchdog.look_before_long_order(&self.shared);
         if !transfer::send(&self.shared, &self.doorbells, new_process) {
             return state;
         }

@@ -1,11 +1,12 @@
 //! Notifications to systemd (Type=notify): readiness, the main process, the end, and the watchdog.
 //!
-//! Owns the heartbeats that the watchdog has seen last. A notification is one datagram with lines of text
-//! (sd_notify(3)). Without NOTIFY_SOCKET nothing is sent. The watchdog is notified only if every worker has run since
-//! the last notification: a worker that hangs keeps a part of all connections, and only a new process repairs that.
-//! Does not decide when the server is ready or stops.
-//! Limits: one short datagram at a time; a full socket of systemd delays the main thread, which serves no client. Cost:
-//! three system calls for a notification.
+//! Owns the heartbeats that the watchdog has seen last, and the moment of its next look. A notification is one datagram
+//! with lines of text (sd_notify(3)). Without NOTIFY_SOCKET nothing is sent. The watchdog is notified only if every
+//! worker runs: a worker that hangs keeps a part of all connections, and only a new process repairs that. Does not
+//! decide when the server is ready or stops.
+//! Limits: one short datagram at a time; a full socket of systemd delays the main thread, which serves no client;
+//! `INTERVAL_MIN` between looks, so a watchdog of less than three times that is notified too late. Cost: three system
+//! calls for a notification.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,7 +16,16 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::worker::Shared;
+
+/// So that a watchdog of microseconds does not occupy the main thread.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// A worker whose counter stands still for so long has stalled, however short the watchdog's time is: a worker counts a
+/// heartbeat once a second.
+const STALLED_MIN: Duration = Duration::from_secs(2);
+/// An order that may take long begins at most so long after a look.
+pub(super) const LOOK_AGE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) fn notify_ready() {
     // The new process of a take-over is not the process that systemd started.
@@ -56,25 +66,83 @@ fn watchdog_of(micros: &str, process: Option<&str>, own: u32) -> Option<Duration
     is_meant.then(|| Duration::from_micros(micros))
 }
 
-pub(super) struct Watchdog {
-    /// A third of the watchdog's time, so that one late look does not end the process. `None`: no watchdog.
-    pub(super) interval: Option<Duration>,
-    heartbeats: Vec<u64>,
+/// Looks at the workers and notifies systemd, if systemd watches this process.
+pub(super) struct Watchdog(Option<Schedule>);
+
+struct Schedule {
+    /// A third of the watchdog's time, so that one late look does not end the process.
+    interval: Duration,
+    last_look: Moment,
+    heartbeats: Heartbeats,
+}
+
+/// By worker: the heartbeat that was seen last, and since when.
+struct Heartbeats {
+    seen: Vec<(u64, Moment)>,
+    stalled_after: Duration,
+}
+
+impl Heartbeats {
+    /// A worker has until `stalled_after` from now for its first heartbeat.
+    fn new(workers: usize, now: Moment, interval: Duration) -> Self {
+        Self { seen: vec![(0, now); workers], stalled_after: interval.max(STALLED_MIN) }
+    }
+
+    /// Whether no worker has stalled. It may be called at any time.
+    fn all_run(&mut self, now: Moment, beats: impl ExactSizeIterator<Item = u64>) -> bool {
+        debug_assert_eq!(beats.len(), self.seen.len(), "one counter for each worker");
+        let mut all_run = true;
+        for (beat, seen) in beats.zip(&mut self.seen) {
+            if seen.0 != beat {
+                *seen = (beat, now);
+            }
+            all_run &= between(seen.1, now) < self.stalled_after;
+        }
+        all_run
+    }
+}
+
+fn between(earlier: Moment, later: Moment) -> Duration {
+    Duration::from_millis(later.0.saturating_sub(earlier.0))
 }
 
 impl Watchdog {
     pub(super) fn new(shared: &Shared) -> Self {
-        let interval = watchdog_time().map(|time| time / 3);
-        Self { interval, heartbeats: vec![0; shared.heartbeats.len()] }
+        let now = shared.clock.now();
+        Self(watchdog_time().map(|time| {
+            let interval = (time / 3).max(INTERVAL_MIN);
+            let heartbeats = Heartbeats::new(shared.heartbeats.len(), now, interval);
+            Schedule { interval, last_look: now, heartbeats }
+        }))
     }
 
-    /// To be called every `interval`. If a worker has not ticked since the last notification, none is sent, and a
-    /// warning is logged.
-    pub(super) fn feed_if_alive(&mut self, shared: &Shared) {
-        let now: Vec<u64> =
-            shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed)).collect();
-        if now.iter().zip(&self.heartbeats).all(|(now, before)| now > before) {
-            self.heartbeats = now;
+    /// Time until the next look. `None`: no watchdog.
+    pub(super) fn time_left(&self, now: Moment) -> Option<Duration> {
+        let schedule = self.0.as_ref()?;
+        Some(schedule.interval.saturating_sub(between(schedule.last_look, now)))
+    }
+
+    /// To be called after each order and each wait: it looks only if the interval is over.
+    pub(super) fn look_if_due(&mut self, shared: &Shared) {
+        let interval = self.0.as_ref().map(|schedule| schedule.interval);
+        self.look_if_older_than(interval, shared);
+    }
+
+    /// To be called before an order that may take long, so that the watchdog waits for this order only.
+    pub(super) fn look_before_long_order(&mut self, shared: &Shared) {
+        self.look_if_older_than(Some(LOOK_AGE_MAX), shared);
+    }
+
+    /// If a worker has stalled, no notification is sent, and a warning is logged.
+    fn look_if_older_than(&mut self, age: Option<Duration>, shared: &Shared) {
+        let (Some(schedule), Some(age)) = (&mut self.0, age) else { return };
+        let now = shared.clock.now();
+        if between(schedule.last_look, now) < age {
+            return;
+        }
+        schedule.last_look = now;
+        let beats = shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
+        if schedule.heartbeats.all_run(now, beats) {
             notify("WATCHDOG=1\n");
         } else {
             tracing::warn!(
@@ -88,6 +156,8 @@ impl Watchdog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::change;
+    use crate::server::takeover::transfer;
 
     #[test]
     fn the_watchdog_is_for_the_process_that_systemd_names() {
@@ -98,6 +168,42 @@ mod tests {
             [("1000000", Some("8")), ("1000000", Some("")), ("0", None), ("x", None)]
         {
             assert_eq!(watchdog_of(micros, process, 7), None, "{micros} {process:?}");
+        }
+    }
+
+    /// A worker counts one heartbeat a second; systemd may want a notification more often.
+    #[test]
+    fn a_worker_that_runs_has_not_stalled_however_often_the_watchdog_looks() {
+        for interval_ms in [10, 333, 667, 1_000, 5_000] {
+            let mut heartbeats = Heartbeats::new(2, Moment(0), Duration::from_millis(interval_ms));
+            for now in (interval_ms..60_000).step_by(interval_ms as usize) {
+                let beats = [now / 1_000, (now + 900) / 1_000];
+                assert!(heartbeats.all_run(Moment(now), beats.into_iter()), "{interval_ms}: {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_stands_still_for_an_interval_has_stalled() {
+        for (interval_ms, stalled_ms) in [(333, 2_000), (5_000, 5_000)] {
+            let mut heartbeats = Heartbeats::new(2, Moment(0), Duration::from_millis(interval_ms));
+            let mut run = |now, stuck| heartbeats.all_run(Moment(now), [now, stuck].into_iter());
+            assert!(run(100, 1));
+            assert!(run(100 + stalled_ms - 1, 1), "further looks do not make it older");
+            assert!(!run(100 + stalled_ms, 1));
+            assert!(!run(100 + stalled_ms + 1, 1));
+            assert!(run(100 + stalled_ms + 2, 2), "it runs again");
+        }
+    }
+
+    /// The longest order begins `LOOK_AGE_MAX` after a look at most.
+    #[test]
+    fn the_longest_order_ends_before_the_watchdog_of_the_unit() {
+        let unit = include_str!("../../tuning/ringverb.service");
+        let seconds = unit.lines().find_map(|line| line.strip_prefix("WatchdogSec="));
+        let watchdog = Duration::from_secs(seconds.unwrap().parse().unwrap());
+        for longest in [transfer::SEND_TIME_MAX, change::CHANGE_TIME_MAX] {
+            assert!(LOOK_AGE_MAX + longest < watchdog, "{longest:?}");
         }
     }
 

@@ -396,6 +396,22 @@ const STORIES: &[(&str, &str)] = &[
         "the first join after a take-over encoded the roster without asking the memory budget",
         "the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeated_one",
     ),
+    (
+        "a monitor that polled the apps kept the main thread from its watchdog, so systemd killed the server",
+        "orders_without_a_pause_do_not_keep_the_watchdog_from_its_notifications",
+    ),
+    (
+        "with a watchdog shorter than 3 s, workers that ran were reported as stalled",
+        "a_worker_that_runs_has_not_stalled_however_often_the_watchdog_looks",
+    ),
+    (
+        "the apps file was replaced, but the answer was that nothing had changed, because its folder was not synchronized",
+        "a_file_that_is_replaced_is_never_reported_as_unchanged",
+    ),
+    (
+        "in a folder that cannot be read, the apps file was replaced by a change that was then refused",
+        "a_folder_that_cannot_be_read_is_refused_before_the_file_is_replaced",
+    ),
 ];
 
 #[test]

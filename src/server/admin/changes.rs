@@ -16,13 +16,18 @@ use crate::http1::query::percent_decode;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
 use crate::server::change::{
-    AppChange, AppEdit, ChangeCommand, ChangeOutcome, ChangeRequest, PendingReload,
+    AppChange, AppEdit, CHANGE_TIME_MAX, ChangeCommand, ChangeOutcome, ChangeRequest, PendingReload,
 };
 use crate::server::takeover::Order;
+use crate::server::takeover::transfer::SEND_TIME_MAX;
 use crate::text::shown;
 
-/// Longer than the main thread needs to send its connections to a new process (`takeover/transfer.rs`).
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+/// Longer than the main thread needs for this change after one that is under way and one attempt to send its connections
+/// to a new process. More changes may wait before this one.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+const _: () = assert!(
+    ANSWER_TIME_MAX.as_millis() > SEND_TIME_MAX.as_millis() + 2 * CHANGE_TIME_MAX.as_millis()
+);
 /// Between two looks for its answer: there is no wake-up between threads of this runtime.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 

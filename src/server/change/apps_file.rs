@@ -84,23 +84,45 @@ pub(super) fn file_text(table: &Table) -> Result<String, String> {
     Ok(format!("{HEAD}{text}"))
 }
 
+/// Returns a warning for the log if the file is written, but a power failure may still undo it.
+///
 /// # Errors
-/// A sentence for the operator.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
-    replace_file(path, text.as_bytes()).map_err(|error| {
-        format!(
-            "{} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this process must \
-             be able to make files in its folder",
-            path_text(path)
-        )
-    })
+/// A sentence for the operator. The file before is in its place then.
+pub(super) fn write(path: &Path, text: &str) -> Result<Option<String>, String> {
+    write_with(path, text, File::sync_all)
 }
 
-fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// `sync_folder` is a parameter so that a test can let it fail.
+fn write_with(
+    path: &Path,
+    text: &str,
+    sync_folder: fn(&File) -> io::Result<()>,
+) -> Result<Option<String>, String> {
+    let path_text = path_text(path);
+    match replace_file(path, text.as_bytes(), sync_folder) {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(error)) => Ok(Some(format!(
+            "{path_text} (RINGVERB_APPS_FILE) is written and its apps are in use, but its folder could not be \
+             synchronized with the disk: {error}. After a power failure the file may be the one before: check the disk"
+        ))),
+        Err(error) => Err(format!(
+            "{path_text} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this \
+             process must be able to read its folder and to make files in it"
+        )),
+    }
+}
+
+/// The outer result is that of the replacement, the inner one that of the synchronization after it.
+fn replace_file(
+    path: &Path,
+    bytes: &[u8],
+    sync_folder: fn(&File) -> io::Result<()>,
+) -> io::Result<io::Result<()>> {
     // A link is followed, so that the file it leads to is replaced, and not the link.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+    // Opened first: a folder that cannot be read is a refusal as long as the file before is in its place.
+    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = Path::new(&beside);
@@ -122,13 +144,15 @@ fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     written?;
     // The new name is on the disk when the folder is.
-    File::open(folder)?.sync_all()
+    Ok(sync_folder(&folder))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    const OTHER_USER: u32 = 65_534;
 
     #[test]
     fn a_file_that_vanishes_is_refused_while_its_apps_are_in_use() {
@@ -175,5 +199,47 @@ mod tests {
         assert_eq!(read(&path, &Table::new()).ok().unwrap().len(), 0);
         fs::remove_dir_all(&folder).unwrap();
         assert!(write(&path, "").unwrap_err().contains("nothing was changed"));
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_is_never_reported_as_unchanged() {
+        let folder =
+            std::env::temp_dir().join(format!("ringverb-sync-{:x}", getrandom::u64().unwrap()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("apps.toml");
+        let full_disk = |_: &File| Err(io::Error::from_raw_os_error(28));
+        let warning = write_with(&path, "# new", full_disk).unwrap().expect("a warning");
+        assert!(warning.contains("is written") && warning.contains("os error 28"), "{warning}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# new");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// Mode 0300: files can be made in the folder, but its names cannot be read, so it cannot be synchronized.
+    #[test]
+    fn a_folder_that_cannot_be_read_is_refused_before_the_file_is_replaced() {
+        let folder =
+            std::env::temp_dir().join(format!("ringverb-mode-{:x}", getrandom::u64().unwrap()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("apps.toml");
+        fs::write(&path, "# before").unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            std::os::unix::fs::chown(&folder, Some(OTHER_USER), None).unwrap();
+        }
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o300)).unwrap();
+        let of_thread = path.clone();
+        let written = std::thread::spawn(move || {
+            if is_root {
+                // Linux has the user by thread. Mode bits do not bind root.
+                let user = rustix::process::Uid::from_raw(OTHER_USER);
+                rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            }
+            write(&of_thread, "# new")
+        });
+        let refused = written.join().unwrap().unwrap_err();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(refused.contains("nothing was changed"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# before");
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

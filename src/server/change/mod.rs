@@ -39,6 +39,8 @@ pub(super) use outcome::ChangeOutcome;
 
 /// Time for all cores to apply a configuration. A core ticks at least once a second.
 const APPLY_TIME_MAX: Duration = Duration::from_secs(5);
+/// Time for a change, which all cores apply in two rounds. The disk may add to it.
+pub(super) const CHANGE_TIME_MAX: Duration = Duration::from_secs(2 * APPLY_TIME_MAX.as_secs());
 
 /// Sent to the main thread as `Order::Change`.
 pub(super) struct ChangeRequest {
@@ -164,9 +166,10 @@ impl Changer {
         self.is_development
     }
 
-    /// The take-over has failed. After one that succeeds, the admin listener refuses the requests that wait.
-    pub(super) fn resume_changes(&mut self) {
-        self.held_requests.take().into_iter().flatten().for_each(|request| self.carry_out(request));
+    /// The take-over has failed. Returns the requests that waited, for `carry_out`. After one that succeeds, the admin
+    /// listener refuses them.
+    pub(super) fn resume_changes(&mut self) -> Vec<ChangeRequest> {
+        self.held_requests.take().unwrap_or_default()
     }
 
     pub(super) fn carry_out(&mut self, request: ChangeRequest) {
@@ -342,7 +345,10 @@ impl Changer {
             RunningConfiguration { apps: Arc::new(changed.with_new_apps), ..(*running).clone() };
         self.send_to_cores(Arc::new(prepared)).map_err(|problem| vec![problem])?;
         if let Some((path, text)) = &file {
-            apps_file::write(path, text).map_err(|problem| vec![problem])?;
+            let written = apps_file::write(path, text).map_err(|problem| vec![problem])?;
+            if let Some(warning) = written {
+                tracing::warn!(event = "configuration_warning", "{warning}");
+            }
         }
         let (number, apps) = (running.number + 1, Arc::new(changed.without_removed_apps));
         let next = Arc::new(RunningConfiguration::new(number, apps, &config));

@@ -14,8 +14,8 @@ use crate::config::admin::{Admin, AdminPlace};
 
 /// The longest answer lists 65,535 apps, of some hundred bytes each.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
-/// Longer than the server takes for a change.
-const TIMEOUT_ADMIN: Duration = Duration::from_secs(25);
+/// Longer than the listener waits for the outcome of a change (`ANSWER_TIME_MAX` of `server/admin/changes.rs`).
+const TIMEOUT_ADMIN: Duration = Duration::from_secs(35);
 
 /// A refusal of the listener itself, which is text, is in `error` of the body.
 pub(super) struct AdminResponse {

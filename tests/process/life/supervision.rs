@@ -3,8 +3,11 @@
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::support::{DEADLINE, PING, PONG, Server, Setup, free_port};
+use crate::admin::AdminClient;
+use crate::change::{TOKEN, admin};
+use crate::support::{DEADLINE, PING, PONG, Server, Setup, eventually, free_port};
 use rustix::process::Signal;
 
 /// Where the messages go.
@@ -82,6 +85,45 @@ fn systemd_is_notified_of_start_watchdog_and_end() {
     server.signal(Signal::TERM);
     while systemd.receive().trim_end() != "STOPPING=1" {}
     assert_eq!(server.finish().code, Some(0));
+}
+
+/// A monitor that polls the apps gives the main thread orders, each sooner than the watchdog's next look.
+#[test]
+fn orders_without_a_pause_do_not_keep_the_watchdog_from_its_notifications() {
+    let systemd = Systemd::new("orders");
+    let setup = systemd.setup().env("RINGVERB_ADMIN", "127.0.0.1:0");
+    let setup = setup.env("RINGVERB_ADMIN_TOKEN", TOKEN);
+    let mut server = setup.env("WATCHDOG_USEC", "3000000").start();
+    assert!(systemd.receive().contains("READY=1"));
+    let api = AdminClient::of(&mut server);
+    systemd.socket.set_read_timeout(Some(Duration::from_millis(100))).expect("SO_RCVTIMEO");
+    for _ in 0..2 {
+        eventually("a notification while orders come", || {
+            assert_eq!(admin(&api, "GET", "/api/apps", "").0, 200);
+            let mut message = [0; 64];
+            match systemd.socket.recv(&mut message) {
+                Ok(count) => Some(assert_eq!(&message[..count], b"WATCHDOG=1\n")),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                Err(error) => panic!("{error}"),
+            }
+        });
+    }
+}
+
+/// Two thirds of a second between looks, but one heartbeat a second: no worker has stalled.
+#[test]
+fn a_watchdog_shorter_than_three_heartbeats_is_notified_at_each_look() {
+    let systemd = Systemd::new("short");
+    let server = systemd.setup().env("WATCHDOG_USEC", "2000000").start();
+    assert!(systemd.receive().contains("READY=1"));
+    for _ in 0..6 {
+        assert_eq!(systemd.receive().trim_end(), "WATCHDOG=1");
+    }
+    server.signal(Signal::TERM);
+    let finished = server.finish();
+    assert_eq!(finished.code, Some(0));
+    let log = format!("{}{}", finished.stdout, finished.stderr);
+    assert!(!log.contains("a worker has not run"), "{log}");
 }
 
 /// The commands of `tuning/ringverb.service`, as systemd runs them; `tests/packaging/run` verifies the unit.
