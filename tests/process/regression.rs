@@ -359,6 +359,10 @@ const STORIES: &[(&str, &str)] = &[
         "ringverb top could not be ended while its server was silent",
         "top_ends_at_ctrl_c_while_the_server_does_not_answer",
     ),
+    (
+        "an anonymous client could send events to any user's own channel, as if they came from the backend",
+        "no_client_event_reaches_the_channel_of_a_user",
+    ),
 ];
 
 #[test]
