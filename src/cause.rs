@@ -303,6 +303,8 @@ causes! {
     ClientEventOnPublic "client_event_on_public" Other
         "client event {} on {} refused: client events on public channels need RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, \
          or a private channel"
+    ClientEventOnUserChannel "client_event_on_user_channel" Other
+        "client event {} on {} refused: only the app's backend publishes to a user's own channel; use a private channel"
     ClientEventName "client_event_name" Other
         "client event {} refused: its name has more than {} (RINGVERB_EVENT_NAME_LENGTH_MAX)"
     NotAMember "not_a_member" Other

@@ -72,7 +72,7 @@ pub const CLIENT_EVENTS_DISABLED: ErrorCode =
 /// The name of a client event is over `event_name_length_max`. The connection stays.
 pub const CLIENT_EVENT_NAME_TOO_LONG: ErrorCode =
     ErrorCode { code: 4301, message: "The name of the client event is too long" };
-/// A client event on a public channel (docs/PROTOCOL.md C13). The connection stays.
+/// A client event on a public channel (docs/PROTOCOL.md C13) or on a user's own channel. The connection stays.
 pub const CLIENT_EVENT_ON_PUBLIC: ErrorCode = ErrorCode {
     code: 4301,
     message: "Client events are only accepted on private and presence channels.",

@@ -412,6 +412,10 @@ const STORIES: &[(&str, &str)] = &[
         "in a folder that cannot be read, the apps file was replaced by a change that was then refused",
         "a_folder_that_cannot_be_read_is_refused_before_the_file_is_replaced",
     ),
+    (
+        "an anonymous client could send events to any user's own channel, as if they came from the backend",
+        "no_client_event_reaches_the_channel_of_a_user",
+    ),
 ];
 
 #[test]

@@ -92,6 +92,11 @@ impl Local {
         let (app, socket_id) = (sender.app, sender.socket_id);
         let bad_channel = |_| (error_code::INVALID_MESSAGE, Cause::BadChannel);
         let channel = context.keys.make(app, &event.channel).map_err(bad_channel)?;
+        // Only a backend publishes to a user's own channel: a user takes what arrives there as the server's word. So no
+        // option lifts this (docs/PROTOCOL.md rule 34).
+        if channel.kind.access == Access::User {
+            return Err((error_code::CLIENT_EVENT_ON_PUBLIC, Cause::ClientEventOnUserChannel));
+        }
         if channel.kind.access == Access::Public && !on_public {
             return Err((error_code::CLIENT_EVENT_ON_PUBLIC, Cause::ClientEventOnPublic));
         }
@@ -115,6 +120,7 @@ impl Local {
             user.is_none() || channel.kind.access == Access::Presence,
             "only presence channels have members"
         );
+        debug_assert!(channel.kind.access != Access::User, "only a backend publishes there");
         let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::client_event(name, channel.name(), data, user_json, text);
         });

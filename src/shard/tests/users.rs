@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde_json::{Value, json};
 
 use super::net::{Client, Net, Received};
-use crate::app::{App, Webhook, WebhookKind, sample};
+use super::rules::assert_error;
+use crate::app::{App, ClientEventsFrom, Webhook, WebhookKind, sample};
 use crate::pusher::error_code;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::access::AccessCommand;
@@ -163,6 +164,40 @@ fn a_connection_without_authorization_is_closed_after_its_time() {
     for (client, closed) in [(idle, true), (public, true), (private, false), (user, false)] {
         let received = net.events(client);
         assert_eq!(received.contains(&Received::Closed(4009)), closed, "{received:?}");
+    }
+}
+
+#[test]
+fn only_a_backend_publishes_to_the_channel_of_a_user() {
+    let channel = "#server-to-user-7";
+    let event = json!({"event": "client-x", "channel": channel, "data": {}}).to_string();
+    for (from, on_public) in [
+        (ClientEventsFrom::All, false),
+        (ClientEventsFrom::All, true),
+        (ClientEventsFrom::Members, false),
+        (ClientEventsFrom::Members, true),
+    ] {
+        let mut app = counting();
+        (app.client_events_from, app.client_events_on_public) = (from, on_public);
+        let mut net = Net::with_app(3, app);
+        let [receiver, of_the_user] = [0, 1].map(|core| signed_in(&mut net, core, "7", &[]));
+        let stranger = net.connect(2);
+        for client in [receiver, of_the_user] {
+            net.subscribe(client, channel, None);
+        }
+        for client in [receiver, of_the_user, stranger] {
+            net.events(client);
+        }
+        for sender in [stranger, of_the_user] {
+            net.say(sender, &event);
+            assert_error(&net.events(sender), error_code::CLIENT_EVENT_ON_PUBLIC);
+            assert!(net.events(receiver).is_empty(), "{from:?}");
+        }
+        let is_client_event =
+            |happening: &Happening| matches!(happening, Happening::ClientEvent(_));
+        assert!(!net.webhooks.iter().any(|one| is_client_event(&one.happening)), "{from:?}");
+        net.publish(2, channel, &json!({}), None);
+        assert_eq!(net.events(receiver).len(), 1, "a backend reaches it");
     }
 }
 

@@ -103,6 +103,28 @@ fn an_event_for_a_user_reaches_all_workers_and_no_other_user() {
 }
 
 #[test]
+fn no_client_event_reaches_the_channel_of_a_user() {
+    let refused =
+        error_event(4301, "Client events are only accepted on private and presence channels.");
+    let event = r##"{"event":"client-x","channel":"#server-to-user-7","data":{}}"##;
+    for from in ["all", "members"] {
+        let setup = Setup::new().workers(2);
+        let setup = setup.env("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", from);
+        let server = setup.env("RINGVERB_CLIENT_EVENTS_ON_PUBLIC", "true").start();
+        let [mut receiver, mut of_the_user] =
+            [(); 2].map(|()| signed_in(&server, &json!({"id": "7"})));
+        for client in [&mut receiver, &mut of_the_user] {
+            client.subscribe("#server-to-user-7");
+        }
+        let mut stranger = server.connect();
+        stranger.ask(event, &refused);
+        of_the_user.ask(event, &refused);
+        server.publish("#server-to-user-7", "e", "x");
+        receiver.expect(r##"{"event":"e","data":"x","channel":"#server-to-user-7"}"##);
+    }
+}
+
+#[test]
 fn users_that_leave_together_are_sent_once() {
     let server = server();
     let watchlist = json!({"id": "w", "watchlist": ["crowd", "w", "crowd", "nobody"]});

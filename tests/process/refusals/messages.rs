@@ -191,6 +191,12 @@ pub(crate) const CASES: &[Case] = &[
         line: "client event \"client-typing\" on \"news\" refused: client events on public channels need RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, or a private channel",
     },
     Case {
+        cause: Cause::ClientEventOnUserChannel, env: &[("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "all")],
+        act: |server| client_event(server.connect(), "#server-to-user-7"),
+        answer: "4301 Client events are only accepted on private and presence channels.",
+        line: "client event \"client-typing\" on \"#server-to-user-7\" refused: only the app's backend publishes to a user's own channel; use a private channel",
+    },
+    Case {
         cause: Cause::ClientEventName, env: &[("RINGVERB_EVENT_NAME_LENGTH_MAX", "12")],
         act: |server| client_event(server.connect(), "private-x"),
         answer: "4301 The name of the client event is too long",
