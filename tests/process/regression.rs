@@ -359,6 +359,10 @@ const STORIES: &[(&str, &str)] = &[
         "ringverb top could not be ended while its server was silent",
         "top_ends_at_ctrl_c_while_the_server_does_not_answer",
     ),
+    (
+        "a publish was not answered while other clients of its core kept mail waiting for room",
+        "publishers_are_answered_when_their_own_mail_is_in_the_rings_although_later_mail_waits",
+    ),
 ];
 
 #[test]
