@@ -2,8 +2,8 @@
 //!
 //! Owns mail between `send` and `receive`: rings, overflow queues, mail that is not yet due. Does not know its content.
 //! A full ring makes mail wait in the sender's overflow queue; `is_congested` then makes the worker stop reading from
-//! publishers. A core always reads lane 1 (`FromHome`). It reads lane 0 unless its own lane 1 backlog is over the
-//! limit, because mail of lane 0 causes mail in lane 1.
+//! publishers, and `is_in_rings` ends the wait of those that have published. A core always reads lane 1 (`FromHome`).
+//! It reads lane 0 unless its own lane 1 backlog is over the limit, because mail of lane 0 causes mail in lane 1.
 //!
 //! Limits: `ring_capacity` for a ring; `limits::MAIL_OVERFLOW_MAX` for an overflow queue, over which mail that
 //! `discard_when_full` names is discarded and counted (the others are bounded: see `overflow_or_discard`). Cost: a mail
@@ -27,6 +27,11 @@ pub const LANES: usize = 2;
 /// `Mailbox::receive_ordered`.
 pub type StampedMail<M> = (u64, M);
 
+/// All mail that was sent before one moment. A publisher waits for this mail only: mail of other clients, sent later,
+/// may keep the overflow queues from ever being empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverflowMark(u64);
+
 const _: () = assert!(
     limits::MAIL_PER_TICK_MAX <= limits::MAIL_RING_MAX,
     "a tick takes no more from a ring than it may hold"
@@ -38,8 +43,9 @@ const _: () = assert!(
 
 struct OutgoingLane<M> {
     ring: Producer<StampedMail<M>>,
-    /// In the order of `send`. While it is not empty, nothing goes to the ring past it.
-    overflow: VecDeque<StampedMail<M>>,
+    /// In the order of `send`, each with its number among all mail of the core that found no room. While it is not
+    /// empty, nothing goes to the ring past it.
+    overflow: VecDeque<(u64, StampedMail<M>)>,
 }
 
 /// One core's end of the mesh. Only its thread uses it; other cores see the rings and the doorbell.
@@ -56,6 +62,10 @@ pub struct Mailbox<M> {
     doorbells_due: Vec<bool>,
     /// The sum of the lengths of a lane's overflow queues, so that `is_congested` walks over none.
     overflow_by_lane: [usize; LANES],
+    /// The number of the next mail that finds no room.
+    overflow_number_next: u64,
+    /// All mail with a lower number is in its ring, as of the last `flush_overflow`.
+    overflow_number_waiting: u64,
     /// Of both lanes together, since the start.
     overflow_high_water: usize,
     mail_totals: MailTotals,
@@ -95,6 +105,8 @@ pub fn mesh_of<M>(cores: u16, ring_capacity: usize) -> std::io::Result<Vec<Mailb
             doorbells: doorbells.clone(),
             doorbells_due: vec![false; usize::from(cores)],
             overflow_by_lane: [0; LANES],
+            overflow_number_next: 0,
+            overflow_number_waiting: 0,
             overflow_high_water: 0,
             mail_totals: MailTotals::default(),
             is_discardable: |_| false,
@@ -164,10 +176,11 @@ impl<M> Mailbox<M> {
             return;
         }
         debug_assert!(
-            lane != 0 || outgoing.overflow.back().is_none_or(|last| last.0 <= stamped.0),
+            lane != 0 || outgoing.overflow.back().is_none_or(|(_, last)| last.0 <= stamped.0),
             "lane 0 is sent in the order of its stamps"
         );
-        outgoing.overflow.push_back(stamped);
+        outgoing.overflow.push_back((self.overflow_number_next, stamped));
+        self.overflow_number_next += 1;
         self.overflow_by_lane[lane] += 1;
         self.overflow_high_water = self.overflow_high_water.max(self.overflow_by_lane.iter().sum());
         debug_assert!(
@@ -212,11 +225,20 @@ impl<M> Mailbox<M> {
                 let noted = self.overflow_by_lane[lane];
                 return Err(format!("{waiting} mails of lane {lane} wait for room, not {noted}"));
             }
-            let stamps =
-                |to: &OutgoingLane<M>| to.overflow.iter().is_sorted_by_key(|(stamp, _)| *stamp);
+            let stamps = |to: &OutgoingLane<M>| {
+                to.overflow.iter().is_sorted_by_key(|(_, (stamp, _))| *stamp)
+            };
             // Only lane 0 is read in the order of its stamps.
             if lane == 0 && !outgoing.iter().flatten().all(stamps) {
                 return Err(format!("mail of lane {lane} waits out of its order"));
+            }
+            let numbers = self.overflow_number_waiting..self.overflow_number_next;
+            let numbered = |to: &OutgoingLane<M>| {
+                to.overflow.iter().is_sorted_by_key(|(number, _)| *number)
+                    && to.overflow.iter().all(|(number, _)| numbers.contains(number))
+            };
+            if !outgoing.iter().flatten().all(numbered) {
+                return Err(format!("mail of lane {lane} waits with a number of other mail"));
             }
         }
         if self.overflow_by_lane.iter().sum::<usize>() > self.overflow_high_water {
@@ -230,12 +252,14 @@ impl<M> Mailbox<M> {
         if !self.has_overflow() {
             return;
         }
+        let mut number_waiting = self.overflow_number_next;
         for (lane, overflowed) in self.outgoing.iter_mut().zip(&mut self.overflow_by_lane) {
             for (to, outgoing) in lane.iter_mut().enumerate() {
                 let Some(outgoing) = outgoing else { continue };
-                while let Some(mail) = outgoing.overflow.pop_front() {
+                while let Some((number, mail)) = outgoing.overflow.pop_front() {
                     if let Err(rtrb::PushError::Full(mail)) = outgoing.ring.push(mail) {
-                        outgoing.overflow.push_front(mail);
+                        outgoing.overflow.push_front((number, mail));
+                        number_waiting = number_waiting.min(number);
                         break;
                     }
                     // `send` has counted it: `overflowed` is the sum of the lengths of the lane's overflow queues.
@@ -245,6 +269,8 @@ impl<M> Mailbox<M> {
                 }
             }
         }
+        debug_assert!(number_waiting >= self.overflow_number_waiting, "mail leaves in order");
+        self.overflow_number_waiting = number_waiting;
         debug_assert_eq!(
             self.has_overflow(),
             self.outgoing.iter().flatten().flatten().any(|to| !to.overflow.is_empty()),
@@ -279,6 +305,23 @@ impl<M> Mailbox<M> {
     #[must_use]
     pub fn has_overflow(&self) -> bool {
         self.overflow_by_lane != [0; LANES]
+    }
+
+    /// `None` if all mail that was sent before is in its ring.
+    #[must_use]
+    pub fn overflow_mark(&self) -> Option<OverflowMark> {
+        debug_assert!(
+            self.has_overflow() == (self.overflow_number_waiting < self.overflow_number_next),
+            "mail that waits has a number"
+        );
+        self.has_overflow().then_some(OverflowMark(self.overflow_number_next))
+    }
+
+    /// Whether all mail that was sent before the mark is in its ring. Mail that was sent later may wait.
+    #[must_use]
+    pub fn is_in_rings(&self, mark: OverflowMark) -> bool {
+        debug_assert!(mark.0 <= self.overflow_number_next, "a mark of this mailbox");
+        mark.0 <= self.overflow_number_waiting
     }
 
     /// For tests, which send no stamps that matter.

@@ -57,11 +57,18 @@ fn a_full_overflow_queue_discards_events_only_and_counts_them() {
 #[test]
 fn violations_of_a_mailbox_are_named() {
     type Corrupt = fn(&mut Mailbox<u32>);
-    let rows: [(&str, Corrupt); 3] = [
+    let rows: [(&str, Corrupt); 5] = [
         ("2 mails of lane 0 wait for room, not 3", |mailbox| mailbox.overflow_by_lane[0] += 1),
         ("mail of lane 0 waits out of its order", |mailbox| {
             let outgoing = mailbox.outgoing[0][1].as_mut().unwrap();
-            outgoing.overflow[1].0 = 1;
+            outgoing.overflow[1].1.0 = 1;
+        }),
+        ("mail of lane 0 waits with a number of other mail", |mailbox| {
+            mailbox.overflow_number_waiting = 1;
+        }),
+        ("mail of lane 0 waits with a number of other mail", |mailbox| {
+            let outgoing = mailbox.outgoing[0][1].as_mut().unwrap();
+            outgoing.overflow[0].0 = 2;
         }),
         ("more mail waits for room than ever did", |mailbox| mailbox.overflow_high_water = 1),
     ];
@@ -72,6 +79,43 @@ fn violations_of_a_mailbox_are_named() {
         corrupt(&mut mailbox);
         assert_eq!(mailbox.check_invariants().expect_err(violation), violation);
     }
+}
+
+/// An HTTP publisher waits for a mark. Waiting until nothing waits for room had no end while other clients published.
+#[test]
+fn a_mark_waits_for_the_mail_before_it_in_every_queue_and_for_no_later_mail() {
+    let mut mailboxes = mesh_of::<u32>(3, 1).unwrap();
+    let mut slow = mailboxes.pop().unwrap();
+    let mut fast = mailboxes.pop().unwrap();
+    let mut sender = mailboxes.pop().unwrap();
+    assert_eq!(sender.overflow_mark(), None, "nothing was sent");
+    sender.send(2, 1, 0, 0);
+    sender.send(1, 0, 0, 0);
+    assert_eq!(sender.overflow_mark(), None, "all mail is in the rings");
+    sender.send(2, 1, 0, 1);
+    (1..4).for_each(|number| sender.send(1, 0, 0, number));
+    let mark = sender.overflow_mark().unwrap();
+    for number in 0..10 {
+        // As much mail arrives as leaves.
+        sender.send(1, 0, 0, 4 + number);
+        assert_eq!(fast.receive(0, 0), Some(number), "the order stays");
+        sender.flush_overflow();
+        sender.check_invariants().unwrap();
+        assert!(!sender.is_in_rings(mark), "mail in the other lane, to another core, waits");
+    }
+    assert_eq!(slow.receive(0, 1), Some(0));
+    sender.flush_overflow();
+    assert!(sender.is_in_rings(mark) && sender.has_overflow(), "later mail waits");
+    let later = sender.overflow_mark().unwrap();
+    // The ring has the mail after those ten, and three more wait.
+    for left in (0..3).rev() {
+        assert!(!sender.is_in_rings(later) && sender.is_in_rings(mark));
+        fast.receive(0, 0).unwrap();
+        sender.flush_overflow();
+        assert_eq!(sender.overflow_len(), left);
+    }
+    assert!(sender.is_in_rings(later) && sender.overflow_mark().is_none());
+    sender.check_invariants().unwrap();
 }
 
 /// Two busy cores once deadlocked: each stopped reading while its own mail found no room.

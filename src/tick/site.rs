@@ -134,7 +134,7 @@ impl Site<'_> {
     }
 
     /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
-    /// was ordered here, or its mail is stamped and in a ring (unless `has_overflow`).
+    /// was ordered here, or its mail is stamped and in a ring (once the mailbox's `overflow_mark` is, if there is one).
     pub(super) fn publish(&mut self, app: AppIndex, publications: &[Publication]) {
         self.process_mail_sent_before_now();
         for one in publications {

@@ -416,6 +416,10 @@ const STORIES: &[(&str, &str)] = &[
         "an anonymous client could send events to any user's own channel, as if they came from the backend",
         "no_client_event_reaches_the_channel_of_a_user",
     ),
+    (
+        "a publish was not answered while other clients of its core kept mail waiting for room",
+        "publishers_are_answered_when_their_own_mail_is_in_the_rings_although_later_mail_waits",
+    ),
 ];
 
 #[test]

@@ -44,6 +44,8 @@ const CORPUS_OF_NODES: std::ops::Range<u64> = 1..281;
 const SNAPSHOT_OF_A_REMOVED_APP: u64 = 7_713_496_909_004_931_261;
 /// The same for attackers beside honest clients.
 const CORPUS_OF_ATTACKS: std::ops::Range<u64> = 1..41;
+/// The attackers of one core send mail without end, and its overflow queues do not run empty while a publisher waits.
+const OVERFLOW_WITHOUT_END: u64 = 7_713_500_586_648_273_364;
 const STEPS: usize = 400;
 
 /// What a seed is the seed of.
@@ -136,7 +138,10 @@ fn try_corpus(model: Model) {
             CORPUS.for_each(|seed| try_seed(model, seed));
         }
         Model::Http => CORPUS_OF_HTTP.for_each(|seed| try_seed(model, seed)),
-        Model::Attack => CORPUS_OF_ATTACKS.for_each(|seed| try_seed(model, seed)),
+        Model::Attack => {
+            CORPUS_OF_ATTACKS.for_each(|seed| try_seed(model, seed));
+            try_seed(model, OVERFLOW_WITHOUT_END);
+        }
         Model::Cluster => {
             CORPUS_OF_NODES.for_each(|seed| try_seed(model, seed));
             try_seed(model, SNAPSHOT_OF_A_REMOVED_APP);

@@ -1,8 +1,7 @@
 //! The cores of one process, as the worker drives them: a core ticks when its ring wakes it, and only then.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ringverb::admission::AddressSlots;
@@ -382,7 +381,7 @@ impl Process {
         self.world.borrow_mut().exit(self.first..self.first + self.cores.len());
     }
 
-    /// As a session that publishes: not while the mailboxes are full, and answered once all mail is posted.
+    /// As a session that publishes: not while the mailboxes are full, and answered once its mail is posted.
     pub(crate) fn publish(
         &mut self,
         core: usize,
@@ -396,12 +395,13 @@ impl Process {
         let frame = frame::encode_text(&text).into();
         let channel = ChannelName::parse(channel).expect("a channel name");
         self.cores[core].publish(APP, &[Publication { channel, frame, excluded_socket_id }]);
+        let mark = self.cores[core].mailbox.overflow_mark();
         self.tick(core);
-        self.tick_while(core, Mailbox::has_overflow);
+        self.tick_while(core, |mailbox| mark.is_some_and(|mark| !mailbox.is_in_rings(mark)));
     }
 
     /// All cores tick while a mailbox is full.
-    fn tick_while(&mut self, core: usize, is_full: fn(&Mailbox<Mail>) -> bool) {
+    fn tick_while(&mut self, core: usize, is_full: impl Fn(&Mailbox<Mail>) -> bool) {
         for round in 0.. {
             if !is_full(&self.cores[core].mailbox) {
                 return;

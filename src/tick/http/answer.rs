@@ -99,8 +99,8 @@ impl Session {
             return self.ask(key, request, question, reply, quota, site);
         }
         let response = with_quota(quota, api::render(&reply, Vec::new()));
-        if site.mailbox.has_overflow() {
-            site.http.awaiting_mail_in_rings.push_back(key);
+        if let Some(mark) = site.mailbox.overflow_mark() {
+            site.http.awaiting_mail_in_rings.push_back((key, mark));
             return self.wait(Pending::Posting { request, response });
         }
         self.respond(site.http, &response, &request);

@@ -28,6 +28,7 @@ use crate::api;
 use crate::app::{AppIndex, Apps};
 use crate::buffer::FrameBytes;
 use crate::cause::{Cause, Detail, LineBudget, NotedRefusal};
+use crate::mailbox::OverflowMark;
 use crate::metrics::CoreMetrics;
 use crate::pusher::channel_name::ChannelName;
 use crate::pusher::json::Validator;
@@ -102,8 +103,8 @@ pub struct Http {
     pub published_to_show: Vec<Printed>,
     /// Sessions whose publish waits for room in the mailboxes, in order.
     pub(super) congested: VecDeque<SessionKey>,
-    /// Sessions whose answer waits until their mail is in the rings, in order.
-    pub(super) awaiting_mail_in_rings: VecDeque<SessionKey>,
+    /// Sessions whose answer waits until their mail is in the rings, in order, each with the mark after its mail.
+    pub(super) awaiting_mail_in_rings: VecDeque<(SessionKey, OverflowMark)>,
     pub(super) metrics: Arc<CoreMetrics>,
 }
 

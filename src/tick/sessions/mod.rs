@@ -280,9 +280,10 @@ impl<K: Kernel> Reactor<K> {
                 site.gathers.end(id);
             }
         }
-        while !site.mailbox.has_overflow()
-            && let Some(key) = site.http.awaiting_mail_in_rings.pop_front()
+        while let Some((key, mark)) = site.http.awaiting_mail_in_rings.front().copied()
+            && site.mailbox.is_in_rings(mark)
         {
+            site.http.awaiting_mail_in_rings.pop_front();
             self.resume_session(site, key, false);
         }
         while !site.mailbox.is_congested()

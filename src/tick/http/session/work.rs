@@ -15,7 +15,7 @@ use crate::http1::response::Response;
 pub(in crate::tick::http) enum Pending {
     /// Not published yet, because the mailboxes have no room.
     Congested(Box<Publish>),
-    /// Published: the answer is sent once all mail is in the rings.
+    /// Published: the answer is sent once its mail is in the rings.
     Posting { request: Request, response: Response },
     /// Asked: the answer is sent once all cores and nodes have answered the question `id`.
     Asking { request: Request, id: u32, reply: Reply, quota: Option<api::Quota> },
