@@ -170,7 +170,8 @@ impl Site<'_> {
     }
 
     /// Passes a question of another node to all cores of this one. `None`: this node does not know the app. Over the
-    /// limit it sends no answer: the asker reads an empty one as complete, and its sums would be too low without a sign.
+    /// limit it sends no answer: the asker reads an empty one as complete, and its sums would be too low without a
+    /// sign.
     pub(super) fn begin_node_question(
         &mut self,
         from: SessionId,

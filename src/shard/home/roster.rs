@@ -64,8 +64,8 @@ pub(in crate::shard) struct Roster {
     /// The acknowledgement with the whole roster. It is kept until a user comes or goes, because it costs as much as
     /// the roster is long, and a subscribe message is short.
     encoded: Option<FrameBytes>,
-    /// The length of `encoded`. While there is none, an estimate: that of the last one, changed by what came and went, or
-    /// the sum of all members if it was never made.
+    /// The length of `encoded`. While there is none, an estimate: that of the last one, changed by what came and went,
+    /// or the sum of all members if it was never made.
     encoded_bytes: usize,
 }
 
@@ -161,8 +161,8 @@ impl FromIterator<(Box<str>, Member)> for Roster {
 
 impl Home {
     /// Why a user may not join now. A join of a new user makes the whole roster be encoded again, for this subscriber
-    /// alone: while many join, their messages are short and what they are sent is not. So does a join of a user who is in
-    /// already, if others came or went since it was encoded. `memory` pays for that.
+    /// alone: while many join, their messages are short and what they are sent is not. So does a join of a user who is
+    /// in already, if others came or went since it was encoded. `memory` pays for that.
     pub(super) fn join_refusal(
         &self,
         context: &Context,

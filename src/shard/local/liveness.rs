@@ -125,8 +125,8 @@ impl Local {
         }
     }
 
-    /// Closes those whose time to sign in or join a private channel is up (docs/PROTOCOL.md rule 44). A connection keeps
-    /// the time that it was given when the option changes, unless the option is removed.
+    /// Closes those whose time to sign in or join a private channel is up (docs/PROTOCOL.md rule 44). A connection
+    /// keeps the time that it was given when the option changes, unless the option is removed.
     pub(super) fn close_unauthorized(&mut self, context: &Context, out: &mut Outbox) {
         for (key, given) in self.unauthorized.take_due(context.now.seconds()) {
             if self.get_open(key).is_some_and(|connection| !connection.authorized) {

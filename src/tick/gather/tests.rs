@@ -185,10 +185,10 @@ fn memory_that_was_taken_for_an_answer_that_is_not_kept_is_given_back() {
 
 #[test]
 fn a_shortened_answer_is_charged_to_the_memory_budget() {
+    const HEADROOM: usize = 10_000;
     let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
     let id = gathers.begin(Asker::Caller, Moment::default(), None, 0, 1);
     let mut shard = shard(vec![GatherAnswer::Node { id, answers: vec![rows(1_000)] }]);
-    const HEADROOM: usize = 10_000;
     shard.set_headroom(HEADROOM as u64);
     shard.set_http_reserve(0);
     gathers.note_answers(&mut shard);

@@ -32,8 +32,8 @@ use crate::webhook::retry::RetryVerdict;
 /// With so many proofs an event no longer delays its channel.
 const PROOFS_MIN: u32 = 3;
 /// After each of so many refusals, events of one channel are tried together again; the next refusal halves their
-/// request. They wait for each other anyway, and often come in pairs (`channel_occupied`, `member_added`). Attempts that
-/// did not reach the endpoint are no refusals.
+/// request. They wait for each other anyway, and often come in pairs (`channel_occupied`, `member_added`). Attempts
+/// that did not reach the endpoint are no refusals.
 const REFUSALS_TOGETHER_MAX: u32 = 3;
 
 /// What the refusals so far have shown about a group.
