@@ -62,6 +62,7 @@ impl Cluster {
 
     fn on_up(&mut self) {
         debug_assert!(self.waiting.is_empty(), "without a session no topic waits for replies");
+        debug_assert_eq!(self.transitions.counts().unconfirmed, 0, "`on_down` has decided all");
         self.is_up = true;
         self.own_generation = self.own_generation.wrapping_add(1);
         self.sweeps.retain(|(_, session)| session.is_some());
