@@ -4,17 +4,20 @@ mod gauges;
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::http::Rules;
 use super::kernel::{Accepted, Kernel, KernelEvent, Received, Send, Sent, Watched};
 use super::reactor::Queued;
 use super::*;
 use crate::admission::overload::Overload;
-use crate::app::{App, AppIndex, Apps, sample};
+use crate::app::{App, AppIndex, Apps, Secret, sample};
 use crate::buffer::FrameBytes;
 use crate::counters::{RefusalCounters, Refused};
 use crate::limits;
 use crate::mailbox::{Doorbell, mesh};
 use crate::pusher::error_code::SLOW_CONSUMER;
+use crate::pusher::signature;
 use crate::shard::{
     ConnectionKey, NodeId, NodeQuestion, OperatorQuestion, SessionId, Settings, ToCluster,
 };
@@ -256,6 +259,49 @@ fn a_question_of_another_node_over_the_limit_is_not_answered_so_that_it_counts_a
         matches!(&effects[..], [ToCluster::Reply { to, .. }] if *to == from),
         "a node without the app has nothing to add: {effects:?}"
     );
+}
+
+/// The member that leaves is reported to another one whose queue is full, after the last `settle` of the tick.
+#[test]
+fn a_slow_consumer_that_the_flush_finds_is_closed_in_the_next_tick() {
+    const BYTES_MAX: usize = 4_096;
+    let apps = Arc::new(Apps::new(vec![sample()]));
+    assert!((0..2).all(|_| apps.get(AppIndex(0)).try_count_connection()));
+    let mut settings = Settings::single_core(apps);
+    settings.memory.send_queue_bytes_max = BYTES_MAX;
+    let mut core = core_of(sample(), |_| Sent::Whole);
+    core.shard = Shard::new(settings);
+    let [leaving, slow] = [1, 2].map(|user| {
+        let key = core.shard.open(AppIndex(0), user, b"HTTP/1.1 101 \r\n\r\n");
+        core.reactor.adopt(&mut core.shard, key, (), &mut []);
+        join(&mut core.shard, key, user);
+        tick(&mut core);
+        assert!(core.shard.send_queue(key.slot).unwrap().is_empty());
+        key
+    });
+    // The larger of two sends finds no room, and the other one fails.
+    core.reactor.kernel.sent = |given| if given > BYTES_MAX { Sent::Part(0) } else { Sent::Failed };
+    let channel = core.shard.channel_key(AppIndex(0), "presence-r").unwrap();
+    let except = Some(core.shard.get(leaving).unwrap().socket_id);
+    core.shard.publish(channel, vec![b'x'; BYTES_MAX + 1].into(), except, false);
+    core.shard.on_message(leaving, br#"{"event":"pusher:ping"}"#);
+    tick(&mut core);
+    assert!(core.shard.get(leaving).is_none());
+    let found = core.shard.get(slow).unwrap();
+    assert!(found.is_overflowed() && !found.is_closing());
+    core.shard.advance(crate::clock::Moment(1_000));
+    tick(&mut core);
+    assert!(core.shard.get(slow).is_none_or(|found| found.is_closing()));
+}
+
+fn join(shard: &mut Shard, key: ConnectionKey, user: u64) {
+    let channel_data = format!(r#"{{"user_id":{user}}}"#);
+    let signed = format!("{}:presence-r:{channel_data}", shard.get(key).unwrap().socket_id);
+    let hex = signature::sign(&Secret::new("app-secret"), &[signed.as_bytes()]);
+    let auth = format!("app-key:{}", String::from_utf8_lossy(&hex));
+    let data = json!({"channel": "presence-r", "auth": auth, "channel_data": channel_data});
+    let text = json!({"event": "pusher:subscribe", "data": data}).to_string();
+    shard.on_message(key, text.as_bytes());
 }
 
 /// Sessions become connections within a tick, in slots that others have left in it.

@@ -132,7 +132,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Both talk until nobody has anything to say.
+    /// Both sides send until neither has anything to send.
     fn settle(&mut self) -> Result<(), rustls::Error> {
         loop {
             let to_server = self.client_sends();

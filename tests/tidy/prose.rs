@@ -1,7 +1,7 @@
 //! Words that prose of this repository does not use: British spelling, and subjects that hide who acts.
 
 use super::report;
-use super::source::{has_word, root, sources, tests};
+use super::source::{Source, has_word, root, sources, tests};
 
 /// Parts of words in British spelling, with the American one.
 #[rustfmt::skip]
@@ -19,6 +19,8 @@ const ACTORS: &[&str] =
     &["whoever", "Whoever", "nobody", "Nobody", "somebody", "Somebody", "someone", "Someone"];
 /// Verbs of people. Parts of the system send, publish and receive.
 const VERBS: &[&str] = &["told", "hears", "heard"];
+/// Words that leave out when something happens: during what, after what.
+const TIMES: &[&str] = &["meanwhile", "Meanwhile", "anew"];
 
 #[test]
 fn the_spelling_of_prose_is_american() {
@@ -41,15 +43,12 @@ fn look_for_british(name: &str, text: &str, violations: &mut Vec<String>) {
     }
 }
 
-/// Comments of `src` outside of tests, and the documents that newcomers read first.
+/// Comments of `src` and `tests`, and the documents that newcomers read first.
 #[test]
 fn sentences_name_who_acts() {
     let mut violations = Vec::new();
-    let of_src = sources("src").iter().filter(|source| !source.is_test());
-    let of_src = of_src.map(|source| (source, source.prose.split("#[cfg(test)]").next()));
-    let of_tests = tests().iter().map(|source| (source, Some(source.prose.as_str())));
-    for (source, prose) in of_src.chain(of_tests) {
-        for (number, line) in prose.unwrap_or_default().lines().enumerate() {
+    for source in sources("src").iter().chain(tests()) {
+        for (number, line) in checked_prose(source).lines().enumerate() {
             let Some(at) = line.find("//") else { continue };
             look_for_actors(
                 &format!("{}:{}", source.name, number + 1),
@@ -66,8 +65,19 @@ fn sentences_name_who_acts() {
     report(&violations);
 }
 
+/// The tests below this folder are not checked yet.
+const UNCHECKED_TESTS: &str = "src/webhook/";
+
+fn checked_prose(source: &Source) -> &str {
+    match source.name.starts_with(UNCHECKED_TESTS) {
+        true if source.is_test() => "",
+        true => source.prose.split("#[cfg(test)]").next().unwrap_or_default(),
+        false => &source.prose,
+    }
+}
+
 fn look_for_actors(place: &str, line: &str, violations: &mut Vec<String>) {
-    let found = ACTORS.iter().chain(VERBS).filter(|word| has_word(line, word));
+    let found = ACTORS.iter().chain(VERBS).chain(TIMES).filter(|word| has_word(line, word));
     violations.extend(found.map(|word| format!("{place}: {word}")));
 }
 
@@ -90,5 +100,6 @@ fn british_spelling_and_hidden_actors_are_found() {
     look_for_british("x", "a grey line\na gray one", &mut violations);
     look_for_actors("y", "// Nobody waits.", &mut violations);
     look_for_actors("z", "// The core is told.", &mut violations);
-    assert_eq!(violations, ["x:1: gray", "y: Nobody", "z: told"]);
+    look_for_actors("t", "// Others wait meanwhile.", &mut violations);
+    assert_eq!(violations, ["x:1: gray", "y: Nobody", "z: told", "t: meanwhile"]);
 }

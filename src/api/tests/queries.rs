@@ -80,7 +80,7 @@ fn users_and_connections_of_all_cores_are_merged() {
     );
     assert_eq!(shown(&render(&reply, Vec::new())), (404, "{}".to_owned()));
     assert_eq!(answer(&get("channels/news/users", &[])), (400, "{}".to_owned()));
-    // Each node that has somebody in the channel names all: a user is named once (rule 112).
+    // Each node with a subscriber of the channel names all: a user is named once (rule 112).
     let users = vec![Answer::Users(vec!["7".into(), "8".into()]), Answer::Users(vec!["8".into()])];
     assert_eq!(shown(&render(&reply, users)).1, r#"{"users":[{"id":"7"},{"id":"8"}]}"#);
     let Plan::Ask { reply, .. } = get("connections", &[]) else { panic!() };

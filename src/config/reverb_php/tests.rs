@@ -235,7 +235,7 @@ fn several_apps_belong_in_the_file_of_this_server() {
           ringverb.toml, in an [[apps]] of its own"
         ]
     );
-    // Served from ringverb.toml, only what differs there is told.
+    // Served from ringverb.toml: the warnings name only what differs there.
     let toml = "[[apps]]\nid = \"8\"\nkey = \"k8\"\nsecret = \"hunter3\"\n".parse().unwrap();
     let dotenv = CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let reverb_php = Some(ReverbPhp::of(php));

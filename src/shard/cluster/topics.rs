@@ -105,7 +105,7 @@ impl Cluster {
         sent
     }
 
-    /// Only the first call adds an entry to `idle`: a topic that was needed again meanwhile has kept its entry.
+    /// Only the first call adds an entry to `idle`: a topic that was needed again in between has kept its entry.
     pub(super) fn note_idle(&mut self, channel: &ChannelKey) {
         debug_assert!(self.is_up, "without a session topics are unsubscribed from at once");
         let lease_second = self.lease_second;

@@ -32,8 +32,8 @@ pub enum AfterSend {
 
 impl Connection {
     /// Whether a frame of `len` bytes may be enqueued. One frame always may: a roster larger than the bound must not
-    /// lock its channel. After a refusal `Local::settle` closes the connection before anything is sent, so what is
-    /// enqueued until then is dropped.
+    /// lock its channel. After a refusal `Local::settle` closes the connection and drops what is enqueued then. If the
+    /// refusal is in the flush, that is in the next tick, and the flush may have sent what was enqueued before.
     #[inline]
     fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
         self.send_queue.is_empty() || (!self.overflowed && self.is_within_limits(len, limits))

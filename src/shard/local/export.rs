@@ -161,7 +161,7 @@ impl Local {
         if state.client_event_count > 0 {
             let extras = connection.extras.get_or_insert_default();
             extras.client_event_count = state.client_event_count;
-            extras.client_event_second = state.client_event_second;
+            extras.client_event_second = state.client_event_second.min(now);
         }
         for (name, member) in state.subscriptions {
             self.import_subscription(context, key.slot, app, &name, member);

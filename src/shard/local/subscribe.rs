@@ -260,7 +260,7 @@ impl Local {
     }
 
     /// The home has refused: the presence channel is full, or there is no memory. Nothing is sent to a connection that
-    /// has left meanwhile.
+    /// has left before this answer.
     pub(in crate::shard) fn on_subscribe_refused(
         &mut self,
         context: &Context,

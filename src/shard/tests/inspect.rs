@@ -357,7 +357,7 @@ fn questions_of_other_operators_over_the_limit_are_answered_busy_and_counted() {
     assert_eq!((metrics.operator_orders.get(), metrics.operator_orders.peak()), (0, 32));
 }
 
-/// The node that asks has told its operator that this node does not answer.
+/// The node that asks has reported to its operator that this node does not answer.
 #[test]
 fn an_order_whose_asker_no_longer_waits_is_not_carried_out() {
     let mut net = Net::in_cluster(1, sample());

@@ -61,7 +61,7 @@ impl Received {
     }
 }
 
-/// A core of a node of a cluster that hears of nobody yet.
+/// A core of a node of a cluster that has received nothing of other nodes yet.
 pub(in crate::shard) fn node_alone() -> Shard {
     let mut net = Net::new(1);
     let shard = net.shards.remove(0);
@@ -73,7 +73,7 @@ pub(super) struct Net {
     /// By sender, receiver and lane.
     lanes: Vec<VecDeque<Mail>>,
     entropy: u64,
-    /// What the apps' backends would have been told.
+    /// What the apps' backends would have received.
     pub(super) webhooks: Vec<WebhookEvent>,
 }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::net::{APP, Net};
 use crate::app::{RateLimit, sample};
 use crate::clock::Moment;
+use crate::counters::{RefusalCounters, Refused};
 use crate::pusher::socket_id::SocketId;
 use crate::shard::local::connection::SubscriptionState;
 use crate::shard::{ChannelState, ConnectionKey, ConnectionState, Described, HomeState, Shard};
@@ -72,6 +73,30 @@ fn times_of_another_process_that_are_in_the_future_count_as_now() {
         shard.advance(Moment(second * 1_000));
     }
     assert!(shard.get(key).unwrap().is_closing(), "a silent client is pinged and closed");
+}
+
+#[test]
+fn a_second_of_client_events_that_is_in_the_future_counts_as_this_one() {
+    let mut app = sample();
+    app.client_events_per_second_max = Some(2);
+    let mut net = Net::with_app(1, app);
+    let shard = &mut net.shards[0];
+    shard.advance(Moment(5_000));
+    let mut state = given(&["private-a"], 5);
+    (state.client_event_count, state.client_event_second) = (1, u32::MAX);
+    let key = shard.import_connection(state);
+    shard.finish_import();
+    let event = br#"{"event":"client-e","channel":"private-a","data":{}}"#;
+    let counters = RefusalCounters::default();
+    let mut refused_after = |now| {
+        shard.advance(Moment(now));
+        shard.on_message(key, event);
+        counters.drain_from(&mut shard.outbox.refused);
+        counters.get()[Refused::MessageRate as usize]
+    };
+    assert_eq!(refused_after(5_000), 0, "the second one");
+    assert_eq!(refused_after(5_000), 1, "the third one in this second");
+    assert_eq!(refused_after(6_000), 1, "another second has begun");
 }
 
 #[test]

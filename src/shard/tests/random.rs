@@ -219,7 +219,7 @@ impl World {
         }
     }
 
-    /// What members were told is what is true.
+    /// What members have received is what is true.
     fn check_rosters(&self) {
         for channel in CHANNELS.into_iter().filter(|name| name.starts_with("presence-")) {
             let inside = self.actors.iter().filter(|actor| actor.asked.contains_key(channel));

@@ -1,5 +1,5 @@
-//! Sign-in, watchlists, numbers of subscribers, what the backend is told: rule by rule, and at random from one seed
-//! (docs/PROTOCOL.md C6, C10, C24).
+//! Sign-in, watchlists, numbers of subscribers, webhooks: rule by rule, and at random from one seed (docs/PROTOCOL.md
+//! C6, C10, C24).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -310,7 +310,7 @@ struct Actor {
     user: Option<&'static str>,
     channels: BTreeSet<&'static str>,
     watches: BTreeSet<&'static str>,
-    /// By user watched, as told.
+    /// By user watched, as received.
     online: BTreeMap<String, bool>,
     counts: HashMap<String, u64>,
 }

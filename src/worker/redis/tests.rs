@@ -92,7 +92,7 @@ fn is_serving(worker: &Worker<Epoll>) -> bool {
 }
 
 /// Input that is left for the next tick, or a report that comes late, asks for another tick. Once the connection is
-/// lost, nobody reads the one or takes the other.
+/// lost, the worker reads neither.
 #[test]
 fn a_redis_connection_that_ended_with_unread_input_is_retried_later() {
     let redis = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -38,7 +38,7 @@ fn send_unread(client: &mut Client, bytes: &[u8]) {
 /// The server has read all that was sent when its memory has not grown for so long.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Runs `attack`; the most memory that the server had meanwhile. `enough`: what it is sure to have once it has read
+/// Runs `attack`; the most memory that the server had during it. `enough`: what it is sure to have once it has read
 /// everything.
 fn most_resident(server: &Server, enough: u64, attack: impl FnOnce()) -> u64 {
     let (done, most, id) = (AtomicBool::new(false), AtomicU64::new(0), server.id());

@@ -130,7 +130,7 @@ fn a_node_that_hung_is_thought_dead_and_is_back() {
     b.pause();
     within(LEASE, "the lease", || one.expect(&member_removed(r#""b""#)));
     assert_eq!(users(&a, "presence-r"), ["a"]);
-    // What happens meanwhile is sent to those who hung.
+    // What happens during the hang is sent to those who hung.
     let mut third = a.connect();
     assert_eq!(ids(&third.join("presence-r", &user("c"))), ["a", "c"]);
     one.expect(&member_added(&user("c")));
@@ -187,7 +187,7 @@ fn cut_redis_connections_lose_and_repeat_no_event() {
     }
 }
 
-/// Only one of the nodes has lost its line; the others go on speaking meanwhile.
+/// Only one of the nodes has lost its Redis connection; the others continue to publish.
 #[test]
 fn a_node_that_lost_its_redis_connection_receives_the_events_published_during_the_outage() {
     let redis = Redis::start();
@@ -365,7 +365,7 @@ fn counts_and_sign_ins_are_right_after_redis_was_away() {
         }
         told.push(data(&event)["events"].to_string());
     }
-    // What was kept may come before or behind what is asked for anew.
+    // What was kept may come before or after what is requested again.
     assert!(told.len() <= 2, "{told:?}");
     until(&mut one, 2);
     // A worker without its line answers for its own node, and any worker may be asked.

@@ -346,7 +346,7 @@ fn all_nodes_together_send_each_webhook_once() {
     assert!(more.is_empty(), "{more:?}");
 }
 
-/// A page that is loaded anew may come back on another node. Within the debounce no webhook reports that, and the
+/// A page that is loaded again may come back on another node. Within the debounce no webhook reports that, and the
 /// last webhook is never the leave of a user who is present.
 #[test]
 fn a_reload_that_reconnects_to_another_node_causes_no_webhook() {

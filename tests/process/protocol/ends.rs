@@ -143,7 +143,7 @@ fn end(mut stream: TcpStream, how: End) {
 fn descriptors(process: u32) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     let count = |task: std::io::Result<std::fs::DirEntry>| {
-        // A thread may end meanwhile.
+        // A thread may end during this.
         let folder = task.ok().map(|task| task.path().join("fd"));
         folder.and_then(|folder| std::fs::read_dir(folder).ok()).map_or(0, Iterator::count)
     };
@@ -269,7 +269,7 @@ fn a_byte_at_a_time_ends_too() {
     while !streams.is_empty() {
         assert!(start.elapsed() < DEADLINE, "{} are still there", streams.len());
         streams.retain_mut(|stream| stream.write_all(b"x").is_ok());
-        // Others are served meanwhile.
+        // Others are served at the same time.
         assert_eq!(server.get("/channels"), r#"{"channels":{}}"#);
     }
     server.stop();

@@ -87,7 +87,7 @@ impl Cluster {
             "node {label} does not notice that it reaches no node"
         );
         self.redis.set_partition(BTreeSet::new());
-        // What it has published meanwhile is lost for the others.
+        // What it has published during the partition is lost for the others.
         for guest in self.guests.iter_mut().filter(|guest| guest.node != label) {
             for place in guest.client.places.values_mut() {
                 place.due_from_elsewhere.retain(|number| number / NUMBERS_PER_NODE != label);

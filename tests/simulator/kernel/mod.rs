@@ -219,7 +219,7 @@ impl Kernel for SimKernel {
             count => Received::Bytes(count),
         };
         if is_endless {
-            // More has arrived meanwhile.
+            // More has arrived during the read.
             world.arrive(socket.wire);
         }
         received

@@ -67,7 +67,7 @@ impl TestSession {
         self.session.carry_out(&mut self.shard).unwrap();
     }
 
-    /// Redis answers all that is asked: it is a master, and one session of another node hears what is published.
+    /// Redis answers all that is asked: it is a master, and one session of another node receives what is published.
     fn answer_all(&mut self) {
         while let Some(awaited) = self.session.awaited.front() {
             let reply = if matches!(awaited, AwaitedReply::Role) { MASTER } else { ":2\r\n" };

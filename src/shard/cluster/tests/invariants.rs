@@ -5,7 +5,8 @@ use super::*;
 
 type Corrupt = fn(&mut Node, &ChannelKey);
 
-/// `presence-r` waits for its first snapshots, node 9 has the member `u`, and `old` is subscribed to for nobody.
+/// `presence-r` waits for its first snapshots, node 9 has the member `u`, and this node is subscribed to `old`, which
+/// no client needs.
 fn node() -> Node {
     let mut node = Node::with_member_webhooks();
     node.context.settings.topic_idle_seconds = IDLE_SECONDS;

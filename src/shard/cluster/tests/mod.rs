@@ -28,7 +28,7 @@ use crate::ws::frame;
 
 /// This node's id. Of the others, 3 is lower and 9 is higher.
 pub(super) const OWN: NodeId = NodeId(5);
-/// For how long a leave is pending, and a topic stays subscribed that nobody needs.
+/// For how long a leave is pending, and a topic stays subscribed that no core needs.
 pub(super) const PENDING_SECONDS: u32 = 3;
 pub(super) const IDLE_SECONDS: u32 = 2;
 

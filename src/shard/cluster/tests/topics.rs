@@ -117,7 +117,7 @@ fn a_node_with_our_snapshot_is_sent_quit_although_the_app_is_removed_or_counts_n
     }
 }
 
-/// The cluster side drops the topic and subscribes to it anew. The list of idle topics then has one entry for it.
+/// The cluster side drops the topic and subscribes to it again. The list of idle topics then has one entry for it.
 #[test]
 fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
     let mut node = Node::with_app(App { sends_subscription_count: true, ..sample() }, IDLE_SECONDS);
@@ -140,7 +140,7 @@ fn an_idle_topic_in_doubt_is_needed_again_and_is_idle_once() {
     assert_eq!(node.take_effects().matches("unsubscribe a").count(), 1);
 }
 
-/// `a` is subscribed to, and then nobody is there.
+/// `a` is subscribed to, and then no core needs it.
 const LEFT: [Event; 4] = [Subscribe("a"), AnswerRoom(9), Subscribed("a", 0), Leave("a")];
 
 #[test]

@@ -62,7 +62,7 @@ impl Fixture {
         });
         let channel = context.keys.make(AppIndex(0), "presence-r").unwrap();
         let mut home = Home::new(&context);
-        // Somebody else is subscribed throughout, so that the topic stays.
+        // Another connection is subscribed throughout, so that the topic stays.
         home.channels.restore_interest(&channel, 0, None);
         let (out, cluster) = (Outbox::new(&context), Cluster::new(OWN));
         let mut fixture = Self { context, home, out, cluster, channel };
@@ -288,6 +288,22 @@ fn a_leave_over_the_limit_of_pending_ones_is_final_at_once() {
     assert_eq!(fixture.effects(), ("+-".to_owned(), "JLF".to_owned()), "no join cancels it");
     assert_eq!(fixture.cluster.transitions.unordered, 1);
     assert!(!fixture.cluster.transitions.has_pending_leaves(&fixture.channel));
+}
+
+/// The leave is decided while the join after it is not.
+#[test]
+fn a_session_may_end_while_there_is_no_room_for_pending_leaves() {
+    let mut fixture = Fixture::new(false);
+    let filler = (u32::MAX, fixture.channel.clone());
+    fixture.cluster.transitions.due = std::iter::repeat_n(filler, CLUSTER_EFFECTS_MAX).collect();
+    fixture.cluster.transitions.pending_high_water = CLUSTER_EFFECTS_MAX;
+    for event in [Join, Ordered, Leave, Join, Down] {
+        fixture.apply(event);
+    }
+    assert_eq!(fixture.effects(), ("+-+".to_owned(), "JLJ".to_owned()));
+    let transitions = &fixture.cluster.transitions;
+    assert_eq!((transitions.unordered, transitions.unconfirmed.len()), (1, 0));
+    assert!(!transitions.has_pending_leaves(&fixture.channel));
 }
 
 #[test]
