@@ -375,6 +375,10 @@ const STORIES: &[(&str, &str)] = &[
         "in a folder that cannot be read, the apps file was replaced by a change that was then refused",
         "a_folder_that_cannot_be_read_is_refused_before_the_file_is_replaced",
     ),
+    (
+        "after a change whose file could not be written, the next one gave an app another app's index",
+        "without_a_file_for_apps_they_cannot_be_changed_and_a_write_that_fails_changes_nothing",
+    ),
 ];
 
 #[test]
