@@ -140,7 +140,8 @@ pub(super) fn serve(
     report_started(role, &shared, old_process);
     let smaller_rings = shared.smaller_rings();
     on_start(Started { address, admin: described, smaller_rings });
-    let end = OrderLoop::new(&mut changer, &control, &orders, &mut program).run();
+    let (all, bells) = (shared.clone(), doorbells.clone());
+    let end = OrderLoop::new(all, bells, &mut changer, &control, &orders, &mut program).run();
     let life = Life { shared, doorbells, webhooks, take_over_offer, admin, shutdown_grace };
     life.end(&end, orders, program)
 }

@@ -46,12 +46,13 @@ pub(super) struct OrderLoop<'a> {
 
 impl<'a> OrderLoop<'a> {
     pub(super) fn new(
+        shared: Arc<Shared>,
+        doorbells: Arc<[Doorbell]>,
         changer: &'a mut Changer,
         control: &'a Control,
         orders: &'a Receiver<Order>,
         program: &'a mut Program,
     ) -> Self {
-        let (shared, doorbells) = (changer.shared.clone(), changer.doorbells.clone());
         let watchdog = Watchdog::new(&shared);
         Self { shared, doorbells, changer, control, orders, program, watchdog }
     }

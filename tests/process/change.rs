@@ -297,14 +297,26 @@ fn without_a_file_for_apps_they_cannot_be_changed_and_a_write_that_fails_changes
     let (status, body) = admin(&api, "POST", "/api/apps", "{}");
     assert_eq!(status, 409);
     assert!(body["error"].as_str().is_some_and(|text| text.contains("RINGVERB_APPS_FILE")));
-    let setup = with_file(&app("1", "")).env("RINGVERB_APPS_FILE", "missing/apps.toml");
+    let setup = with_file(&app("1", "")).env("RINGVERB_APPS_FILE", "missing/apps.toml").workers(2);
+    let (path, folder) = (setup.path("ringverb.toml"), setup.path("missing"));
     let mut server = setup.start();
     let api = AdminClient::of(&mut server);
-    let (status, body) =
-        admin(&api, "POST", "/api/apps", r#"{"id":"2","key":"key-2","secret":"s"}"#);
+    let second = json!({"id": "2", "key": "key-2", "secret": "s"}).to_string();
+    let (status, body) = admin(&api, "POST", "/api/apps", &second);
     assert_eq!(status, 422, "{body}");
     assert_eq!(publish(&server, "2", "s"), 404);
     assert_eq!(admin(&api, "GET", "/api/apps/2", "").0, 404);
+    // The cores knew the app before the write failed, and keep its index.
+    for (text, added) in [(app("1", ""), json!([])), (app("1", "") + &app("3", ""), json!(["3"]))] {
+        fs::write(&path, text).expect("a file");
+        let (status, body) = admin(&api, "POST", "/api/reload", "");
+        assert_eq!((status, &body["apps"]["added"]), (200, &added), "{body}");
+    }
+    assert_eq!((publish(&server, "3", "secret-3"), publish(&server, "2", "s")), (200, 404));
+    fs::create_dir(folder).expect("a folder");
+    assert_eq!(admin(&api, "POST", "/api/apps", &second).0, 201);
+    connect(&server, "2").subscribe("news");
+    assert_eq!((publish(&server, "3", "secret-3"), publish(&server, "2", "s")), (200, 200));
 }
 
 #[test]

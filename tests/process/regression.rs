@@ -420,6 +420,10 @@ const STORIES: &[(&str, &str)] = &[
         "a publish was not answered while other clients of its core kept mail waiting for room",
         "publishers_are_answered_when_their_own_mail_is_in_the_rings_although_later_mail_waits",
     ),
+    (
+        "after a change whose file could not be written, the next one gave an app another app's index",
+        "without_a_file_for_apps_they_cannot_be_changed_and_a_write_that_fails_changes_nothing",
+    ),
 ];
 
 #[test]

@@ -22,8 +22,8 @@ use crate::server::takeover::Order;
 use crate::server::takeover::transfer::SEND_TIME_MAX;
 use crate::text::shown;
 
-/// Longer than the main thread needs for this change after one that is under way and one attempt to send its connections
-/// to a new process. More changes may wait before this one.
+/// Longer than the main thread needs for this change, after one that is under way and one attempt to send its
+/// connections to a new process. More changes may wait before this one.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 const _: () = assert!(
     ANSWER_TIME_MAX.as_millis() > SEND_TIME_MAX.as_millis() + 2 * CHANGE_TIME_MAX.as_millis()
