@@ -8,6 +8,7 @@
 //! worker and change.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 use crate::app::{Apps, Secret};
@@ -52,7 +53,8 @@ pub(crate) type ConfigurationLink = ValueLink<SentConfiguration>;
 /// Configurations that a worker which does not run may be behind. A change sends two.
 pub(crate) const UNAPPLIED_MAX: u64 = 16;
 
-/// Counts the configurations that some worker has not applied. The main thread writes it.
+/// Counts the configurations that some worker has not applied. The main thread adds, and the last worker that applies
+/// one takes it off: also one that the main thread no longer waits for.
 #[derive(Debug, Default)]
 pub(crate) struct UnappliedConfigurations {
     pub waiting: DepthGauge,
@@ -60,21 +62,38 @@ pub(crate) struct UnappliedConfigurations {
 }
 
 impl UnappliedConfigurations {
-    /// One more is to be sent. `false`: too many wait, so it must not be.
+    /// One more is to be sent to so many workers. `None`: too many wait, so it must not be.
     #[must_use]
-    pub(crate) fn try_add(&self) -> bool {
-        let has_room = self.waiting.depth() < UNAPPLIED_MAX;
-        if has_room {
-            self.waiting.add(1)
-        } else {
-            self.refused.add(1)
+    pub(crate) fn try_add(self: &Arc<Self>, workers: usize) -> Option<MissingReports> {
+        if self.waiting.depth() >= UNAPPLIED_MAX {
+            self.refused.add(1);
+            return None;
         }
-        has_room
+        self.waiting.add(1);
+        Some(MissingReports { workers: AtomicUsize::new(workers), unapplied: self.clone() })
+    }
+}
+
+/// The workers that have not applied one configuration.
+#[derive(Debug)]
+pub(crate) struct MissingReports {
+    workers: AtomicUsize,
+    unapplied: Arc<UnappliedConfigurations>,
+}
+
+impl MissingReports {
+    /// For the configuration of the start, which no worker reports.
+    pub(crate) fn none(unapplied: &Arc<UnappliedConfigurations>) -> Self {
+        Self { workers: AtomicUsize::new(0), unapplied: unapplied.clone() }
     }
 
-    /// All workers have applied the last one. They apply them in order, so none waits.
-    pub(crate) fn note_all_applied(&self) {
-        self.waiting.set(0);
+    /// Relaxed, because nothing is read by the order of reports.
+    fn note_report(&self) {
+        let before = self.workers.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "each worker reports a configuration once");
+        if before == 1 {
+            self.unapplied.waiting.sub(1);
+        }
     }
 }
 
@@ -84,11 +103,14 @@ pub(crate) struct SentConfiguration {
     pub configuration: Arc<RunningConfiguration>,
     /// Each worker sends its number when it has applied this configuration.
     pub applied: Sender<u16>,
+    pub missing: MissingReports,
 }
 
 impl SentConfiguration {
     /// Called by each worker when it has applied this configuration.
     pub(crate) fn report(&self, core: u16) {
+        // Before the message: when the main thread has all of them, none is missing.
+        self.missing.note_report();
         // If this fails, the main thread no longer waits.
         self.applied.send(core).ok();
     }
@@ -103,16 +125,18 @@ mod tests {
     /// A worker that stands still keeps every configuration that was sent since.
     #[test]
     fn changes_are_refused_and_counted_while_too_many_configurations_wait_for_a_worker() {
-        let unapplied = UnappliedConfigurations::default();
-        assert_eq!(
-            (0..UNAPPLIED_MAX + 3).filter(|_| unapplied.try_add()).count() as u64,
-            UNAPPLIED_MAX
-        );
+        let unapplied = Arc::new(UnappliedConfigurations::default());
+        let sent: Vec<_> = (0..UNAPPLIED_MAX + 3).filter_map(|_| unapplied.try_add(2)).collect();
+        assert_eq!(sent.len() as u64, UNAPPLIED_MAX);
         let read =
             || (unapplied.waiting.depth(), unapplied.waiting.peak(), unapplied.refused.get());
         assert_eq!(read(), (UNAPPLIED_MAX, UNAPPLIED_MAX, 3));
-        unapplied.note_all_applied();
-        assert!(unapplied.try_add());
-        assert_eq!(read(), (1, UNAPPLIED_MAX, 3));
+        sent.iter().for_each(MissingReports::note_report);
+        assert_eq!(read().0, UNAPPLIED_MAX, "the other worker stands still");
+        assert!(unapplied.try_add(2).is_none());
+        // The main thread has given up on all of them. When the worker runs again, changes are accepted.
+        sent.iter().for_each(MissingReports::note_report);
+        assert_eq!(read(), (0, UNAPPLIED_MAX, 4));
+        assert!(unapplied.try_add(2).is_some());
     }
 }

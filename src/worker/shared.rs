@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     pub config: Config,
     /// The part of the configuration that a reload may change. A worker follows it by its own `ConfigurationLink`.
     pub current_configuration: CurrentConfiguration,
-    pub unapplied_configurations: UnappliedConfigurations,
+    pub unapplied_configurations: Arc<UnappliedConfigurations>,
     pub phase: Phase,
     /// `/up` answers 503, so that load balancers stop sending clients before the server drains
     /// (`Config::shutdown_delay_seconds`).

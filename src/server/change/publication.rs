@@ -17,7 +17,7 @@ use crate::app::{App, Apps};
 use crate::config::Config;
 use crate::mailbox::Doorbell;
 use crate::running_configuration::{
-    ConfigurationLink, RunningConfiguration, SentConfiguration, UNAPPLIED_MAX,
+    ConfigurationLink, MissingReports, RunningConfiguration, SentConfiguration, UNAPPLIED_MAX,
 };
 use crate::server::wait::wake_all;
 use crate::webhook::WebhookChanges;
@@ -35,6 +35,7 @@ pub(in crate::server) fn first_link(shared: &Shared) -> Arc<ConfigurationLink> {
     ConfigurationLink::new(SentConfiguration {
         configuration: shared.current_configuration.get(),
         applied,
+        missing: MissingReports::none(&shared.unapplied_configurations),
     })
 }
 
@@ -111,13 +112,13 @@ impl ConfigurationPublication {
     /// Returns when each core has reported that it has applied the configuration, or with an error after
     /// `APPLY_TIME_MAX`.
     fn send_to_cores(&mut self, configuration: Arc<RunningConfiguration>) -> Result<(), String> {
-        let unapplied = &self.shared.unapplied_configurations;
-        if !unapplied.try_add() {
+        let workers = self.shared.config.workers;
+        let Some(missing) = self.shared.unapplied_configurations.try_add(workers) else {
             return Err(format!(
                 "{UNAPPLIED_MAX} configurations wait for a worker that does not run, which is the limit: /live of the \
-                 admin listener names it. Restart the server, which then has the newest configuration"
+                 admin listener names it. Try again when it runs, or restart the server"
             ));
-        }
+        };
         debug_assert!(
             keeps_indexes(&self.sent_apps, &configuration.apps),
             "an index names the same app for ever"
@@ -126,11 +127,11 @@ impl ConfigurationPublication {
         self.sent_apps = configuration.apps.clone();
         // Of its own, so that a late report about the link before does not count.
         let (report, applied) = mpsc::channel();
-        let next = ConfigurationLink::new(SentConfiguration { configuration, applied: report });
+        let next =
+            ConfigurationLink::new(SentConfiguration { configuration, applied: report, missing });
         self.last_link.append(next.clone());
         self.last_link = next;
         wake_all(&self.doorbells);
-        let workers = self.shared.config.workers;
         let mut left = workers;
         let began = self.shared.clock.now();
         while left > 0 {
@@ -145,7 +146,6 @@ impl ConfigurationPublication {
             }
             left -= 1;
         }
-        self.shared.unapplied_configurations.note_all_applied();
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ pub(super) fn share(
         metrics: (0..workers).map(|_| Arc::new(CoreMetrics::new(rows))).collect(),
         config,
         current_configuration: CurrentConfiguration::new(Arc::new(running)),
-        unapplied_configurations: UnappliedConfigurations::default(),
+        unapplied_configurations: Arc::new(UnappliedConfigurations::default()),
         unready: AtomicBool::new(false),
         phase: if incoming.is_some() { Phase::paused() } else { Phase::default() },
         transfer: Transfer::new(workers, incoming),

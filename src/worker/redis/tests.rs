@@ -18,8 +18,8 @@ use crate::metrics::CoreMetrics;
 use crate::operator_requests::OperatorQueues;
 use crate::phase::Phase;
 use crate::running_configuration::{
-    ConfigurationLink, CurrentConfiguration, RunningConfiguration, SentConfiguration,
-    UnappliedConfigurations,
+    ConfigurationLink, CurrentConfiguration, MissingReports, RunningConfiguration,
+    SentConfiguration, UnappliedConfigurations,
 };
 use crate::tick::kernel::Kernel;
 use crate::worker::kernel::{Choice, Epoll};
@@ -56,6 +56,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
     let link = ConfigurationLink::new(SentConfiguration {
         configuration: current_configuration.get(),
         applied,
+        missing: MissingReports::none(&Arc::default()),
     });
     let clock = Clock::start();
     let zeros = || [AtomicU64::new(0)].into();
@@ -67,7 +68,7 @@ fn worker(redis: &TcpListener) -> Worker<Epoll> {
         event_log: Arc::new(EventLog::new(1)),
         metrics: [Arc::new(CoreMetrics::new(1))].into(),
         current_configuration,
-        unapplied_configurations: UnappliedConfigurations::default(),
+        unapplied_configurations: Arc::new(UnappliedConfigurations::default()),
         unready: AtomicBool::new(false),
         phase: Phase::default(),
         transfer: Transfer::new(1, None),
