@@ -1,7 +1,7 @@
 //! Words that prose of this repository does not use: British spelling, and subjects that hide who acts.
 
 use super::report;
-use super::source::{Source, has_word, root, sources, tests};
+use super::source::{has_word, root, sources, tests};
 
 /// Parts of words in British spelling, with the American one.
 #[rustfmt::skip]
@@ -48,7 +48,7 @@ fn look_for_british(name: &str, text: &str, violations: &mut Vec<String>) {
 fn sentences_name_who_acts() {
     let mut violations = Vec::new();
     for source in sources("src").iter().chain(tests()) {
-        for (number, line) in checked_prose(source).lines().enumerate() {
+        for (number, line) in source.prose.lines().enumerate() {
             let Some(at) = line.find("//") else { continue };
             look_for_actors(
                 &format!("{}:{}", source.name, number + 1),
@@ -63,17 +63,6 @@ fn sentences_name_who_acts() {
         }
     }
     report(&violations);
-}
-
-/// The tests below this folder are not checked yet.
-const UNCHECKED_TESTS: &str = "src/webhook/";
-
-fn checked_prose(source: &Source) -> &str {
-    match source.name.starts_with(UNCHECKED_TESTS) {
-        true if source.is_test() => "",
-        true => source.prose.split("#[cfg(test)]").next().unwrap_or_default(),
-        false => &source.prose,
-    }
 }
 
 fn look_for_actors(place: &str, line: &str, violations: &mut Vec<String>) {

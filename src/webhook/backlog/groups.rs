@@ -4,8 +4,9 @@
 //! `update` or `schedule`. Does not choose what is tried (`backlog.rs`), and knows no endpoint. PURE.
 //!
 //! Limits: isolated groups together have one of `PARTS` parts of what the sender allows for the endpoint, for signed
-//! channels and for public ones each; one group has all parts but one. Over either, the oldest of these events are
-//! given up. Cost: O(log n) steps in the groups for a change of one, and one step for each event that moves.
+//! channels and for public ones each; one group has all parts but one. Over either, the first events of the group with
+//! the lowest number are given up. Cost: O(log n) steps in the groups for a change of one, and one step for each event
+//! that moves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -198,7 +199,7 @@ impl RetryGroups {
         self.make_room(given_up);
     }
 
-    /// Gives up the oldest isolated events while they are too many.
+    /// Gives up the first events of the isolated group with the lowest number while there are too many.
     pub(super) fn make_room(&mut self, given_up: &mut Vec<BacklogEntry>) {
         for kind in 0..self.isolated.len() {
             while self.isolated[kind].amount.exceeds(self.isolated_max) {

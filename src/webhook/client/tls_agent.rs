@@ -164,7 +164,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(20);
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// An agent whose load goes on until somebody else is at the barrier, and the number of loads.
+    /// An agent whose load goes on until another thread is at the barrier, and the number of loads.
     fn hanging() -> (TlsAgent, Arc<Barrier>, Arc<AtomicUsize>) {
         let (barrier, loads) = (Arc::new(Barrier::new(2)), Arc::new(AtomicUsize::new(0)));
         let (of_load, count) = (barrier.clone(), loads.clone());

@@ -100,7 +100,7 @@ fn each_endpoint_receives_the_events_that_it_names() {
     assert!(receivers.iter().all(|receiver| receiver.is_quiet(Duration::ZERO)));
 }
 
-/// Coming undoes leaving also for an endpoint that hears of leaving alone.
+/// A join cancels a delayed leave also for an endpoint that receives leaves alone.
 #[test]
 fn a_reload_sends_no_webhook_and_a_leave_does() {
     let receiver = Receiver::start(|_| Answer::Status(200));
