@@ -172,6 +172,10 @@ impl Home {
         join: &Join,
     ) -> Option<ErrorCode> {
         debug_assert_eq!(self.channels.get(index).key(), channel, "the index is the channel's");
+        // Its subscriber is in the channel, which a refusal would not change. There is one such request at a time.
+        if join.is_repeated {
+            return None;
+        }
         if self.is_full(context, index, channel, join) {
             return Some(error_code::TOO_MANY_MEMBERS);
         }

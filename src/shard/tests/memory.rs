@@ -288,6 +288,25 @@ fn a_join_with_a_roster_over_the_memory_limit_is_refused() {
 }
 
 /// As after a take-over, or for a roster that came from other nodes: it was never encoded here.
+/// A refusal would leave the subscriber without an answer to this and to every later request.
+#[test]
+fn a_repeated_subscription_to_a_presence_channel_is_answered_without_headroom() {
+    let mut net = Net::new(1);
+    let (member, other) = (net.connect(0), net.connect(0));
+    net.subscribe(member, "presence-r", Some(&json!("a")));
+    net.events(member);
+    net.subscribe(other, "presence-r", Some(&json!("b")));
+    // So the roster has to be encoded again.
+    net.unsubscribe(other, "presence-r");
+    net.events(member);
+    net.shards[0].set_headroom(0);
+    for _ in 0..2 {
+        net.subscribe(member, "presence-r", Some(&json!("a")));
+        assert_eq!(net.events(member)[0].data()["presence"]["count"], 1);
+    }
+    net.shards[0].check_invariants(&[]).unwrap();
+}
+
 #[test]
 fn the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeated_one() {
     let mut net = Net::new(1);
