@@ -51,7 +51,8 @@ pub struct TransferredSession<'a, S> {
 
 impl<K: Kernel> Core<K> {
     /// Stops reading, sending and the timers of this core. Refuses incomplete requests first, because this is the last
-    /// moment for it: a client without an answer does not know whether its request was carried out.
+    /// moment for it: a client without an answer does not know whether its request was carried out. What a socket does
+    /// not accept of such an answer at once is sent only if this process resumes.
     pub fn pause(&mut self) {
         if std::mem::replace(&mut self.paused, true) {
             return;

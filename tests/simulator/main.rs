@@ -38,6 +38,11 @@ use simulation::Simulation;
 const CORPUS: std::ops::Range<u64> = 1..401;
 /// The same for backends.
 const CORPUS_OF_HTTP: std::ops::Range<u64> = 1..251;
+/// At a take-over a socket has room for a refusal, but not for the whole announcement of the end behind it. The client
+/// reads the refusal, and then the old process ends.
+const REFUSAL_BEFORE_AN_EXIT: u64 = 7_713_509_344_033_113_534;
+/// A client that does not read was closed, cannot know that, and sends an event, which the server does not process.
+const EVENT_AFTER_AN_UNREAD_CLOSE: u64 = 7_713_515_431_816_857_986;
 /// The same for nodes, whose world is larger.
 const CORPUS_OF_NODES: std::ops::Range<u64> = 1..281;
 /// A snapshot arrives while its app is removed, and the app returns while its topic is still subscribed to.
@@ -137,7 +142,11 @@ fn try_corpus(model: Model) {
         Model::Process => {
             CORPUS.for_each(|seed| try_seed(model, seed));
         }
-        Model::Http => CORPUS_OF_HTTP.for_each(|seed| try_seed(model, seed)),
+        Model::Http => {
+            CORPUS_OF_HTTP.for_each(|seed| try_seed(model, seed));
+            try_seed(model, REFUSAL_BEFORE_AN_EXIT);
+            try_seed(model, EVENT_AFTER_AN_UNREAD_CLOSE);
+        }
         Model::Attack => {
             CORPUS_OF_ATTACKS.for_each(|seed| try_seed(model, seed));
             try_seed(model, OVERFLOW_WITHOUT_END);

@@ -9,10 +9,23 @@ use crate::random::Random;
 
 const SEEDS: std::ops::Range<u64> = 1..33;
 const ROOM: usize = 1 << 20;
+/// The announcement of the end, in the simulator's cipher.
+const RECORD_BYTES_WITHOUT_CONTENT: usize = 9;
 
 /// A process with clients that have sent these bytes, and their wires.
 fn begin(seed: u64, sent: &[&[u8]]) -> (Shared, Process, Vec<usize>) {
+    begin_in(new_world(Random::new(seed)), seed, sent)
+}
+
+/// The same with a cipher.
+fn begin_secure(seed: u64, sent: &[u8]) -> (Shared, Process, usize) {
     let world = new_world(Random::new(seed));
+    world.borrow_mut().is_secure = true;
+    let (world, process, wires) = begin_in(world, seed, &[sent]);
+    (world, process, wires[0])
+}
+
+fn begin_in(world: Shared, seed: u64, sent: &[&[u8]]) -> (Shared, Process, Vec<usize>) {
     let shape = Shape::plain(1 + u16::try_from(seed % 2).expect("small"), 1, seed);
     let mut process = Process::new(&world, shape, None);
     let wires = sent.iter().map(|bytes| {
@@ -121,5 +134,47 @@ fn a_process_whose_take_over_fails_continues_and_closes_refused_sessions() {
         process.settle();
         assert!(world.borrow().wires[wires[0]].closed, "seed {seed}");
         process.exit();
+    }
+}
+
+/// The refusal as a sealed record leaves no room for the whole announcement of the end behind it. The core is paused:
+/// the rest is sent if its process continues, and is lost if the process ends. The client reads the refusal in each
+/// case.
+#[test]
+fn a_refusal_arrives_although_the_announcement_of_the_end_has_no_room() {
+    let request = publish(Form::default());
+    let sent = &request[..request.len() - 1];
+    for (seed, is_taken) in SEEDS.flat_map(|seed| [(seed, false), (seed, true)]) {
+        let (world, mut process, wire) = begin_secure(seed, sent);
+        assert!(answers(&world, wire).is_empty(), "seed {seed}: the handshake alone");
+        pause(&mut process);
+        let whole = world.borrow().wires[wire].to_client.len();
+        process.exit();
+        for missing in 1..=RECORD_BYTES_WITHOUT_CONTENT {
+            let (world, mut process, wire) = begin_secure(seed, sent);
+            answers(&world, wire);
+            world.borrow_mut().wires[wire].room = whole - missing;
+            pause(&mut process);
+            let found = answers(&world, wire);
+            assert_eq!(found.len(), 1, "seed {seed}, without {missing} bytes: the refusal");
+            assert!(found[0].status == 503 && found[0].closes, "seed {seed}");
+            process.tick_all();
+            assert!(!world.borrow().wires[wire].shut, "seed {seed}: the rest has not left");
+            if is_taken {
+                process.exit();
+                let closed = &world.borrow().wires[wire];
+                assert!(closed.closed_by_exit && !closed.shut && !closed.cut, "seed {seed}");
+                continue;
+            }
+            for core in 0..process.cores.len() {
+                process.cores[core].set_transferring(false);
+                process.resume(core);
+            }
+            process.settle();
+            assert_eq!(world.borrow().wires[wire].to_client.len(), missing, "seed {seed}");
+            assert!(answers(&world, wire).is_empty(), "seed {seed}: the announcement alone");
+            assert!(world.borrow().wires[wire].shut, "seed {seed}: its half ends behind that");
+            process.exit();
+        }
     }
 }

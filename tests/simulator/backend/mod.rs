@@ -255,8 +255,9 @@ impl Backend {
     /// A client that has not asked for the end may have sent its next request. If the server closed its socket at once,
     /// that request would reset the connection, and the answer could be lost.
     pub(crate) fn check_dismissal(&self, wire: &Wire) {
-        // With a cipher the announcement of the end follows the answer, and may wait for room.
-        let may_follow = wire.is_secure() && !wire.closed;
+        // With a cipher the announcement of the end follows the answer, and may wait for room. A process that ends at a
+        // take-over does not send it afterwards.
+        let may_follow = wire.is_secure() && (!wire.closed || wire.closed_by_exit);
         let is_right = wire.shut || !self.is_dismissed || may_follow;
         assert!(is_right, "backend {}: closed at once", self.wire);
     }

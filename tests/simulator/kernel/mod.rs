@@ -40,6 +40,7 @@ impl Drop for Socket {
         if std::thread::panicking() {
             return;
         }
+        let has_exited = world.exited.contains(&self.core);
         let wire = &mut world.wires[self.wire];
         let watched =
             wire.watches.iter().chain(&wire.want_room).any(|(core, _)| *core == self.core);
@@ -47,6 +48,7 @@ impl Drop for Socket {
         assert!(!wire.closed, "closed twice");
         wire.descriptors -= 1;
         wire.closed = wire.descriptors == 0;
+        wire.closed_by_exit = wire.closed && has_exited;
         if wire.closed && wire.is_http && !wire.to_server.is_empty() {
             wire.cut_off();
         }

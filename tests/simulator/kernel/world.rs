@@ -4,7 +4,7 @@
 //! twice at random, as the random numbers of the seed decide.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
@@ -34,6 +34,8 @@ pub(crate) struct Wire {
     pub(crate) shut: bool,
     /// The server has closed its descriptor.
     pub(crate) closed: bool,
+    /// The descriptor was closed because its process has ended.
+    pub(crate) closed_by_exit: bool,
     /// Descriptors of the server's side, over all processes.
     pub(super) descriptors: usize,
     /// By whom it is watched: core, and connection or session.
@@ -84,6 +86,7 @@ impl Wire {
             reset: false,
             shut: false,
             closed: false,
+            closed_by_exit: false,
             descriptors: 0,
             watches: Vec::new(),
             once: Vec::new(),
@@ -158,6 +161,8 @@ pub(crate) struct World {
     /// By core.
     pub(super) reads: Vec<Reads>,
     pub(super) listeners: Vec<Backlog>,
+    /// Cores of processes that have ended.
+    pub(super) exited: BTreeSet<usize>,
     /// Accepting fails now and then for want of descriptors; it goes on when time has passed.
     pub(crate) is_short_of_descriptors: bool,
     /// Watches end and accepts fail at random.
@@ -179,6 +184,7 @@ impl World {
             stamp: Cell::new(0),
             reads: Vec::new(),
             listeners: Vec::new(),
+            exited: BTreeSet::new(),
             is_short_of_descriptors: false,
             is_fickle: true,
             is_secure: false,
@@ -254,6 +260,7 @@ impl World {
         for listener in &mut self.listeners {
             listener.watches.retain(|(core, _)| !cores.contains(core));
         }
+        self.exited.extend(cores);
     }
 
     /// A core begins a tick.
