@@ -12,7 +12,6 @@ use super::channel_key::ChannelKey;
 use super::context::Context;
 use super::outbox::Outbox;
 use crate::app::WebhookKind;
-use crate::pusher::channel_name::Access;
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
 /// The subject of a transition: a user of a presence channel by id, or `None` for the channel's subscribers as a whole.
@@ -25,10 +24,6 @@ pub(super) fn wants_transitions(
     channel: &ChannelKey,
     who: Option<&str>,
 ) -> bool {
-    debug_assert!(
-        who.is_none() || channel.kind.access == Access::Presence,
-        "only presence channels have members"
-    );
     let kind = match who {
         None => WebhookKind::ChannelOccupied,
         Some(_) => WebhookKind::MemberAdded,
@@ -60,10 +55,6 @@ impl Outbox {
         came: bool,
     ) {
         let user_id = || who.unwrap_or_default().into();
-        debug_assert!(
-            who.is_none() || channel.kind.access == Access::Presence,
-            "only presence channels have members"
-        );
         match (who, came) {
             (None, true) => {
                 self.send_webhook(context, channel, WebhookKind::ChannelOccupied, || {
