@@ -7,7 +7,7 @@
 //! before the acknowledgement, and what it sends later after it. Every request is answered exactly once.
 //!
 //! Limits: `channels_per_connection_max` of the app, and the charge of each subscription (`memory.rs`). Cost: one
-//! look-up of the channel, one signature for a private channel (8,086 instructions, bench/RESULTS.md), one mail to the
+//! look-up of the channel, one signature for a private channel (8,047 instructions, bench/RESULTS.md), one mail to the
 //! home and one back, and a frame for the acknowledgement.
 
 use super::Local;

@@ -4,9 +4,9 @@
 //! `update` or `schedule`. Does not choose what is tried (`backlog.rs`), and knows no endpoint. PURE.
 //!
 //! Limits: isolated groups together have one of `PARTS` parts of what the sender allows for the endpoint, for signed
-//! channels and for public ones each; one group has all parts but one. Over either, the first events of the group with
-//! the lowest number are given up. Cost: O(log n) steps in the groups for a change of one, and one step for each event
-//! that moves.
+//! channels and for public ones each; one group has all parts but one. Over the first limit, the first events of the
+//! isolated group with the lowest number are given up; over the second, the first events of that group. Cost: O(log n)
+//! steps in the groups for a change of one, and one step for each event that moves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
