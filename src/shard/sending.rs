@@ -102,6 +102,13 @@ impl Shard {
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
+    /// `settle` has something to do. A flush that ends connections can cause it after the last `settle` of a tick, and
+    /// its effects must not wait for the next report.
+    #[must_use]
+    pub fn has_unsettled(&self) -> bool {
+        self.local.has_unsettled()
+    }
+
     /// Clears the mark of a connection in `Outbox::dirty`, and returns its generation, if it is to be flushed. `None`
     /// when the connection has ended, or for the second entry of a slot that was given to another connection since. The
     /// send queue is empty if `wake` has marked it.

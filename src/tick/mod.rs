@@ -303,6 +303,7 @@ impl<K: Kernel> Core<K> {
             || self.gathers.has_complete_sessions()
             || self.reactor.cluster.readable
             || self.shard.has_unserved()
+            || self.shard.has_unsettled()
             || accepts
     }
 

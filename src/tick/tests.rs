@@ -120,9 +120,9 @@ fn open(core: &mut Core<Scripted>) -> ConnectionKey {
     key
 }
 
-fn tick(core: &mut Core<Scripted>) {
+fn tick(core: &mut Core<Scripted>) -> NextTick {
     core.tick();
-    core.finish();
+    core.finish()
 }
 
 #[test]
@@ -285,10 +285,13 @@ fn a_slow_consumer_that_the_flush_finds_is_closed_in_the_next_tick() {
     let except = Some(core.shard.get(leaving).unwrap().socket_id);
     core.shard.publish(channel, vec![b'x'; BYTES_MAX + 1].into(), except, false);
     core.shard.on_message(leaving, br#"{"event":"pusher:ping"}"#);
-    tick(&mut core);
+    let next_tick = tick(&mut core);
     assert!(core.shard.get(leaving).is_none());
     let found = core.shard.get(slow).unwrap();
     assert!(found.is_overflowed() && !found.is_closing());
+    // Its frames are with the kernel or were refused, so only the close is left to do.
+    assert!(core.shard.has_unsettled());
+    assert_eq!(next_tick, NextTick::Now, "a close does not wait for a report");
     core.shard.advance(crate::clock::Moment(1_000));
     tick(&mut core);
     assert!(core.shard.get(slow).is_none_or(|found| found.is_closing()));
@@ -459,7 +462,9 @@ fn a_listener_is_accepted_from_although_another_one_always_has_connections() {
     let mut core = core_of(sample(), |_| Sent::Whole);
     (0..2).for_each(|listener| core.reactor.listen(listener));
     core.reactor.kernel.waiting = [1_000; 2];
-    (0..10).for_each(|_| tick(&mut core));
+    for _ in 0..10 {
+        tick(&mut core);
+    }
     let accepted = core.reactor.kernel.waiting.map(|waiting| 1_000 - waiting);
     assert_eq!(accepted, [320; 2], "64 a tick, in turn");
 }

@@ -169,6 +169,10 @@ impl Local {
         self.settle_counts(context, out);
     }
 
+    pub(in crate::shard) fn has_unsettled(&self) -> bool {
+        !self.slow_consumers.is_empty() || !self.counts_changed.is_empty()
+    }
+
     pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: Slot) {
         debug_assert!(self.connections.get(slot).is_some(), "a connection that is there");
         let connection = &mut self.connections[slot];
