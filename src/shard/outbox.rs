@@ -167,8 +167,8 @@ impl Outbox {
     }
 
     /// Whether the worker has nothing to carry out. A flush that closes connections fills any of the lists after the
-    /// worker has carried them out, so all of them count: otherwise their effects would wait for the next heartbeat. What
-    /// the flush leaves to `Shard::settle` is not here (`Shard::has_unsettled`).
+    /// worker has carried them out, so all of them count: otherwise their effects would wait for the next heartbeat.
+    /// What the flush leaves to `Shard::settle` is not here (`Shard::has_unsettled`).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.mails.is_empty()
