@@ -108,19 +108,14 @@ pub(super) fn share_port(address: SocketAddr, count: usize) -> io::Result<Vec<Tc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::port::listening;
     use std::cell::Cell;
-
-    fn held() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        (listener, address)
-    }
 
     /// To find the process can take a second. When each step of the wait did so, a start beside 60,000 open
     /// descriptors took 22 s to say that the port is in use.
     #[test]
     fn the_process_that_listens_is_looked_for_twice_at_most() {
-        let (_listener, address) = held();
+        let (_listener, address) = listening();
         let looked = Cell::new(0);
         let result = wait_for_holder(address, || {
             looked.set(looked.get() + 1);
@@ -132,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_process_that_ends_during_the_wait_is_no_reason_to_fail() {
-        let (listener, address) = held();
+        let (listener, address) = listening();
         let listener = Cell::new(Some(listener));
         let end = || {
             drop(listener.take());
@@ -140,7 +135,7 @@ mod tests {
         };
         wait_for_holder(address, end).unwrap();
         // The process has ended, and the kernel has not freed the port yet.
-        let (_listener, address) = held();
+        let (_listener, address) = listening();
         let asked = Cell::new(false);
         wait_for_holder(address, || (!asked.replace(true)).then(|| "in use".to_owned())).unwrap();
     }

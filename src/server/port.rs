@@ -31,3 +31,10 @@ pub(super) fn socket(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     Ok(socket)
 }
+/// A port that is in use, for tests.
+#[cfg(test)]
+pub(in crate::server) fn listening() -> (std::net::TcpListener, SocketAddr) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}

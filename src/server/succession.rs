@@ -152,12 +152,7 @@ pub(super) fn take_over(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn listening() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        (listener, address)
-    }
+    use crate::server::port::listening;
 
     /// A server offers its take-over a moment after it listens. A deployment in between was refused with "in use".
     #[test]

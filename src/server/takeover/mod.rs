@@ -57,16 +57,11 @@ mod tests {
     use super::*;
     use crate::limits::WORKERS_MAX;
     use crate::server::control::Control;
+    use crate::server::port::listening;
     use crate::worker::transfer::FORMAT;
     use std::io::{self, Read, Write};
     use std::net::{SocketAddr, TcpListener};
     use std::sync::mpsc::{self, Sender};
-
-    fn listener() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        (listener, address)
-    }
 
     fn of(address: SocketAddr, listener: TcpListener) -> Offer {
         Offer {
@@ -103,7 +98,7 @@ mod tests {
 
     #[test]
     fn listeners_move_with_the_connections_in_their_backlog() {
-        let (listener, address) = listener();
+        let (listener, address) = listening();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
         let mut waiting = std::net::TcpStream::connect(address).unwrap();
@@ -127,7 +122,7 @@ mod tests {
     /// The descriptor of the admin listener is the last one, and no worker gets it.
     #[test]
     fn the_admin_listener_moves_apart_from_the_others() {
-        let (listener, address) = listener();
+        let (listener, address) = listening();
         let admin = TcpListener::bind("127.0.0.1:0").unwrap();
         let admin_address = admin.local_addr().unwrap();
         let (asked, _asks) = mpsc::channel();
@@ -143,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_new_process_that_ends_or_sends_something_else_changes_nothing() {
-        let (listener, address) = listener();
+        let (listener, address) = listening();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
         drop(
@@ -168,7 +163,7 @@ mod tests {
     #[test]
     fn an_old_process_that_names_an_impossible_number_of_workers_is_refused() {
         for workers in [0, WORKERS_MAX + 1, 1 << 40] {
-            let (listener, address) = listener();
+            let (listener, address) = listening();
             let (asked, _asks) = mpsc::channel();
             let offer_of_it = Offer { workers, ..of(address, listener) };
             offer_to_others(offer_of_it, asked);
@@ -179,7 +174,7 @@ mod tests {
 
     /// Asks for everything, as a new process does.
     fn begin() -> (OldProcess, NewProcess) {
-        let (listener, address) = listener();
+        let (listener, address) = listening();
         let (asked, asks) = mpsc::channel();
         offer_to_others(of(address, listener), asked);
         let (old_process, _) = ask(&[address], &Places::without_directories(), true)
@@ -242,7 +237,7 @@ mod tests {
 
     #[test]
     fn without_an_old_process_there_is_nothing_to_take_over() {
-        let (_listener, address) = listener();
+        let (_listener, address) = listening();
         assert!(ask(&[address], &Places::without_directories(), true).unwrap().is_none());
     }
 
@@ -250,7 +245,7 @@ mod tests {
     #[test]
     fn a_process_without_apps_takes_over_from_a_development_server_only() {
         for is_development in [false, true] {
-            let (listener, address) = listener();
+            let (listener, address) = listening();
             let (asked, _asks) = mpsc::channel();
             let control = Control::start().unwrap();
             let orders = holding(asked, is_development);

@@ -160,9 +160,9 @@ impl FromIterator<(Box<str>, Member)> for Roster {
 }
 
 impl Home {
-    /// Why a user may not join now. A join of a new user makes the whole roster be encoded again, for this subscriber
-    /// alone: while many join, their messages are short and what they are sent is not. So does a join of a user who is
-    /// in already, if others came or went since it was encoded. `memory` pays for that.
+    /// Why a user may not join now. A join of a new user causes a new encoding of the whole roster, which only this
+    /// subscriber receives, so short messages cause long answers. A join of a user in the roster also causes one, if
+    /// other users joined or left since the last encoding. `memory` is charged for it.
     pub(super) fn join_refusal(
         &self,
         context: &Context,
@@ -185,14 +185,14 @@ impl Home {
             "a channel without users has no roster"
         );
         // The frame, the two copies that it is made from, and room that the allocator cannot use again at once.
-        let encoded =
+        let to_encode =
             roster.filter(|roster| roster.encoded.is_none() || !roster.contains(&join.user.text));
-        let bytes = encoded.map_or(0, |roster| 4 * roster.encoded_bytes);
+        let bytes = to_encode.map_or(0, |roster| 4 * roster.encoded_bytes);
         let has_room = memory.reserve_headroom(bytes);
         (!has_room).then_some(error_code::SHORT_OF_MEMORY)
     }
 
-    /// Never for a user who is in already: more of their connections may join.
+    /// Never for a user in the roster, because further connections of that user may join.
     fn is_full(
         &self,
         context: &Context,
@@ -209,8 +209,8 @@ impl Home {
         }
     }
 
-    /// Subscribers are sent `member_added` for the first connection of a user only, and not for one who is on another
-    /// node already.
+    /// Subscribers are sent `member_added` for the first connection of a user only, and not for a user who is on
+    /// another node.
     pub(super) fn join(
         &mut self,
         context: &Context,

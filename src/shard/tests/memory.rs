@@ -326,7 +326,7 @@ fn the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeat
     net.shards[0].set_headroom(150_000);
     net.shards[0].set_headroom(150_000);
     let late = net.connect(0);
-    // A new user, and a user who is in already.
+    // A new user, and a user in the roster.
     for user in ["late".to_owned(), format!("{:0>1000}", 7)] {
         net.subscribe(late, "presence-r", Some(&json!(user)));
         assert_eq!(errors(&net.events(late)), [json!(4100)], "{user}");

@@ -186,7 +186,7 @@ mod tests {
         );
         let text = part.missing_nodes_text();
         assert!(text.contains("3 (last heartbeat 7 s ago)") && text.contains("on web-2"), "{text}");
-        // An operator who is sent to the clocks of a host that answered in time loses the time that an incident has.
+        // This node has answered in time. If the text named the clocks, the operator would look in the wrong place.
         let answers = vec![answer(4, OperatorOutcome::NoMemory)];
         let short = NodeAnswers { own_node: 1, answers, ..Default::default() };
         assert!(!short.is_complete());
