@@ -354,14 +354,21 @@ impl Cluster {
         ticket
     }
 
+    /// Requests the stored event, unless first subscribers wait for it: that reply shows all that Redis has sent so far,
+    /// and they are answered by it.
     fn fetch(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32, why: FetchReason) {
         debug_assert_eq!(
             here.context.keys.home(channel),
             here.context.core(),
             "this core is its home"
         );
+        let topic = self.topics.get_mut(channel);
+        if topic.as_ref().is_some_and(|topic| topic.waits_for_stored()) {
+            debug_assert!(why != FetchReason::First, "a topic is new once");
+            return;
+        }
         here.out.cluster.push(ToCluster::Fetch { channel: channel.clone(), ticket });
-        if let Some(topic) = self.topics.get_mut(channel) {
+        if let Some(topic) = topic {
             topic.details().fetching = Some((ticket, why));
         }
     }

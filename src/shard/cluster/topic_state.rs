@@ -208,6 +208,13 @@ impl TopicState {
             Some(TopicWait { ticket, replies_missing, mails, received_transitions });
     }
 
+    /// Whether the first subscribers wait for the stored event, which was requested and is not here yet.
+    pub(super) fn waits_for_stored(&self) -> bool {
+        let asked = self.fetching.filter(|(_, why)| *why == FetchReason::First);
+        let waiting = self.waiting.as_ref().map(|waiting| waiting.ticket);
+        asked.is_some_and(|(ticket, _)| waiting == Some(ticket))
+    }
+
     /// Notes a transition that was received during the wait; `node`: of a pending leave there only.
     pub(super) fn note_ordered(&mut self, node: Option<NodeId>, who: &Transitioner) {
         if let Some(waiting) = self.details_if_any().and_then(|details| details.waiting.as_mut())

@@ -161,6 +161,11 @@ fn the_stored_event_replaces_the_cached_event_of_a_channel() {
     let rows = [
         ("as it is stored", there.clone(), Some("old")),
         ("nothing is stored", after(&asked, &[Fetched(CACHE, 0, None)]), None),
+        (
+            "the session has caught up before Redis answers the first subscriber",
+            after(&asked, &[CaughtUp, AnswerRoom(9), Fetched(CACHE, 0, Some("old"))]),
+            Some("old"),
+        ),
         ("another node's event", after(&there, &[other]), Some("other")),
         (
             "our own event is newer than what was asked for",
@@ -207,16 +212,9 @@ fn the_stored_event_replaces_the_cached_event_of_a_channel() {
 
 #[test]
 fn an_event_that_redis_has_lost_is_stored_again_and_read_by_all() {
-    let lost = [
-        Subscribe(CACHE),
-        AnswerRoom(9),
-        Subscribed(CACHE, 0),
-        Fetched(CACHE, 0, Some("old")),
-        CaughtUp,
-        AnswerRoom(9),
-        Fetched(CACHE, 1, None),
-    ];
-    let restored = [Subscribe(CACHE), AnswerRoom(9), Receive(9, CACHE, Received::Restored)];
+    let asked = [Subscribe(CACHE), AnswerRoom(9), Subscribed(CACHE, 0)];
+    let there = [&asked[..], &[Fetched(CACHE, 0, Some("old"))]].concat();
+    let lost = [&there[..], &[CaughtUp, AnswerRoom(9), Fetched(CACHE, 1, None)]].concat();
     check(
         Node::new,
         &[
@@ -227,7 +225,16 @@ fn an_event_that_redis_has_lost_is_stored_again_and_read_by_all() {
                     "{CACHE_ASKED}, release cache-c, fetch#1 cache-c, store cache-c, restored cache-c, fetch#2 cache-c"
                 ),
             ),
-            ("another node has stored it", &restored, &format!("{CACHE_ASKED}, fetch#1 cache-c")),
+            (
+                "another node has stored it",
+                &[&there[..], &[Receive(9, CACHE, Received::Restored)]].concat(),
+                &format!("{CACHE_ASKED}, release cache-c, fetch#1 cache-c"),
+            ),
+            (
+                "another node has stored it before Redis answers the first subscriber",
+                &[&asked[..], &[Receive(9, CACHE, Received::Restored)]].concat(),
+                CACHE_ASKED,
+            ),
             (
                 "of a channel that is not needed",
                 &[Receive(9, CACHE, Received::Restored), Event::FetchAgain(CACHE)],
