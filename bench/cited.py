@@ -27,7 +27,12 @@ def folder_of_results(root):
 def figures(series):
     """The figures that documents cite, by name: those of comparisons are medians."""
     date = min(run["machine"]["date"] for run in series.all_runs())[:10]
-    found = {"folder": series.folder.name, "commit": series.commit(), "date": date}
+    commit = series.commit()
+    if not commit:
+        raise BadData(f"{series.folder}: the servers printed no commit: write it into commit.txt")
+    found = {"commit": commit, "date": date}
+    if series.instructions():
+        found["counted_folder"] = series.folder.name
 
     def add(name, file, figure, server="ringverb"):
         values = series.values(file, server, figure)
@@ -68,6 +73,7 @@ def add_scale(series, found):
     spread_of("scale_memory", "RSS_growth_per_connection_subscribed_B")
     spread_of("scale_handshake", HANDSHAKE)
     spread_of("scale_subscription", SUBSCRIPTION)
+    found["scale_folder"] = series.folder.name
     most = max(runs, key=lambda run: run["connections"])
     millions = most["connections"] / 1e6
     memory, connected = (most[f"RSS_growth_per_connection_{when}_B"] for when in ("subscribed", "connected"))

@@ -78,7 +78,7 @@ class Series:
             texts = {noted.read_text().strip()}
         if len(texts) > 1:
             raise BadData(f"{self.folder}: files of different builds: commits {' and '.join(sorted(texts))}")
-        return texts.pop() if texts else "not recorded"
+        return texts.pop() if texts else None
 
     def all_runs(self):
         return [run for data in self.compared.values() for runs in data["runs"] for run in runs]

@@ -270,7 +270,7 @@ def facts(series):
     rounds = " or ".join(sorted({str(data["rounds"]) for data in series.compared.values()}))
     rows = [
         row("first and last start of a run", f"{first[:16]} to {until} UTC"),
-        row("ringverb", f"commit {series.commit()}, profile `dist`"),
+        row("ringverb", f"commit {series.commit() or 'not recorded'}, profile `dist`"),
         row("machine", f"{series.fact('cores')} cores ({series.fact('CPU')}), {series.fact('memory')}, "
                        f"Linux {series.fact('kernel').split('-')[0]}"),
         row("load of the machine before a run (1 minute)", f"{short(min(loads))} to {short(max(loads))}"),
