@@ -1,7 +1,9 @@
 #!/bin/sh
 # The figures this server is held to, measured for ringverb and for soketi in turn: bars.sh FOLDER [ROUNDS]
-# Writes one JSON file for each bar and FOLDER/bars.md. Server on CPU 0, client on CPU 1 (SERVER_CPUS, CLIENT_CPU).
-# With the default of 3 rounds it takes about 12 minutes; the machine should have nothing else to do.
+# Writes one JSON file for each bar, FOLDER/bars.md with all figures, and FOLDER/results.md with the tables of
+# RESULTS.md (tables.py). Server on CPU 0, client on CPU 1 (SERVER_CPUS, CLIENT_CPU). With the default of 3 rounds it
+# takes about 15 minutes; the machine should have nothing else to do. nginx is measured where it is installed. With
+# SOCKUDO=yes the script also measures sockudo, which it first builds.
 # Exit code 1 when a run had a violation or could not be made.
 set -eu
 [ $# -ge 1 ] || { echo "usage: bars.sh FOLDER [ROUNDS]" >&2; exit 2; }
@@ -10,11 +12,18 @@ rounds=${2:-3}
 . "$(dirname "$0")/tables.sh"
 begin bars "Bars"
 "$here/soketi.sh" --install
+sockudo=
+if [ -n "${SOCKUDO:-}" ]; then
+    "$here/sockudo.sh" --install
+    sockudo="sockudo=ws://127.0.0.1:6431 $here/sockudo.sh --port 6431"
+fi
 
 # bar NAME TITLE FIGURES(comma-separated parts of names) ARGUMENTS OF COMPARE...
 bar() {
     name=$1 title=$2 figures=$3
     shift 3
+    # Memory has a bar of its own, which no other server sets.
+    [ -z "$sockudo" ] || [ "$name" = idle ] || set -- --server "$sockudo" "$@"
     printf '\n## %s\n\n' "$title" >> "$table"
     "$here/compare-soketi.sh" --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
 }
@@ -42,5 +51,24 @@ printf '\n## Rooms of 10, saturated: two workers against one (CPUs 0 and 1 share
     --server "two-workers=ws://127.0.0.1:6412 env RINGVERB_WORKERS=2 $here/ringverb.sh --port 6412" \
     --rounds "$rounds" --save "$folder/workers.json" --show "$costs" -- rooms --seconds 5 >> "$table" || failed=1
 
+# Ringverb on both kernel interfaces, beside nginx that answers 200, and beside a bare server that answers handshakes.
+io_uring="io_uring=ws://127.0.0.1:6451 env RINGVERB_IO=io_uring $here/ringverb.sh --port 6451"
+epoll="epoll=ws://127.0.0.1:6452 env RINGVERB_IO=epoll $here/ringverb.sh --port 6452"
+if PATH=$PATH:/usr/sbin command -v nginx > /dev/null; then
+    compare new-connections "POST /events, a new connection for each request" "server CPU per request,busy" \
+        --server "nginx=ws://127.0.0.1:6454 $here/nginx.sh --port 6454" --server "$io_uring" --server "$epoll" \
+        -- publish --close --subscribers 0 --seconds 3
+fi
+compare kernels-fanout "Fan-out to 5,000, one in flight, on io_uring and on epoll" "server CPU per" \
+    --server "$io_uring" --server "$epoll" -- fanout --in-flight 1 --seconds 4
+compare kernels-rooms "Rooms of 10, saturated, on io_uring and on epoll" "server CPU per" \
+    --server "$io_uring" --server "$epoll" -- rooms --seconds 5
+compare handshakes "WebSocket handshakes, and a bare server that answers them" "CPU per,busy" \
+    --server "ringverb=ws://127.0.0.1:6411 $here/ringverb.sh --port 6411" \
+    --server "floor=ws://127.0.0.1:6457 $target/dist/ringverb-bench handshake-floor --defer-accept --port 6457" \
+    -- connect --connections 15000
+
 cat "$table"
+"$here/tables.py" "$folder" --strip || failed=1
+"$here/tables.py" "$folder" > "$folder/results.md" || failed=1
 exit $failed

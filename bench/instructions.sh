@@ -24,6 +24,7 @@ count() { # NAME RUNS: instructions and allocations
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
+echo "# commit $(git describe --always --dirty --abbrev=12)"
 printf '%-28s %14s %14s\n' case instructions allocations
 "$program" | while read -r name items; do
     case $name in *"${1:-}"*) ;; *) continue ;; esac

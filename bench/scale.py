@@ -61,7 +61,20 @@ def measure(folder, connections):
     # Folders of the machine say nothing to a reader.
     figures["machine"]["command"] = figures["machine"]["command"].replace(f"{TARGET}/", "")
     (folder / f"idle-{connections}.json").write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
-    return workers, figures
+    return figures
+
+
+def table_of(folder):
+    """The table of SCALE.md from the files of a folder, the fewest connections first."""
+    runs = [json.loads(path.read_text()) for path in folder.glob("idle-*.json")]
+    runs.sort(key=lambda run: run["connections"])
+    lines = ["| connections |" + "".join(f" {run['connections']:,} |" for run in runs)]
+    lines.append("|---|" + "---:|" * len(runs))
+    workers = [math.ceil(run["connections"] / WORKER_CONNECTIONS_MAX) for run in runs]
+    lines.append("| workers, client processes |" + "".join(f" {number}, {number} |" for number in workers))
+    for name, figure in ROWS:
+        lines.append(f"| {name} |" + "".join(f" {figure(run)} |" for run in runs))
+    return "\n".join(lines) + "\n"
 
 
 def main():
@@ -76,15 +89,10 @@ def main():
         build = ["cargo", "build", "--profile", "dist", "--quiet", "-p", "ringverb", "-p", "ringverb-bench"]
         subprocess.run(build, cwd=ROOT, check=True, env=dict(os.environ, RINGVERB_COMMIT=commit))
     runs = [measure(options.folder, connections) for connections in options.connections]
-    lines = ["| connections |" + "".join(f" {count:,} |" for count in options.connections)]
-    lines.append("|---|" + "---:|" * len(runs))
-    lines.append("| workers, client processes |" + "".join(f" {workers}, {workers} |" for workers, _ in runs))
-    for name, figure in ROWS:
-        lines.append(f"| {name} |" + "".join(f" {figure(run)} |" for _, run in runs))
-    table = "\n".join(lines) + "\n"
+    table = table_of(options.folder)
     (options.folder / "scale.md").write_text(table)
     print(table, end="")
-    violations = sum(run["violations"] for _, run in runs)
+    violations = sum(run["violations"] for run in runs)
     sys.exit(f"{violations} violations" if violations else 0)
 
 

@@ -16,6 +16,8 @@ begin() {
         export RINGVERB_COMMIT
         cargo build --profile dist --quiet -p ringverb -p ringverb-bench
     )
+    # Another build would be one without the commit.
+    export BUILT=yes
     {
         echo "# $2"
         echo

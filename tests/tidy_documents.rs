@@ -6,6 +6,8 @@
 
 #[path = "tidy_documents/claims.rs"]
 mod claims;
+#[path = "tidy_documents/figures.rs"]
+mod figures;
 #[path = "tidy_documents/readers.rs"]
 mod readers;
 
@@ -446,6 +448,7 @@ fn files(extensions: &[&str]) -> Vec<PathBuf> {
     paths.retain(|path| !path.ends_with("tests/tidy_documents.rs"));
     paths.retain(|path| !path.ends_with("tests/tidy_documents/readers.rs"));
     paths.retain(|path| !path.ends_with("tests/tidy_documents/claims.rs"));
+    paths.retain(|path| !path.ends_with("tests/tidy_documents/figures.rs"));
     assert!(!paths.is_empty());
     paths.sort();
     paths

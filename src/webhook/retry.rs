@@ -13,9 +13,9 @@ pub(super) const EVENT_PAUSE_MAX: Duration = Duration::from_secs(60);
 const ENDPOINT_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A longer `Retry-After` counts as this, so that one wrong answer does not fill the queue.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
-/// Consecutive refusals after which the whole endpoint pauses. After as many 4xx answers in a row, a further one is
-/// final for all events of its request. Finding one refused event among 500 takes about 20
-/// requests, of which 10 are refused and at most 3 follow each other.
+/// Consecutive refusals after which the whole endpoint pauses. Finding one refused event among 500 takes about 20
+/// requests, of which 10 are refused and at most 3 follow each other. After as many 4xx answers in a row, a further one
+/// is final for all events of its request.
 pub(super) const REFUSALS_IN_A_ROW_MAX: u32 = 32;
 
 /// What a failed attempt says about its events; `DeliveryFailure::verdict` decides it.

@@ -84,6 +84,8 @@ pub(super) const COMMANDS: &[(&str, Treatment)] = &[
     ("target/dist/ringverb-bench", NotRun(MINUTES)),
     ("cargo build --profile dist -p", NotRun(MINUTES)),
     ("bench/", NotRun(MINUTES)),
+    ("SOCKUDO=yes bench/bars.sh", NotRun(MINUTES)),
+    ("bench/tables.py FOLDER --write", By("tests/tidy_documents/figures.rs", "&[\"--write\"]")),
     ("bench=", NotRun(MINUTES)),
     ("eval $bench", NotRun(MINUTES)),
     ("export", NotRun(MINUTES)),
