@@ -354,8 +354,8 @@ impl Cluster {
         ticket
     }
 
-    /// Requests the stored event, unless first subscribers wait for it: that reply answers them, and shows all that Redis
-    /// has sent so far.
+    /// Requests the stored event, unless first subscribers wait for it: that reply answers them, and shows all that
+    /// Redis has sent so far.
     fn fetch(&mut self, here: &mut Here<'_>, channel: &ChannelKey, ticket: u32, why: FetchReason) {
         debug_assert_eq!(
             here.context.keys.home(channel),
