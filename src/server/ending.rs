@@ -17,7 +17,7 @@ use super::admin::AdminServer;
 use super::probe::StartError;
 use super::takeover::replacement::{Program, Replacement};
 use super::takeover::{Offering, Order};
-use super::wait::{sleep, wake_all};
+use super::wait::{look_for, since, wake_all};
 use super::watch;
 use crate::clock::Moment;
 use crate::mailbox::Doorbell;
@@ -48,6 +48,9 @@ pub(super) const SAME_SIGNAL_TIME: Duration = Duration::from_secs(1);
 
 /// What webhooks get at the end, even if the connections have used all of the grace period.
 const WEBHOOKS_TIME_MIN: Duration = Duration::from_secs(1);
+
+/// For mail between cores, and again for what other nodes are to receive.
+const OWED_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A running server in its parts, which end one after the other.
 pub(super) struct Life {
@@ -98,7 +101,7 @@ impl Life {
             wait_for_redis(&shared, &doorbells);
         }
         watch::log_all(&shared.overload.refusals);
-        admin.iter().for_each(AdminServer::finish);
+        admin.iter().for_each(|admin| admin.finish(shared.clock));
         if let Some(admin) = admin.filter(|_| matches!(end, End::Drain)) {
             admin.remove_file();
         }
@@ -144,25 +147,24 @@ fn drain(
     } else {
         shared.phase.set_draining();
     }
-    let mut waited = Duration::ZERO;
-    while waited < grace {
+    let began = shared.clock.now();
+    let look = || {
         if shared.drained_workers.load(Ordering::Acquire) == workers {
-            return true;
+            return Some(());
         }
         if matches!(orders.try_recv(), Ok(Order::End(_))) {
             let is_meant_elsewhere = match end {
                 End::Retire(process) => program.ends_stand_in(*process),
                 End::Drain | End::Transferred(_) => false,
             };
-            if !is_meant_elsewhere && waited >= SAME_SIGNAL_TIME {
+            if !is_meant_elsewhere && since(began, shared.clock.now()) >= SAME_SIGNAL_TIME {
                 end_at_once();
             }
         }
         wake_all(doorbells);
-        sleep(STEP);
-        waited += STEP;
-    }
-    shared.drained_workers.load(Ordering::Acquire) == workers
+        None
+    };
+    look_for(|| shared.clock.now(), grace, STEP, look).is_some()
 }
 
 fn end_at_once() -> ! {
@@ -195,24 +197,26 @@ fn wait_for_mail(shared: &Shared, doorbells: &[Doorbell]) {
     const TICKS: u64 = 4;
     let ticks = || shared.drained_ticks.iter().map(|ticks| ticks.load(Ordering::Acquire));
     let before: Vec<u64> = ticks().collect();
-    for _ in 0..1_000 {
+    let look = || {
         if ticks().zip(&before).all(|(now, before)| now >= before + TICKS) {
-            return;
+            return Some(());
         }
         wake_all(doorbells);
-        sleep(Duration::from_millis(1));
-    }
+        None
+    };
+    look_for(|| shared.clock.now(), OWED_TIME_MAX, Duration::from_millis(1), look);
 }
 
 /// Waits until the other nodes have been sent that this one ends. The others find out by failure detection.
 fn wait_for_redis(shared: &Shared, doorbells: &[Doorbell]) {
     let Some(redis) = &shared.redis else { return };
     // A worker that drains ticks twenty times a second.
-    for _ in 0..100 {
+    let look = || {
         if redis.ended_workers.load(Ordering::Acquire) >= doorbells.len() {
-            return;
+            return Some(());
         }
         wake_all(doorbells);
-        sleep(Duration::from_millis(10));
-    }
+        None
+    };
+    look_for(|| shared.clock.now(), OWED_TIME_MAX, Duration::from_millis(10), look);
 }

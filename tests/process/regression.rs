@@ -424,6 +424,10 @@ const STORIES: &[(&str, &str)] = &[
         "after a change whose file could not be written, the next one gave an app another app's index",
         "without_a_file_for_apps_they_cannot_be_changed_and_a_write_that_fails_changes_nothing",
     ),
+    (
+        "a take-over on an overloaded host took longer than systemd waits, because its limits counted sleeps",
+        "a_wait_ends_when_its_time_is_over_however_long_its_steps_take",
+    ),
 ];
 
 #[test]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::server::wait::sleep;
+use crate::server::wait::{look_for, since};
+use crate::worker::time::Clock;
 
 /// How long the end of the process waits for the first byte of a connection.
 const SILENT_TIME: Duration = Duration::from_millis(250);
@@ -86,12 +87,10 @@ impl OwedAnswers {
     }
 
     /// Waits until all connections are answered, within limits. Call `stop` before.
-    pub(super) fn wait(&self) {
-        let mut waited = Duration::ZERO;
-        while waited < ANSWERS_TIME_MAX && self.is_owed(waited) {
-            sleep(STEP);
-            waited += STEP;
-        }
+    pub(super) fn wait(&self, clock: Clock) {
+        let began = clock.now();
+        let look = || (!self.is_owed(since(began, clock.now()))).then_some(());
+        look_for(|| clock.now(), ANSWERS_TIME_MAX, STEP, look);
     }
 
     fn is_owed(&self, waited: Duration) -> bool {
@@ -142,6 +141,6 @@ mod tests {
         assert!(!owed.begin_accept() && owed.is_stopped());
         drop(first);
         assert!(!owed.is_owed(Duration::ZERO));
-        owed.wait();
+        owed.wait(Clock::start());
     }
 }

@@ -24,6 +24,7 @@ use super::slots::{AdminSlots, CONNECTIONS_MAX, refuse};
 use crate::config::admin::AdminPlace;
 use crate::server::control::{AcceptWait, Control, RETRY_PAUSE, Readable};
 use crate::server::takeover::Order;
+use crate::worker::time::Clock;
 
 pub(in crate::server) struct AdminServer {
     pub(super) listener: Arc<AdminListener>,
@@ -66,9 +67,9 @@ impl AdminServer {
     }
 
     /// Accepts no more, and waits until what was accepted is answered. The process may end then.
-    pub(in crate::server) fn finish(&self) {
+    pub(in crate::server) fn finish(&self, clock: Clock) {
         self.owed.stop();
-        self.owed.wait();
+        self.owed.wait(clock);
     }
 
     /// To be called when the server ends and no other process listens there.

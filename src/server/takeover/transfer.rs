@@ -3,40 +3,48 @@
 //! Owns the order of its steps and the time of each. `worker/transfer` is the workers' part, `takeover/mod.rs` the
 //! conversation between the processes. Until the new process has all connections, the old one can continue as before.
 //! Does not move a connection itself.
-//! Limits: `ASIDE_STEPS`, `QUIET_STEPS` and `TRANSFER_STEPS`, each for one of its waits, in steps of a millisecond.
-//! Cost: at a take-over only; in each step of a wait one system call for each worker that it wakes.
+//! Limits: `ASIDE_TIME_MAX`, `QUIET_TIME_MAX` and `TRANSFER_TIME_MAX`, each for one of its waits.
+//! Cost: at a take-over only; a look every millisecond, with one system call for each worker that it wakes.
 
 use std::io;
 use std::time::Duration;
 
 use super::{NewProcess, OldProcess};
 use crate::mailbox::Doorbell;
-use crate::server::wait::{sleep, wake_all};
+use crate::server::wait::{look_for, wake_all};
 use crate::worker::Shared;
+use crate::worker::time::Clock;
 
 const STEP: Duration = Duration::from_millis(1);
-/// How long HTTP requests under way may take to end, in steps. A client that has sent only a part of its request is
-/// then answered with 503. One that does not read its answers gets no further ones.
-const ASIDE_STEPS: u32 = 1_000;
-/// How long mail between workers may take to run dry, in steps.
-const QUIET_STEPS: u32 = 2_000;
-/// How long the workers may take to send and receive everything, in steps. No client is served during this time. A
-/// million connections take about two seconds.
-const TRANSFER_STEPS: u32 = 6_000;
-/// For all steps together. `orders.rs` notifies the watchdog just before, and a test in `supervision.rs` compares this
-/// time with that of tuning/ringverb.service.
+/// How long HTTP requests under way may take to end. A client that has sent only a part of its request is then answered
+/// with 503. One that does not read its answers gets no further ones.
+const ASIDE_TIME_MAX: Duration = Duration::from_millis(1_000);
+/// How long mail between workers may take to run dry.
+const QUIET_TIME_MAX: Duration = Duration::from_millis(2_000);
+/// How long the workers may take to send and receive everything. No client is served during this time. A million
+/// connections take about two seconds.
+const TRANSFER_TIME_MAX: Duration = Duration::from_millis(6_000);
+/// For all waits together, each of which may exceed its time by one look. `orders.rs` notifies the watchdog just
+/// before, and a test in `supervision.rs` compares this time with that of tuning/ringverb.service.
 pub(in crate::server) const SEND_TIME_MAX: Duration =
-    Duration::from_millis((ASIDE_STEPS + QUIET_STEPS + TRANSFER_STEPS) as u64);
+    ASIDE_TIME_MAX.saturating_add(QUIET_TIME_MAX).saturating_add(TRANSFER_TIME_MAX);
 
 /// Looks once in each step: the workers count in atomics, and nothing wakes the main thread.
-fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    for _ in 0..steps {
-        if done()? {
-            return Ok(());
-        }
-        sleep(STEP);
-    }
-    Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what} (after {steps} ms)")))
+fn wait(
+    clock: Clock,
+    time: Duration,
+    what: &str,
+    mut done: impl FnMut() -> io::Result<bool>,
+) -> io::Result<()> {
+    let look = || match done() {
+        Ok(false) => None,
+        Ok(true) => Some(Ok(())),
+        Err(error) => Some(Err(error)),
+    };
+    look_for(|| clock.now(), time, STEP, look).unwrap_or_else(|| {
+        let text = format!("{what} (after {} ms)", time.as_millis());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    })
 }
 
 /// Two equal counts in a row, with a tick of each worker between them: mail that was in a ring at the first one is
@@ -44,7 +52,7 @@ fn wait(steps: u32, what: &str, mut done: impl FnMut() -> io::Result<bool>) -> i
 fn wait_until_quiet(shared: &Shared, doorbells: &[Doorbell]) -> io::Result<()> {
     let mut before = None;
     let mut ticks = shared.transfer.ticks();
-    wait(QUIET_STEPS, "the workers still exchanged messages", || {
+    wait(shared.clock, QUIET_TIME_MAX, "the workers still exchanged messages", || {
         wake_all(doorbells);
         let now = shared.transfer.ticks();
         if now.iter().zip(&ticks).any(|(now, before)| now == before) {
@@ -91,12 +99,14 @@ fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -
         Ok(shown.iter().zip(&ticks).all(|(now, before)| now > before)
             && shared.transfer.untransferable_sessions() == 0)
     };
-    if wait(ASIDE_STEPS, "HTTP requests were still under way", all_aside).is_err() {
+    if wait(shared.clock, ASIDE_TIME_MAX, "HTTP requests were still under way", all_aside).is_err()
+    {
         let left = shared.transfer.untransferable_sessions();
         tracing::info!(
             event = "takeover_http_refused",
-            "{left} HTTP connections were still busy after {ASIDE_STEPS} ms of the take-over: requests that have not \
-             arrived in full are refused with 503"
+            "{left} HTTP connections were still busy after {} ms of the take-over: requests that have not arrived in \
+             full are refused with 503",
+            ASIDE_TIME_MAX.as_millis()
         );
     }
     shared.phase.set_paused();
@@ -107,7 +117,7 @@ fn try_send(shared: &Shared, doorbells: &[Doorbell], new_process: &NewProcess) -
     shared.transfer.send_to(new_process.nonce, new_process.workers);
     shared.phase.set_leaving();
     wake_all(doorbells);
-    wait(TRANSFER_STEPS, "the new process did not accept all connections", || {
+    wait(shared.clock, TRANSFER_TIME_MAX, "the new process did not accept all connections", || {
         if shared.transfer.has_failed() {
             return Err(io::Error::other(
                 "a worker could not transfer its connections; the lines above have the reason",
@@ -128,8 +138,7 @@ pub(in crate::server) fn receive(
     nonce: u64,
 ) -> io::Result<()> {
     old_process.request_transfer(doorbells.len(), nonce)?;
-    let steps = ASIDE_STEPS + QUIET_STEPS + TRANSFER_STEPS;
-    wait(steps, "the old process did not send all connections", || {
+    wait(shared.clock, SEND_TIME_MAX, "the old process did not send all connections", || {
         old_process.check_sending()?;
         if shared.transfer.has_failed() {
             return Err(io::Error::other(
