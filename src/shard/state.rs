@@ -27,6 +27,7 @@ pub struct ConnectionState {
     pub closing: bool,
     pub last_inbound_seconds: u32,
     pub rate_window_seconds: u32,
+    /// A `WindowCount`.
     pub rate_count: u32,
     pub awaits_pong: bool,
     pub speaks_control_frames: bool,
@@ -34,8 +35,32 @@ pub struct ConnectionState {
     /// When it must have been authorized; see `App::authorize_within_seconds`.
     pub authorize_by_seconds: Option<u32>,
     pub user: Option<UserState>,
+    /// A `WindowCount`.
     pub client_event_count: u32,
     pub client_event_second: u32,
+}
+
+/// Messages in one window of a rate, and whether their client has been sent the window's error. One number, so that the
+/// records keep their format: an older version reads a count that is over every limit, and that is how it would treat
+/// the next message anyway. It writes no such bit, and then the client may receive a second error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) struct WindowCount {
+    pub(in crate::shard) count: u32,
+    pub(in crate::shard) is_error_sent: bool,
+}
+
+impl WindowCount {
+    const ERROR_SENT: u32 = 1 << 31;
+
+    pub(in crate::shard) fn to_number(self) -> u32 {
+        let error_sent = if self.is_error_sent { Self::ERROR_SENT } else { 0 };
+        self.count.min(Self::ERROR_SENT - 1) | error_sent
+    }
+
+    pub(in crate::shard) fn of_number(number: u32) -> Self {
+        let is_error_sent = number & Self::ERROR_SENT != 0;
+        Self { count: number & !Self::ERROR_SENT, is_error_sent }
+    }
 }
 
 /// The user as whom a connection signed in, and the users that it watches.

@@ -428,6 +428,10 @@ const STORIES: &[(&str, &str)] = &[
         "a take-over on an overloaded host took longer than systemd waits, because its limits counted sleeps",
         "a_wait_ends_when_its_time_is_over_however_long_its_steps_take",
     ),
+    (
+        "a client over a rate received the error of one window again after a take-over",
+        "an_error_for_a_rate_is_not_repeated_after_a_take_over",
+    ),
 ];
 
 #[test]

@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use super::Local;
 use super::channel_table::LocalChannel;
 use super::connection::{
-    AppPlace, ConnectionKey, Extras, SignedIn, Subscription, SubscriptionState,
+    AppPlace, Connection, ConnectionKey, Extras, SignedIn, Subscription, SubscriptionState,
 };
 use super::memory::{subscription_charge, user_charge};
 use super::refuse::Denial;
@@ -29,7 +29,7 @@ use crate::pusher::error_code;
 use crate::pusher::inbound::UserId;
 use crate::shard::channel_key::ChannelKey;
 use crate::shard::mail::{Mail, Restore};
-use crate::shard::state::{ConnectionState, TransferFault, UserState};
+use crate::shard::state::{ConnectionState, TransferFault, UserState, WindowCount};
 
 impl Local {
     /// Lazy, so that the caller can send each before the next is copied. An error is one for all: the shard is not at
@@ -83,13 +83,13 @@ impl Local {
             closing: connection.closing,
             last_inbound_seconds: connection.last_inbound_seconds,
             rate_window_seconds: connection.rate_window_seconds,
-            rate_count: connection.rate_count,
+            rate_count: exported_rate_count(connection),
             awaits_pong: connection.awaits_pong,
             speaks_control_frames: connection.speaks_control_frames,
             authorized: connection.authorized,
             authorize_by_seconds,
             user: self.export_user(extras)?,
-            client_event_count: extras.map_or(0, |extras| extras.client_event_count),
+            client_event_count: extras.map_or(0, exported_client_event_count),
             client_event_second: extras.map_or(0, |extras| extras.client_event_second),
         })
     }
@@ -154,14 +154,22 @@ impl Local {
         // Both processes have one clock. What is in its future would never end.
         connection.last_inbound_seconds = state.last_inbound_seconds.min(now);
         connection.rate_window_seconds = state.rate_window_seconds.min(now);
-        connection.rate_count = state.rate_count;
+        let rate = WindowCount::of_number(state.rate_count);
+        connection.rate_count = rate.count;
+        if rate.is_error_sent {
+            let window = connection.rate_window_seconds;
+            connection.extras.get_or_insert_default().message_error_window = Some(window);
+        }
         connection.awaits_pong = state.awaits_pong;
         connection.speaks_control_frames = state.speaks_control_frames;
         connection.authorized = state.authorized;
         if state.client_event_count > 0 {
             let extras = connection.extras.get_or_insert_default();
-            extras.client_event_count = state.client_event_count;
+            let WindowCount { count, is_error_sent } =
+                WindowCount::of_number(state.client_event_count);
+            extras.client_event_count = count;
             extras.client_event_second = state.client_event_second.min(now);
+            extras.client_event_error_second = is_error_sent.then_some(extras.client_event_second);
         }
         for (name, member) in state.subscriptions {
             self.import_subscription(context, key.slot, app, &name, member);
@@ -268,4 +276,15 @@ impl Local {
         debug_assert!(home < context.settings.cores, "a core of this process");
         out.send_to_home(home, Mail::Restore(Box::new(what(channel))));
     }
+}
+
+fn exported_rate_count(connection: &Connection) -> u32 {
+    let error_window = connection.extras.as_ref().and_then(|extras| extras.message_error_window);
+    let is_error_sent = error_window == Some(connection.rate_window_seconds);
+    WindowCount { count: connection.rate_count, is_error_sent }.to_number()
+}
+
+fn exported_client_event_count(extras: &Extras) -> u32 {
+    let is_error_sent = extras.client_event_error_second == Some(extras.client_event_second);
+    WindowCount { count: extras.client_event_count, is_error_sent }.to_number()
 }

@@ -235,6 +235,71 @@ fn client_events_over_the_rate_get_one_error_a_second() {
     }
 }
 
+/// The client continues in a process with the same configuration and clock.
+fn transferred(from: &Net, client: Client, to: &mut Net) -> Client {
+    let mut exported = from.shards[client.core].export_connections();
+    let (key, state) = exported.next().unwrap().unwrap();
+    assert!(key == client.key && exported.next().is_none(), "the only one");
+    let key = to.shards[0].import_connection(state);
+    to.shards[0].finish_import();
+    to.post(0);
+    to.settle();
+    Client { core: 0, key, ..client }
+}
+
+#[test]
+fn an_error_for_a_rate_is_not_repeated_after_a_take_over() {
+    let mut app = sample();
+    app.rate_limit =
+        Some(RateLimit { attempts_max: 30, decay_seconds: 10, terminate_on_limit: false });
+    app.client_events_per_second_max = Some(2);
+    let net = || {
+        let mut net = Net::with_app(1, app.clone());
+        net.advance(20);
+        net
+    };
+    let (event, ping) = (
+        "{\"event\":\"client-e\",\"channel\":\"private-x\",\"data\":1}",
+        "{\"event\":\"pusher:ping\"}",
+    );
+    let mut old = net();
+    let client = old.connect(0);
+    old.subscribe(client, "private-x", None);
+    old.settle();
+    (0..5).for_each(|_| old.say(client, event));
+    assert_eq!(errors(&old.events(client)), [json!(4301)], "of the client events");
+    let mut new = net();
+    let client = transferred(&old, client, &mut new);
+    (0..5).for_each(|_| new.say(client, event));
+    assert_eq!(new.events(client), [], "the error of this second was sent");
+    (0..30).for_each(|_| new.say(client, ping));
+    assert_eq!(errors(&new.events(client)), [json!(4301)], "of the messages");
+    let mut newest = net();
+    let client = transferred(&new, client, &mut newest);
+    (0..5).for_each(|_| newest.say(client, ping));
+    assert_eq!(newest.events(client), [], "the error of this window was sent");
+    newest.advance(10);
+    (0..3).for_each(|_| newest.say(client, event));
+    assert_eq!(errors(&newest.events(client)), [json!(4301)], "another second and window");
+}
+
+/// A client whose second is not over has its error still to come.
+#[test]
+fn an_error_for_a_rate_that_was_not_sent_before_a_take_over_is_sent_after_it() {
+    let mut app = sample();
+    app.client_events_per_second_max = Some(2);
+    let (mut old, mut new) = (Net::with_app(1, app.clone()), Net::with_app(1, app));
+    let event = "{\"event\":\"client-e\",\"channel\":\"private-x\",\"data\":1}";
+    let client = old.connect(0);
+    old.subscribe(client, "private-x", None);
+    old.settle();
+    (0..2).for_each(|_| old.say(client, event));
+    old.events(client);
+    let client = transferred(&old, client, &mut new);
+    (0..2).for_each(|_| new.say(client, event));
+    assert_eq!(errors(&new.events(client)), [json!(4301)]);
+}
+
 #[test]
 fn many_subscriptions_are_found_and_left_in_any_order() {
     let mut app = sample();
