@@ -32,7 +32,7 @@ use super::succession;
 use super::supervision;
 use super::takeover::rendezvous::Places;
 use super::takeover::replacement::{self, Program, Role, reap};
-use super::takeover::{self, Offer, Offering, OldProcess, Order};
+use super::takeover::{self, Offer, Offering, OldProcess, Order, OrderQueue};
 use crate::config::{Config, TlsOptions};
 use crate::mailbox::Doorbell;
 use crate::text::Counted;
@@ -141,7 +141,8 @@ pub(super) fn serve(
     let smaller_rings = shared.smaller_rings();
     on_start(Started { address, admin: described, smaller_rings });
     let (all, bells) = (shared.clone(), doorbells.clone());
-    let end = OrderLoop::new(all, bells, &mut changer, &control, &orders, &mut program).run();
+    let queue = OrderQueue::new(&orders);
+    let end = OrderLoop::new(all, bells, &mut changer, &control, queue, &mut program).run();
     let life = Life { shared, doorbells, webhooks, take_over_offer, admin, shutdown_grace };
     life.end(&end, orders, program)
 }

@@ -2,13 +2,13 @@
 //!
 //! Owns `ServerState`; every change of it is in this file. Inputs: orders of the control thread (signals, other
 //! processes) and of the admin API, and time. Output: why the server ends (`End`). Does not end it (`ending.rs`).
-//! Limit: one order at a time; `takeover/order.rs` has how many can wait. Deadlines are checked before each order, so
-//! orders that come without a pause delay none of them by more than one order. Cost: no step while no order comes; with
-//! a watchdog, one look at each worker's heartbeat every third of its time, and one more before an order that may take
-//! long.
+//! Limit: one order at a time; `takeover/order.rs` has how many can wait. Deadlines are checked before each order, and
+//! SIGTERM comes before the changes that wait, so neither is delayed by more than one order. Cost: no step while no
+//! order comes; with a watchdog, one look at each worker's heartbeat every third of its time, and one more before an
+//! order that may take long.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 
 use super::change::Changer;
 use super::control::Control;
@@ -16,7 +16,7 @@ use super::delay::{Delay, open_connections};
 use super::ending::{End, SAME_SIGNAL_TIME};
 use super::supervision::{self, Watchdog};
 use super::takeover::replacement::Program;
-use super::takeover::{NewProcess, Order, transfer};
+use super::takeover::{NewProcess, Order, OrderQueue, transfer};
 use crate::mailbox::Doorbell;
 use crate::worker::Shared;
 
@@ -39,7 +39,7 @@ pub(super) struct OrderLoop<'a> {
     doorbells: Arc<[Doorbell]>,
     changer: &'a mut Changer,
     control: &'a Control,
-    orders: &'a Receiver<Order>,
+    orders: OrderQueue<'a>,
     program: &'a mut Program,
     watchdog: Watchdog,
 }
@@ -50,7 +50,7 @@ impl<'a> OrderLoop<'a> {
         doorbells: Arc<[Doorbell]>,
         changer: &'a mut Changer,
         control: &'a Control,
-        orders: &'a Receiver<Order>,
+        orders: OrderQueue<'a>,
         program: &'a mut Program,
     ) -> Self {
         let watchdog = Watchdog::new(&shared);
@@ -79,16 +79,13 @@ impl<'a> OrderLoop<'a> {
     }
 
     /// Waits for an order, at most until the delay is over or the watchdog is to look.
-    fn receive(&self, state: &ServerState) -> Result<Order, RecvTimeoutError> {
+    fn receive(&mut self, state: &ServerState) -> Result<Order, RecvTimeoutError> {
         let now = self.shared.clock.now();
         let left = match state {
             ServerState::Delayed(delay) => Some(delay.time_left(now)),
             ServerState::Serving | ServerState::Ending(_) => None,
         };
-        match [self.watchdog.time_left(now), left].into_iter().flatten().min() {
-            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(timeout) => self.orders.recv_timeout(timeout),
-        }
+        self.orders.next([self.watchdog.time_left(now), left].into_iter().flatten().min())
     }
 
     fn carry_out(&mut self, state: ServerState, order: Order) -> ServerState {
@@ -103,10 +100,7 @@ impl<'a> OrderLoop<'a> {
                 state
             }
             Order::ResumeChanges => {
-                for request in self.changer.resume_changes() {
-                    self.watchdog.look_before_long_order(&self.shared);
-                    self.changer.carry_out(request);
-                }
+                self.orders.put_in_front(self.changer.resume_changes());
                 state
             }
             Order::Replace => {

@@ -432,6 +432,10 @@ const STORIES: &[(&str, &str)] = &[
         "a client over a rate received the error of one window again after a take-over",
         "an_error_for_a_rate_is_not_repeated_after_a_take_over",
     ),
+    (
+        "SIGTERM waited behind all changes that a failed take-over had held back",
+        "a_signal_is_received_before_the_changes_of_a_failed_take_over",
+    ),
 ];
 
 #[test]

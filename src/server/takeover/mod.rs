@@ -48,7 +48,7 @@ pub(super) use message::{ServesAppsError, explain_error};
 pub(super) use new_process::NewProcess;
 pub(super) use new_side::{OldProcess, Running, ask, ask_orphan};
 pub(super) use old_side::{Offer, Offering, offer};
-pub(super) use order::Order;
+pub(super) use order::{Order, OrderQueue};
 
 #[cfg(test)]
 mod tests {
