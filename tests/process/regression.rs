@@ -436,6 +436,10 @@ const STORIES: &[(&str, &str)] = &[
         "SIGTERM waited behind all changes that a failed take-over had held back",
         "a_signal_is_received_before_the_changes_of_a_failed_take_over",
     ),
+    (
+        "each addition of an app that the disk refused used up a row of the metrics",
+        "an_addition_that_the_disk_refuses_uses_up_no_index",
+    ),
 ];
 
 #[test]

@@ -10,7 +10,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -84,67 +84,82 @@ pub(super) fn file_text(table: &Table) -> Result<String, String> {
     Ok(format!("{HEAD}{text}"))
 }
 
-/// Returns a warning for the log if the file is written, but a power failure may still undo it.
+/// The new text of the file, on the disk beside the file. Dropped, it is removed, and the file stays as it is.
 ///
-/// # Errors
-/// A sentence for the operator. The file before is in its place then.
-pub(super) fn write(path: &Path, text: &str) -> Result<Option<String>, String> {
-    write_with(path, text, File::sync_all)
+/// A disk that is full refuses it before any core learns of a new app: a core never forgets an app, and only the first
+/// 64 that come at run time have metrics of their own.
+#[must_use]
+pub(super) struct StagedFile {
+    path: PathBuf,
+    beside: PathBuf,
+    folder: File,
+    /// As in the configuration, for messages.
+    path_text: String,
 }
 
-/// `sync_folder` is a parameter so that a test can let it fail.
-fn write_with(
-    path: &Path,
-    text: &str,
-    sync_folder: fn(&File) -> io::Result<()>,
-) -> Result<Option<String>, String> {
-    let path_text = path_text(path);
-    match replace_file(path, text.as_bytes(), sync_folder) {
-        Ok(Ok(())) => Ok(None),
-        Ok(Err(error)) => Ok(Some(format!(
-            "{path_text} (RINGVERB_APPS_FILE) is written and its apps are in use, but its folder could not be \
-             synchronized with the disk: {error}. After a power failure the file may be the one before: check the disk"
-        ))),
-        Err(error) => Err(format!(
-            "{path_text} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this \
-             process must be able to read its folder and to make files in it"
-        )),
+impl StagedFile {
+    /// # Errors
+    /// A sentence for the operator.
+    pub(super) fn write(path: &Path, text: &str) -> Result<Self, String> {
+        Self::try_write(path, text.as_bytes()).map_err(|error| refusal(&path_text(path), &error))
+    }
+
+    fn try_write(named: &Path, bytes: &[u8]) -> io::Result<Self> {
+        // A link is followed, so that the file it leads to is replaced, and not the link.
+        let path = fs::canonicalize(named).unwrap_or_else(|_| named.to_owned());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // Opened first: a folder that cannot be read is a refusal as long as the file before is in its place.
+        let folder = File::open(folder.unwrap_or(Path::new(".")))?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}", std::process::id()));
+        let beside = PathBuf::from(beside);
+        // A process with the same number may have ended between `open` and `rename`; `create_new` would fail for ever.
+        fs::remove_file(&beside).ok();
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let staged = Self { path, beside, folder, path_text: path_text(named) };
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(staged)
+    }
+
+    /// Replaces the file. Returns a warning for the log if that is done, but a power failure may still undo it.
+    ///
+    /// # Errors
+    /// A sentence for the operator. The file before is in its place then.
+    pub(super) fn replace(self) -> Result<Option<String>, String> {
+        self.replace_with(File::sync_all)
+    }
+
+    /// `sync_folder` is a parameter so that a test can let it fail.
+    fn replace_with(
+        self,
+        sync_folder: fn(&File) -> io::Result<()>,
+    ) -> Result<Option<String>, String> {
+        let path_text = &self.path_text;
+        fs::rename(&self.beside, &self.path).map_err(|error| refusal(path_text, &error))?;
+        // The new name is on the disk when the folder is.
+        Ok(sync_folder(&self.folder).err().map(|error| {
+            format!(
+                "{path_text} (RINGVERB_APPS_FILE) is written and its apps are in use, but its folder could not be \
+                 synchronized with the disk: {error}. After a power failure the file may be the one before: check the \
+                 disk"
+            )
+        }))
     }
 }
 
-/// The outer result is that of the replacement, the inner one that of the synchronization after it.
-fn replace_file(
-    path: &Path,
-    bytes: &[u8],
-    sync_folder: fn(&File) -> io::Result<()>,
-) -> io::Result<io::Result<()>> {
-    // A link is followed, so that the file it leads to is replaced, and not the link.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // Opened first: a folder that cannot be read is a refusal as long as the file before is in its place.
-    let folder = File::open(folder.unwrap_or(Path::new(".")))?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = Path::new(&beside);
-    // A process with the same number may have ended between `open` and `rename`; `create_new` would fail for ever.
-    fs::remove_file(beside).ok();
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(beside)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(beside, path));
-    if written.is_err() {
-        // If it stays, no process reads it, and only its owner can.
-        fs::remove_file(beside).ok();
+impl Drop for StagedFile {
+    /// After the replacement there is none. If it stays, no process reads it, and only its owner can.
+    fn drop(&mut self) {
+        fs::remove_file(&self.beside).ok();
     }
-    written?;
-    // The new name is on the disk when the folder is.
-    Ok(sync_folder(&folder))
+}
+
+fn refusal(path_text: &str, error: &io::Error) -> String {
+    format!(
+        "{path_text} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this process \
+         must be able to read its folder and to make files in it"
+    )
 }
 
 #[cfg(test)]
@@ -153,6 +168,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     const OTHER_USER: u32 = 65_534;
+
+    fn write(path: &Path, text: &str) -> Result<Option<String>, String> {
+        StagedFile::write(path, text)?.replace()
+    }
 
     #[test]
     fn a_file_that_vanishes_is_refused_while_its_apps_are_in_use() {
@@ -208,9 +227,26 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let path = folder.join("apps.toml");
         let full_disk = |_: &File| Err(io::Error::from_raw_os_error(28));
-        let warning = write_with(&path, "# new", full_disk).unwrap().expect("a warning");
+        let warning = StagedFile::write(&path, "# new").unwrap().replace_with(full_disk);
+        let warning = warning.unwrap().expect("a warning");
         assert!(warning.contains("is written") && warning.contains("os error 28"), "{warning}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "# new");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// The change has failed for another reason.
+    #[test]
+    fn a_staged_file_that_is_dropped_changes_nothing() {
+        let folder =
+            std::env::temp_dir().join(format!("ringverb-staged-{:x}", getrandom::u64().unwrap()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("apps.toml");
+        write(&path, "# before").unwrap();
+        let staged = StagedFile::write(&path, "# new").unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        drop(staged);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# before");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
         fs::remove_dir_all(&folder).unwrap();
     }
 

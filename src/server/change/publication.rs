@@ -6,8 +6,9 @@
 //! configuration has, so the next change is computed from the list that the cores have, never from the configuration
 //! in use. Does not check a configuration and does not write a file.
 //! Limits: `APPLY_TIME_MAX` for each step; `UNAPPLIED_MAX` configurations that some core has not applied; `Apps::MAX`
-//! apps, of which a failed change keeps its new ones until the process ends. Cost: linear in the number of apps; one
-//! allocation and one message for each core and step.
+//! apps. If a core does not answer to `prepare`, the change fails, and its new apps keep their indexes and rows of
+//! metrics until the process ends; `UNAPPLIED_MAX` bounds how many changes may fail so while that core stands still.
+//! Cost: linear in the number of apps; one allocation and one message for each core and step.
 
 use std::sync::Arc;
 use std::sync::mpsc;
