@@ -166,7 +166,7 @@ events! {
     "worker_note"
         "A hint for developers, or a fact about another node.";
     "worker_stalled"
-        "A worker has not run since the last notification of the watchdog.";
+        "A worker has stood still for so long that the watchdog of systemd is not notified.";
 }
 
 /// The name for events that name none: those of libraries.

@@ -5,8 +5,9 @@
 //! worker runs: a worker that hangs keeps a part of all connections, and only a new process repairs that. Does not
 //! decide when the server is ready or stops.
 //! Limits: one short datagram at a time; a full socket of systemd delays the main thread, which serves no client;
-//! `INTERVAL_MIN` between looks, so a watchdog of less than three times that is notified too late. Cost: three system
-//! calls for a notification.
+//! `INTERVAL_MIN` between looks, so a watchdog of less than three times that is notified too late. A worker that hangs
+//! is found after `STALLED_MIN` at the earliest, so a watchdog of less than that ends the server that much later. Cost:
+//! three system calls for a notification.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,6 +17,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::wait::since;
 use crate::clock::Moment;
 use crate::worker::Shared;
 
@@ -88,22 +90,22 @@ impl Heartbeats {
         Self { seen: vec![(0, now); workers], stalled_after: interval.max(STALLED_MIN) }
     }
 
-    /// Whether no worker has stalled. It may be called at any time.
-    fn all_run(&mut self, now: Moment, beats: impl ExactSizeIterator<Item = u64>) -> bool {
+    /// The worker that has stood still longest, and for how long, if that is long enough to have stalled. It may be
+    /// called at any time.
+    fn stalled(
+        &mut self,
+        now: Moment,
+        beats: impl ExactSizeIterator<Item = u64>,
+    ) -> Option<(usize, Duration)> {
         debug_assert_eq!(beats.len(), self.seen.len(), "one counter for each worker");
-        let mut all_run = true;
         for (beat, seen) in beats.zip(&mut self.seen) {
             if seen.0 != beat {
                 *seen = (beat, now);
             }
-            all_run &= between(seen.1, now) < self.stalled_after;
         }
-        all_run
+        let still = self.seen.iter().map(|seen| since(seen.1, now)).enumerate();
+        still.max_by_key(|(_, time)| *time).filter(|(_, time)| *time >= self.stalled_after)
     }
-}
-
-fn between(earlier: Moment, later: Moment) -> Duration {
-    Duration::from_millis(later.0.saturating_sub(earlier.0))
 }
 
 impl Watchdog {
@@ -119,7 +121,7 @@ impl Watchdog {
     /// Time until the next look. `None`: no watchdog.
     pub(super) fn time_left(&self, now: Moment) -> Option<Duration> {
         let schedule = self.0.as_ref()?;
-        Some(schedule.interval.saturating_sub(between(schedule.last_look, now)))
+        Some(schedule.interval.saturating_sub(since(schedule.last_look, now)))
     }
 
     /// To be called after each order and each wait: it looks only if the interval is over.
@@ -137,20 +139,26 @@ impl Watchdog {
     fn look_if_older_than(&mut self, age: Option<Duration>, shared: &Shared) {
         let (Some(schedule), Some(age)) = (&mut self.0, age) else { return };
         let now = shared.clock.now();
-        if between(schedule.last_look, now) < age {
+        if since(schedule.last_look, now) < age {
             return;
         }
         schedule.last_look = now;
         let beats = shared.heartbeats.iter().map(|beat| beat.load(Ordering::Relaxed));
-        if schedule.heartbeats.all_run(now, beats) {
-            notify("WATCHDOG=1\n");
-        } else {
-            tracing::warn!(
-                event = "worker_stalled",
-                "a worker has not run since the last watchdog notification"
-            );
+        match schedule.heartbeats.stalled(now, beats) {
+            None => notify("WATCHDOG=1\n"),
+            Some((worker, time)) => {
+                tracing::warn!(event = "worker_stalled", "{}", stalled_text(worker, time))
+            }
         }
     }
+}
+
+fn stalled_text(worker: usize, time: Duration) -> String {
+    let seconds = time.as_secs_f32();
+    format!(
+        "worker {worker} has not run for {seconds:.1} s, so systemd is not notified: it ends the server if that lasts \
+         longer than WatchdogSec="
+    )
 }
 
 #[cfg(test)]
@@ -178,7 +186,8 @@ mod tests {
             let mut heartbeats = Heartbeats::new(2, Moment(0), Duration::from_millis(interval_ms));
             for now in (1..60_000 / interval_ms).map(|look| look * interval_ms) {
                 let beats = [now / 1_000, (now + 900) / 1_000];
-                assert!(heartbeats.all_run(Moment(now), beats.into_iter()), "{interval_ms}: {now}");
+                let stalled = heartbeats.stalled(Moment(now), beats.into_iter());
+                assert_eq!(stalled, None, "{interval_ms}: {now}");
             }
         }
     }
@@ -187,13 +196,22 @@ mod tests {
     fn a_worker_that_stands_still_for_an_interval_has_stalled() {
         for (interval_ms, stalled_ms) in [(333, 2_000), (5_000, 5_000)] {
             let mut heartbeats = Heartbeats::new(2, Moment(0), Duration::from_millis(interval_ms));
-            let mut run = |now, stuck| heartbeats.all_run(Moment(now), [now, stuck].into_iter());
-            assert!(run(100, 1));
-            assert!(run(100 + stalled_ms - 1, 1), "further looks do not make it older");
-            assert!(!run(100 + stalled_ms, 1));
-            assert!(!run(100 + stalled_ms + 1, 1));
-            assert!(run(100 + stalled_ms + 2, 2), "it runs again");
+            let mut look = |now, stuck| heartbeats.stalled(Moment(now), [now, stuck].into_iter());
+            assert_eq!(look(100, 1), None);
+            assert_eq!(look(100 + stalled_ms - 1, 1), None, "further looks do not make it older");
+            for passed_ms in [stalled_ms, stalled_ms + 1] {
+                let passed = Duration::from_millis(passed_ms);
+                assert_eq!(look(100 + passed_ms, 1), Some((1, passed)), "for how long, as it is");
+            }
+            assert_eq!(look(100 + stalled_ms + 2, 2), None, "it runs again");
         }
+    }
+
+    /// However short the watchdog's time is, the line has the time that the worker has stood still.
+    #[test]
+    fn the_line_about_a_stalled_worker_names_it_and_its_time() {
+        let text = stalled_text(3, Duration::from_millis(2_040));
+        assert!(text.starts_with("worker 3 has not run for 2.0 s,"), "{text}");
     }
 
     /// The longest order begins `LOOK_AGE_MAX` after a look at most.
