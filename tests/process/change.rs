@@ -306,7 +306,7 @@ fn without_a_file_for_apps_they_cannot_be_changed_and_a_write_that_fails_changes
     assert_eq!(status, 422, "{body}");
     assert_eq!(publish(&server, "2", "s"), 404);
     assert_eq!(admin(&api, "GET", "/api/apps/2", "").0, 404);
-    // The cores knew the app before the write failed, and keep its index.
+    // The write failed before the cores knew the app.
     for (text, added) in [(app("1", ""), json!([])), (app("1", "") + &app("3", ""), json!(["3"]))] {
         fs::write(&path, text).expect("a file");
         let (status, body) = admin(&api, "POST", "/api/reload", "");
