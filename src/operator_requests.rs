@@ -6,8 +6,9 @@
 //! drops the receiver, and the worker drops the request. Does not know how a request is carried out; ARCHITECTURE.md
 //! ("Questions of an operator") lists all files on the way.
 //!
-//! Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Cost: two loads of the
-//! flag for a tick without requests; a few uncontended locks and one allocation for a request.
+//! Limit: `OPERATOR_REQUESTS_MAX` requests for each worker; one more is refused and counted. Replies to publishes that
+//! wait for mail (`PublishReplies`) are fewer, because each has a caller that waits. Cost: two loads of the flag for a
+//! tick without requests; a few uncontended locks and one allocation for a request.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::app::AppIndex;
 use crate::event_log::EventLogEntry;
 use crate::http1::request::Request;
 use crate::http1::response::Response;
+use crate::mailbox::{Mailbox, OverflowMark};
 use crate::metrics::Tally;
 use crate::pusher::socket_id::SocketId;
 use crate::shard::{
@@ -145,6 +147,33 @@ impl ReplySender {
     #[must_use]
     pub(crate) fn has_no_receiver(&self) -> bool {
         Arc::strong_count(&self.0) < 2
+    }
+}
+
+/// Replies to publishes whose mail waits for room in a ring. They are sent when it is in the ring: a publish that
+/// begins after the reply, on any core, must not overtake the event. A backend's answer waits in the same way.
+#[derive(Debug, Default)]
+pub(crate) struct PublishReplies(Vec<(OverflowMark, ReplySender, Response)>);
+
+impl PublishReplies {
+    /// Call it when the mail of the publish is in the mailbox.
+    pub(crate) fn send<M>(&mut self, mailbox: &Mailbox<M>, reply: ReplySender, response: Response) {
+        match mailbox.overflow_mark() {
+            None => reply.send(OperatorReply::Published(response)),
+            Some(mark) => self.0.push((mark, reply, response)),
+        }
+    }
+
+    /// Sends the replies whose mail is in the rings, and drops those that have no receiver. Call it in each tick: while
+    /// mail waits, the next tick follows at once.
+    pub(crate) fn send_due<M>(&mut self, mailbox: &Mailbox<M>) {
+        self.0.retain(|(mark, reply, response)| {
+            let is_due = mailbox.is_in_rings(*mark);
+            if is_due {
+                reply.send(OperatorReply::Published(response.clone()));
+            }
+            !is_due && !reply.has_no_receiver()
+        });
     }
 }
 
@@ -320,6 +349,37 @@ mod tests {
         let is_conclusive = |end| OperatorReply::Ended(end).is_conclusive();
         assert!(is_conclusive(AccessEnd::Done) && is_conclusive(AccessEnd::NotSubscribed));
         assert!(!is_conclusive(AccessEnd::NotOpen) && !OperatorReply::Busy.is_conclusive());
+    }
+
+    /// The core of the channel's home reads its rings late.
+    #[test]
+    fn a_publish_of_an_operator_is_answered_when_its_mail_is_in_a_ring() {
+        let mut mailboxes = crate::mailbox::mesh::<u32>(2).expect("eventfds");
+        let (mut home, mut core) = (mailboxes.pop().expect("core 1"), mailboxes.remove(0));
+        let mut replies = PublishReplies::default();
+        let publish = |core: &mut Mailbox<u32>, replies: &mut PublishReplies| {
+            core.send(1, 0, 0, 7);
+            let reply = ReplySender::default();
+            let receiver = ReplyReceiver(reply.clone());
+            replies.send(core, reply, Response::text(200, "{}"));
+            receiver
+        };
+        assert!(publish(&mut core, &mut replies).try_receive().is_some(), "there is room");
+        while !core.has_overflow() {
+            core.send(1, 0, 0, 0);
+        }
+        let (waits, given_up) =
+            (publish(&mut core, &mut replies), publish(&mut core, &mut replies));
+        drop(given_up);
+        replies.send_due(&core);
+        assert!(waits.try_receive().is_none(), "another core could overtake it now");
+        assert_eq!(replies.0.len(), 1, "a caller that gave up needs none");
+        while home.receive(0, 0).is_some() {}
+        core.flush_overflow();
+        core.send(1, 0, 0, 8);
+        replies.send_due(&core);
+        assert!(matches!(waits.try_receive(), Some(OperatorReply::Published(_))));
+        assert!(replies.0.is_empty());
     }
 
     fn question() -> OperatorRequest {

@@ -61,8 +61,9 @@ enum ReplyTarget {
 }
 
 impl<K: HostKernel> Worker<K> {
-    /// Passes complete answers on, and forgets questions whose asker has given up.
-    pub(super) fn send_gathered_answers(&mut self) {
+    /// Passes complete answers on, and forgets questions whose asker has given up. The same for replies to publishes.
+    pub(super) fn send_due_replies(&mut self) {
+        self.publish_replies.send_due(&self.core.mailbox);
         let gathers = &mut self.core.gathers;
         self.pending_gathers.retain(|(id, reply)| {
             if reply.has_no_receiver() {
@@ -96,7 +97,7 @@ impl<K: HostKernel> Worker<K> {
             }
             OperatorRequest::ThisCore(CoreRequest::Publish { app, request }) => {
                 let response = self.core.publish_for_operator(app, &request);
-                reply.send(OperatorReply::Published(response));
+                self.publish_replies.send(&self.core.mailbox, reply, response);
                 return None;
             }
             OperatorRequest::ThisCore(CoreRequest::Refusals { socket_id }) => {

@@ -36,6 +36,7 @@ use crate::clock::Moment;
 use crate::debug_log::DebugLog;
 use crate::limits;
 use crate::mailbox::Mailbox;
+use crate::operator_requests::PublishReplies;
 use crate::output;
 use crate::pusher::printed;
 use crate::running_configuration::{ConfigurationLink, RunningConfiguration};
@@ -84,6 +85,7 @@ pub(crate) struct Worker<K: HostKernel> {
     /// The request in progress. At most one, so that operators cannot slow the clients down.
     operator_work: Option<OperatorWork>,
     pending_gathers: Vec<PendingGather>,
+    publish_replies: PublishReplies,
     /// `None` without a TLS listener.
     acceptor: Option<Arc<AcceptorLink>>,
     /// The configuration that this worker has applied, and the way to later ones.
@@ -255,6 +257,7 @@ impl<K: HostKernel> Worker<K> {
             observer: Observer::default(),
             operator_work: None,
             pending_gathers: Vec::new(),
+            publish_replies: PublishReplies::default(),
             acceptor: None,
             configuration,
             // The first tick counts as a heartbeat, also in the first second of the clock.
@@ -320,7 +323,7 @@ impl<K: HostKernel> Worker<K> {
         self.write_redis();
         let next_tick = self.core.finish();
         // At the end, because answers of other nodes come with `read_redis`, and the next tick may be a second away.
-        self.send_gathered_answers();
+        self.send_due_replies();
         self.write_access_log();
         self.settle_accounts();
         self.core.note_gauges();

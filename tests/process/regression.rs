@@ -440,6 +440,10 @@ const STORIES: &[(&str, &str)] = &[
         "each addition of an app that the disk refused used up a row of the metrics",
         "an_addition_that_the_disk_refuses_uses_up_no_index",
     ),
+    (
+        "an event of an operator was acknowledged while its mail waited for room, so that a later publish could overtake it",
+        "a_publish_of_an_operator_is_answered_when_its_mail_is_in_a_ring",
+    ),
 ];
 
 #[test]
