@@ -38,6 +38,10 @@ pub use routes::{AccessEnding, AccessSubject, Call, Target, target};
 pub fn plan(request: &Request, target: &Target, context: &mut RequestContext<'_>) -> Plan {
     let request_line = || Detail::Request(request.method(), request.path());
     let plan = match target {
+        // A browser that shows `/up` asks for it by itself: nothing is wrong, so nothing is logged.
+        Target::NotFound | Target::OutsidePrefix if request.path() == "/favicon.ico" => {
+            return Plan::Respond(not_found());
+        }
         Target::NotFound | Target::OutsidePrefix if request.path().contains("//") => {
             let values = [request_line(), Detail::Own(context.prefix)];
             Err(context.deny(not_found(), None, Cause::DoubledSlash, &values))

@@ -375,3 +375,16 @@ fn unknown_paths_are_404_and_wrong_methods_are_405() {
         );
     }
 }
+
+/// A browser that shows `/up` asks for it. Another unknown path is a refusal, which is logged and counted.
+#[test]
+fn the_icon_that_browsers_ask_for_is_404_and_no_refusal() {
+    for prefix in ["", "/ws"] {
+        let plan =
+            |path: &str| run(&request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")), prefix);
+        let icon = plan("/favicon.ico");
+        assert!(matches!(icon, Plan::Respond(_)), "{prefix}");
+        assert_eq!(answer(&icon), (404, "Not found.".to_owned()));
+        assert!(matches!(plan("/favicon.png"), Plan::Refuse(_)), "{prefix}");
+    }
+}

@@ -444,6 +444,10 @@ const STORIES: &[(&str, &str)] = &[
         "an event of an operator was acknowledged while its mail waited for room, so that a later publish could overtake it",
         "a_publish_of_an_operator_is_answered_when_its_mail_is_in_a_ring",
     ),
+    (
+        "a browser that showed /up caused a warning in the log, because it asked for an icon",
+        "the_icon_that_browsers_ask_for_is_404_and_no_refusal",
+    ),
 ];
 
 #[test]
