@@ -448,6 +448,10 @@ const STORIES: &[(&str, &str)] = &[
         "a browser that showed /up caused a warning in the log, because it asked for an icon",
         "the_icon_that_browsers_ask_for_is_404_and_no_refusal",
     ),
+    (
+        "the health check counted any program that answered 200 as this server",
+        "a_stranger_is_no_reason_to_fall_over",
+    ),
 ];
 
 #[test]

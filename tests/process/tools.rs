@@ -369,9 +369,11 @@ fn a_stranger_is_no_reason_to_fall_over() {
     for (answer, part) in cases {
         refused(&Setup::new().args(&["channels", "--url", &stranger(answer)]).run(), 1, &[part]);
     }
+    let health = |url: &str| Setup::new().args(&["health", "--url", url]).run();
     let page = stranger(b"HTTP/1.0 404 Not Found\r\n\r\n<html>\n  <body>");
-    let parts = ["answers 404: <html> <body>: does ringverb listen there?"];
-    refused(&Setup::new().args(&["health", "--url", &page]).run(), 1, &parts);
+    refused(&health(&page), 1, &["answers 404: <html> <body>: does ringverb listen there?"]);
+    let page = stranger(b"HTTP/1.0 200 OK\r\n\r\nIt works!");
+    refused(&health(&page), 1, &["answers 200, but not as ringverb does: It works!: which"]);
     let cases: [(&[u8], &str); 4] = [
         (
             b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno",

@@ -2,9 +2,10 @@
 //! answer is one of this program.
 //!
 //! Owns no state. It has its answer from `/up`, so it needs no app and no secret. Any status but 200 is a failure: a
-//! server that drains, or that delays its end, is not to be sent new clients. A mistake in the configuration that does
-//! not concern the connection is a warning (`server/mod.rs`). Output: a sentence and the exit code. Does not repeat the
-//! request.
+//! server that drains, or that delays its end, is not to be sent new clients. So is another body than this program
+//! sends, because another program may answer 200. Laravel Reverb has the same body, and counts as up. A mistake in the
+//! configuration that does not concern the connection is a warning (`server/mod.rs`). Output: a sentence and the exit
+//! code. Does not repeat the request.
 //! Limit: `TIMEOUT` of `outcome.rs`. Cost: one connection, one request.
 
 use std::time::Duration;
@@ -25,6 +26,13 @@ pub(super) fn run(peer: &ServerPeer) -> Result<(), CommandFailure> {
             "{}/up answers {}: {}{question}",
             peer.url(),
             answer.status,
+            one_line(&answer.body)
+        )));
+    }
+    if answer.body.as_bytes() != api::up(false).body {
+        return Err(CommandFailure::Server(format!(
+            "{}/up answers 200, but not as ringverb does: {}: which program listens there?",
+            peer.url(),
             one_line(&answer.body)
         )));
     }
