@@ -2,26 +2,26 @@
 //!
 //! Blocks, so only senders and `ringverb check` call it. Signs the body with the app's secret. Follows no redirects.
 //! Owns the kept connections. Does not decide what is tried again (`backlog.rs`), and does not read certificates
-//! (`client/tls_agent.rs`). Limits: the configured timeout for a request, `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and
-//! one kept connection for each endpoint. Cost: a request on a kept connection, otherwise a look-up of the name and a
-//! handshake; its thread waits for all of them.
+//! (`client/tls_agent.rs`) or resolve names (`client/name_lookup.rs`). Limits: the configured timeout for a request,
+//! `HEAD_BYTES_MAX`, `ANSWER_BYTES_READ`, and one kept connection for each endpoint. Cost: a request on a kept
+//! connection, otherwise a look-up of the name and a handshake; its thread waits for all of them.
 
 mod authorities;
+mod name_lookup;
 mod tls_agent;
 
 use std::fmt;
 use std::io::Read;
-use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::http::HeaderValue;
 use ureq::http::header::{CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Connector, DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Error, Timeout};
 
+use self::name_lookup::TimedResolver;
 use self::tls_agent::{NoAgent, TlsAgent};
 use super::header_case::TitleCase;
 use super::retry::RetryVerdict;
@@ -34,8 +34,6 @@ use crate::text::{SHOWN_BYTES_MAX, shown, visible};
 const ANSWER_BYTES_READ: u64 = 4 * 1024;
 /// Head of an answer; Laravel's have 1 or 2 KiB of cookies.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Addresses of one name that are tried (`ResolvedSocketAddrs` has that many places).
-const ADDRESSES_MAX: usize = 16;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DeliveryFailure {
@@ -69,8 +67,12 @@ const TIME_LEFT_MIN: Duration = Duration::from_millis(1);
 impl EndpointClient {
     /// `timeout` is for one whole request, `endpoints` bounds the connections that are kept.
     pub(super) fn new(timeout: Duration, endpoints: usize) -> Self {
-        let plain = new_agent(timeout, endpoints, RootCerts::from([]));
-        let over_tls = TlsAgent::new(move || new_agent(timeout, endpoints, authorities::read()));
+        let resolver = TimedResolver::new();
+        let of_tls = resolver.clone();
+        let plain = new_agent(timeout, endpoints, RootCerts::from([]), resolver);
+        let over_tls = TlsAgent::new(move || {
+            new_agent(timeout, endpoints, authorities::read(), of_tls.clone())
+        });
         Self { plain, over_tls, timeout }
     }
 
@@ -195,7 +197,12 @@ impl From<&Error> for DeliveryFailure {
     }
 }
 
-fn new_agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Agent {
+fn new_agent(
+    timeout: Duration,
+    endpoints: usize,
+    authorities: RootCerts,
+    resolver: TimedResolver,
+) -> Agent {
     let tls = TlsConfig::builder()
         .root_certs(authorities)
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -214,7 +221,7 @@ fn new_agent(timeout: Duration, endpoints: usize, authorities: RootCerts) -> Age
         .max_idle_connections(endpoints)
         .max_idle_connections_per_host(endpoints)
         .build();
-    Agent::with_parts(config, DefaultConnector::default().chain(TitleCase), BlockingResolver)
+    Agent::with_parts(config, DefaultConnector::default().chain(TitleCase), resolver)
 }
 
 fn is_of_tls(error: &std::io::Error) -> bool {
@@ -301,29 +308,5 @@ fn advice_for_status(status: u16) -> &'static str {
         413 => "the backend or its proxy must take bodies of 1 MiB",
         419 => "exclude the URL from Laravel's CSRF protection",
         _ => "the backend's own log says why",
-    }
-}
-
-/// Resolves names on the calling thread, which is the endpoint's own. ureq's resolver starts a thread for each request
-/// and panics where none can be started. The system's resolver has its own timeout.
-#[derive(Debug)]
-struct BlockingResolver;
-
-impl Resolver for BlockingResolver {
-    fn resolve(
-        &self,
-        uri: &ureq::http::Uri,
-        _config: &ureq::config::Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, Error> {
-        let origin = uri.scheme().zip(uri.authority());
-        let host_and_port =
-            origin.and_then(|(scheme, host)| DefaultResolver::host_and_port(scheme, host));
-        let host_and_port = host_and_port.ok_or(Error::HostNotFound)?;
-        let mut addresses = self.empty();
-        for address in host_and_port.to_socket_addrs()?.take(ADDRESSES_MAX) {
-            addresses.push(address);
-        }
-        if addresses.is_empty() { Err(Error::HostNotFound) } else { Ok(addresses) }
     }
 }

@@ -452,6 +452,10 @@ const STORIES: &[(&str, &str)] = &[
         "the health check counted any program that answered 200 as this server",
         "a_stranger_is_no_reason_to_fall_over",
     ),
+    (
+        "a webhook whose host name was not resolved waited longer than its timeout",
+        "a_request_whose_name_server_does_not_answer_ends_in_its_own_time",
+    ),
 ];
 
 #[test]
