@@ -137,7 +137,7 @@ pub(super) struct CheckArguments {
     /// Show the values that are defaults, too
     #[arg(long)]
     pub(super) all: bool,
-    /// Check the configuration only, and ask nothing of this machine and the network
+    /// Check the configuration and its files only, and ask nothing of this machine and the network
     #[arg(long)]
     pub(super) offline: bool,
     #[command(flatten)]

@@ -64,7 +64,7 @@ use cli::{
     FileArguments,
 };
 use development::DevelopmentAccess;
-use doctor::Verdict;
+use doctor::{Finding, Verdict};
 use ending::ServerEnd;
 use generated::generated_credentials;
 use locked::LockedMemory;
@@ -276,18 +276,24 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
             return refuse(&problems, consequence(Some(&Command::Check(arguments.clone()))));
         }
     };
+    let certificates = config.tls.as_ref().map_or(Ok(()), Certificates::check);
+    if let (Err(problems), true) = (certificates, arguments.offline) {
+        return refuse(&problems, consequence(Some(&Command::Check(arguments.clone()))));
+    }
     let with = match warnings {
         0 => String::new(),
         1 => ", with 1 warning".to_owned(),
         count => format!(", with {count} warnings"),
     };
     output::log_text(&format!("\nThe configuration is valid{with}.\n"));
-    if arguments.offline {
-        return ExitCode::SUCCESS;
+    let mut findings: Vec<Finding> = doctor::examine_files(merged, &config).into_iter().collect();
+    if !arguments.offline {
+        let shares = Resources::of_this_process().fill_in(&mut config);
+        findings.extend(doctor::examine(&config, &shares));
     }
-    let shares = Resources::of_this_process().fill_in(&mut config);
-    let findings = doctor::examine(&config, &shares);
-    output::log_text(&check::render_findings(&findings, style));
+    if !findings.is_empty() {
+        output::log_text(&check::render_findings(&findings, style));
+    }
     let has_problem = findings.iter().any(|finding| finding.verdict == Verdict::Problem);
     if has_problem { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -456,6 +456,10 @@ const STORIES: &[(&str, &str)] = &[
         "a webhook whose host name was not resolved waited longer than its timeout",
         "a_request_whose_name_server_does_not_answer_ends_in_its_own_time",
     ),
+    (
+        "a check by root did not notice that the user of the service could not read a file",
+        "a_file_that_only_root_can_read_is_a_problem_for_the_user_of_the_service",
+    ),
 ];
 
 #[test]

@@ -16,7 +16,7 @@ use rustix::process::{Resource, getrlimit};
 use super::finding::{Diagnosis, Finding, STEP_TIME, Verdict};
 use super::host::{self, HostFiles, HostNeeds};
 use super::serving::{self, RunningServer};
-use super::{examine, rights};
+use super::{examine, rights, service_user};
 use crate::config::admin::AdminPlace;
 use crate::config::{Config, Merged};
 use crate::limits::DESCRIPTORS_MAX;
@@ -72,7 +72,9 @@ pub(in crate::server) fn diagnose(
             let own: Vec<Finding> = own.collect();
             let servers = Servers::in_the_way(&own, &config);
             wanted.server_process = servers.port.and_then(|server| server.process);
-            findings.extend(own.into_iter().map(|finding| with_command(finding, &config, servers)));
+            let files = service_user::examine_files(merged, &config);
+            let own = files.into_iter().chain(own);
+            findings.extend(own.map(|finding| with_command(finding, &config, servers)));
             let rights = config.scaling.as_ref().and_then(|at| rights::examine(at, STEP_TIME));
             findings.extend(rights.map(|finding| with_command(finding, &config, servers)));
             if !findings.iter().any(|found| found.what == "clock") {

@@ -15,6 +15,7 @@ pub(super) mod port;
 mod processes;
 mod redis;
 mod rights;
+mod service_user;
 mod serving;
 
 pub(super) use diagnosis::diagnose;
@@ -36,6 +37,7 @@ use crate::worker::is_clock_synchronized;
 use crate::worker::kernel::{Choice, RingSize};
 pub(super) use finding::{Finding, Verdict};
 use finding::{RemoteClock, STEP_TIME};
+pub(super) use service_user::examine_files;
 
 /// Time after which a probe counts as unanswered. Longer than two of its steps: only name servers take longer.
 const PROBE_TIME: Duration = Duration::from_secs(8);
