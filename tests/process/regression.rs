@@ -460,6 +460,10 @@ const STORIES: &[(&str, &str)] = &[
         "a check by root did not notice that the user of the service could not read a file",
         "a_file_that_only_root_can_read_is_a_problem_for_the_user_of_the_service",
     ),
+    (
+        "systemctl reload reported success for a configuration that the server refused",
+        "the_commands_of_the_unit_check_start_and_reload_a_server",
+    ),
 ];
 
 #[test]

@@ -160,7 +160,20 @@ fn the_commands_of_the_unit_check_start_and_reload_a_server() {
     let ready = systemd.receive();
     assert!(ready.contains("READY=1") && main_process_of(&ready) == server.id(), "{ready:?}");
     let mut client = server.connect();
-    assert_eq!(value("ExecReload"), "/bin/kill -USR2 $MAINPID");
+    // The first command that fails ends the reload, and `systemctl reload` reports that.
+    let reload = unit.lines().filter_map(|line| line.strip_prefix("ExecReload="));
+    let reload: Vec<&str> = reload.collect();
+    assert_eq!(reload[1..], ["/bin/kill -USR2 $MAINPID"]);
+    let check = arguments("ExecReload");
+    assert_eq!(setup().args(&check).run().code, Some(0));
+    let missing = [("RINGVERB_TLS_CERT", "missing.pem"), ("RINGVERB_TLS_KEY", "missing.key")];
+    for wrong in [&[("REVERB_MAX_REQUEST_SIZE", "x")][..], &missing] {
+        let setup = wrong.iter().fold(setup(), |setup, (name, value)| setup.env(name, value));
+        let refused = setup.args(&check).run();
+        let has_reason = refused.stderr.contains(wrong[0].1);
+        assert!(refused.code == Some(2) && has_reason, "{wrong:?}: {refused:?}");
+    }
+    client.sync();
     server.signal(Signal::USR2);
     server.line_with("SIGUSR2 complete");
     client.sync();
