@@ -3,7 +3,8 @@
 //! Owns one queue and one thread; knows nothing of levels and formats. Other threads push text into a bounded queue and
 //! never wait. Only the thread of the stream waits: for a pipe without a reader, a terminal that Ctrl-S has stopped, a
 //! slow disk. Text that finds the queue full is discarded and counted, and so is text that cannot be written. One line
-//! reports the losses when the stream accepts text again. Does not lose the order of texts.
+//! reports the losses when the stream accepts text again, also if no other text comes. If the stream refuses the report
+//! (a full disk), the other stream of the process has it, once a minute. Does not lose the order of texts.
 //!
 //! Limits: those of `Bounds`. Text over them is discarded and counted. Cost: for a text that is pushed, a few atomics
 //! and one copy of its bytes by the thread; one system call for up to `BATCH_BYTES`.
@@ -12,7 +13,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -46,6 +47,9 @@ impl LostLines {
 
 /// Reports losses. If the report cannot be written now, the losses are reported later.
 pub(super) type LossReport = Box<dyn Fn(LostLines) -> Reported + Send>;
+
+/// Writes the report of a stream that refuses it to another stream.
+pub(super) type ReportElsewhere = Box<dyn Fn(Vec<u8>) + Send>;
 
 pub(super) enum Reported {
     /// A line to write to this stream itself.
@@ -103,7 +107,8 @@ pub(super) struct OutputLane {
 const BATCH_BYTES: usize = 64 * 1024;
 /// Time between two reports while losses continue.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Time between two reports of lines over the rate alone, which a flood causes for hours.
+/// Time between two reports of lines over the rate alone, which a flood causes for hours, and between two reports to
+/// the other stream.
 const REPORT_RATE_EVERY: Duration = Duration::from_secs(60);
 
 impl OutputLane {
@@ -113,6 +118,7 @@ impl OutputLane {
         stream: impl AsFd + Send + 'static,
         bounds: Bounds,
         report: LossReport,
+        elsewhere: Option<ReportElsewhere>,
     ) -> io::Result<Self> {
         let (queue, entries) = mpsc::sync_channel(bounds.texts_max);
         let counts = Arc::new(LossCounts::default());
@@ -121,6 +127,8 @@ impl OutputLane {
             counts: counts.clone(),
             report,
             reported_at: None,
+            elsewhere,
+            reported_elsewhere_at: None,
             is_torn: false,
             batch: Vec::new(),
         };
@@ -211,6 +219,9 @@ struct Writer<S> {
     counts: Arc<LossCounts>,
     report: LossReport,
     reported_at: Option<Instant>,
+    elsewhere: Option<ReportElsewhere>,
+    /// `None`: the stream has accepted a report since then.
+    reported_elsewhere_at: Option<Instant>,
     /// The last write ended within a line, so that the next one begins with a line feed.
     is_torn: bool,
     batch: Vec<u8>,
@@ -219,7 +230,7 @@ struct Writer<S> {
 impl<S: AsFd> Writer<S> {
     /// Writes texts in their order. Returns when all senders were dropped; otherwise the thread ends with the process.
     fn write_until_closed(&mut self, entries: &Receiver<QueueEntry>) {
-        while let Ok(first) = entries.recv() {
+        while let Some(first) = self.receive(entries) {
             let flushed = self.collect_batch(first, entries);
             if self.counts.losses(|count| &count.unreported).write_failed > 0 {
                 self.report_losses(flushed.is_some());
@@ -232,6 +243,20 @@ impl<S: AsFd> Writer<S> {
             if let Some(flushed) = flushed {
                 // The caller of `flush` may have stopped waiting.
                 flushed.try_send(()).ok();
+            }
+        }
+    }
+
+    /// The next entry. Reports losses while there is none. `None`: all senders were dropped.
+    fn receive(&mut self, entries: &Receiver<QueueEntry>) -> Option<QueueEntry> {
+        loop {
+            let losses = self.counts.losses(|count| &count.unreported);
+            if losses.queue_full + losses.write_failed == 0 {
+                return entries.recv().ok();
+            }
+            match entries.recv_timeout(REPORT_EVERY) {
+                Err(RecvTimeoutError::Timeout) => self.report_losses(false),
+                received => return received.ok(),
             }
         }
     }
@@ -323,12 +348,31 @@ impl<S: AsFd> Writer<S> {
         }
         self.reported_at = Some(now);
         let is_reported = match (self.report)(losses) {
-            Reported::Here(line) => self.write(&line).is_ok(),
+            Reported::Here(line) => {
+                let is_written = self.write(&line).is_ok();
+                self.report_elsewhere(line, is_written, now);
+                is_written
+            }
             Reported::Elsewhere => true,
             Reported::NotYet => false,
         };
         if is_reported {
             self.counts.subtract_reported(losses);
+        }
+    }
+}
+
+impl<S> Writer<S> {
+    /// The losses stay unreported here, so that this stream has their sum later.
+    fn report_elsewhere(&mut self, line: Vec<u8>, is_written: bool, now: Instant) {
+        let is_due = |at: Instant| now.duration_since(at) >= REPORT_RATE_EVERY;
+        if is_written {
+            self.reported_elsewhere_at = None;
+        } else if self.reported_elsewhere_at.is_none_or(is_due)
+            && let Some(elsewhere) = &self.elsewhere
+        {
+            elsewhere(line);
+            self.reported_elsewhere_at = Some(now);
         }
     }
 }
@@ -347,137 +391,4 @@ pub(super) fn now() -> Instant {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-    use std::fs::File;
-    use std::io::{BufRead, BufReader};
-    use std::os::fd::OwnedFd;
-
-    const BOUNDS: Bounds = Bounds { texts_max: 64, bytes_max: 16 * 1024 };
-
-    fn pipe() -> (OwnedFd, OwnedFd) {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        fcntl_setpipe_size(&writer, 4096).unwrap();
-        (reader, writer)
-    }
-
-    fn here() -> LossReport {
-        Box::new(|losses| {
-            let LostLines { queue_full, write_failed: unwritten, over_rate, .. } = losses;
-            Reported::Here(format!("lost {queue_full} {unwritten} {over_rate}\n").into_bytes())
-        })
-    }
-
-    fn lane(stream: OwnedFd) -> OutputLane {
-        OutputLane::start("lane", stream, BOUNDS, here()).unwrap()
-    }
-
-    fn soon(millis: u64) -> Instant {
-        now() + Duration::from_millis(millis)
-    }
-
-    fn line(number: u64) -> Vec<u8> {
-        format!("{number:>99}\n").into_bytes()
-    }
-
-    #[test]
-    fn all_is_written_in_order_before_a_flush_returns() {
-        let (reader, writer) = pipe();
-        let lane = lane(writer);
-        let reader = std::thread::spawn(move || {
-            BufReader::new(File::from(reader)).lines().map(Result::unwrap).collect::<Vec<_>>()
-        });
-        for number in 0..1_000 {
-            while !lane.push(line(number)) {
-                lane.counts.queue_full.unreported.store(0, Ordering::Relaxed);
-                lane.flush(soon(10_000));
-            }
-        }
-        assert!(lane.flush(soon(10_000)));
-        assert!(lane.unreported_losses().is_none());
-        drop(lane);
-        let lines: Vec<u64> =
-            reader.join().unwrap().iter().map(|line| line.trim().parse().unwrap()).collect();
-        assert_eq!(lines, (0..1_000).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_reader_that_stops_costs_lines_and_no_thread_waits() {
-        let (reader, writer) = pipe();
-        let lane = lane(writer);
-        let start = now();
-        let pushed: Vec<u64> = (0..10_000).filter(|number| lane.push(line(*number))).collect();
-        let lost = 10_000 - pushed.len() as u64;
-        assert!(!lane.flush(soon(50)), "nobody reads");
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        assert!(pushed.len() < 41 + 656 + 64 + 64, "{}", pushed.len());
-        assert_eq!(lane.unreported_losses().queue_full, lost);
-        assert_eq!(lane.losses_since_start(), lane.unreported_losses());
-        let queued = lane.queued_bytes();
-        assert!(queued.now <= queued.peak && queued.peak <= BOUNDS.bytes_max, "{queued:?}");
-        assert!(queued.peak > BOUNDS.bytes_max / 3, "the queue was full: {queued:?}");
-        let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
-        for number in pushed {
-            assert_eq!(lines.next().unwrap().trim(), number.to_string());
-        }
-        assert_eq!(lines.next().unwrap(), format!("lost {lost} 0 0"));
-        assert!(lane.push(line(7)) && lane.flush(soon(10_000)));
-        assert_eq!(lines.next().unwrap().trim(), "7");
-        assert!(lane.unreported_losses().is_none());
-    }
-
-    #[test]
-    fn lines_that_cannot_be_written_are_counted() {
-        let full: OwnedFd = File::options().write(true).open("/dev/full").unwrap().into();
-        let lane = lane(full);
-        for number in 0..10 {
-            assert!(lane.push(line(number)));
-            assert!(lane.flush(soon(10_000)));
-        }
-        let losses = lane.unreported_losses();
-        assert_eq!((losses.write_failed, losses.last_error), (10, libc::ENOSPC));
-        let (reader, writer) = pipe();
-        drop(reader);
-        let lane = super::tests::lane(writer);
-        assert!(lane.push(b"a\nb\nc\n".to_vec()) && lane.flush(soon(10_000)));
-        assert_eq!(
-            (lane.unreported_losses().write_failed, lane.unreported_losses().last_error),
-            (3, libc::EPIPE)
-        );
-    }
-
-    /// Another process may have set O_NONBLOCK on a terminal or pipe it shares with us.
-    #[test]
-    fn a_stream_that_does_not_wait_loses_nothing() {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
-        fcntl_setpipe_size(&writer, 4096).unwrap();
-        rustix::io::ioctl_fionbio(&reader, false).unwrap();
-        let lane = lane(writer);
-        let text: Vec<u8> = (0..400).flat_map(line).collect();
-        assert!(lane.push(text), "one text larger than the bound, because nothing else waits");
-        let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
-        for number in 0..400 {
-            assert_eq!(lines.next().unwrap().trim(), number.to_string());
-        }
-        assert!(lane.flush(soon(10_000)) && lane.unreported_losses().is_none());
-    }
-
-    #[test]
-    fn lines_over_the_rate_are_reported_once_in_a_while() {
-        let (reader, writer) = pipe();
-        let lane = lane(writer);
-        let mut lines = BufReader::new(File::from(reader)).lines().map(Result::unwrap);
-        (0..3).for_each(|_| lane.count_over_rate());
-        assert!(lane.push(b"a\n".to_vec()));
-        assert_eq!(
-            (lines.next().unwrap(), lines.next().unwrap()),
-            ("a".into(), "lost 0 0 3".into())
-        );
-        lane.count_over_rate();
-        assert!(lane.push(b"b\n".to_vec()));
-        assert_eq!(lines.next().unwrap(), "b");
-        assert!(lane.flush(soon(10_000)));
-        assert_eq!(lines.next().unwrap(), "lost 0 0 1", "the end reports what is left");
-    }
-}
+mod tests;

@@ -17,7 +17,10 @@ mod json;
 mod lane;
 mod level;
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -28,7 +31,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::{LogFormat, LogLevel};
 use budget::RateBudget;
 pub(crate) use events::{ACCESS, PEER};
-use lane::{Bounds, LossReport, OutputLane, Reported};
+use lane::{Bounds, LossReport, OutputLane, ReportElsewhere, Reported};
 pub(crate) use lane::{LostLines, QueuedBytes};
 pub(crate) use level::set_level;
 
@@ -101,9 +104,13 @@ pub(crate) fn start(settings: OutputSettings) -> io::Result<()> {
     let format = format::LineFormat { color, is_json, zone };
     let bounds = if prints_events { EVENT_BOUNDS } else { LOG_BOUNDS };
     let report = if prints_events { report_in_log(format) } else { loss_report(format) };
+    // Two names of one file refuse text together.
+    let elsewhere = (!prints_events && !is_same_file(&io::stdout(), &io::stderr()))
+        .then(|| Box::new(write_report) as ReportElsewhere);
+    let of_stderr = loss_report(format);
     let output = Output {
-        stdout: OutputLane::start("stdout", io::stdout(), bounds, report)?,
-        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, loss_report(format))?,
+        stdout: OutputLane::start("stdout", io::stdout(), bounds, report, elsewhere)?,
+        stderr: OutputLane::start("stderr", io::stderr(), LOG_BOUNDS, of_stderr, None)?,
         prints_events,
         color,
         is_json,
@@ -294,6 +301,23 @@ fn write_unqueued(mut stream: impl Write, text: &str) {
 
 fn loss_report(format: format::LineFormat) -> LossReport {
     Box::new(move |losses| Reported::Here(loss_line(format, "log lines", losses)))
+}
+
+/// Losses of a log that refuses text, for standard error.
+fn write_report(line: Vec<u8>) {
+    if let Some(output) = OUTPUT.get() {
+        output.stderr.push(line);
+    }
+}
+
+/// `false` also if that is unknown.
+fn is_same_file(one: &impl AsFd, other: &impl AsFd) -> bool {
+    let name = |stream: BorrowedFd<'_>| {
+        let file = File::from(stream.try_clone_to_owned().ok()?).metadata().ok()?;
+        Some((file.dev(), file.ino()))
+    };
+    let name = name(one.as_fd()).zip(name(other.as_fd()));
+    name.is_some_and(|(one, other)| one == other)
 }
 
 fn loss_line(format: format::LineFormat, what: &str, losses: LostLines) -> Vec<u8> {

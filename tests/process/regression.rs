@@ -464,6 +464,10 @@ const STORIES: &[(&str, &str)] = &[
         "systemctl reload reported success for a configuration that the server refused",
         "the_commands_of_the_unit_check_start_and_reload_a_server",
     ),
+    (
+        "a log file on a full disk was reported at the end of the server only",
+        "a_loss_is_reported_to_the_other_stream_and_here_as_soon_as_that_is_possible",
+    ),
 ];
 
 #[test]

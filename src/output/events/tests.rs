@@ -63,6 +63,7 @@ long is cut, and ends with `…`. Messages about a configuration with which the 
      `lines_lost` count the others |\n",
     r#"| other lines | 8 KiB a second, 256 KiB at once; DEBUG and TRACE have no limit |
 | a slow reader | 2,048 lines and 1 MiB wait; `lines_lost` counts the others |
+| a full disk | `lines_lost` is on standard error at once, unless that is the same file, and in the log later |
 
 ## Events
 
