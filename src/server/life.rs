@@ -14,6 +14,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -218,7 +219,7 @@ fn report_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) 
             );
         }
         Role::TakesBack(stand_in) => {
-            reap(stand_in, Arc::default());
+            reap(stand_in, Arc::default(), Arc::new(AtomicBool::new(true)));
             log_complete(shared);
         }
         Role::Server => {}

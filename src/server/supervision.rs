@@ -1,4 +1,5 @@
-//! Notifications to systemd (Type=notify): readiness, the main process, the end, and the watchdog.
+//! Notifications to systemd (Type=notify): readiness, the main process, a replacement that failed, the end, and the
+//! watchdog.
 //!
 //! Owns the heartbeats that the watchdog has seen last, and the moment of its next look. A notification is one datagram
 //! with lines of text (sd_notify(3)). Without NOTIFY_SOCKET nothing is sent. The watchdog is notified only if every
@@ -31,7 +32,15 @@ pub(super) const LOOK_AGE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) fn notify_ready() {
     // The new process of a take-over is not the process that systemd started.
-    notify(&format!("MAINPID={}\nREADY=1\n", std::process::id()));
+    // A status of the process before is over.
+    notify(&format!("MAINPID={}\nREADY=1\nSTATUS=\n", std::process::id()));
+}
+
+/// `systemctl reload` has returned long before, so only `systemctl status` can show it.
+pub(super) fn notify_failed_replacement(why: &str) {
+    notify(&format!(
+        "STATUS=SIGUSR2 failed, and the program before serves: {why}; the log has the reason\n"
+    ));
 }
 
 pub(super) fn notify_stopping() {

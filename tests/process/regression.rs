@@ -471,6 +471,10 @@ const STORIES: &[(&str, &str)] = &[
         "a log file on a full disk was reported at the end of the server only",
         "a_loss_is_reported_to_the_other_stream_and_here_as_soon_as_that_is_possible",
     ),
+    (
+        "systemd did not learn that the replacement of the program had failed",
+        "systemd_is_notified_of_a_replacement_that_fails_until_one_succeeds",
+    ),
 ];
 
 #[test]

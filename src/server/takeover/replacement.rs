@@ -31,6 +31,7 @@ use signal_hook::iterator::Signals;
 use super::Order;
 use crate::output;
 use crate::server::control::Control;
+use crate::server::supervision;
 use crate::server::wait::sleep;
 use crate::worker::{block_signals, replace_program, unblock_signals};
 
@@ -119,8 +120,8 @@ impl Program {
                     "SIGUSR2: process {process} is starting"
                 );
                 let has_ended = Arc::new(AtomicBool::new(false));
-                let has_taken_over = Arc::default();
-                reap(process, has_ended.clone());
+                let has_taken_over = Arc::<AtomicBool>::default();
+                reap(process, has_ended.clone(), has_taken_over.clone());
                 let stand_in = StandIn { process, has_ended, has_taken_over };
                 stand_in.end_if_late(control);
                 self.stand_in = Some(stand_in);
@@ -341,17 +342,25 @@ fn arguments() -> impl Iterator<Item = OsString> {
 }
 
 /// Waits in a thread of its own, so that no zombie is left. An exit code other than 0 is logged.
-pub(in crate::server) fn reap(process: Pid, has_ended: Arc<AtomicBool>) {
+pub(in crate::server) fn reap(
+    process: Pid,
+    has_ended: Arc<AtomicBool>,
+    has_taken_over: Arc<AtomicBool>,
+) {
     let thread = std::thread::Builder::new().name("stand-in".to_owned());
     let wait = move || {
         let status = wait_for_exit(process);
         has_ended.store(true, Ordering::Release);
         if status != Some(0) {
+            let how = exit_text(status);
             tracing::error!(
                 event = "replacement_ended",
-                "process {process}, which was to take over, has ended: {}",
-                exit_text(status)
+                "process {process}, which was to take over, has ended: {how}"
             );
+            if !has_taken_over.load(Ordering::Acquire) {
+                let why = format!("process {process} has ended, {how}");
+                supervision::notify_failed_replacement(&why);
+            }
         }
     };
     if let Err(error) = thread.spawn(wait) {

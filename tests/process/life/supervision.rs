@@ -182,6 +182,33 @@ fn the_commands_of_the_unit_check_start_and_reload_a_server() {
     assert_eq!(server.finish().code, Some(0));
 }
 
+/// `systemctl reload` has returned before the new program reads the configuration.
+#[test]
+fn systemd_is_notified_of_a_replacement_that_fails_until_one_succeeds() {
+    let systemd = Systemd::new("refused");
+    let port = free_port().to_string();
+    let setup = systemd.setup().args(&["--host", "127.0.0.1", "--port", &port]);
+    let setup = setup.file("ringverb.toml", "");
+    let path = setup.path("ringverb.toml");
+    let server = setup.start_as_configured();
+    assert!(systemd.receive().contains("READY=1"));
+    std::fs::write(&path, "[server]\nwebhook_retry = \"x\"\n").expect("a file");
+    server.signal(Signal::USR2);
+    let status = systemd.receive();
+    assert!(
+        status.starts_with("STATUS=SIGUSR2 failed") && status.contains("exit code 2"),
+        "{status}"
+    );
+    server.connect().sync();
+    std::fs::write(&path, "").expect("a file");
+    server.signal(Signal::USR2);
+    let ready = systemd.receive();
+    assert!(ready.contains("READY=1") && ready.contains("STATUS=\n"), "{ready:?}");
+    server.signal(Signal::TERM);
+    assert_eq!(systemd.receive(), "STOPPING=1\n");
+    assert_eq!(server.finish().code, Some(0));
+}
+
 /// systemd takes the end of the main process for the end of the service, and ends all that is left of it. So the old
 /// process must not end before systemd has received the new MAINPID.
 #[test]
