@@ -94,12 +94,17 @@ async fn ask(what: ChangeCommand, (orders, pending, owed): MainThread<'_>) -> Ch
             (None, None) => sleep(LOOK_EVERY).await,
         }
     }
+    no_outcome_in_time()
+}
+
+/// Not 503: that says that nothing was changed, and asks for the request again, which could add an app twice.
+fn no_outcome_in_time() -> ChangeOutcome {
     let seconds = ANSWER_TIME_MAX.as_secs();
     let text = format!(
         "the server has not answered within {seconds} s, and may still carry out the request: is a take-over under \
          way? The log has the outcome"
     );
-    ChangeOutcome::error(503, &text)
+    ChangeOutcome::error(504, &text)
 }
 
 fn outcome_if_ready(outcome: &Receiver<ChangeOutcome>) -> Option<Result<ChangeOutcome, ()>> {
@@ -231,6 +236,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn only_a_request_that_changed_nothing_is_to_be_sent_again() {
+        let bytes = |outcome: &ChangeOutcome| {
+            let mut text = Vec::new();
+            to_response(outcome, None).write(&mut text, true, false);
+            String::from_utf8(text).expect("a text")
+        };
+        let refused = bytes(&ChangeOutcome::error(503, "nothing was changed"));
+        assert!(refused.contains("Retry-After: 1\r\n"), "{refused}");
+        let unknown = bytes(&no_outcome_in_time());
+        assert!(unknown.starts_with("HTTP/1.1 504 Gateway Timeout\r\n"), "{unknown}");
+        assert!(!unknown.contains("Retry-After"), "{unknown}");
     }
 
     /// A client that learns the methods from the answer must not be refused again.
