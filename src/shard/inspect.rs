@@ -387,7 +387,7 @@ impl Shard {
     fn details(&self, key: ConnectionKey) -> Option<ConnectionDetails> {
         let found = self.local.get(key)?;
         debug_assert!(
-            !found.closing || found.subscriptions.is_empty(),
+            !found.is_closing || found.subscriptions.is_empty(),
             "a closing connection is in no channel"
         );
         let channels = found.subscriptions.iter().take(ROWS_MAX);
@@ -396,8 +396,8 @@ impl Shard {
             row: self.connection_row(key.slot, found, user_id_of(found)),
             channels: channels.map(|channel| channel.key.shared_name()).collect(),
             kept_bytes: self.kept_bytes(key) as u64,
-            is_closing: found.closing,
-            is_blocked: found.blocked,
+            is_closing: found.is_closing,
+            is_blocked: found.is_blocked,
             is_pinged: found.awaits_pong,
             has_signed_in: found.signed_in().is_some(),
         })

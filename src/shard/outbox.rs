@@ -79,7 +79,7 @@ pub struct Outbox {
     /// Mail in order, for other cores and for this one: a home is written to like any other, so that what other
     /// cores sent before comes before.
     pub mails: Vec<(u16, Mail)>,
-    /// Slots with something to send; each at most once (`Connection::dirty`).
+    /// Slots with something to send; each at most once (`Connection::is_dirty`).
     pub dirty: Vec<Slot>,
     /// Connections we have begun to close, with the close code.
     pub closed: Vec<(ConnectionKey, u16)>,

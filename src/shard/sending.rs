@@ -115,8 +115,8 @@ impl Shard {
     #[inline]
     pub fn unmark_dirty(&mut self, slot: Slot) -> Option<u32> {
         let connection = self.local.connections.get_mut(slot)?;
-        let was_dirty = std::mem::take(&mut connection.dirty);
-        (was_dirty && !connection.blocked).then_some(connection.generation)
+        let was_dirty = std::mem::take(&mut connection.is_dirty);
+        (was_dirty && !connection.is_blocked).then_some(connection.generation)
     }
 
     #[must_use]
@@ -129,7 +129,7 @@ impl Shard {
     #[inline]
     pub fn on_sent(&mut self, slot: Slot, count: usize, blocked: bool) -> AfterSend {
         debug_assert!(
-            self.local.connections.get(slot).is_none_or(|found| !found.dirty),
+            self.local.connections.get(slot).is_none_or(|found| !found.is_dirty),
             "`unmark_dirty` has cleared the mark"
         );
         self.local.on_sent(&self.context, &mut self.outbox, slot, count, blocked)
@@ -139,7 +139,7 @@ impl Shard {
     pub fn wake(&mut self, slot: Slot) {
         self.local.wake(&mut self.outbox, slot);
         debug_assert!(
-            self.local.connections.get(slot).is_none_or(|found| found.dirty || found.blocked),
+            self.local.connections.get(slot).is_none_or(|found| found.is_dirty || found.is_blocked),
             "the flush looks at it, or the kernel reports it"
         );
     }

@@ -24,14 +24,14 @@ pub struct ConnectionState {
     /// Whole frames, which a close may drop.
     pub unsent: Vec<u8>,
     /// The old process has enqueued a close frame: it is in `unsent`, or was sent.
-    pub closing: bool,
+    pub is_closing: bool,
     pub last_inbound_seconds: u32,
     pub rate_window_seconds: u32,
     /// A `WindowCount`.
     pub rate_count: u32,
     pub awaits_pong: bool,
     pub speaks_control_frames: bool,
-    pub authorized: bool,
+    pub is_authorized: bool,
     /// When it must have been authorized; see `App::authorize_within_seconds`.
     pub authorize_by_seconds: Option<u32>,
     pub user: Option<UserState>,

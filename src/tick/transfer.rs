@@ -142,7 +142,7 @@ impl<K: Kernel> Core<K> {
     ) -> ConnectionKey {
         let TransferredConnection { connection, peer_closed, mut partial, secure, named_client } =
             moved;
-        let is_closing = connection.closing;
+        let is_closing = connection.is_closing;
         let key = self.shard.import_connection(connection);
         self.reactor.import_secure(key, secure);
         self.reactor.named.set(key.slot, named_client);

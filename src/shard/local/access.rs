@@ -32,7 +32,7 @@ impl Local {
             AccessTarget::User(user_id) => found.is_known_as(user_id),
             AccessTarget::Socket(socket_id) => found.socket_id == *socket_id,
         };
-        let open = self.connections.iter().filter(|(_, found)| !found.closing);
+        let open = self.connections.iter().filter(|(_, found)| !found.is_closing);
         let meant = open.filter(|(_, found)| found.app == command.app && is_meant(found));
         let slots: Vec<Slot> = meant.map(|(slot, _)| slot).collect();
         debug_assert!(
@@ -86,7 +86,7 @@ impl Local {
         if self.get_open(key).is_none() {
             return AccessEnd::NotOpen;
         }
-        debug_assert!(!self.connections[key.slot].closing, "it is open");
+        debug_assert!(!self.connections[key.slot].is_closing, "it is open");
         debug_assert!(self.get(key).is_some_and(|found| found.is_counted()), "its app counts it");
         let cause = Cause::SubscriptionEnded;
         let was_in = self.withdraw_subscription(context, out, key.slot, channel, cause);
@@ -100,7 +100,7 @@ impl Local {
         let reason = refuse::close_reason(error.message, line.as_deref());
         let why = ConnectionEnd::Refused(cause.counter());
         self.close_frame(context, out, slot, (error.code, &reason), why);
-        debug_assert!(self.connections[slot].closing, "its close frame waits");
+        debug_assert!(self.connections[slot].is_closing, "its close frame waits");
     }
 
     /// Returns whether the connection was subscribed, or had asked for it.

@@ -37,7 +37,7 @@ impl Local {
         event: &ClientEvent<'_>,
     ) {
         debug_assert!(
-            !self.connections[key.slot].closing,
+            !self.connections[key.slot].is_closing,
             "what a closing connection sends is dropped"
         );
         let Err((error, cause)) = self.forward_client_event(context, out, key, event) else {
@@ -154,7 +154,7 @@ impl Local {
         slot: Slot,
         denial: &Denial<'_>,
     ) {
-        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
+        debug_assert!(!self.connections[slot].is_closing, "its input counts no longer");
         let now = context.now.seconds();
         let extras = self.connections[slot].extras.get_or_insert_default();
         if extras.client_event_error_second.replace(now) == Some(now) {
@@ -166,7 +166,7 @@ impl Local {
     /// The window is a second of the server's clock, so a connection that sends no client events keeps no state.
     /// `false`: over the rate.
     fn count_client_event(&mut self, context: &Context, slot: Slot) -> bool {
-        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
+        debug_assert!(!self.connections[slot].is_closing, "its input counts no longer");
         let Some(most) = self.app_of(context, slot).client_events_per_second_max else {
             return true;
         };

@@ -136,16 +136,16 @@ pub struct Connection {
     /// The client has sent a ping or pong frame: it is pinged with frames from then on (docs/PROTOCOL.md rule 14).
     pub(in crate::shard) speaks_control_frames: bool,
     /// Our close frame is enqueued: it is in no channel any longer, and what it sends is dropped.
-    pub(in crate::shard) closing: bool,
+    pub(in crate::shard) is_closing: bool,
     /// It is in the outbox's dirty list.
-    pub(in crate::shard) dirty: bool,
+    pub(in crate::shard) is_dirty: bool,
     /// The kernel took less than it was given: wait until the socket is writable.
-    pub(in crate::shard) blocked: bool,
+    pub(in crate::shard) is_blocked: bool,
     /// Its send queue is over the bound: `Shard::settle` closes it.
-    pub(in crate::shard) overflowed: bool,
+    pub(in crate::shard) has_overflowed: bool,
     pub(in crate::shard) app_place: AppPlace,
     /// It has signed in or given a valid signature for a channel (docs/PROTOCOL.md rule 44).
-    pub(in crate::shard) authorized: bool,
+    pub(in crate::shard) is_authorized: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 96, "the budget of an idle connection");
@@ -171,12 +171,12 @@ impl Connection {
             control_frames: ControlFrames::default(),
             awaits_pong: false,
             speaks_control_frames: false,
-            closing: false,
-            dirty: false,
-            blocked: false,
-            overflowed: false,
+            is_closing: false,
+            is_dirty: false,
+            is_blocked: false,
+            has_overflowed: false,
             app_place: AppPlace::Open,
-            authorized: false,
+            is_authorized: false,
         }
     }
 
@@ -259,17 +259,17 @@ impl Connection {
     /// Its socket's send buffer is full: the kernel reports when it has room.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        self.blocked
+        self.is_blocked
     }
 
     #[must_use]
     pub fn is_overflowed(&self) -> bool {
-        self.overflowed
+        self.has_overflowed
     }
 
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.closing
+        self.is_closing
     }
 
     /// Whether it is signed in as that user, or some presence channel knows it as them (docs/PROTOCOL.md rule 70).
@@ -292,5 +292,5 @@ pub(super) fn get_open(
     key: ConnectionKey,
 ) -> Option<&mut Connection> {
     let found = connections.get_mut(key.slot)?;
-    (found.generation == key.generation && !found.closing).then_some(found)
+    (found.generation == key.generation && !found.is_closing).then_some(found)
 }

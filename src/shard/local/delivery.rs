@@ -36,7 +36,7 @@ impl Connection {
     /// refusal is in the flush, that is in the next tick, and the flush may have sent what was enqueued before.
     #[inline]
     fn has_queue_room(&self, len: usize, limits: MemoryLimits) -> bool {
-        self.send_queue.is_empty() || (!self.overflowed && self.is_within_limits(len, limits))
+        self.send_queue.is_empty() || (!self.has_overflowed && self.is_within_limits(len, limits))
     }
 
     fn is_within_limits(&self, len: usize, limits: MemoryLimits) -> bool {
@@ -49,7 +49,7 @@ impl Connection {
     /// again.
     #[cold]
     fn overflow(&mut self, slot: Slot, slow_consumers: &mut Vec<Slot>) {
-        if !std::mem::replace(&mut self.overflowed, true) {
+        if !std::mem::replace(&mut self.has_overflowed, true) {
             slow_consumers.push(slot);
         }
     }
@@ -79,7 +79,7 @@ impl Local {
                 left_out += 1;
                 continue;
             }
-            debug_assert!(!connection.closing, "a close ends the subscriptions");
+            debug_assert!(!connection.is_closing, "a close ends the subscriptions");
             debug_assert_eq!(connection.app, channel.app(), "a channel of its own app");
             if !connection.has_queue_room(len, limits) {
                 connection.overflow(subscriber.slot, &mut self.slow_consumers);
@@ -87,8 +87,8 @@ impl Local {
                 continue;
             }
             connection.send_queue.push_sized(&frame, bytes);
-            if !connection.dirty && !connection.blocked {
-                connection.dirty = true;
+            if !connection.is_dirty && !connection.is_blocked {
+                connection.is_dirty = true;
                 dirty.push(subscriber.slot);
             }
         }
@@ -130,12 +130,12 @@ impl Local {
     ) -> bool {
         let limits = context.settings.memory;
         let connection = &mut self.connections[slot];
-        if connection.closing {
+        if connection.is_closing {
             return false;
         }
         // A blocked connection may queue answers only while the core has headroom, because its client causes them and
         // does not read them.
-        let has_headroom = !connection.blocked || self.account.reserve_for_answer(frame.len());
+        let has_headroom = !connection.is_blocked || self.account.reserve_for_answer(frame.len());
         if !has_headroom || !connection.has_queue_room(frame.len(), limits) {
             connection.overflow(slot, &mut self.slow_consumers);
             return false;
@@ -156,7 +156,7 @@ impl Local {
         while let Some(slot) = self.slow_consumers.pop() {
             let error = error_code::SLOW_CONSUMER;
             let found = self.connections.get(slot);
-            if let Some(found) = found.filter(|found| found.overflowed && !found.closing) {
+            if let Some(found) = found.filter(|found| found.has_overflowed && !found.is_closing) {
                 let waiting = found.send_queue.memory_bytes();
                 self.close_without_queue(context, out, slot, error, Cause::SlowConsumer, waiting);
                 debug_assert!(
@@ -176,11 +176,11 @@ impl Local {
     pub(super) fn mark_dirty(&mut self, out: &mut Outbox, slot: Slot) {
         debug_assert!(self.connections.get(slot).is_some(), "a connection that is there");
         let connection = &mut self.connections[slot];
-        if !connection.dirty && !connection.blocked {
-            connection.dirty = true;
+        if !connection.is_dirty && !connection.is_blocked {
+            connection.is_dirty = true;
             out.dirty.push(slot);
         }
-        debug_assert!(self.connections[slot].dirty || self.connections[slot].blocked);
+        debug_assert!(self.connections[slot].is_dirty || self.connections[slot].is_blocked);
     }
 
     /// The kernel took `count` bytes of what was flushed. `blocked`: it would not take more for now.
@@ -199,8 +199,8 @@ impl Local {
         if !connection.send_queue.remove_sent_single(count) {
             return self.on_sent_in_part(context, out, slot, count, blocked);
         }
-        connection.blocked = blocked;
-        if connection.closing || connection.control_frames.unsent_pongs() > 0 {
+        connection.is_blocked = blocked;
+        if connection.is_closing || connection.control_frames.unsent_pongs() > 0 {
             return self.on_all_sent(context, out, slot);
         }
         AfterSend::Nothing
@@ -223,7 +223,7 @@ impl Local {
             self.note_refusal(context, out, slot, Cause::Kernel, &[Detail::Own(why)]);
             return AfterSend::Fail;
         }
-        connection.blocked = blocked;
+        connection.is_blocked = blocked;
         if !connection.send_queue.is_empty() {
             self.mark_dirty(out, slot);
             return AfterSend::Nothing;
@@ -235,7 +235,7 @@ impl Local {
     fn on_all_sent(&mut self, context: &Context, out: &mut Outbox, slot: Slot) -> AfterSend {
         let connection = &self.connections[slot];
         debug_assert!(connection.send_queue.is_empty(), "nothing waits");
-        if connection.closing {
+        if connection.is_closing {
             return AfterSend::Finish;
         }
         if connection.control_frames.unsent_pongs() > 0 {
@@ -255,11 +255,14 @@ impl Local {
     /// The kernel has reported that the socket is writable again.
     pub(in crate::shard) fn unblock(&mut self, out: &mut Outbox, slot: Slot) {
         if let Some(connection) = self.connections.get_mut(slot) {
-            connection.blocked = false;
+            connection.is_blocked = false;
             if !connection.send_queue.is_empty() {
                 self.mark_dirty(out, slot);
             }
         }
-        debug_assert!(self.connections.get(slot).is_none_or(|found| !found.blocked), "it may send");
+        debug_assert!(
+            self.connections.get(slot).is_none_or(|found| !found.is_blocked),
+            "it may send"
+        );
     }
 }

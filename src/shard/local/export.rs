@@ -44,7 +44,7 @@ impl Local {
             self.unauthorized.iter().map(|(at, key)| (key, at)).collect();
         self.connections.iter().map(move |(slot, found)| {
             let key = ConnectionKey { slot, generation: found.generation };
-            let deadline = deadlines.get(&key).copied().filter(|_| !found.authorized);
+            let deadline = deadlines.get(&key).copied().filter(|_| !found.is_authorized);
             Ok((key, self.export_connection(context, key, deadline)?))
         })
     }
@@ -80,13 +80,13 @@ impl Local {
             subscriptions,
             begun_frame,
             unsent,
-            closing: connection.closing,
+            is_closing: connection.is_closing,
             last_inbound_seconds: connection.last_inbound_seconds,
             rate_window_seconds: connection.rate_window_seconds,
             rate_count: exported_rate_count(connection),
             awaits_pong: connection.awaits_pong,
             speaks_control_frames: connection.speaks_control_frames,
-            authorized: connection.authorized,
+            is_authorized: connection.is_authorized,
             authorize_by_seconds,
             user: self.export_user(extras)?,
             client_event_count: extras.map_or(0, exported_client_event_count),
@@ -126,11 +126,11 @@ impl Local {
         debug_assert!(connection.subscriptions.is_empty(), "it is new");
         self.metrics.app(connection.app).queued_bytes.add(waiting);
         self.metrics.send_queue_bytes.add(waiting);
-        (connection.closing, connection.app_place) = (state.closing, AppPlace::Ended);
+        (connection.is_closing, connection.app_place) = (state.is_closing, AppPlace::Ended);
         if !connection.send_queue.is_empty() {
             self.mark_dirty(out, key.slot);
         }
-        if state.closing {
+        if state.is_closing {
             return key;
         }
         let Some(app) = app else {
@@ -162,7 +162,7 @@ impl Local {
         }
         connection.awaits_pong = state.awaits_pong;
         connection.speaks_control_frames = state.speaks_control_frames;
-        connection.authorized = state.authorized;
+        connection.is_authorized = state.is_authorized;
         if state.client_event_count > 0 {
             let extras = connection.extras.get_or_insert_default();
             let WindowCount { count, is_error_sent } =

@@ -34,21 +34,21 @@ impl Local {
         for (slot, found) in self.connections.iter() {
             let key = ConnectionKey { slot, generation: found.generation };
             let count = looks.get(&key).copied().unwrap_or_default();
-            ensure!(found.closing || count == 1, "slot {slot} is to be looked at {count} times");
+            ensure!(found.is_closing || count == 1, "slot {slot} is to be looked at {count} times");
             ensure!(
-                !found.dirty || dirty.contains(&slot),
+                !found.is_dirty || dirty.contains(&slot),
                 "slot {slot} is dirty and in no list: nobody flushes it"
             );
-            ensure!(!found.dirty || !found.blocked, "slot {slot} is dirty and blocked");
+            ensure!(!found.is_dirty || !found.is_blocked, "slot {slot} is dirty and blocked");
             ensure!(
-                !is_forgotten(&found.send_queue, found.dirty, found.blocked),
+                !is_forgotten(&found.send_queue, found.is_dirty, found.is_blocked),
                 "slot {slot} has frames that nobody sends"
             );
             ensure!(
-                !found.overflowed || found.closing || overflowed.contains(&slot),
+                !found.has_overflowed || found.is_closing || overflowed.contains(&slot),
                 "slot {slot} is over its limit and nobody closes it"
             );
-            if found.closing {
+            if found.is_closing {
                 let is_out = found.subscriptions.is_empty() && found.signed_in().is_none();
                 ensure!(is_out, "slot {slot} is closing and still in a channel or signed in");
             }

@@ -62,7 +62,7 @@ impl Local {
         self.metrics.send_queue_bytes.add(waiting);
         self.mark_dirty(out, key.slot);
         self.begin_liveness(context, key);
-        debug_assert!(self.connections[key.slot].dirty, "its greeting leaves in this tick");
+        debug_assert!(self.connections[key.slot].is_dirty, "its greeting leaves in this tick");
         out.trace(|| Trace::Established(socket_id));
         out.observe(|| Observation::Connected { app, socket_id });
         key
@@ -132,12 +132,12 @@ impl Local {
         (code, reason): (u16, &str),
         why: ConnectionEnd,
     ) {
-        if self.connections.get(slot).is_none_or(|found| found.closing) {
+        if self.connections.get(slot).is_none_or(|found| found.is_closing) {
             return;
         }
         self.leave_all(context, out, slot, why);
         self.begin_close(out, slot, code, reason, false);
-        debug_assert!(self.connections[slot].closing, "its close frame waits");
+        debug_assert!(self.connections[slot].is_closing, "its close frame waits");
     }
 
     /// Closes an open connection that has too much waiting: what has not begun to be sent is dropped.
@@ -150,7 +150,7 @@ impl Local {
         cause: Cause,
         bytes: usize,
     ) {
-        debug_assert!(!self.connections[slot].closing, "it is closed once");
+        debug_assert!(!self.connections[slot].is_closing, "it is closed once");
         let line = self.note_refusal(context, out, slot, cause, &[Detail::count(bytes)]);
         self.leave_all(context, out, slot, ConnectionEnd::Refused(cause.counter()));
         let explanation = line.map(|_| match cause {
@@ -159,7 +159,7 @@ impl Local {
         });
         let reason = refuse::close_reason(error.message, explanation.as_deref());
         self.begin_close(out, slot, error.code, &reason, true);
-        debug_assert!(self.connections[slot].closing, "its close frame waits");
+        debug_assert!(self.connections[slot].is_closing, "its close frame waits");
     }
 
     /// `at_once`: drops what has not begun to be sent, so that the close frame of a slow consumer does not wait behind
@@ -178,8 +178,8 @@ impl Local {
         let frame = bytes.into();
         let connection = &mut self.connections[slot];
         debug_assert!(connection.subscriptions.is_empty(), "a closing connection is in no channel");
-        debug_assert!(!connection.closing, "one close frame a connection");
-        connection.closing = true;
+        debug_assert!(!connection.is_closing, "one close frame a connection");
+        connection.is_closing = true;
         let waiting = connection.send_queue.bytes();
         if at_once {
             connection.send_queue.replace_unsent(&frame);
@@ -209,7 +209,7 @@ impl Local {
         if self.get(key).is_none() {
             return;
         }
-        if !self.connections[key.slot].closing {
+        if !self.connections[key.slot].is_closing {
             self.leave_all(context, out, key.slot, ConnectionEnd::Lost);
         }
         let removed = self.connections.remove(key.slot);
@@ -256,7 +256,7 @@ impl Local {
         count: usize,
         error: ErrorCode,
     ) -> bool {
-        let open = |found: &Connection| !found.closing;
+        let open = |found: &Connection| !found.is_closing;
         let slots: Vec<Slot> = self
             .connections
             .iter()
@@ -269,7 +269,7 @@ impl Local {
         }
         debug_assert!(slots.len() <= count, "as many as were asked for");
         debug_assert!(
-            slots.iter().all(|slot| self.connections[*slot].closing),
+            slots.iter().all(|slot| self.connections[*slot].is_closing),
             "their close frames wait"
         );
         slots.len() == count && self.connections.iter().any(|(_, found)| open(found))

@@ -89,11 +89,11 @@ impl Local {
         let connections = &self.connections;
         let open = |key: ConnectionKey| {
             let found = connections.get(key.slot);
-            found.filter(|found| found.generation == key.generation && !found.closing)
+            found.filter(|found| found.generation == key.generation && !found.is_closing)
         };
         self.wheel.sweep_if_stale(connections.len(), |entry| open(entry.key).is_some());
         self.unauthorized.sweep_if_stale(connections.len(), |key| {
-            open(key).is_some_and(|connection| !connection.authorized)
+            open(key).is_some_and(|connection| !connection.is_authorized)
         });
         let most = crate::limits::stale_entries_max(self.connections.len());
         debug_assert!(self.wheel.len() <= most, "deadlines of ended connections do not pile up");
@@ -129,7 +129,7 @@ impl Local {
     /// keeps the time that it was given when the option changes, unless the option is removed.
     pub(super) fn close_unauthorized(&mut self, context: &Context, out: &mut Outbox) {
         for (key, given) in self.unauthorized.take_due(context.now.seconds()) {
-            if self.get_open(key).is_some_and(|connection| !connection.authorized) {
+            if self.get_open(key).is_some_and(|connection| !connection.is_authorized) {
                 let option = self.app_of(context, key.slot).authorize_within_seconds;
                 let Some(configured) = option else { continue };
                 let time = given.unwrap_or(configured);

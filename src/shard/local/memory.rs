@@ -190,7 +190,7 @@ impl Local {
         slot: Slot,
         charge: u32,
     ) -> Result<(), ErrorCode> {
-        debug_assert!(!self.connections[slot].closing, "it keeps nothing more");
+        debug_assert!(!self.connections[slot].is_closing, "it keeps nothing more");
         if !self.account.has_room(charge.into()) {
             return Err(error_code::SHORT_OF_MEMORY);
         }
@@ -299,7 +299,7 @@ impl Local {
             // A queue of one frame may be longer: one frame always finds room.
             let kept = charged as usize + found.send_queue.memory_bytes();
             let is_one_frame = found.send_queue.single_frame().is_some();
-            if kept > limits.connection_bytes_max && !is_one_frame && !found.closing {
+            if kept > limits.connection_bytes_max && !is_one_frame && !found.is_closing {
                 return Some(format!("slot {slot} keeps {kept} bytes: {limits:?}"));
             }
         }

@@ -278,7 +278,7 @@ impl Local {
         debug_assert!(
             self.connections.len() > crate::limits::ASSERTED_LEN_MAX
                 || self.wheel.len()
-                    >= self.connections.iter().filter(|(_, one)| !one.closing).count(),
+                    >= self.connections.iter().filter(|(_, one)| !one.is_closing).count(),
             "each open connection is looked at for its silence"
         );
         (self.wheel.len(), self.unauthorized.len())

@@ -35,9 +35,9 @@ impl Local {
         debug_assert!(payload.len() <= limits::CONTROL_PAYLOAD_MAX, "a control frame");
         let Some(is_within_rate) = self.note_ping_frame(context, out, key) else { return };
         let connection = &mut self.connections[key.slot];
-        debug_assert!(!connection.closing, "its input counts no longer");
+        debug_assert!(!connection.is_closing, "its input counts no longer");
         let unsent = connection.control_frames.unsent_pongs();
-        let is_flushed = unsent == 0 || !connection.blocked;
+        let is_flushed = unsent == 0 || !connection.is_blocked;
         if is_within_rate && is_flushed && unsent < limits::PONGS_PER_FLUSH_MAX {
             return self.enqueue_pong(context, out, key.slot, payload);
         }
@@ -160,7 +160,7 @@ impl Local {
 
     #[cold]
     fn note_control_frame_rate(&mut self, context: &Context, out: &mut Outbox, slot: Slot) {
-        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
+        debug_assert!(!self.connections[slot].is_closing, "its input counts no longer");
         let most = Detail::Number(limits::CONTROL_FRAMES_PER_SECOND_MAX.into());
         self.note_refusal(context, out, slot, Cause::ControlFrameRate, &[most]);
     }

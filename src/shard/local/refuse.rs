@@ -142,7 +142,7 @@ impl Local {
         let reason = close_reason(reason, explanation.as_deref());
         self.close_frame(context, out, slot, (code, &reason), ConnectionEnd::Refused(counted));
         debug_assert!(
-            self.connections.get(slot).is_none_or(|found| found.closing),
+            self.connections.get(slot).is_none_or(|found| found.is_closing),
             "its close frame waits"
         );
     }
@@ -158,7 +158,7 @@ impl Local {
         let line = self.note_refusal(context, out, slot, denial.cause, &denial.values);
         self.send_error(context, out, slot, denial.error, line.as_deref());
         debug_assert!(
-            !self.connections[slot].send_queue.is_empty() || self.connections[slot].overflowed,
+            !self.connections[slot].send_queue.is_empty() || self.connections[slot].has_overflowed,
             "the client is answered, or is too slow to be"
         );
     }
@@ -179,7 +179,7 @@ impl Local {
             denial.error,
             ConnectionEnd::Refused(denial.cause.counter()),
         );
-        debug_assert!(self.connections[slot].closing, "its close frame waits");
+        debug_assert!(self.connections[slot].is_closing, "its close frame waits");
     }
 
     /// Also notes the refusal. See `answer_subscription` for what is sent.
@@ -191,7 +191,7 @@ impl Local {
         channel: &str,
         denial: &Denial<'_>,
     ) {
-        debug_assert!(!self.connections[slot].closing, "its subscriptions have ended");
+        debug_assert!(!self.connections[slot].is_closing, "its subscriptions have ended");
         let line = self.note_refusal(context, out, slot, denial.cause, &denial.values);
         self.answer_subscription(context, out, slot, channel, denial.error, line.as_deref());
     }
@@ -207,7 +207,7 @@ impl Local {
         error: ErrorCode,
         line: Option<&str>,
     ) {
-        debug_assert!(!self.connections[slot].closing, "a close frame is the last frame");
+        debug_assert!(!self.connections[slot].is_closing, "a close frame is the last frame");
         self.send_error(context, out, slot, error, line);
         if self.app_of(context, slot).subscription_errors {
             let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
@@ -226,7 +226,7 @@ impl Local {
         slot: Slot,
         denial: &Denial<'_>,
     ) {
-        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
+        debug_assert!(!self.connections[slot].is_closing, "its input counts no longer");
         if let Some(line) = self.note_refusal(context, out, slot, denial.cause, &denial.values) {
             self.send_error(context, out, slot, denial.error, Some(&line));
         }
@@ -239,7 +239,7 @@ impl Local {
         slot: Slot,
         malformed: &MalformedMessage,
     ) {
-        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
+        debug_assert!(!self.connections[slot].is_closing, "its input counts no longer");
         let cause = match malformed.fault {
             MessageFault::NotJson => Cause::NotJson,
             MessageFault::NoEvent => Cause::NoEvent,
@@ -270,7 +270,7 @@ impl Local {
         error: ErrorCode,
         why: Option<&str>,
     ) {
-        debug_assert!(!self.connections[slot].closing, "a close frame is the last frame");
+        debug_assert!(!self.connections[slot].is_closing, "a close frame is the last frame");
         let data_is_object = self.app_of(context, slot).error_data_is_object;
         let frame = frame::write_text_frame(&mut self.text_buffer, |text| {
             outbound::error(error, why, data_is_object, text)

@@ -37,7 +37,7 @@ impl Local {
     ) {
         let kept = |local: &Self, slot: Slot| {
             let found = local.connections.get(slot);
-            found.filter(|found| !found.closing).map_or(0, |found| {
+            found.filter(|found| !found.is_closing).map_or(0, |found| {
                 found.charged_bytes as usize + found.send_queue.memory_bytes() + input_bytes(slot)
             })
         };

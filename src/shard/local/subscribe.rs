@@ -43,7 +43,7 @@ impl Local {
     ) {
         debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         debug_assert!(
-            !self.connections[key.slot].closing,
+            !self.connections[key.slot].is_closing,
             "what a closing connection sends is dropped"
         );
         let app = self.connections[key.slot].app;
@@ -58,7 +58,7 @@ impl Local {
             }
         };
         if channel.kind.access != Access::Public {
-            self.connections[key.slot].authorized = true;
+            self.connections[key.slot].is_authorized = true;
         }
         let index = match self.channels.find_key(&channel) {
             Some(index) => index,
@@ -87,7 +87,7 @@ impl Local {
         kind: ChannelKind,
         subscribe: &'a Subscribe,
     ) -> Result<Option<Box<Join>>, Box<Denial<'a>>> {
-        debug_assert!(!self.connections[slot].closing, "its input counts no longer");
+        debug_assert!(!self.connections[slot].is_closing, "its input counts no longer");
         let app = self.app_of(context, slot);
         let connection = &self.connections[slot];
         let what = Detail::Subscription(&subscribe.channel);
@@ -159,7 +159,7 @@ impl Local {
             "it is not in the channel"
         );
         debug_assert!(
-            !self.connections[key.slot].closing,
+            !self.connections[key.slot].is_closing,
             "what a closing connection sends is dropped"
         );
         let most = self.app_of(context, key.slot).channels_per_connection_max as usize;
@@ -405,7 +405,7 @@ impl Local {
         index: ChannelSlot,
         greeting: Option<Box<Greeting>>,
     ) {
-        debug_assert!(!self.connections[slot].closing, "its subscriptions have ended");
+        debug_assert!(!self.connections[slot].is_closing, "its subscriptions have ended");
         let Greeting { acknowledgement, cached } =
             greeting.map_or_else(Greeting::default, |boxed| *boxed);
         match acknowledgement {

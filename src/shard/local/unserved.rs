@@ -37,7 +37,7 @@ impl Local {
             "other clients wait for so many closes at most"
         );
         for slot in (first.number()..last.number()).map(Slot::new) {
-            let Some(found) = self.connections.get(slot).filter(|found| !found.closing) else {
+            let Some(found) = self.connections.get(slot).filter(|found| !found.is_closing) else {
                 continue;
             };
             let app = context.app(found.app);

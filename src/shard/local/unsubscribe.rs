@@ -30,7 +30,7 @@ impl Local {
     ) {
         debug_assert!(self.get(key).is_some(), "the slot is that of the key");
         let app = self.connections[key.slot].app;
-        debug_assert!(!self.connections[key.slot].closing, "its subscriptions have ended");
+        debug_assert!(!self.connections[key.slot].is_closing, "its subscriptions have ended");
         let hash = context.keys.hash(app, name);
         let Some(index) = self.channels.find(hash, app, name) else { return };
         if let Some(at) = self.subscription_index(key.slot, index) {

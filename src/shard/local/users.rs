@@ -131,7 +131,7 @@ impl Local {
         sign_in: &'a SignIn,
     ) -> Result<AcceptedUser<'a>, Box<Denial<'a>>> {
         debug_assert!(
-            !self.connections[slot].closing,
+            !self.connections[slot].is_closing,
             "what a closing connection sends is dropped"
         );
         let connection = &self.connections[slot];
@@ -196,7 +196,7 @@ impl Local {
         self.discharge(slot, charged_bytes);
         self.charge(slot, charge);
         let connection = &mut self.connections[slot];
-        connection.authorized = true;
+        connection.is_authorized = true;
         let (app, socket_id) = (connection.app, connection.socket_id);
         out.observe(|| Observation::SignedIn { app, socket_id, user: user.id.text.clone() });
         let extras = connection.extras.get_or_insert_default();
@@ -367,7 +367,9 @@ impl Local {
         debug_assert!(!local.watchers.is_empty(), "this core has asked for it");
         let watchers: Vec<Slot> = local.watchers.iter().copied().collect();
         debug_assert!(
-            watchers.iter().all(|slot| self.connections.get(*slot).is_some_and(|one| !one.closing)),
+            watchers
+                .iter()
+                .all(|slot| self.connections.get(*slot).is_some_and(|one| !one.is_closing)),
             "a connection that closes watches nobody"
         );
         let ids = [user_id_of(user)];

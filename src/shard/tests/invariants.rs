@@ -56,24 +56,24 @@ fn each_is_named(rows: &[(&str, Corrupt)]) {
 fn violations_at_a_connection_are_named() {
     each_is_named(&[
         ("slot 0 is dirty and in no list", |shard| {
-            shard.local.connections[Slot::new(0)].dirty = true
+            shard.local.connections[Slot::new(0)].is_dirty = true
         }),
         ("slot 0 is dirty and blocked", |shard| {
             shard.outbox.dirty.push(Slot::new(0));
-            shard.local.connections[Slot::new(0)].dirty = true;
-            shard.local.connections[Slot::new(0)].blocked = true;
+            shard.local.connections[Slot::new(0)].is_dirty = true;
+            shard.local.connections[Slot::new(0)].is_blocked = true;
         }),
         ("slot 0 has frames that nobody sends", |shard| {
             let client = shard.keys().next().unwrap();
             shard.on_ping_frame(client, b"");
             shard.outbox.dirty.clear();
-            shard.local.connections[Slot::new(0)].dirty = false;
+            shard.local.connections[Slot::new(0)].is_dirty = false;
         }),
         ("slot 0 is over its limit and nobody closes it", |shard| {
-            shard.local.connections[Slot::new(0)].overflowed = true;
+            shard.local.connections[Slot::new(0)].has_overflowed = true;
         }),
         ("slot 0 is closing and still in a channel", |shard| {
-            shard.local.connections[Slot::new(0)].closing = true;
+            shard.local.connections[Slot::new(0)].is_closing = true;
         }),
         ("slot 0 is to be looked at 2 times", |shard| {
             let client = shard.keys().next().unwrap();

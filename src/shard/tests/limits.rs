@@ -75,7 +75,7 @@ fn a_slow_consumer_is_in_the_list_once_however_many_frames_it_is_refused() {
     assert_eq!(shard.local.slow_consumers.len(), 3);
     shard.settle();
     assert!(shard.local.slow_consumers.is_empty());
-    let open = shard.local.connections.iter().filter(|(_, found)| !found.closing).count();
+    let open = shard.local.connections.iter().filter(|(_, found)| !found.is_closing).count();
     assert_eq!(open, 0, "all are closed");
 }
 
