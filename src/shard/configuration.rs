@@ -48,11 +48,15 @@ impl Shard {
                 self.home.forget_cached_of(index);
             }
             match (old.counts_subscriptions(), new.counts_subscriptions()) {
-                (false, true) => self.local.recount(&self.context, index),
+                (false, true) => {
+                    self.home.begin_counts_of(&self.context, &mut self.outbox, index);
+                    self.local.recount(&self.context, index);
+                }
                 (true, false) => self.home.forget_counts_of(index),
                 _ => {}
             }
         }
+        self.process_own_mail();
     }
 
     /// A bounded part of the walk that `apply` began.

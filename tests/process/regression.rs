@@ -475,6 +475,10 @@ const STORIES: &[(&str, &str)] = &[
         "systemd did not learn that the replacement of the program had failed",
         "systemd_is_notified_of_a_replacement_that_fails_until_one_succeeds",
     ),
+    (
+        "after a reload that began to count, the subscribers of one worker were missing in the numbers",
+        "numbers_of_subscribers_are_whole_in_whichever_order_the_cores_begin_to_count",
+    ),
 ];
 
 #[test]

@@ -431,12 +431,14 @@ impl Cluster {
     }
 
     fn snapshot(&self, here: &Here<'_>, channel: &ChannelKey) -> NodeSnapshot {
+        let counts = here.context.app(channel.app()).counts_subscriptions();
+        let count = here.home.count_here(channel);
         NodeSnapshot {
             members: here.home.members_here(channel),
             pending_leaves: self.transitions.pending_leaves(channel),
             online: here.home.users.is_online(channel),
             occupied: !here.home.interested_cores(channel).is_empty(),
-            count: u32::try_from(here.home.count_here(channel)).unwrap_or(u32::MAX),
+            count: if counts { u32::try_from(count).unwrap_or(u32::MAX) } else { 0 },
         }
     }
 

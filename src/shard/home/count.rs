@@ -130,6 +130,15 @@ impl CountTable {
         }
     }
 
+    /// The core has no subscribers left. Its number is here although the app does not count, if the core began to count
+    /// before this one, or ceased after it.
+    pub(super) fn forget_core(&mut self, index: ChannelSlot, core: u16) {
+        if let Some(counts) = self.counts.get_mut(&index) {
+            counts.set(core, 0);
+            self.forget_if_zero(index);
+        }
+    }
+
     pub(super) fn has_delayed_send(&self, index: ChannelSlot) -> bool {
         debug_assert!(
             self.counts.len() > crate::limits::ASSERTED_LEN_MAX
@@ -216,13 +225,35 @@ impl Home {
             count == 0 || channel.kind.access != Access::Presence,
             "members are counted by the roster"
         );
-        // Another core may not know yet that the app wants no numbers any longer.
-        if !context.app(channel.app()).counts_subscriptions() {
-            return;
-        }
         let Some(index) = self.channels.find_index(channel) else { return };
         self.channels.counts.counts.entry(index).or_default().set(core, count);
+        // A change of the configuration reaches this core at another time than the one that counts. Either the app
+        // ceases to want numbers, or `begin_counts_of` sends this one.
+        if !context.app(channel.app()).counts_subscriptions() {
+            return self.channels.counts.forget_if_zero(index);
+        }
         self.send_or_delay_count(context, out, channel, index);
+    }
+
+    /// The app wants numbers from now on. Cores that knew before this one have sent theirs.
+    pub(in crate::shard) fn begin_counts_of(
+        &mut self,
+        context: &Context,
+        out: &mut Outbox,
+        app: AppIndex,
+    ) {
+        debug_assert!(context.app(app).counts_subscriptions(), "the app wants numbers");
+        let counts = &self.channels.counts.counts;
+        let is_known = |index: &ChannelSlot| {
+            counts.get(index).is_some_and(|counts| counts.count_on_this_node() > 0)
+        };
+        let of_app = self.channels.entries().filter(|(_, home)| home.key().app() == app);
+        let known = of_app.filter(|(index, _)| is_known(index));
+        let known: Vec<(ChannelSlot, ChannelKey)> =
+            known.map(|(index, home)| (index, home.key().clone())).collect();
+        for (index, channel) in known {
+            self.send_or_delay_count(context, out, &channel, index);
+        }
     }
 
     /// The app wants no numbers any longer. Those of other nodes stay, because they are sent when they change only.
@@ -264,7 +295,7 @@ impl Home {
         }
     }
 
-    /// 0 for a channel that its app does not count.
+    /// For an app that counts.
     pub(in crate::shard) fn count_here(&self, channel: &ChannelKey) -> u64 {
         self.channels
             .find_index(channel)

@@ -150,6 +150,8 @@ impl Home {
         }
         if context.app(channel.app()).counts_subscriptions() {
             self.on_core_count(context, out, channel, core, 0);
+        } else {
+            self.channels.counts.forget_core(index, core);
         }
         self.channels.drop_if_unused(index);
         if is_empty {

@@ -158,6 +158,51 @@ fn numbers_of_subscribers_begin_and_end_with_their_option() {
     assert!(last(&net.events(clients[1])).contains('2'), "no number of before is left");
 }
 
+/// One core has the new option before the home of the channel, another one after it.
+#[test]
+fn numbers_of_subscribers_are_whole_in_whichever_order_the_cores_begin_to_count() {
+    let counting = App { sends_subscription_count: true, ..sample() };
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0], [0, 2, 1], [2, 0, 1]] {
+        for channel in ["a", "b", "c", "d"] {
+            let mut net = Net::new(3);
+            let clients: Vec<Client> =
+                (0..2).map(|core| subscribed(&mut net, core, APP, channel)).collect();
+            let changed = net.shards[0].context.settings.apps.change_steps(vec![counting.clone()]);
+            let apps = Arc::new(changed.unwrap().without_removed_apps);
+            for core in order {
+                apply_to(&mut net, core, &apps);
+                net.settle();
+            }
+            for client in clients {
+                let received = net.events(client);
+                let last = received.last().map(|received| received.data().to_string());
+                assert!(
+                    last.as_ref().is_some_and(|data| data.contains('2')),
+                    "{order:?} {channel}: {last:?}"
+                );
+            }
+            // The first core ceases, and the others send a change before they know.
+            let plain = net.shards[0].context.settings.apps.change_steps(vec![sample()]);
+            let plain = Arc::new(plain.unwrap().without_removed_apps);
+            apply_to(&mut net, order[0], &plain);
+            let late: Vec<Client> =
+                (0..3).map(|core| subscribed(&mut net, core, APP, channel)).collect();
+            order.into_iter().for_each(|core| apply_to(&mut net, core, &plain));
+            net.settle();
+            late.into_iter().for_each(|client| net.vanish(client));
+            order.into_iter().for_each(|core| apply_to(&mut net, core, &apps));
+            let client = subscribed(&mut net, 2, APP, channel);
+            net.settle();
+            let received = net.events(client);
+            let last = received.last().map(|received| received.data().to_string());
+            assert!(
+                last.as_ref().is_none_or(|data| data.contains('3')),
+                "{order:?} {channel}: {last:?}"
+            );
+        }
+    }
+}
+
 /// The time of before is longer, so the first connection must not hold up the second.
 #[test]
 fn a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_none() {
