@@ -40,6 +40,9 @@ impl Shard {
             self.outbox.lines = LineBudget::new(debug);
             self.outbox.set_traced(debug);
         }
+        if let Some((cluster, mut here)) = self.clustered() {
+            cluster.on_configuration(&mut here, &before);
+        }
         for (index, (old, new)) in (0..).map(AppIndex).zip(before.iter().zip(apps.iter())) {
             if old.is_served() && !new.is_served() {
                 self.local.note_unserved();

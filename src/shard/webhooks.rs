@@ -11,7 +11,7 @@
 use super::channel_key::ChannelKey;
 use super::context::Context;
 use super::outbox::Outbox;
-use crate::app::WebhookKind;
+use crate::app::{App, WebhookKind};
 use crate::pusher::webhook_event::{Happening, WebhookEvent};
 
 /// The subject of a transition: a user of a presence channel by id, or `None` for the channel's subscribers as a whole.
@@ -24,11 +24,16 @@ pub(super) fn wants_transitions(
     channel: &ChannelKey,
     who: Option<&str>,
 ) -> bool {
+    app_wants_transitions(context.app(channel.app()), channel, who)
+}
+
+/// Of one of two lists of apps: a change of the configuration is a change of what is wanted.
+pub(super) fn app_wants_transitions(app: &App, channel: &ChannelKey, who: Option<&str>) -> bool {
     let kind = match who {
         None => WebhookKind::ChannelOccupied,
         Some(_) => WebhookKind::MemberAdded,
     };
-    context.app(channel.app()).wants_webhook(kind, channel.name())
+    app.wants_webhook(kind, channel.name())
 }
 
 impl Outbox {

@@ -479,6 +479,14 @@ const STORIES: &[(&str, &str)] = &[
         "after a reload that began to count, the subscribers of one worker were missing in the numbers",
         "numbers_of_subscribers_are_whole_in_whichever_order_the_cores_begin_to_count",
     ),
+    (
+        "after a reload that began webhooks, a node that died took users with it who were on this node, too",
+        "webhooks_that_begin_take_the_users_on_this_node_as_they_are",
+    ),
+    (
+        "a node sent no Quit for an app that counts no longer if its memory for other nodes was full",
+        "quit_is_sent_also_if_there_was_no_room_for_the_snapshot_of_the_other_node",
+    ),
 ];
 
 #[test]

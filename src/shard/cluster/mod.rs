@@ -12,6 +12,7 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+mod configuration;
 mod effect;
 mod here;
 mod invariants;
@@ -26,6 +27,9 @@ mod transitions;
 
 use std::collections::VecDeque;
 
+use hashbrown::HashSet;
+
+use configuration::shares_snapshots;
 pub use effect::{ClusterOutbox, FromCluster, Stored, ToCluster};
 use remote_memory::RemoteMemory;
 use topic_state::{FetchReason, PeerSnapshot, ReceivedAt, TopicDetails, TopicState};
@@ -37,7 +41,7 @@ use super::home::change::Change;
 use super::mail::Mail;
 use super::node_message::{ChannelMessage, NodeId, NodeSnapshot, SessionId};
 use super::outbox::Outbox;
-use super::webhooks::wants_transitions;
+use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
 use crate::pusher::channel_name::Access;
 use crate::pusher::socket_id::SocketId;
@@ -102,6 +106,9 @@ pub(super) struct Cluster {
     /// Cache channels whose stored event is still to be read since then.
     unfetched: VecDeque<ChannelKey>,
     next_ticket: u32,
+    /// Apps whose webhooks or numbers have changed since the start: other nodes may have snapshots of this node that it
+    /// would not send any longer.
+    have_shared: HashSet<AppIndex, foldhash::fast::FixedState>,
     remote_memory: RemoteMemory,
     /// Mail in `TopicWait::mails` of all topics.
     mail_held: usize,
@@ -130,6 +137,7 @@ impl Cluster {
             unannounced: VecDeque::new(),
             unfetched: VecDeque::new(),
             next_ticket: 0,
+            have_shared: HashSet::default(),
             remote_memory: RemoteMemory::default(),
             mail_held: 0,
             refused: 0,
@@ -399,7 +407,7 @@ impl Cluster {
         if self.cancel_unsent(channel) {
             // Redis does not know of it, and other nodes only if something was published without waiting for Redis.
             self.forget_topic(here, channel);
-            if was_announced && shares_snapshots(here, channel) {
+            if was_announced && self.may_have_shared(here, channel) {
                 self.send_to_nodes(here, channel, || ChannelMessage::Quit);
             }
             return;
@@ -412,10 +420,9 @@ impl Cluster {
 
     fn unsubscribe(&mut self, here: &mut Here<'_>, channel: &ChannelKey) {
         debug_assert!(self.topics.contains_key(channel), "a topic of this core");
-        // A node that has our snapshot has sent its own. The app may have ceased to need either since.
-        let has_peers = self.topics.get(channel).is_some_and(|topic| !topic.peers.is_empty());
+        let may_have_shared = self.may_have_shared(here, channel);
         self.forget_topic(here, channel);
-        if has_peers || shares_snapshots(here, channel) {
+        if may_have_shared {
             self.send_to_nodes(here, channel, || ChannelMessage::Quit);
         }
         debug_assert!(!self.topics.contains_key(channel), "this node receives nothing more of it");
@@ -484,11 +491,4 @@ impl Cluster {
         let (channel, frame) = (channel.clone(), frame.clone());
         out.cluster.push(ToCluster::Publish { channel, frame, except, cache_ttl_seconds });
     }
-}
-
-/// Whether nodes must know each other's snapshots: of plain channels they only need the events.
-fn shares_snapshots(here: &Here<'_>, channel: &ChannelKey) -> bool {
-    matches!(channel.kind.access, Access::Presence | Access::User)
-        || here.context.app(channel.app()).counts_subscriptions()
-        || wants_transitions(here.context, channel, None)
 }

@@ -11,6 +11,7 @@
 
 use hashbrown::HashSet;
 
+use super::configuration::shares_snapshots;
 use super::here::{FastMap, Here};
 use super::topic_state::{PeerSnapshot, ReceivedAt};
 use super::{Cluster, DEAD_MAX, LEASE_SECONDS, NODES_MAX, SWEEPS_MAX, ToCluster};
@@ -176,6 +177,9 @@ impl Cluster {
         let own = self.topics.contains_key(channel).then(|| self.snapshot(here, channel));
         debug_assert!(from.node != self.own, "a node has no snapshot for itself");
         self.replace_snapshot(here, channel, from, snapshot);
+        // Where there is no room for the other's snapshot, nothing would show later that the other has ours.
+        let is_peer = self.find_peer(channel, from.node).is_some();
+        let own = own.filter(|_| is_peer || shares_snapshots(here, channel));
         let app = here.context.app(channel.app()).id.as_str().into();
         let channel = channel.name().into();
         let message = SessionMessage::Snapshot { app, channel, ticket, snapshot: own };

@@ -35,6 +35,12 @@ impl RemoteMemory {
         self.bytes_upper_bound > REMOTE_BYTES_MAX
     }
 
+    /// Until the next lease second.
+    #[cfg(test)]
+    pub(super) fn fill(&mut self) {
+        self.bytes_upper_bound = REMOTE_BYTES_MAX + 1;
+    }
+
     pub(super) fn bytes_upper_bound(&self) -> usize {
         self.bytes_upper_bound
     }

@@ -268,6 +268,15 @@ impl TopicState {
         let ended = peers.map(|peer| peer.pending_leaves.remove(who));
         ended.filter(|ended| *ended).count() > 0
     }
+
+    /// No user who is present has a pending leave.
+    pub(super) fn end_pending_leaves_of_present(&mut self) {
+        let all = self.peers.iter().flat_map(|peer| &peer.pending_leaves);
+        let present = all.filter(|who| self.is_on_this_node(who) || self.is_on_other_node(who));
+        for who in present.cloned().collect::<Vec<Transitioner>>() {
+            self.end_remote_pending_leaves(&who);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -367,11 +367,7 @@ impl Cluster {
         let listed = pending_leaves.into_iter().filter(|who| !topic.was_ordered(from.node, who));
         let pending_leaves = listed.chain(kept).collect();
         topic.peer(received_at).pending_leaves = pending_leaves;
-        let all = topic.peers.iter().flat_map(|peer| &peer.pending_leaves);
-        let present = all.filter(|who| topic.is_on_this_node(who) || topic.is_on_other_node(who));
-        for who in present.cloned().collect::<Vec<Transitioner>>() {
-            topic.end_remote_pending_leaves(&who);
-        }
+        topic.end_pending_leaves_of_present();
         let listed = || topic.peers.iter().flat_map(|peer| &peer.pending_leaves);
         debug_assert!(
             listed().count() > limits::ASSERTED_LEN_MAX

@@ -211,7 +211,7 @@ impl Home {
 
     /// Subscribers are sent `member_added` for the first connection of a user only, and not for a user who is on
     /// another node.
-    pub(super) fn join(
+    pub(in crate::shard) fn join(
         &mut self,
         context: &Context,
         out: &mut Outbox,
@@ -378,6 +378,16 @@ impl Home {
                 .is_none_or(|home| home.roster.is_none() || home.user_count() > 0),
             "no empty roster is kept"
         );
+    }
+
+    /// Without users that only other nodes have.
+    pub(in crate::shard) fn user_ids_here(
+        &self,
+        channel: &ChannelKey,
+    ) -> impl Iterator<Item = &str> {
+        let roster = self.channels.find(channel).and_then(|home| home.roster.as_ref());
+        let all = roster.into_iter().flat_map(|roster| roster.iter());
+        all.filter(|(_, member)| member.connections > 0).map(|(text, _)| &**text)
     }
 
     /// For this node's snapshot: users that only other nodes have are left out.

@@ -4,6 +4,7 @@
 //! is held-back mail that goes on to the home, `+u` and `-u` are webhooks. What follows from an effect inside of the
 //! node is carried out at once, as `Shard` does it.
 
+mod configuration;
 mod invariants;
 mod remote;
 mod session_events;
@@ -22,6 +23,7 @@ use crate::pusher::inbound::UserId;
 use crate::pusher::webhook_event::Happening;
 use crate::shard::ConnectionKey;
 use crate::shard::context::Settings;
+use crate::shard::mail::Join;
 use crate::shard::node_message::{MemberSnapshot, NodeMessage, SessionMessage};
 use crate::shard::outbox::GatherAnswer;
 use crate::ws::frame;
@@ -39,6 +41,13 @@ pub(super) enum Event {
     Subscribe(&'static str),
     Withdraw(&'static str),
     Leave(&'static str),
+    /// The first connection of a user in a presence channel here; their last one leaves.
+    Join(&'static str, &'static str),
+    Part(&'static str, &'static str),
+    /// The app has these options from now on.
+    Configure(fn() -> App),
+    /// Redis has ordered our oldest transition.
+    Ordered,
     /// A backend publishes to a cache channel.
     Publish(&'static str, &'static str),
     /// The user of a `#server-to-user-` channel is watched by a connection.
@@ -77,6 +86,7 @@ pub(super) enum Received {
     Count(u32),
     Restored,
     Quit,
+    LeaveFinal(&'static str),
     /// Its snapshot with these members, as a request with this ticket.
     Synchronize(u32, &'static [&'static str]),
 }
@@ -134,6 +144,13 @@ impl Node {
         result
     }
 
+    /// As `Shard::apply` does it.
+    pub(super) fn configure(&mut self, app: App) {
+        let apps = Arc::new(Apps::new(vec![app]));
+        let before = std::mem::replace(&mut self.context.settings.apps, apps);
+        self.with(|cluster, here| cluster.on_configuration(here, &before));
+    }
+
     pub(super) fn report(&mut self, event: FromCluster<'_>) {
         self.with(|cluster, here| cluster.on_event(here, event));
     }
@@ -179,6 +196,18 @@ impl Node {
         self.with(|cluster, here| cluster.withdraw_subscribe(here, &channel, connection(), 1, 0));
     }
 
+    fn join(&mut self, name: &str, id: &str) {
+        let (channel, member) = (self.key(name), member(id));
+        let index = self.home.channels.find_or_insert(&channel);
+        let join = Join {
+            user: member.user,
+            user_info: member.user_info,
+            channel_data: "{}".into(),
+            is_repeated: false,
+        };
+        self.home.join(&self.context, &mut self.out, index, &channel, &join);
+    }
+
     fn leave(&mut self, name: &str) {
         let channel = self.key(name);
         self.home.remove_interest(&self.context, &mut self.out, &channel, 0);
@@ -211,6 +240,12 @@ impl Node {
             Event::Subscribe(name) => self.subscribe(name),
             Event::Withdraw(name) => self.withdraw(name),
             Event::Leave(name) => self.leave(name),
+            Event::Join(name, id) => self.join(name, id),
+            Event::Part(name, id) => {
+                let channel = self.key(name);
+                self.home.leave(&self.context, &mut self.out, &channel, id);
+            }
+            Event::Configure(app) => self.configure(app()),
             Event::Publish(name, text) => self.publish(name, text),
             Event::Watch(name) => {
                 let mail = Mail::Watch { user: self.key(name), core: 0 };
@@ -242,6 +277,7 @@ impl Node {
             Event::Up => FromCluster::Up,
             Event::Down => FromCluster::Down,
             Event::CaughtUp => FromCluster::CaughtUp,
+            Event::Ordered => FromCluster::TransitionOrdered,
             Event::AnswerRoom(room) => FromCluster::TopicRoom(room),
             Event::Subscribed(_, ticket) => FromCluster::Subscribed { channel, ticket },
             Event::SnapshotSent(_, ticket, receivers) => {
@@ -348,6 +384,9 @@ fn shown(effect: &ToCluster) -> (String, String) {
             ChannelMessage::Quit => of("quit", channel),
             ChannelMessage::Restored => of("restored", channel),
             ChannelMessage::Count(count) => of(&format!("count={count}"), channel),
+            ChannelMessage::Occupied(is_occupied) => {
+                of(&format!("occupied={is_occupied}"), channel)
+            }
             other => panic!("{other:?}"),
         },
         ToCluster::Reply {
@@ -403,6 +442,7 @@ fn message(received: Received) -> (ChannelMessage, Vec<u8>) {
         Received::Count(count) => ChannelMessage::Count(count),
         Received::Restored => ChannelMessage::Restored,
         Received::Quit => ChannelMessage::Quit,
+        Received::LeaveFinal(id) => ChannelMessage::LeaveFinal { who: Some(id.into()) },
         Received::Synchronize(ticket, ids) => {
             ChannelMessage::Synchronize { ticket, snapshot: snapshot(ids) }
         }
