@@ -53,6 +53,12 @@ impl Shard {
         self.cluster.as_ref().is_some_and(|cluster| cluster.is_refetch(channel, ticket))
     }
 
+    /// Whether this core is subscribed to the channel's topic, or is about to be.
+    #[must_use]
+    pub fn has_topic(&self, channel: &ChannelKey) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.has_topic(channel))
+    }
+
     /// See `Cluster::has_unannounced`.
     #[must_use]
     pub fn has_unannounced(&self) -> bool {

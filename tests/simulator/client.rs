@@ -36,6 +36,11 @@ pub(crate) struct Place {
     /// Client events: their order is only known when they are taken in.
     received: BTreeSet<u64>,
     pub(crate) roster: BTreeSet<String>,
+    /// Its request was sent while there was a cached event, and nothing has excused the server since: it must be greeted
+    /// with an event, not with `cache_miss`.
+    pub(crate) must_be_greeted: bool,
+    /// Cached events before the one of that time.
+    pub(crate) too_old: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -253,7 +258,12 @@ impl Client {
                 self.socket_id = data()["socket_id"].as_str().map(str::to_owned);
             }
             "pusher:pong" => self.pongs += 1,
-            "pusher:ping" | "pusher:cache_miss" | "pusher:error" => {}
+            "pusher:ping" | "pusher:error" => {}
+            "pusher:cache_miss" => {
+                let place = channel.and_then(|channel| self.places.get(channel));
+                let is_right = place.is_none_or(|place| !place.must_be_greeted);
+                assert!(is_right, "client {}: {value}, and there is an event", self.wire);
+            }
             "pusher_internal:subscription_count" => {}
             "pusher:subscription_error" => self.lose(channel.expect("a channel")),
             "pusher:signin_success" => assert!(self.signed_in, "{value}"),
@@ -339,6 +349,9 @@ impl Client {
             return;
         };
         // What came before the acknowledgement was read is not due, and may come all the same.
+        if std::mem::take(&mut place.must_be_greeted) {
+            assert!(!place.too_old.contains(&number), "{channel}: {number} is no longer cached");
+        }
         place.due.remove(&number);
         for earlier_number in place.earlier.remove(&number).unwrap_or_default() {
             assert!(

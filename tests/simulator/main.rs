@@ -47,6 +47,10 @@ const EVENT_AFTER_AN_UNREAD_CLOSE: u64 = 7_713_515_431_816_857_986;
 const CORPUS_OF_NODES: std::ops::Range<u64> = 1..281;
 /// A snapshot arrives while its app is removed, and the app returns while its topic is still subscribed to.
 const SNAPSHOT_OF_A_REMOVED_APP: u64 = 7_713_496_909_004_931_261;
+/// The first subscriber of a cache channel waits for Redis while the session of its node catches up: it received
+/// `cache_miss`, or an older event than Redis had.
+const FIRST_SUBSCRIBER_AT_A_CATCH_UP: [u64; 2] =
+    [7_713_545_423_682_535_449, 7_713_545_311_588_712_453];
 /// The same for attackers beside honest clients.
 const CORPUS_OF_ATTACKS: std::ops::Range<u64> = 1..41;
 /// The attackers of one core send mail without end, and its overflow queues do not run empty while a publisher waits.
@@ -154,6 +158,7 @@ fn try_corpus(model: Model) {
         Model::Cluster => {
             CORPUS_OF_NODES.for_each(|seed| try_seed(model, seed));
             try_seed(model, SNAPSHOT_OF_A_REMOVED_APP);
+            FIRST_SUBSCRIBER_AT_A_CATCH_UP.into_iter().for_each(|seed| try_seed(model, seed));
         }
     }
 }

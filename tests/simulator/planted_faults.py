@@ -145,6 +145,8 @@ FAULTS = [
      "*session == from && number <= *newest", "*session == from && number <= *newest && false"),
     ("nodes: the event of a greeting is delivered again by a replay", "src/cluster/session/replay.rs",
      "self.catch_up.waits_for(from) && newest < number", "self.catch_up.waits_for(from) && newest < number && false"),
+    ("nodes: a later request for a stored event takes the place of the first subscriber's", "src/shard/cluster/mod.rs",
+     "if topic.as_ref().is_some_and(|topic| topic.waits_for_stored()) {", "if topic.as_ref().is_some_and(|topic| topic.waits_for_stored() && false) {"),
     ("nodes: a restored event is not announced", "src/shard/cluster/session_events.rs",
      "self.send_to_nodes(here, channel, || ChannelMessage::Restored);", ""),
     ("backends: each node tells of its own first and last", "src/shard/cluster/transitions.rs",

@@ -31,6 +31,10 @@ impl Cluster {
         self.mail_held
     }
 
+    pub(in crate::shard) fn has_topic(&self, channel: &ChannelKey) -> bool {
+        self.topics.contains_key(channel)
+    }
+
     /// Canceled entries of the queue do not count.
     pub(in crate::shard) fn topics_waiting(&self) -> usize {
         self.unsent_count

@@ -3,16 +3,24 @@
 
 use super::*;
 
+/// Of a node that reconnects, and of the others.
+const RECONNECT_STEPS: usize = 120;
+
 impl Cluster {
     pub(super) fn fault(&mut self) {
         let node = self.below(self.nodes.len());
+        self.excuse_cache_misses();
         match self.below(11) {
+            0..=1 if self.are_clients_returning => self.reconnect(node),
             0..=1 => {
                 let core = self.below(self.nodes[node].process.redis_connections.len());
                 self.cut(node, core);
             }
             2 => self.redis_is_away ^= true,
-            3 => self.redis.restart(),
+            3 => {
+                self.redis.restart();
+                self.is_stored_at_rest = false;
+            }
             4 if self.nodes.len() > 1 => self.kill(node),
             5 => self.nodes[node].stopped ^= true,
             6 if self.nodes.len() > 1 => self.end_node(node),
@@ -44,6 +52,92 @@ impl Cluster {
                 executed,
             );
             process.tick(core);
+        }
+    }
+
+    /// The core that has the cache channel reconnects, and its first subscribers return while it catches up. Another
+    /// node has published an event during that time.
+    fn reconnect(&mut self, node: usize) {
+        let label = self.nodes[node].label;
+        let is_here = |index: &usize| {
+            let Guest { client, node } = &self.guests[*index];
+            *node == label && !client.over && client.socket_id.is_some()
+        };
+        let here: Vec<usize> = (0..self.guests.len()).filter(is_here).collect();
+        if self.redis_is_away || self.nodes[node].stopped || here.is_empty() {
+            return;
+        }
+        self.act_on_cache(here[0], |client| client.subscribe(CACHE));
+        self.settle();
+        let Some(home) = self.nodes[node].core_with_topic(CACHE) else { return };
+        for index in &here {
+            self.act_on_cache(*index, |client| client.unsubscribe(CACHE));
+        }
+        self.settle();
+        // Nothing of before is on its way, so that a greeting of before is not taken for the new one.
+        here.iter().for_each(|index| _ = self.guests[*index].client.left.remove(CACHE));
+        self.cut(node, home);
+        self.publish_on((node + 1) % self.nodes.len(), 0, CACHE);
+        for _ in 0..RECONNECT_STEPS {
+            match self.below(8) {
+                0 => {
+                    let index = here[self.below(here.len())];
+                    self.act_on_cache(index, |client| client.subscribe(CACHE));
+                }
+                1 => self.move_other_connections((node, home)),
+                2 => self.run_a_core(),
+                _ => self.move_connection((node, home)),
+            }
+            self.read_all();
+        }
+        self.settle_now();
+    }
+
+    /// A core connects, writes all or reads all, or Redis executes a command of it.
+    fn move_connection(&mut self, (node, core): (usize, usize)) {
+        let what = self.below(3);
+        let process = &mut self.nodes[node].process;
+        let redis = &mut process.redis_connections[core];
+        match (redis.connection, what) {
+            (None, _) => redis.call(&mut self.redis),
+            (Some(_), 0) => drop(redis.write(&mut self.redis, usize::MAX)),
+            (Some(connection), 1) => drop(self.redis.execute(connection)),
+            _ => {
+                if redis.read(&mut process.cores[core], &mut self.redis, usize::MAX) {
+                    process.tick(core);
+                }
+            }
+        }
+    }
+
+    /// Redis executes all that the others have sent so far, and they read all.
+    fn move_other_connections(&mut self, but: (usize, usize)) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].stopped {
+                continue;
+            }
+            for core in 0..self.nodes[node].process.cores.len() {
+                let process = &mut self.nodes[node].process;
+                let redis = &mut process.redis_connections[core];
+                let Some(connection) = redis.connection.filter(|_| (node, core) != but) else {
+                    continue;
+                };
+                redis.write(&mut self.redis, usize::MAX);
+                while self.redis.execute(connection) {}
+                if redis.read(&mut process.cores[core], &mut self.redis, usize::MAX) {
+                    process.tick(core);
+                }
+            }
+        }
+    }
+
+    fn act_on_cache(&mut self, index: usize, action: impl FnOnce(&mut Client) -> Option<Vec<u8>>) {
+        let client = &mut self.guests[index].client;
+        if !client.over
+            && let Some(bytes) = action(client)
+        {
+            self.expect_greeting(index, CACHE);
+            self.send(index, &bytes);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use ringverb::pusher::socket_id::SocketId;
 
-use super::{Cluster, Guest};
+use super::{CACHE, Cluster, Guest, STORED_EVENT_KEY};
 use crate::client::{self, CHANNELS, Client, NUMBERS_PER_NODE, USERS};
 use crate::kernel::Wire;
 
@@ -34,8 +34,42 @@ impl Cluster {
         let channel = CHANNELS[self.below(CHANNELS.len())];
         let Some(index) = self.somebody() else { return };
         if let Some(bytes) = action(&mut self.guests[index].client, channel) {
+            self.expect_greeting(index, channel);
             self.send(index, &bytes);
         }
+    }
+
+    /// A request to subscribe to a cache channel is sent now. The first subscriber of a node waits for what Redis has
+    /// stored. Later ones are greeted with what the node has received.
+    pub(super) fn expect_greeting(&mut self, index: usize, channel: &'static str) {
+        let Guest { client, node } = &mut self.guests[index];
+        let Some(place) = client.places.get_mut(channel).filter(|place| !place.acknowledged) else {
+            return;
+        };
+        if channel != CACHE || self.changes_apps || self.redis_is_away || place.back_at_once {
+            return;
+        }
+        let node = self.nodes.iter().find(|found| found.label == *node).expect("it is there");
+        let is_up = node.is_up(&self.redis) && !self.redis.is_faulty();
+        let is_over = node.process.redis_connections.iter().any(|redis| redis.is_over);
+        let is_first = node.core_with_topic(channel).is_none();
+        let knows = is_first || node.receives_all && self.is_stored_at_rest;
+        place.must_be_greeted =
+            is_up && !is_over && knows && self.redis.has_stored(STORED_EVENT_KEY);
+        if is_first {
+            let mut stored: Vec<u64> =
+                self.redis.values_of(STORED_EVENT_KEY).map(event_number).collect();
+            let newest = stored.pop();
+            place.too_old = stored.into_iter().filter(|number| Some(*number) != newest).collect();
+        }
+    }
+
+    /// Something breaks, or takes so long that a node does not wait for Redis.
+    pub(super) fn excuse_cache_misses(&mut self) {
+        let clients = self.guests.iter_mut().map(|guest| &mut guest.client);
+        let places = clients.flat_map(|client| client.places.values_mut());
+        places.for_each(|place| place.must_be_greeted = false);
+        self.is_stored_at_rest &= self.redis.has_stored(STORED_EVENT_KEY);
     }
 
     pub(super) fn send(&mut self, index: usize, bytes: &[u8]) {
@@ -89,6 +123,15 @@ impl Cluster {
         }
         let except = except.as_deref().and_then(SocketId::parse);
         self.nodes[node].process.publish(core, channel, number, except);
+    }
+
+    pub(super) fn publish_on(&mut self, node: usize, core: usize, channel: &'static str) {
+        if !self.nodes[node].stopped
+            && self.nodes[node].changes.is_served(&self.nodes[node].process)
+        {
+            let number = self.number(node, channel, None);
+            self.nodes[node].process.publish(core, channel, number, None);
+        }
     }
 
     pub(super) fn client_event(&mut self) {
@@ -161,4 +204,12 @@ impl Cluster {
         let has_read = clients.filter(|index| self.read(*index, usize::MAX)).count() > 0;
         self.read_backends(usize::MAX) || has_read
     }
+}
+
+/// Of an event as Redis stores it.
+fn event_number(value: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(value);
+    let (_, data) = text.split_once("\"data\":\"").expect("an event has data");
+    let (number, _) = data.split_once('"').expect("data ends");
+    number.parse().expect("the data of an event is its number")
 }

@@ -31,6 +31,11 @@ const NOTICED_SECONDS: u32 = 5;
 const CLIENTS_MAX: usize = 12;
 /// One of so many seeds changes the configurations of its nodes.
 const SEEDS_WITH_CHANGES: u64 = 5;
+const CACHE: &str = "cache-c";
+/// Where Redis has its event.
+const STORED_EVENT_KEY: &[u8] = b"sim:rv1:cache:1001:cache-c";
+/// In one of so many seeds, clients subscribe to the cache channel while a node catches up.
+const SEEDS_WITH_RETURNS: u64 = 4;
 /// Steps of a script at most.
 const SCRIPT_STEPS_MAX: usize = 400;
 
@@ -71,15 +76,20 @@ pub(crate) struct Cluster {
     is_gentle: bool,
     /// Configurations of nodes change, each for itself.
     changes_apps: bool,
+    /// When a node reconnects, its clients return to the cache channel.
+    are_clients_returning: bool,
     /// By channel and user, or channel alone: joins that the app's backend was sent, less leaves.
     backend: BTreeMap<(String, Option<String>), i32>,
     asked: Vec<(u64, usize, u32)>,
+    /// Redis has had an event of the cache channel since all was quiet: each node that has the topic has received it.
+    is_stored_at_rest: bool,
 }
 
 impl Cluster {
     pub(crate) fn new(random: Random) -> Self {
         let is_secure = random.is_one_seed_in(3);
         let changes_apps = random.is_one_seed_in(SEEDS_WITH_CHANGES);
+        let are_clients_returning = random.is_one_seed_in(SEEDS_WITH_RETURNS);
         let world = new_world(random);
         world.borrow_mut().is_secure = is_secure;
         let mut redis = FakeRedis::new();
@@ -102,8 +112,10 @@ impl Cluster {
             stirred: false,
             is_gentle,
             changes_apps,
+            are_clients_returning,
             backend: BTreeMap::new(),
             asked: Vec::new(),
+            is_stored_at_rest: false,
         };
         for _ in 0..2 + cluster.below(NODES_MAX - 1) {
             cluster.begin_node();
@@ -243,6 +255,7 @@ impl Cluster {
     fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.redis.advance(1);
+            self.excuse_cache_misses();
             self.unix_seconds += 1;
             // A subscriber waits for Redis for a second or two at most, and may then miss an event.
             for node in &mut self.nodes {
@@ -312,6 +325,7 @@ impl Cluster {
             }
         }
         if !self.redis_is_away {
+            self.is_stored_at_rest = self.redis.has_stored(STORED_EVENT_KEY);
             for node in self.nodes.iter_mut().filter(|node| !node.stopped) {
                 let is_quiet =
                     node.process.redis_connections.iter().all(|redis| redis.session.is_quiet());
@@ -351,6 +365,13 @@ impl Node {
         self.process.redis_connections.iter().all(|connection| {
             let is_known = connection.connection.is_some_and(|found| redis.is_connected(found));
             connection.session.is_up() && is_known
+        })
+    }
+
+    /// The home of the channel, if the node is subscribed to its topic or is about to be.
+    fn core_with_topic(&self, channel: &str) -> Option<usize> {
+        self.process.cores.iter().position(|core| {
+            core.shard.channel_key(APP, channel).is_ok_and(|key| core.shard.has_topic(&key))
         })
     }
 

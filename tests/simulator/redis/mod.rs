@@ -13,6 +13,8 @@ pub(crate) struct FakeRedis {
     /// Who gets what is published, in the order in which it subscribed.
     channels: BTreeMap<Vec<u8>, Vec<usize>>,
     stored: BTreeMap<Vec<u8>, Stored>,
+    /// Every key and value that was stored, in order.
+    history: Vec<(Vec<u8>, Vec<u8>)>,
     seconds: u64,
     own_messages_last: bool,
     /// What it answers to HELLO; it writes nothing then.
@@ -131,6 +133,16 @@ impl FakeRedis {
         self.seconds += seconds;
         let now = self.seconds;
         self.stored.retain(|_, stored| stored.expires.is_none_or(|at| at > now));
+    }
+
+    /// Whether GET of this key has a value.
+    pub(crate) fn has_stored(&self, key: &[u8]) -> bool {
+        self.stored.contains_key(key)
+    }
+
+    /// All values that this key has had, the newest last.
+    pub(crate) fn values_of<'a>(&'a self, key: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.history.iter().filter(move |(of, _)| of == key).map(|(_, value)| &**value)
     }
 
     pub(crate) fn subscribers(&self, channel: &[u8]) -> usize {
@@ -332,6 +344,7 @@ impl FakeRedis {
             _ => return b"-ERR syntax error\r\n",
         };
         self.stored.insert(key.to_vec(), Stored { value: value.to_vec(), expires });
+        self.history.push((key.to_vec(), value.to_vec()));
         b"+OK\r\n"
     }
 }
