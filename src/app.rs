@@ -187,6 +187,8 @@ pub struct Apps {
     list: Vec<App>,
     /// Clients choose the ids and keys that they ask for, so the cost of a lookup must not grow with the number of
     /// apps. The entries come from the configuration, so a fast hash suffices.
+    ///
+    /// By id also apps that are removed: other nodes may still name them.
     by_id: HashMap<String, AppIndex, RandomState>,
     by_key: HashMap<String, AppIndex, RandomState>,
 }
@@ -221,9 +223,11 @@ impl Apps {
         assert!(list.len() <= Self::MAX, "config admits at most 65,535 apps");
         let indexes = (0..u16::MAX).map(AppIndex);
         let (mut by_id, mut by_key) = (HashMap::default(), HashMap::default());
-        for (app, index) in list.iter().zip(indexes).filter(|(app, _)| !app.is_removed) {
+        for (app, index) in list.iter().zip(indexes) {
             by_id.entry(app.id.clone()).or_insert(index);
-            by_key.entry(app.key.clone()).or_insert(index);
+            if !app.is_removed {
+                by_key.entry(app.key.clone()).or_insert(index);
+            }
         }
         Self { list, by_id, by_key }
     }
@@ -290,17 +294,13 @@ impl Apps {
     /// For requests: not a removed app, and not a new one of `AppListSteps::with_new_apps`.
     #[must_use]
     pub fn by_id(&self, id: &str) -> Option<AppIndex> {
-        self.by_id.get(id).copied()
+        self.index_of(id).filter(|index| self.find(*index).is_some_and(|app| !app.is_removed))
     }
 
-    /// For messages of other nodes: also an app that `by_id` does not find, because a core may keep state of it. One
-    /// step for each app if it is such an app, or none.
+    /// For messages of other nodes: also an app that `by_id` does not find, because a core may keep state of it.
     #[must_use]
     pub fn index_of(&self, id: &str) -> Option<AppIndex> {
-        self.by_id(id).or_else(|| {
-            let slot = self.list.iter().position(|app| app.id == id)?;
-            u16::try_from(slot).ok().map(AppIndex)
-        })
+        self.by_id.get(id).copied()
     }
 
     /// In the order of indexes, removed apps included.
