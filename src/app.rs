@@ -255,7 +255,9 @@ impl Apps {
             } else if next.len() == Self::MAX {
                 return Err(TooManyApps);
             } else {
-                prepared.push(App { is_removed: true, ..app.clone() });
+                // As for a removed app: what sends webhooks does not know it yet.
+                let webhooks = Vec::new();
+                prepared.push(App { is_removed: true, webhooks, ..app.clone() });
                 next.push(app);
             }
         }

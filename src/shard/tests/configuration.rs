@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::net::{APP, Client, Net, Received};
-use crate::app::{App, AppIndex, Apps, RateLimit, sample};
+use crate::app::{App, AppIndex, Apps, RateLimit, Webhook, sample};
 use crate::shard::ShardConfiguration;
 
 /// Applies a list of apps, the prepared one on all cores first.
@@ -107,6 +107,23 @@ fn an_app_keeps_its_index_and_its_counters_and_gets_them_again_when_it_returns()
     assert_eq!((again.by_id("1"), again.by_id("2")), (None, Some(AppIndex(1))));
     let open = again.get(AppIndex(1)).connections_open.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(open, 1, "of the connection that was admitted first");
+}
+
+/// The sender of webhooks gets the list of the apps after the cores. An event of an app that it does not have would end
+/// the process.
+#[test]
+fn an_app_wants_no_webhooks_before_it_is_served_and_after_it_is_removed() {
+    let kinds = crate::app::WebhookKind::ALL.to_vec();
+    let webhook = Webhook { url: "http://backend".to_owned(), kinds, channel_prefixes: vec![] };
+    let hooked = |id| App { webhooks: vec![webhook.clone()], ..app(id) };
+    let before = Apps::new(vec![hooked("1")]);
+    let changed = before.change_steps(vec![hooked("2")]).unwrap();
+    let counts = |apps: &Apps| apps.iter().map(|app| app.webhooks.len()).collect::<Vec<_>>();
+    assert_eq!(counts(&changed.with_new_apps), [1, 0], "the first step takes nothing away");
+    assert_eq!(counts(&changed.without_removed_apps), [0, 1]);
+    let again = changed.without_removed_apps.change_steps(vec![hooked("1"), hooked("2")]).unwrap();
+    assert_eq!(counts(&again.with_new_apps), [0, 1]);
+    assert_eq!(counts(&again.without_removed_apps), [1, 1]);
 }
 
 #[test]
