@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 
 use super::kernel::SessionKey;
 use crate::clock::Moment;
-use crate::metrics::CoreMetrics;
+use crate::metrics::{CoreMetrics, QuestionMetrics};
 use crate::shard::{
     Answer, ApiMessage, ClusterOutbox, GatherAnswer, ORDER_TIME_MS, SessionId, Shard, ToCluster,
 };
@@ -86,6 +86,15 @@ pub(super) enum Asker {
 impl Gather {
     fn is_complete(&self) -> bool {
         self.missing == 0 && self.missing_nodes <= 0
+    }
+
+    /// Counts the end of a question to other nodes, once: each has one of the two results, and a time.
+    fn count_end(&mut self, questions: &QuestionMetrics, is_whole: bool, now: Moment) {
+        if std::mem::take(&mut self.is_to_nodes) {
+            let result = if is_whole { &questions.resolved } else { &questions.incomplete };
+            result.add(1);
+            questions.time_ms.observe(now.0.saturating_sub(self.since.0));
+        }
     }
 }
 
@@ -237,9 +246,8 @@ impl Gathers {
             shard.release_answers(taken);
             self.metrics.gathered_discarded.add(1);
             // The result is that of the others, as after the time of a node.
-            let is_counted = std::mem::take(&mut gather.is_to_nodes);
-            self.metrics.cluster.questions.incomplete.add(u64::from(is_counted));
-            return;
+            let is_whole = false;
+            return gather.count_end(&self.metrics.cluster.questions, is_whole, self.now);
         }
         self.metrics.gathered_discarded.add(shortened);
         debug_assert!(after >= *held, "answers add bytes");
@@ -276,10 +284,9 @@ impl Gathers {
     /// Counts a question to other nodes once, when none of them is waited for any longer.
     fn count_answered_by_nodes(&mut self, id: u32) {
         let Some(gather) = self.gathers.get_mut(&id) else { return };
-        if gather.missing_nodes <= 0 && std::mem::take(&mut gather.is_to_nodes) {
-            let questions = &self.metrics.cluster.questions;
-            questions.resolved.add(1);
-            questions.time_ms.observe(self.now.0.saturating_sub(gather.since.0));
+        if gather.missing_nodes <= 0 {
+            let is_whole = true;
+            gather.count_end(&self.metrics.cluster.questions, is_whole, self.now);
         }
     }
 
@@ -294,10 +301,8 @@ impl Gathers {
         let ended: Vec<u32> = gathers
             .map(|(id, gather)| {
                 gather.missing_nodes = 0;
-                if std::mem::take(&mut gather.is_to_nodes) {
-                    questions.incomplete.add(1);
-                    questions.time_ms.observe(now.0.saturating_sub(gather.since.0));
-                }
+                let is_whole = false;
+                gather.count_end(questions, is_whole, now);
                 *id
             })
             .collect();
@@ -332,14 +337,15 @@ impl Gathers {
 
     /// Ends a question, complete or not. Returns the answers that have arrived; `None` if there is no such question.
     pub fn end(&mut self, id: u32) -> Option<Vec<Answer>> {
-        let gather = self.gathers.remove(&id)?;
+        let mut gather = self.gathers.remove(&id)?;
         debug_assert!(
             self.node_question_count + self.caller_question_count <= self.gathers.len() + 1,
             "the questions of each kind are some of all"
         );
         self.metrics.gathers.set(self.gathers.len() as u64);
         // Ended although a node has not answered: the cores were silent, too.
-        self.metrics.cluster.questions.incomplete.add(u64::from(gather.is_to_nodes));
+        let is_whole = false;
+        gather.count_end(&self.metrics.cluster.questions, is_whole, self.now);
         match gather.asker {
             Asker::Node(..) => {
                 debug_assert!(self.node_question_count > 0, "`begin` has counted it");

@@ -115,6 +115,50 @@ fn a_node_that_does_not_answer_makes_the_question_incomplete_after_its_time() {
     assert_eq!((questions.incomplete.get(), questions.resolved.get()), (1, 0));
 }
 
+/// Of all questions to other nodes, by their results and by their times.
+fn counts(gathers: &Gathers) -> [u64; 3] {
+    let questions = &gathers.metrics.cluster.questions;
+    let times = questions.time_ms.read();
+    [questions.resolved.get(), questions.incomplete.get(), times.counts.iter().sum()]
+}
+
+#[test]
+fn each_question_to_other_nodes_has_one_result_and_one_time() {
+    let key = SessionKey { slot: Slot::FIRST, generation: 1 };
+    let new = || {
+        let mut gathers = Gathers::new(Arc::new(CoreMetrics::new(1)));
+        let id = gathers.begin(Asker::Session(key), Moment::default(), None, 0, 1);
+        (gathers, id)
+    };
+    let users = |bytes| Answer::Users(vec!["u".repeat(bytes).into()]);
+    // With this one, whose session answers, too.
+    let nodes = |id| GatherAnswer::Nodes { id, count: 2 };
+    let own = |id| GatherAnswer::Node { id, answers: Vec::new() };
+    let (mut gathers, id) = new();
+    let answers = vec![users(1)];
+    gathers.note_answers(&mut shard(vec![nodes(id), own(id), GatherAnswer::Node { id, answers }]));
+    gathers.end(id);
+    assert_eq!(counts(&gathers), [1, 0, 1], "answered");
+    let (mut gathers, id) = new();
+    gathers.session_bytes = SESSION_BYTES_MAX - 100;
+    let answers = vec![users(100)];
+    gathers.note_answers(&mut shard(vec![nodes(id), own(id), GatherAnswer::Node { id, answers }]));
+    gathers.session_bytes -= SESSION_BYTES_MAX - 100;
+    gathers.end(id);
+    assert_eq!(counts(&gathers), [0, 1, 1], "no room for the answer");
+    let (mut gathers, id) = new();
+    gathers.expire(Moment(NODES_TIME_MS), &mut ClusterOutbox::default());
+    gathers.end(id);
+    assert_eq!(counts(&gathers), [0, 1, 1], "no answer in time");
+    let (mut gathers, id) = new();
+    gathers.note_answers(&mut shard(vec![GatherAnswer::NodesGone]));
+    gathers.end(id);
+    assert_eq!(counts(&gathers), [0, 1, 1], "the session was lost");
+    let (mut gathers, id) = new();
+    gathers.end(id);
+    assert_eq!(counts(&gathers), [0, 1, 1], "the asker has ended");
+}
+
 /// A part of a node would be given as the whole of it.
 #[test]
 fn a_node_of_which_one_core_has_no_room_counts_as_one_that_did_not_answer() {
