@@ -50,11 +50,13 @@ impl Shard {
             if new.is_removed && !old.is_removed {
                 self.home.forget_cached_of(index);
             }
-            match (old.counts_subscriptions(), new.counts_subscriptions()) {
-                (false, true) => {
-                    self.home.begin_counts_of(&self.context, &mut self.outbox, index);
-                    self.local.recount(&self.context, index);
-                }
+            let (counted, counts) = (old.counts_subscriptions(), new.counts_subscriptions());
+            let sends = new.sends_subscription_count && !old.sends_subscription_count;
+            if counts && (!counted || sends) {
+                self.home.begin_counts_of(&self.context, &mut self.outbox, index);
+            }
+            match (counted, counts) {
+                (false, true) => self.local.recount(&self.context, index),
                 (true, false) => self.home.forget_counts_of(index),
                 _ => {}
             }

@@ -235,7 +235,8 @@ impl Home {
         self.send_or_delay_count(context, out, channel, index);
     }
 
-    /// The app wants numbers from now on. Cores that knew before this one have sent theirs.
+    /// The app wants numbers from now on: cores that knew before this one have sent theirs. Or it wants them sent to
+    /// subscribers, and had them for webhooks.
     pub(in crate::shard) fn begin_counts_of(
         &mut self,
         context: &Context,
@@ -252,6 +253,9 @@ impl Home {
         let known: Vec<(ChannelSlot, ChannelKey)> =
             known.map(|(index, home)| (index, home.key().clone())).collect();
         for (index, channel) in known {
+            if let Some(counts) = self.channels.counts.counts.get_mut(&index) {
+                counts.last_sent_count = 0;
+            }
             self.send_or_delay_count(context, out, &channel, index);
         }
     }

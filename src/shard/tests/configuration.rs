@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::net::{APP, Client, Net, Received};
-use crate::app::{App, AppIndex, Apps, RateLimit, Webhook, sample};
+use crate::app::{App, AppIndex, Apps, RateLimit, Webhook, WebhookKind, sample};
 use crate::shard::ShardConfiguration;
 
 /// Applies a list of apps, the prepared one on all cores first.
@@ -173,6 +173,26 @@ fn numbers_of_subscribers_begin_and_end_with_their_option() {
     assert!(net.shards.iter().all(|shard| shard.user_and_count_entries() == 0));
     apply(&mut net, vec![counting]);
     assert!(last(&net.events(clients[1])).contains('2'), "no number of before is left");
+}
+
+/// They were counted for a webhook before.
+#[test]
+fn subscribers_are_sent_the_number_that_was_counted_for_webhooks_when_that_option_begins() {
+    let kinds = vec![WebhookKind::SubscriptionCount];
+    let webhook = Webhook { url: "http://backend".to_owned(), kinds, channel_prefixes: vec![] };
+    let hooked = App { webhooks: vec![webhook], ..sample() };
+    let mut net = Net::with_apps(2, vec![hooked.clone()]);
+    let clients: Vec<Client> = (0..2).map(|core| subscribed(&mut net, core, APP, "news")).collect();
+    net.settle();
+    net.webhooks.clear();
+    apply(&mut net, vec![App { sends_subscription_count: true, ..hooked }]);
+    net.settle();
+    for client in clients {
+        let received = net.events(client);
+        assert_eq!(received.len(), 1, "{received:?}");
+        assert!(received[0].data().to_string().contains('2'), "{received:?}");
+    }
+    assert_eq!(net.webhooks, [], "the backend has the number");
 }
 
 /// One core has the new option before the home of the channel, another one after it.
