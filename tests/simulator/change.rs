@@ -1,5 +1,5 @@
 //! Configurations that change while clients are served: the app is disabled, removed and served again, another one
-//! comes and goes, numbers of subscribers are wanted or not.
+//! comes and goes, numbers of subscribers and webhooks are wanted or not.
 //!
 //! As `server/change` does it: all cores get the new apps before any core gets the list that is wanted. Between two
 //! cores everything else goes on. A client that is closed or loses a channel is sent that, and what it was sent must be
@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ringverb::app::{App, Apps};
+use ringverb::app::{App, Apps, Webhook};
 
 use crate::process::{APP, Process};
 use crate::random::Random;
@@ -24,6 +24,8 @@ pub(crate) struct Changes {
     steps: VecDeque<(usize, Arc<Apps>)>,
     /// What holds when all have.
     wanted: Option<Arc<Apps>>,
+    /// Those of the app before the first change.
+    webhooks: Option<Vec<Webhook>>,
 }
 
 impl Changes {
@@ -35,16 +37,19 @@ impl Changes {
     pub(crate) fn begin(&mut self, process: &Process, random: &Random) {
         let own = process.apps.get(APP).clone();
         let other = App { id: "2002".to_owned(), key: "other-key".to_owned(), ..own.clone() };
+        let webhooks = self.webhooks.get_or_insert_with(|| own.webhooks.clone()).clone();
         let mut apps = Vec::new();
         match random.below(5) {
             0 => {}
             1 => apps.push(App { is_enabled: false, ..own }),
             number => {
                 let sends_subscription_count = number == 2;
+                let webhooks = if number == 4 { Vec::new() } else { webhooks };
                 apps.push(App {
                     is_enabled: true,
                     is_removed: false,
                     sends_subscription_count,
+                    webhooks,
                     ..own
                 });
             }

@@ -36,8 +36,10 @@ pub(crate) struct Place {
     /// Client events: their order is only known when they are taken in.
     received: BTreeSet<u64>,
     pub(crate) roster: BTreeSet<String>,
-    /// Its request was sent while there was a cached event, and nothing has excused the server since: it must be greeted
-    /// with an event, not with `cache_miss`.
+    /// The number of subscribers that it was sent last.
+    pub(crate) count: Option<u64>,
+    /// Its request was sent while there was a cached event, and nothing has excused the server since: it must be
+    /// greeted with an event, not with `cache_miss`.
     pub(crate) must_be_greeted: bool,
     /// Cached events before the one of that time.
     pub(crate) too_old: BTreeSet<u64>,
@@ -264,7 +266,11 @@ impl Client {
                 let is_right = place.is_none_or(|place| !place.must_be_greeted);
                 assert!(is_right, "client {}: {value}, and there is an event", self.wire);
             }
-            "pusher_internal:subscription_count" => {}
+            "pusher_internal:subscription_count" => {
+                if let Some(place) = channel.and_then(|channel| self.places.get_mut(channel)) {
+                    place.count = data()["subscription_count"].as_u64();
+                }
+            }
             "pusher:subscription_error" => self.lose(channel.expect("a channel")),
             "pusher:signin_success" => assert!(self.signed_in, "{value}"),
             "pusher_internal:watchlist_events" => self.receive_watchlist(&data()),

@@ -115,6 +115,7 @@ impl Cluster {
                 assert_eq!(found.user_count, self.members(channel).len(), "{channel}");
             }
         }
+        self.check_numbers();
         // No webhook reports an app that is not served.
         if self.is_gentle && !self.changes_apps {
             self.check_backend();
@@ -122,6 +123,24 @@ impl Cluster {
         let cached: BTreeSet<Option<FrameBytes>> =
             self.nodes.iter().filter(|node| node.has("cache-c")).map(Node::cached).collect();
         assert!(cached.len() <= 1, "nodes remember different events: {cached:?}");
+    }
+
+    /// Clients were sent how many subscribe to a channel on all nodes, while all nodes send that.
+    fn check_numbers(&self) {
+        let sends = |node: &Node| {
+            let app = node.process.apps.get(APP);
+            app.is_served() && app.sends_subscription_count
+        };
+        if !self.nodes.iter().all(sends) {
+            return;
+        }
+        for channel in CHANNELS.into_iter().filter(|channel| !channel.starts_with("presence-")) {
+            let clients = self.guests.iter().map(|guest| &guest.client).filter(|it| !it.over);
+            let places: Vec<_> = clients.filter_map(|client| client.places.get(channel)).collect();
+            for place in &places {
+                assert_eq!(place.count, Some(places.len() as u64), "{channel}: the number");
+            }
+        }
     }
 
     /// While nothing has ever broken the app's backend knows exactly who is there.
