@@ -156,11 +156,11 @@ impl ReplySender {
 pub(crate) struct PublishReplies(Vec<(OverflowMark, ReplySender, Response)>);
 
 impl PublishReplies {
-    /// Call it when the mail of the publish is in the mailbox.
+    /// Call it when the mail of the publish is in the mailbox. A refusal has none, so it waits for nothing.
     pub(crate) fn send<M>(&mut self, mailbox: &Mailbox<M>, reply: ReplySender, response: Response) {
         match mailbox.overflow_mark() {
-            None => reply.send(OperatorReply::Published(response)),
-            Some(mark) => self.0.push((mark, reply, response)),
+            Some(mark) if response.status == 200 => self.0.push((mark, reply, response)),
+            _ => reply.send(OperatorReply::Published(response)),
         }
     }
 
@@ -357,12 +357,15 @@ mod tests {
         let mut mailboxes = crate::mailbox::mesh::<u32>(2).expect("eventfds");
         let (mut home, mut core) = (mailboxes.pop().expect("core 1"), mailboxes.remove(0));
         let mut replies = PublishReplies::default();
-        let publish = |core: &mut Mailbox<u32>, replies: &mut PublishReplies| {
-            core.send(1, 0, 0, 7);
+        let answer = |core: &Mailbox<u32>, replies: &mut PublishReplies, status| {
             let reply = ReplySender::default();
             let receiver = ReplyReceiver(reply.clone());
-            replies.send(core, reply, Response::text(200, "{}"));
+            replies.send(core, reply, Response::text(status, "{}"));
             receiver
+        };
+        let publish = |core: &mut Mailbox<u32>, replies: &mut PublishReplies| {
+            core.send(1, 0, 0, 7);
+            answer(core, replies, 200)
         };
         assert!(publish(&mut core, &mut replies).try_receive().is_some(), "there is room");
         while !core.has_overflow() {
@@ -371,6 +374,8 @@ mod tests {
         let (waits, given_up) =
             (publish(&mut core, &mut replies), publish(&mut core, &mut replies));
         drop(given_up);
+        let refused = answer(&core, &mut replies, 422);
+        assert!(refused.try_receive().is_some(), "what published nothing waits for no mail");
         replies.send_due(&core);
         assert!(waits.try_receive().is_none(), "another core could overtake it now");
         assert_eq!(replies.0.len(), 1, "a caller that gave up needs none");
