@@ -32,15 +32,15 @@ use super::probe::StartError;
 use super::succession;
 use super::supervision;
 use super::takeover::rendezvous::Places;
-use super::takeover::replacement::{self, Program, Role, reap};
+use super::takeover::replacement::{self, Program, Role, SIGNALS, reap};
 use super::takeover::{self, Offer, Offering, OldProcess, Order, OrderQueue};
 use crate::config::{Config, TlsOptions};
 use crate::mailbox::Doorbell;
 use crate::text::Counted;
-use crate::worker::Shared;
 use crate::worker::kernel::Choice;
 use crate::worker::time::{Clock, unix_seconds};
 use crate::worker::transfer::Rendezvous;
+use crate::worker::{Shared, unblock_signals};
 use threads::{Threads, share, start_threads};
 
 /// The start message has these, once all listeners exist.
@@ -101,6 +101,9 @@ pub(super) fn serve(
     let Threads { doorbells, webhooks, control } =
         start_threads(&shared, ends, pins, order_sender.clone())?;
     let takeover = take_over_from(old_process.as_ref(), &shared, &doorbells)?;
+    // The program before this one in the same process may have held them back. If the take-over fails, they still wait,
+    // and `replacement::mind_after_failure` forwards them to the process that serves.
+    unblock_signals(&SIGNALS).map_err(StartError::Start)?;
     let certificates_valid_until = certificates.as_ref().map(Certificates::valid_until);
     let certificate_changes =
         watch_certificates(certificates, &shared, &control).map_err(StartError::Start)?;

@@ -86,7 +86,8 @@ Examples:
   ringverb app disable 1002
 ";
 
-pub(super) const HEALTH_NOTES: &str = "Exit status: 0 if /up answers as ringverb does, 1 otherwise \
+pub(super) const HEALTH_NOTES: &str =
+    "Exit status: 0 if /up answers as ringverb does, 1 otherwise \
 (during RINGVERB_SHUTDOWN_DELAY, too),
 2 for a wrong configuration. It needs no app.
 ";

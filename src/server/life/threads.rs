@@ -45,7 +45,7 @@ use crate::worker::kernel::Choice;
 use crate::worker::redis::RedisConnections;
 use crate::worker::time::Clock;
 use crate::worker::transfer::{Rendezvous, Transfer};
-use crate::worker::{self, PortListener, Shared, WorkerResources, unblock_signals};
+use crate::worker::{self, PortListener, Shared, WorkerResources};
 
 /// Rows of metrics for apps that are added at run time. Further ones share a row until the next start.
 const METRIC_ROWS_TO_COME: usize = 64;
@@ -194,9 +194,8 @@ fn split_by_tls(
 
 fn start_control(orders: Sender<Order>) -> io::Result<Control> {
     let (read, write) = UnixStream::pair()?;
+    // They may be blocked until `serve` has taken over.
     let mut signals = SignalDelivery::with_pipe(read, write, SignalOnly, SIGNALS)?;
-    // The program before this one in the same process may have held them back. Threads inherit that.
-    unblock_signals(&SIGNALS)?;
     let control = Control::start()?;
     let pending = PendingReload::default();
     control.run(move || {
