@@ -117,7 +117,7 @@ fn lists_of(source: &Source) -> Vec<List> {
 
 /// The names of the fields and variants of code that grow.
 fn fields(code: &str) -> Vec<String> {
-    let aliases: Vec<String> = code.lines().filter_map(alias).collect();
+    let aliases = aliases(code);
     let grows = |line: &str| {
         GROWING.iter().chain(ALSO_GROWING).any(|name| has_word(line, name))
             || aliases.iter().any(|name| has_word(line, name))
@@ -152,11 +152,35 @@ fn fields(code: &str) -> Vec<String> {
     found
 }
 
-/// The name of a type that is another name of one that grows.
-fn alias(line: &str) -> Option<String> {
-    let rest = without_visibility(line).strip_prefix("type ")?;
-    let (name, of) = rest.split_once('=')?;
-    GROWING.iter().chain(ALSO_GROWING).any(|grows| has_word(of, grows)).then(|| name_of(name))
+/// The names of types that are other names of ones that grow, through any number of aliases.
+fn aliases(code: &str) -> Vec<String> {
+    let mut rest: Vec<(String, &str)> = declared_aliases(code);
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        let grows = |of: &str| {
+            GROWING.iter().chain(ALSO_GROWING).any(|name| has_word(of, name))
+                || found.iter().any(|name| has_word(of, name))
+        };
+        let (growing, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(_, of)| grows(of));
+        if growing.is_empty() {
+            return found;
+        }
+        found.extend(growing.into_iter().map(|(name, _)| name));
+        rest = others;
+    }
+}
+
+/// Each alias with what it stands for. A declaration may go on in the next lines.
+fn declared_aliases(code: &str) -> Vec<(String, &str)> {
+    let starts = code.match_indices("type ").map(|(at, _)| at).filter(|at| {
+        let line = code[..*at].rsplit('\n').next().unwrap_or_default();
+        without_visibility(&format!("{line}type")) == "type"
+    });
+    let declared = starts.filter_map(|at| {
+        let (name, of) = code[at + "type ".len()..].split_once(';')?.0.split_once('=')?;
+        Some((name_of(name), of))
+    });
+    declared.collect()
 }
 
 fn without_visibility(line: &str) -> &str {
@@ -167,14 +191,16 @@ fn without_visibility(line: &str) -> &str {
 
 #[test]
 fn lists_without_a_place_and_places_without_a_list_are_found() {
-    let code = "type Names = HashSet<u8>;\npub(super) struct Table<T> {\n    pub(crate) entries: Vec<T>,\n    count: \
-                usize,\n    names: Names,\n    by_age:\n        VecDeque<T>,\n}\nfn f() {\n    let list: Vec<u8> = \
+    let code = "type Shared = Arc<Locked>;\npub(crate) type Locked =\n    Mutex<Names>;\ntype Names = \
+                HashSet<u8>;\ntype Number = u8;\npub(super) struct Table<T> {\n    pub(crate) entries: Vec<T>,\n    count: \
+                usize,\n    names: Names,\n    number: Number,\n    shared: Shared,\n    by_age:\n        VecDeque<T>,\n}\nfn f() {\n    let list: Vec<u8> = \
                 g();\n}\npub struct Bytes(Vec<u8>);\nenum Kind {\n    One(u8),\n    Many(Sender<u8>),\n}\n";
-    let names = ["Table::entries", "Table::names", "Table::by_age", "Bytes", "Kind::Many"];
+    let names =
+        ["Table::entries", "Table::names", "Table::shared", "Table::by_age", "Bytes", "Kind::Many"];
     assert_eq!(fields(code), names);
     let list = |file: &str, name: &str| List { file: file.to_owned(), name: name.to_owned() };
     let lists: BTreeSet<List> = names.iter().map(|name| list("src/a/b.rs", name)).collect();
-    let text = "# x\nqueue: a queue\n    Table::entries\nkind: one\n    Table::names Bytes\n    Kind::Many Gone::x\n\
+    let text = "# x\nqueue: a queue\n    Table::entries\nkind: one\n    Table::names Table::shared Bytes\n    Kind::Many Gone::x\n\
                 kind: two\n    src/a/c.rs\n";
     let architecture = "\n## Queues\n\n| q | x |\n|---|---|\n| a queue (`a`) | 1 |\n| another | 2 |\n\n\
                         ## Lists that need no gauge\n\n| kind | why |\n|---|---|\n| one | 1 |\n";
