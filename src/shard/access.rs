@@ -35,7 +35,7 @@ impl Shard {
         if self.cluster.is_some() {
             self.outbox.cluster.push(ToCluster::EndAccess(Box::new(command)));
         }
-        self.process_own_mail();
+        self.drain_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
@@ -54,7 +54,7 @@ impl Shard {
                 || self.get(key).is_none_or(Connection::is_closing),
             "a connection that was ended is closing"
         );
-        self.process_own_mail();
+        self.drain_own_mail();
         end
     }
 }

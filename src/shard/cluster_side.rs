@@ -19,7 +19,7 @@ impl Shard {
         } else if let Some((cluster, mut here)) = self.clustered() {
             cluster.on_event(&mut here, event);
         }
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 
     #[must_use]

@@ -61,7 +61,7 @@ impl Shard {
                 _ => {}
             }
         }
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 
     /// A bounded part of the walk that `apply` began.
@@ -70,7 +70,7 @@ impl Shard {
         if self.local.has_unserved() {
             debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
             self.local.close_unserved(&self.context, &mut self.outbox);
-            self.process_own_mail();
+            self.drain_own_mail();
         }
     }
 

@@ -129,12 +129,12 @@ impl Shard {
             return;
         }
         self.local.advance(&self.context, &mut self.outbox, before);
-        self.process_own_mail();
+        self.drain_own_mail();
         self.home.advance(&self.context, &mut self.outbox);
-        self.process_own_mail();
+        self.drain_own_mail();
         if let Some((cluster, mut here)) = self.clustered() {
             cluster.advance(&mut here);
-            self.process_own_mail();
+            self.drain_own_mail();
         }
         self.outbox.lines.refill();
     }
@@ -234,7 +234,7 @@ impl Shard {
     pub fn on_message(&mut self, key: ConnectionKey, text: &[u8]) {
         debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         self.local.on_message(&self.context, &mut self.outbox, key, text);
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 
     /// See `Local::on_ping_frame`.
@@ -266,19 +266,19 @@ impl Shard {
     pub fn on_mail(&mut self, mail: Mail) {
         debug_assert!(self.outbox.own_mail.is_empty(), "each call takes out what it causes");
         self.route(mail);
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 
-    /// Processes what the parts of this shard have for each other, in the order that `OwnMail` states.
+    /// Routes what the parts of this shard have for each other, in the order that `OwnMail` states, until none is left.
     #[inline]
-    fn process_own_mail(&mut self) {
+    fn drain_own_mail(&mut self) {
         if !self.outbox.own_mail.is_empty() {
-            self.process_all_own_mail();
+            self.drain_own_mail_in_order();
         }
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
-    fn process_all_own_mail(&mut self) {
+    fn drain_own_mail_in_order(&mut self) {
         loop {
             if let Some(mail) = self.outbox.own_mail.from_home.pop_front() {
                 self.route(mail);
@@ -400,7 +400,7 @@ impl Shard {
             self.local.connections.get(slot).is_none_or(|found| found.subscriptions.is_empty()),
             "its subscriptions have ended"
         );
-        self.process_own_mail();
+        self.drain_own_mail();
         debug_assert!(
             self.local.connections.get(slot).is_none_or(Connection::is_closing),
             "it is closing"
@@ -410,7 +410,7 @@ impl Shard {
     /// See `Local::close_violating`.
     pub fn close_violating(&mut self, slot: Slot, violation: Violation) {
         self.local.close_violating(&self.context, &mut self.outbox, slot, violation);
-        self.process_own_mail();
+        self.drain_own_mail();
         debug_assert!(
             self.local.connections.get(slot).is_none_or(Connection::is_closing),
             "it is closing"
@@ -421,7 +421,7 @@ impl Shard {
     pub fn close_some(&mut self, count: usize, error: ErrorCode) -> bool {
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         let are_left = self.local.close_some(&self.context, &mut self.outbox, count, error);
-        self.process_own_mail();
+        self.drain_own_mail();
         are_left
     }
 
@@ -430,14 +430,14 @@ impl Shard {
         debug_assert!(slots.start <= slots.end, "slots in order");
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.shed(&self.context, &mut self.outbox, slots, input_bytes);
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 
     /// See `Local::remove`.
     pub fn remove(&mut self, key: ConnectionKey) {
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.remove(&self.context, &mut self.outbox, key);
-        self.process_own_mail();
+        self.drain_own_mail();
         debug_assert!(self.get(key).is_none(), "the slot is another connection's, or free");
     }
 

@@ -228,8 +228,8 @@ impl Outbox {
         }
     }
 
-    /// For mail that `Cluster::hold_back` kept. It is processed in the same call, after the mail that is there already.
-    pub(super) fn process_held_mail(&mut self, mails: Vec<Mail>) {
+    /// For mail that `Cluster::hold_back` kept. It is routed in the same call, after the mail that is there already.
+    pub(super) fn requeue_held_mail(&mut self, mails: Vec<Mail>) {
         debug_assert!(
             mails.iter().all(|mail| matches!(mail.lane(), Lane::ToHome)),
             "only mail to a home is held back"

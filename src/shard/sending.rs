@@ -98,7 +98,7 @@ impl Shard {
     pub fn settle(&mut self) {
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.settle(&self.context, &mut self.outbox);
-        self.process_own_mail();
+        self.drain_own_mail();
         debug_assert!(self.outbox.own_mail.is_empty(), "the parts have answered each other");
     }
 
@@ -191,7 +191,7 @@ impl Shard {
     pub fn note_input(&mut self, key: ConnectionKey, before: usize, now: usize) {
         debug_assert!(self.outbox.own_mail.is_empty(), "no call is half done");
         self.local.note_input(&self.context, &mut self.outbox, key, before, now);
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 
     /// See `Local::http_bytes`.

@@ -31,7 +31,7 @@ impl Shard {
     pub fn import_connection(&mut self, state: ConnectionState) -> ConnectionKey {
         let count = self.connection_count() + 1;
         let key = self.local.import_connection(&self.context, &mut self.outbox, state);
-        self.process_own_mail();
+        self.drain_own_mail();
         debug_assert_eq!(self.connection_count(), count, "one more");
         debug_assert!(self.get(key).is_some(), "it is there, closing or not");
         key
@@ -46,12 +46,12 @@ impl Shard {
         debug_assert!(home < self.context.settings.cores, "a core of this process");
         let restore = Restore::Home { channel, state: state.home };
         self.outbox.send_to_home(home, Mail::Restore(Box::new(restore)));
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 
     /// See `Local::finish_import`.
     pub fn finish_import(&mut self) {
         self.local.finish_import(&self.context, &mut self.outbox);
-        self.process_own_mail();
+        self.drain_own_mail();
     }
 }

@@ -130,7 +130,7 @@ impl<K: Kernel> Core<K> {
         // The stamp must be later than the read and earlier than anything done for it.
         site.stamp = reactor.kernel.stamp();
         site.drain_from_home();
-        site.process_mail_sent_before_now();
+        site.receive_mail_sent_before_now();
         self.began = began;
         self.settle();
         debug_assert!(self.shard.outbox.mails.is_empty() || paused, "mail is in the rings");
@@ -333,9 +333,9 @@ impl<K: Kernel> Core<K> {
         http::publish_for_operator(app, request, &mut self.split().0)
     }
 
-    /// See `Site::process_mail_sent_before_now`.
+    /// See `Site::receive_mail_sent_before_now`.
     pub fn catch_up(&mut self) {
-        self.split().0.process_mail_sent_before_now();
+        self.split().0.receive_mail_sent_before_now();
     }
 
     /// See `Site::begin_gather`.

@@ -61,7 +61,7 @@ pub(super) struct Site<'a> {
 
 impl Site<'_> {
     /// Moves the shard's mail to the rings, and processes its mail to itself, until there is none.
-    /// `process_mail_sent_before_now` calls it last: mail that other cores sent before is processed before mail of this
+    /// `receive_mail_sent_before_now` calls it last: mail that other cores sent before is received before mail of this
     /// core to itself.
     pub(super) fn settle_mail(&mut self) {
         let own_core = self.mailbox.core();
@@ -85,9 +85,9 @@ impl Site<'_> {
         }
     }
 
-    /// Processes all mail that was sent before now by any core. A request must be ordered after everything that was
-    /// answered before the request was made.
-    pub(super) fn process_mail_sent_before_now(&mut self) {
+    /// Receives all mail that any core sent before now, this one included. A request must be ordered after everything
+    /// that was answered before the request was made.
+    pub(super) fn receive_mail_sent_before_now(&mut self) {
         self.drain_to_home();
         self.settle_mail();
     }
@@ -136,7 +136,7 @@ impl Site<'_> {
     /// Publishes the events of one request. After it returns, no later request on any core can overtake it: the event
     /// was ordered here, or its mail is stamped and in a ring (once the mailbox's `overflow_mark` is, if there is one).
     pub(super) fn publish(&mut self, app: AppIndex, publications: &[Publication]) {
-        self.process_mail_sent_before_now();
+        self.receive_mail_sent_before_now();
         for one in publications {
             let channel = self.shard.key_of(app, &one.channel);
             self.shard.publish(channel, one.frame.clone(), one.excluded_socket_id, true);
@@ -197,7 +197,7 @@ impl Site<'_> {
     }
 
     fn ask_cores(&mut self, asker: Asker, question: Question, nodes: i64) -> (u32, Arc<Question>) {
-        self.process_mail_sent_before_now();
+        self.receive_mail_sent_before_now();
         let cores = self.mailbox.cores();
         let own = self.shard.answer(&question);
         let now = self.shard.now();

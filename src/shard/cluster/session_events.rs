@@ -257,7 +257,7 @@ impl Cluster {
         }
         debug_assert!(waiting.mails.len() <= self.mail_held, "each was counted");
         self.mail_held -= waiting.mails.len();
-        here.out.process_held_mail(waiting.mails);
+        here.out.requeue_held_mail(waiting.mails);
     }
 
     /// Called once a second. Without a session only the time of pending leaves passes, not that of leases and waits.
