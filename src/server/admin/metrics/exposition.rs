@@ -9,7 +9,7 @@
 
 use std::fmt::Write;
 
-use super::{MetricKind, MetricSpec};
+use super::spec::{MetricKind, MetricSpec};
 use crate::metrics::HistogramCounts;
 
 /// Chosen for each scrape by its `Accept` (`of_accept`).

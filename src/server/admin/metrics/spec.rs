@@ -1,12 +1,13 @@
-//! One row of the table of metrics: name, kind, labels and meaning.
+//! What a metric is: name, kind, labels and meaning.
 //!
-//! Plain values; does not read a counter. `mod.rs` has the table, `exposition.rs` writes it, and docs/METRICS.md is
-//! generated from it. Names and meanings do not change once they are released, because dashboards and alerts use them.
-//! No limits: rows are constants. Cost: 56 bytes of static data for a row, and its texts; no allocation.
+//! Plain values; does not read a counter. `row.rs` adds what reads the values, the files of topics have the rows, and
+//! docs/METRICS.md is generated from them. Names and meanings do not change once they are released, because dashboards
+//! and alerts use them. No limits: rows are constants. Cost: 56 bytes of static data for a row, and its texts; no
+//! allocation.
 
 /// The exposition writes these as types. `rate()` is meant for counters only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server::admin) enum MetricKind {
+pub(super) enum MetricKind {
     /// Grows only, from 0 at the start of the process.
     Counter,
     Gauge,
@@ -28,10 +29,10 @@ impl MetricKind {
 }
 
 #[derive(Debug)]
-pub(in crate::server::admin) struct MetricSpec {
-    pub(in crate::server::admin) name: &'static str,
-    pub(in crate::server::admin) kind: MetricKind,
-    pub(in crate::server::admin) labels: &'static [&'static str],
+pub(super) struct MetricSpec {
+    pub(super) name: &'static str,
+    pub(super) kind: MetricKind,
+    pub(super) labels: &'static [&'static str],
     /// One sentence in one line, without quotes and backslashes.
-    pub(in crate::server::admin) help: &'static str,
+    pub(super) help: &'static str,
 }

@@ -1,10 +1,12 @@
 //! docs/METRICS.md is the table of metrics, and dashboards and alerts name only metrics that exist.
 //!
-//! Makes the document from `METRICS`, and compares. Owns no state. Limit: the files that it names.
+//! Makes the document from the rows of all topics, and compares. Owns no state. Limit: the files that it names.
 
 use std::collections::BTreeSet;
 
+use super::spec::MetricKind;
 use super::*;
+use crate::counters::Refused;
 
 /// docs/METRICS.md.
 fn document() -> String {
@@ -12,11 +14,12 @@ fn document() -> String {
         "# Metrics
 
 `GET /metrics` of the [admin listener](OPERATIONS.md#probes-and-the-admin-listener) answers in the Prometheus text
-format, or in OpenMetrics if `Accept` asks for it. This file is generated from the table in
-`src/server/admin/metrics/mod.rs`; a test compares them. Names and meanings do not change.
+format, or in OpenMetrics if `Accept` asks for it. This file is generated from the tables in
+`src/server/admin/metrics`; a test compares them. Names and meanings do not change.
 
 - Counters begin at zero with each process: a take-over and SIGUSR2 are a reset, as a restart is.
-- `app_id` is the id of an app. Apps after the first 1,000 of the configuration are counted together as `(other)`.
+- `app_id` is the id of an app. The apps of the configuration at the start and the first 64 that are added later have
+  samples of their own, at most 1,000 apps. All others are counted together as `(other)`.
 - `channel_type` is `public`, `private` (encrypted ones included), `presence` or `user`. `core` is the number of a
   worker.
 - Each value is exact when it is read. Two values of one scrape may be of different moments, some microseconds apart.
@@ -27,7 +30,7 @@ format, or in OpenMetrics if `Accept` asks for it. This file is generated from t
 |---|---|---|---|
 ",
     );
-    for spec in METRICS {
+    for Metric { spec, .. } in metrics() {
         let labels: Vec<String> = spec.labels.iter().map(|label| format!("`{label}`")).collect();
         text.push_str(&format!(
             "| `{}` | {} | {} | {} |\n",
@@ -70,9 +73,9 @@ fn wrap_words(words: &[String]) -> String {
 
 #[test]
 fn names_and_labels_are_well_formed_and_unique() {
-    let names: BTreeSet<_> = METRICS.iter().map(|spec| spec.name).collect();
-    assert_eq!(names.len(), METRICS.len());
-    for spec in METRICS {
+    let names: BTreeSet<_> = metrics().map(|metric| metric.spec.name).collect();
+    assert_eq!(names.len(), metrics().count());
+    for Metric { spec, .. } in metrics() {
         let is_name = |text: &str| {
             !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
         };
@@ -90,7 +93,7 @@ fn names_in(text: &str) -> BTreeSet<&str> {
     let words = text.split(|char| !is_part(char));
     let names = words.filter(|word| word.starts_with("ringverb_"));
     let histogram = |name: &str| {
-        METRICS.iter().any(|spec| spec.name == name && spec.kind == MetricKind::Histogram)
+        metrics().any(|Metric { spec, .. }| spec.name == name && spec.kind == MetricKind::Histogram)
     };
     names
         .map(|name| {
@@ -102,7 +105,7 @@ fn names_in(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn dashboard_and_alerts_name_only_metrics_that_exist() {
-    let known: BTreeSet<_> = METRICS.iter().map(|spec| spec.name).collect();
+    let known: BTreeSet<_> = metrics().map(|metric| metric.spec.name).collect();
     for file in ["tuning/grafana.json", "tuning/alerts.yml", "tests/alerts.yml"] {
         let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
