@@ -33,13 +33,18 @@ pub use outcome::{Denied, Plan, Publication, Reply, RequestContext};
 pub use remaining::Quota;
 pub use routes::{AccessEnding, AccessSubject, Call, Target, target};
 
+/// The request for an icon that a browser sends by itself. Another method, or a handshake, is a client's mistake.
+fn is_icon(request: &Request) -> bool {
+    request.method() == "GET" && request.path() == "/favicon.ico" && !request.wants_upgrade()
+}
+
 /// Decides what a request wants. A request to `/apps/{id}/...` is authenticated first.
 #[must_use]
 pub fn plan(request: &Request, target: &Target, context: &mut RequestContext<'_>) -> Plan {
     let request_line = || Detail::Request(request.method(), request.path());
     let plan = match target {
         // A browser that shows `/up` asks for it by itself: nothing is wrong, so nothing is logged.
-        Target::NotFound | Target::OutsidePrefix if request.path() == "/favicon.ico" => {
+        Target::NotFound | Target::OutsidePrefix if is_icon(request) => {
             return Plan::Respond(not_found());
         }
         Target::NotFound | Target::OutsidePrefix if request.path().contains("//") => {

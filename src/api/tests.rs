@@ -380,11 +380,19 @@ fn unknown_paths_are_404_and_wrong_methods_are_405() {
 #[test]
 fn the_icon_that_browsers_ask_for_is_404_and_no_refusal() {
     for prefix in ["", "/ws"] {
-        let plan =
-            |path: &str| run(&request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")), prefix);
+        let plan_with = |method: &str, path: &str, fields: &str| {
+            let text = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+            run(&request(&text), prefix)
+        };
+        let plan = |path: &str| plan_with("GET", path, "");
         let icon = plan("/favicon.ico");
         assert!(matches!(icon, Plan::Respond(_)), "{prefix}");
         assert_eq!(answer(&icon), (404, "Not found.".to_owned()));
         assert!(matches!(plan("/favicon.png"), Plan::Refuse(_)), "{prefix}");
+        let others = [("POST", ""), ("GET", "Connection: Upgrade\r\nUpgrade: websocket\r\n")];
+        for (method, fields) in others {
+            let other = plan_with(method, "/favicon.ico", fields);
+            assert!(matches!(other, Plan::Refuse(_)), "{prefix}: {method} {fields}");
+        }
     }
 }

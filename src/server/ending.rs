@@ -4,8 +4,9 @@
 //! cluster are still owed; post webhooks; withdraw listeners and files. Input: a running server in its parts (`Life`),
 //! and why it ends (`End`). An order that comes during the end has one meaning only: a second signal ends the process
 //! at once. Does not wait for the order to end (`orders.rs`).
-//! Limits: the grace period for connections, at least `WEBHOOKS_TIME_MIN` for webhooks, one second for mail and for
-//! Redis. What is not done by then is lost, and the log says so. Cost: once; while it drains, one wake-up of each
+//! Limits: the grace period for connections, at least `WEBHOOKS_TIME_MIN` for webhooks, `OWED_TIME_MAX` for mail and
+//! again for Redis. What is not done by then is lost, and the log says so. A supervisor has to wait for the sum: a test
+//! below compares the units with it. Cost: once; while it drains, one wake-up of each
 //! worker every 10 ms.
 
 use std::sync::Arc;
@@ -219,4 +220,74 @@ fn wait_for_redis(shared: &Shared, doorbells: &[Doorbell]) {
         None
     };
     look_for(|| shared.clock.now(), OWED_TIME_MAX, Duration::from_millis(10), look);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number_after<'a>(text: &'a str, word: &str) -> &'a str {
+        let (_, rest) = text.split_once(word).unwrap_or_else(|| panic!("{word} is in no line"));
+        rest.split(|char: char| !char.is_ascii_digit()).find(|digits| !digits.is_empty()).unwrap()
+    }
+
+    fn seconds_after(text: &str, word: &str) -> Duration {
+        Duration::from_secs(number_after(text, word).parse().unwrap())
+    }
+
+    /// A supervisor that kills the server earlier loses webhooks, answers and lines of the log.
+    #[test]
+    fn supervisors_wait_for_the_longest_end() {
+        let options = include_str!("../../docs/OPTIONS.md");
+        let default = |option: &str, name: &str| {
+            seconds_after(options, &format!("| `{option}` | `{name}` | `"))
+        };
+        let grace = default("RINGVERB_SHUTDOWN_GRACE", "shutdown_grace");
+        let delay = default("RINGVERB_SHUTDOWN_DELAY", "shutdown_delay");
+        let after_grace = OWED_TIME_MAX
+            + WEBHOOKS_TIME_MIN
+            + OWED_TIME_MAX
+            + crate::server::admin::ANSWERS_TIME_MAX
+            + output::FINISH_TIME;
+        // Documents say "9 s" of what follows the grace period, and "10 s" of what to add.
+        assert_eq!(after_grace, Duration::from_secs(9));
+        let defaults = grace + delay;
+        let pod = include_str!("../../packaging/kubernetes/ringverb.yaml");
+        let of_pod = seconds_after(pod, "RINGVERB_SHUTDOWN_DELAY: ")
+            + seconds_after(pod, "RINGVERB_SHUTDOWN_GRACE: ");
+        for (file, text, word, before) in [
+            (
+                "ringverb.service",
+                include_str!("../../tuning/ringverb.service"),
+                "\nTimeoutStopSec=",
+                defaults,
+            ),
+            (
+                "supervisor",
+                include_str!("../../tuning/ringverb-supervisor.conf"),
+                "\nstopwaitsecs=",
+                defaults,
+            ),
+            ("laravel.md", include_str!("../../docs/laravel.md"), "\nstopwaitsecs=", defaults),
+            (
+                "compose.yaml",
+                include_str!("../../packaging/compose/compose.yaml"),
+                "stop_grace_period: ",
+                defaults,
+            ),
+            (
+                "cluster.yaml",
+                include_str!("../../packaging/compose/cluster.yaml"),
+                "stop_grace_period: ",
+                defaults,
+            ),
+            ("ringverb.yaml", pod, "terminationGracePeriodSeconds: ", of_pod),
+        ] {
+            let waits = seconds_after(text, word);
+            assert!(waits >= before + after_grace, "{file}: {waits:?}, {before:?}");
+        }
+        let chart = include_str!("../../packaging/helm/ringverb/templates/deployment.yaml");
+        let added = number_after(chart, ".Values.shutdown.delay .Values.shutdown.grace ");
+        assert!(Duration::from_secs(added.parse().unwrap()) >= after_grace, "{added}");
+    }
 }

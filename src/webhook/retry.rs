@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-/// Longest pause between two attempts of one event.
+/// Longest pause between two attempts of one event, before up to 10 % are added or subtracted.
 pub(super) const EVENT_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Longest pause of an endpoint, unless its `Retry-After` is longer.
 const ENDPOINT_PAUSE_MAX: Duration = Duration::from_secs(5);

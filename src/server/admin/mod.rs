@@ -24,4 +24,6 @@ mod viewers;
 pub(super) use claim::{Claimed, bind_or_inherit};
 pub(super) use listener::{probe, start_refusal};
 pub(super) use metrics::ScrapeSources;
+#[cfg(test)]
+pub(super) use owed::ANSWERS_TIME_MAX;
 pub(super) use server::AdminServer;

@@ -18,7 +18,7 @@ use crate::worker::time::Clock;
 /// How long the end of the process waits for the first byte of a connection.
 const SILENT_TIME: Duration = Duration::from_millis(250);
 /// How long the end of the process waits for all answers together.
-pub(super) const ANSWERS_TIME_MAX: Duration = Duration::from_secs(5);
+pub(in crate::server) const ANSWERS_TIME_MAX: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(2);
 
 /// Shared by the thread `admin` and the main thread. All accesses are sequentially consistent: the main thread writes

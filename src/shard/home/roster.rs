@@ -161,8 +161,9 @@ impl FromIterator<(Box<str>, Member)> for Roster {
 
 impl Home {
     /// Why a user may not join now. A join of a new user causes a new encoding of the whole roster, which only this
-    /// subscriber receives, so short messages cause long answers. A join of a user in the roster also causes one, if
-    /// other users joined or left since the last encoding. `memory` is charged for it.
+    /// subscriber receives, so short messages cause long answers. A further connection of a user in the roster also
+    /// causes one, if other users joined or left since the last encoding. `memory` is charged for both. A repeated join
+    /// of one connection is never refused, and nothing is charged for its encoding.
     pub(super) fn join_refusal(
         &self,
         context: &Context,

@@ -352,7 +352,6 @@ fn a_join_with_a_roster_over_the_memory_limit_is_refused() {
     assert_eq!(net.events(late)[0].data()["presence"]["count"], 31);
 }
 
-/// As after a take-over, or for a roster that came from other nodes: it was never encoded here.
 /// A refusal would leave the subscriber without an answer to this and to every later request.
 #[test]
 fn a_repeated_subscription_to_a_presence_channel_is_answered_without_headroom() {
@@ -372,6 +371,7 @@ fn a_repeated_subscription_to_a_presence_channel_is_answered_without_headroom() 
     net.shards[0].check_invariants(&[]).unwrap();
 }
 
+/// As for a roster that came from other nodes: it was never encoded here.
 #[test]
 fn the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeated_one() {
     let mut net = Net::new(1);
