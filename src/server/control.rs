@@ -247,7 +247,7 @@ mod tests {
         let control = Control::start().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let (events, log) = mpsc::channel();
+        let (read, log) = mpsc::channel();
         let count_returns = move || {
             let readable = Readable::of(&theirs)?;
             Ok(async move {
@@ -255,17 +255,19 @@ mod tests {
                 loop {
                     readable.wait().await;
                     returns += 1;
-                    if (&theirs).read(&mut [0; 8]).is_ok_and(|bytes| bytes == 0) {
-                        break;
+                    match (&theirs).read(&mut [0; 8]) {
+                        Ok(0) => break,
+                        Ok(_) => read.send(returns).unwrap(),
+                        Err(_) => {}
                     }
                 }
-                events.send(returns).unwrap();
+                read.send(returns).unwrap();
             })
         };
         control.run(count_returns).unwrap();
         for _ in 0..10 {
             (&ours).write_all(b"1").unwrap();
-            super::super::wait::sleep(Duration::from_millis(2));
+            log.recv_timeout(LATE).expect("the byte is read");
         }
         drop(ours);
         let returns: u32 = log.recv_timeout(LATE).expect("a task that parks");

@@ -75,7 +75,7 @@ fn event(channel: &str, what: Happening) -> WebhookEvent {
 }
 
 /// Waits until it is true.
-fn until(what: &str, is_true: impl Fn() -> bool) {
+fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     for _ in 0..PATIENCE.as_millis() / 5 {
         if is_true() {
             return;

@@ -1,7 +1,7 @@
 //! Time in tests: deadlines, pauses, and waits for a condition.
 //!
-//! Owns the only sleeps of the tests. Does not measure: a test that has a tight time limit fails on a busy machine.
-//! Limit: `DEADLINE` for anything. Cost: a wait looks every `POLL_INTERVAL`; no CPU time in between.
+//! Owns the only sleeps of the process tests. Does not measure: a test that has a tight time limit fails on a busy
+//! machine. Limit: `DEADLINE` for anything. Cost: a wait looks every `POLL_INTERVAL`; no CPU time in between.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
