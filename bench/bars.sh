@@ -25,7 +25,8 @@ bar() {
     # Memory has a bar of its own, which no other server sets.
     [ -z "$sockudo" ] || [ "$name" = idle ] || set -- --server "$sockudo" "$@"
     printf '\n## %s\n\n' "$title" >> "$table"
-    "$here/compare-soketi.sh" --rounds "$rounds" --save "$folder/$name.json" --show "$figures" "$@" >> "$table" || failed=1
+    "$here/compare-soketi.sh" --rounds "$rounds" --save "$folder/$name.json" \
+        --show "$figures" "$@" >> "$table" || failed=1
 }
 
 costs="CPU per,busy,deliveries 1 per s"

@@ -8,7 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 if ! command -v valgrind > /dev/null; then
     echo "instructions.sh: valgrind is missing, trying apt-get install valgrind" >&2
     apt-get install -y valgrind > /dev/null 2>&1 || {
-        echo "instructions.sh: valgrind cannot be installed here (apt-get install valgrind failed); nothing is counted" >&2
+        echo "instructions.sh: valgrind cannot be installed here (apt-get install valgrind failed);" \
+            "nothing is counted" >&2
         exit 2
     }
 fi
@@ -37,5 +38,6 @@ printf '%-28s %14s %14s\n' case instructions allocations
         *) echo "instructions.sh: callgrind failed on $name" >&2; exit 2 ;;
     esac
     echo "$once $twice" |
-        awk -v n=$((runs * items)) -v name="$name" '{ printf "%-28s %14.1f %14.2f\n", name, ($3 - $1) / n, ($4 - $2) / n }'
+        awk -v n=$((runs * items)) -v name="$name" \
+            '{ printf "%-28s %14.1f %14.2f\n", name, ($3 - $1) / n, ($4 - $2) / n }'
 done

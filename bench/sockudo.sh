@@ -1,6 +1,7 @@
 #!/bin/sh
 # sockudo 2.9.2 from crates.io, as a server to compare with: `sockudo.sh --install` (a build of some minutes), then
-# `sockudo.sh --port N` in the foreground on 127.0.0.1 with the app 1001, app-key, app-secret, its limits out of the way.
+# `sockudo.sh --port N` in the foreground on 127.0.0.1 with the app 1001, app-key, app-secret, its limits out of the
+# way.
 # It goes to $CARGO_TARGET_DIR/sockudo or target/sockudo.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,7 +10,8 @@ program=$folder/bin/sockudo
 
 case "${1:-}" in
 --install)
-    [ -x "$program" ] || cargo install sockudo --version 2.9.2 --locked --root "$folder" --target-dir "$folder/build" >&2
+    [ -x "$program" ] || \
+        cargo install sockudo --version 2.9.2 --locked --root "$folder" --target-dir "$folder/build" >&2
     ;;
 --port)
     [ -x "$program" ] || { echo "sockudo.sh: first run sockudo.sh --install" >&2; exit 2; }

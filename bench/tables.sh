@@ -21,8 +21,10 @@ begin() {
     {
         echo "# $2"
         echo
-        echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc) cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
-        echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds; server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
+        echo "$(date -u '+%Y-%m-%d %H:%M UTC'), Linux $(uname -r), $(nproc)" \
+            "cores,$(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2);"
+        echo "load $(cut -d' ' -f1-3 /proc/loadavg) before; $rounds rounds;" \
+            "server on CPU ${SERVER_CPUS:-0}, client on CPU ${CLIENT_CPU:-1}."
     } > "$table"
 }
 

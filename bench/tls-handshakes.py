@@ -3,8 +3,8 @@
 
 tls-handshakes.py [--rounds 5] [--connections 5000] prints a Markdown table. Takes server and load generator of the
 profile `dist`, builds the benchmark `handshakes`, and needs root: all processes have real-time priority, so that
-other work on the machine does not count. Each round measures in turn: rustls' buffered API in memory (`handshakes`), the
-server without TLS, the server with each kind of handshake, and a bare loop of rustls with the same flights
+other work on the machine does not count. Each round measures in turn: rustls' buffered API in memory (`handshakes`),
+the server without TLS, the server with each kind of handshake, and a bare loop of rustls with the same flights
 (`handshake-floor`). Ratios are of rounds. Server on CPU 0, client on CPU 1 (SERVER_CPUS, CLIENT_CPU).
 """
 
@@ -30,10 +30,12 @@ SERVER = f"{HERE / 'ringverb.sh'} --port {PORT}"
 
 
 def benchmark():
-    command = ["cargo", "bench", "--profile", "dist", "--quiet", "-p", "ringverb-bench", "--bench", "handshakes", "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "--profile", "dist", "--quiet", "-p", "ringverb-bench", "--bench", "handshakes",
+        "--no-run", "--message-format=json"]
     messages = subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout.splitlines()
     targets = (json.loads(line) for line in messages)
-    found = [one["executable"] for one in targets if one.get("target", {}).get("name") == "handshakes" and one.get("executable")]
+    found = [one["executable"] for one in targets if one.get("target", {}).get("name") == "handshakes" and
+        one.get("executable")]
     return found[-1]
 
 
@@ -77,7 +79,8 @@ def main():
         rounds.append(row)
     of = lambda name: statistics.median(row[name] for row in rounds)
     print(f"load {os.getloadavg()[0]:.0f}; {options.rounds} rounds; plain {of('plain'):.1f} µs\n")
-    print("| handshake | server, µs | rustls alone, µs | server / (alone + plain) | server / bare loop | TLS part / full of its version |")
+    print("| handshake | server, µs | rustls alone, µs | server / (alone + plain) | server / bare loop | TLS part / "
+          "full of its version |")
     print("|---|---:|---:|---:|---:|---:|")
     for kind in KINDS:
         full = "full-" + kind.split("-")[1]

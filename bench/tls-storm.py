@@ -68,7 +68,8 @@ def window(seconds, rate, server):
             env={**os.environ, "RINGVERB_BENCH_TLS": "full-1.3"}, stdout=subprocess.PIPE)
         time.sleep(1)
     before = scrape()
-    command = bench(20, "--server-pid", str(server), "fanout", "--rate", "20", "--subscribers", str(SUBSCRIBERS), "--seconds", str(seconds))
+    command = bench(20, "--server-pid", str(server), "fanout", "--rate", "20", "--subscribers", str(SUBSCRIBERS),
+        "--seconds", str(seconds))
     run = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     after = scrape()
     report = json.loads(run.stdout)

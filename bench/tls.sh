@@ -25,7 +25,8 @@ compare fanout-16 "The same, 16 in flight" "CPU per,p99 ms" \
 compare idle "15,000 idle connections with a private channel each" "RSS growth,CPU while idle,CPU per" \
     --server "$plain" --server "$tls" --server "$nginx" -- idle --seconds 5
 
-# Handshakes beside rustls alone and a bare loop of it, and in memory; and a running fan-out during 500 of them a second.
+# Handshakes beside rustls alone and a bare loop of it, and in memory; and a running fan-out during 500 of them a
+# second.
 {
     printf '\n## Handshakes with a subscription\n\n'
     "$here/tls-handshakes.py" --rounds "$rounds" || failed=1

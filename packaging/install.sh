@@ -82,7 +82,8 @@ if [ "$uninstall" = yes ]; then
     exit 0
 fi
 
-[ -n "$from" ] || die "name the place of the archive with --from URL_OR_FOLDER: there is no public release yet, so this \
+[ -n "$from" ] ||
+    die "name the place of the archive with --from URL_OR_FOLDER: there is no public release yet, so this \
 script knows no address; packaging/release of the source tree makes the archive and SHA256SUMS"
 [ "$(uname -s)" = Linux ] || die "ringverb runs on Linux, and this is $(uname -s): use a container or a virtual machine"
 arch=$(uname -m)
@@ -94,7 +95,8 @@ esac
 
 # needed PROGRAM [PACKAGE]: minimal images of distributions lack some.
 needed() {
-    command -v "$1" >/dev/null 2>&1 || die "$1 is missing: install the package ${2:-$1} (apt-get install, dnf install or apk add)"
+    command -v "$1" >/dev/null 2>&1 ||
+        die "$1 is missing: install the package ${2:-$1} (apt-get install, dnf install or apk add)"
 }
 for program in tar gzip; do needed "$program"; done
 for program in sha256sum mktemp sort comm; do needed "$program" coreutils; done
@@ -102,21 +104,28 @@ for program in sed grep; do needed "$program"; done
 case $from in
     http://* | https://*)
         command -v curl >/dev/null 2>&1 || command -v wget >/dev/null 2>&1 ||
-            die "neither curl nor wget is installed, and $from is a URL: install one, or fetch the archive and SHA256SUMS \
-elsewhere and give their folder"
+            die "neither curl nor wget is installed, and $from is a URL: install one, or fetch the archive and \
+SHA256SUMS elsewhere and give their folder"
         ;;
 esac
 
 # The C library: the program of an archive starts with glibc only. Elsewhere the shell would say "not found".
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || libc=$(ldd --version 2>&1) || :
 case $libc in
-    *musl*) die "this host has musl instead of glibc, as Alpine has: use the container image, or build from source with cargo" ;;
+    *musl*)
+        die "this host has musl instead of glibc, as Alpine has: use the container image, or build from source with \
+cargo"
+        ;;
 esac
 glibc=$(printf '%s\n' "$libc" | sed -n '1s/.* \([0-9][0-9]*\.[0-9][0-9]*\).*/\1/p')
 case $glibc in
     2.*) [ "${glibc#2.}" -ge 28 ] ||
-        die "this host has glibc $glibc, and ringverb needs 2.28: update the system, use the container image, or build from source" ;;
-    *) die "neither getconf nor ldd names a glibc on this host: use the container image, or build from source with cargo" ;;
+        die "this host has glibc $glibc, and ringverb needs 2.28: update the system, use the container image, or build \
+from source" ;;
+    *)
+        die "neither getconf nor ldd names a glibc on this host: use the container image, or build from source with \
+cargo"
+        ;;
 esac
 
 work=$(mktemp -d)
@@ -144,13 +153,15 @@ get SHA256SUMS
 if [ -n "$version" ]; then
     archive=ringverb-$version-$arch-linux.tar.gz
 else
-    archive=$(sed -n "s/^[0-9a-f]\{64\}  \(ringverb-[0-9A-Za-z.+-]*-$arch-linux\.tar\.gz\)\$/\1/p" "$work/SHA256SUMS" | tail -n 1)
+    archive=$(sed -n "s/^[0-9a-f]\{64\}  \(ringverb-[0-9A-Za-z.+-]*-$arch-linux\.tar\.gz\)\$/\1/p" "$work/SHA256SUMS" \
+        | tail -n 1)
     [ -n "$archive" ] || die "$from/SHA256SUMS names no archive for $arch"
 fi
 line=$(grep "^[0-9a-f]\{64\}  $archive\$" "$work/SHA256SUMS") || die "$from/SHA256SUMS does not name $archive"
 get "$archive"
 (cd "$work" && printf '%s\n' "$line" | sha256sum -c - >/dev/null 2>&1) ||
-    die "$archive does not have the sum that SHA256SUMS names: it is damaged or not what was released; nothing was installed"
+    die "$archive does not have the sum that SHA256SUMS names: it is damaged or not what was released; nothing was \
+installed"
 tar -xzf "$work/$archive" -C "$work"
 tree=$work/${archive%.tar.gz}
 "$tree/bin/ringverb" --version >/dev/null || die "the program of $archive does not run on this host"
@@ -170,7 +181,8 @@ echo "$archive: the sum is right. Into $prefix:"
 while IFS= read -r file; do
     place "$file"
 done <"$work/files" >"$work/places"
-sed -n '/^bin\//p; /completions\//p; /\.d\/ringverb\.fish$/p; /_ringverb$/p; /man1\/ringverb\.1/p' "$work/places" | sed 's/^/    /'
+sed -n '/^bin\//p; /completions\//p; /\.d\/ringverb\.fish$/p; /_ringverb$/p; /man1\/ringverb\.1/p' "$work/places" |
+    sed 's/^/    /'
 echo "    and $(wc -l <"$work/places") files in all, the rest of them below share/"
 if [ "$dry_run" = yes ]; then
     echo "Nothing was changed (--dry-run)."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets what 99-ringverb.conf wants and the host lacks, now and for the next boot. Shows old -> new; run again, it changes
-# nothing. The values found the first time are kept for revert.sh.
+# Sets what 99-ringverb.conf wants and the host lacks, now and for the next boot. Shows old -> new; run again, it
+# changes nothing. The values found the first time are kept for revert.sh.
 # Usage: apply.sh [--dry-run]
 case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;; esac
 set -euo pipefail

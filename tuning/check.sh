@@ -36,7 +36,8 @@ grouped() { sed -E ':a; s/([0-9])([0-9]{3})($|,)/\1,\2\3/; ta' <<<"$1"; }
 
 line "" setting now wanted
 kernel=$(uname -r)
-verdict "$(yes_if test "$(printf '5.19\n%s\n' "$kernel" | sort -V | head -n 1)" = 5.19)" kernel "$kernel" "5.19 or newer for io_uring; older ones use epoll"
+verdict "$(yes_if test "$(printf '5.19\n%s\n' "$kernel" | sort -V | head -n 1)" = 5.19)" kernel "$kernel" \
+    "5.19 or newer for io_uring; older ones use epoll"
 io_uring=$(current kernel.io_uring_disabled)
 verdict "$(yes_if test "${io_uring:-0}" = 0)" kernel.io_uring_disabled "${io_uring:-absent}" "0"
 
@@ -48,7 +49,8 @@ whose="this shell"
 for limits in /proc/[0-9]*/limits; do
     if [[ $(cat "${limits%limits}comm" 2>/dev/null) == ringverb ]]; then
         descriptors=$(awk '/^Max open files/ { print $5 }' "$limits" 2>/dev/null || true)
-        locked=$(awk '/^Max locked memory/ { print ($5 == "unlimited") ? $5 : int($5 / 1024) }' "$limits" 2>/dev/null || true)
+        locked=$(awk '/^Max locked memory/ { print ($5 == "unlimited") ? $5 : int($5 / 1024) }' "$limits" \
+            2>/dev/null || true)
         whose="process $(basename "$(dirname "$limits")")"
     fi
 done
@@ -62,7 +64,8 @@ workers=$(nproc)
 kib=$((2 * 28 * workers))
 enough=no
 if [[ $locked == unlimited ]] || suffices "${locked:-0}" "$kib"; then enough=yes; fi
-verdict "$enough" "locked memory of $whose" "${locked:-unknown} KiB" "$kib KiB or more for $workers workers (root: no limit)"
+verdict "$enough" "locked memory of $whose" "${locked:-unknown} KiB" \
+    "$kib KiB or more for $workers workers (root: no limit)"
 
 # Whether each number of now is at least the wanted one; a range of ports, whether it is at least as wide.
 reaches() {
@@ -104,7 +107,8 @@ line "$word" "net.ipv4.tcp_mem (pressure)" "$pressure pages" "$connections or mo
 if ((failures > 0)); then
     settings="settings are"
     if ((failures == 1)); then settings="setting is"; fi
-    echo "$failures $settings too low for $(grouped "$connections") connections. tuning/README.md says why and what to do."
+    echo "$failures $settings too low for $(grouped "$connections") connections." \
+        "tuning/README.md says why and what to do."
     exit 1
 fi
 echo "This host is ready for $(grouped "$connections") connections."

@@ -13,8 +13,8 @@ die() {
 }
 
 # for_each_setting FILE COMMAND: `COMMAND NEED KEY VALUE` for each line "key = value" of the file; a value may be
-# several numbers. NEED is "optional" for a key that the kernel may lack, which starts with "-", and else "needed". Lines are
-# read before the first command, because a command may change the file.
+# several numbers. NEED is "optional" for a key that the kernel may lack, which starts with "-", and else "needed".
+# Lines are read before the first command, because a command may change the file.
 for_each_setting() {
     local line key value need lines setting='^(-?)([a-z][^[:space:]=]*)[[:space:]]*=[[:space:]]*(.*[^[:space:]])'
     mapfile -t lines <"$1"

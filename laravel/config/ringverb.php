@@ -15,8 +15,8 @@ return [
         // Set RINGVERB_WEBHOOK_URL to APP_URL and this path. null registers no route.
         'path' => env('RINGVERB_WEBHOOK_PATH', 'ringverb/webhook'),
         'middleware' => [],
-        // Seconds. An older request is refused, and its events are not handled twice within this time. It must be longer
-        // than RINGVERB_WEBHOOK_RETRY (300), because a retried request keeps its time.
+        // Seconds. An older request is refused, and its events are not handled twice within this time. It must be
+        // longer than RINGVERB_WEBHOOK_RETRY (300), because a retried request keeps its time.
         'window' => 600,
         // The cache store that remembers handled events; null is the default store. Several web servers need a
         // store that they share.

@@ -1,7 +1,8 @@
 """The Helm chart and the plain Kubernetes manifests.
 
-Renders the chart with several values, by Helm's engine and once by the program helm. Each object fits the schema of its kind (Kubernetes 1.37; those of the Prometheus
-operator have none here). The chart's default output is what packaging/kubernetes has, so that the two cannot differ.
+Renders the chart with several values, by Helm's engine and once by the program helm. Each object fits the schema of its
+kind (Kubernetes 1.37; those of the Prometheus operator have none here). The chart's default output is what
+packaging/kubernetes has, so that the two cannot differ.
 """
 
 import os

@@ -17,8 +17,10 @@ const FAULTS: [(&str, &str, &str); 6] = [
     ("no second look before the sleep", "if self.has_mail(0) || self.has_mail(1) {", "if false {"),
     (
         "asleep only after the second look",
-        "doorbell.set_asleep();\n        if self.has_mail(0) || self.has_mail(1) {\n            doorbell.set_awake();\n            return false;\n        }",
-        "if self.has_mail(0) || self.has_mail(1) {\n            return false;\n        }\n        doorbell.set_asleep();",
+        "doorbell.set_asleep();\n        if self.has_mail(0) || self.has_mail(1) {\n            \
+         doorbell.set_awake();\n            return false;\n        }",
+        "if self.has_mail(0) || self.has_mail(1) {\n            return false;\n        }\n        \
+         doorbell.set_asleep();",
     ),
     (
         "rung before the mail is there",

@@ -70,7 +70,8 @@ fn a_value_that_can_never_match_is_refused_with_the_reason() {
     for (dotenv, part) in [
         (
             "RINGVERB_ALLOWED_ORIGINS=https://a.test/app",
-            "has the entry \"https://a.test/app\" (.env), but an Origin header has no path and no query: write https://a.test",
+            "has the entry \"https://a.test/app\" (.env), but an Origin header has no path and no query: write \
+             https://a.test",
         ),
         ("RINGVERB_ALLOWED_ORIGINS=a.test,,b.test", "an entry of the list is empty"),
         ("REVERB_ALLOWED_ORIGINS=münchen.de", "write xn--mnchen-3ya.de"),
@@ -110,7 +111,8 @@ fn misspelled_names_of_the_file_and_of_the_environment_cause_warnings() {
     assert_eq!(
         warnings(setup),
         [
-            "unknown option REVERB_APP_MAX_CONECTIONS (environment) is ignored; did you mean REVERB_APP_MAX_CONNECTIONS?",
+            "unknown option REVERB_APP_MAX_CONECTIONS (environment) is ignored; did you mean \
+             REVERB_APP_MAX_CONNECTIONS?",
             "unknown option REVERB_SERVER_PROT (.env) is ignored; did you mean REVERB_SERVER_PORT?",
         ]
     );

@@ -408,7 +408,7 @@ const STORIES: &[(&str, &str)] = &[
         "a_worker_that_runs_has_not_stalled_however_often_the_watchdog_looks",
     ),
     (
-        "the apps file was replaced, but the answer was that nothing had changed, because its folder was not synchronized",
+        "the apps file was replaced, and the answer was that nothing had changed: its folder was not synchronized",
         "a_file_that_is_replaced_is_never_reported_as_unchanged",
     ),
     (
@@ -444,7 +444,7 @@ const STORIES: &[(&str, &str)] = &[
         "an_addition_that_the_disk_refuses_uses_up_no_index",
     ),
     (
-        "an event of an operator was acknowledged while its mail waited for room, so that a later publish could overtake it",
+        "an operator's event was acknowledged while its mail waited for room, so a later publish could overtake it",
         "a_publish_of_an_operator_is_answered_when_its_mail_is_in_a_ring",
     ),
     (

@@ -174,7 +174,8 @@ pub(super) fn name_of(words: &str) -> String {
 /// The rules rest on this reading of comments and declarations.
 #[test]
 fn a_statement_is_a_keyword_with_words_after_it() {
-    let all = " Frames. It owns\n no socket, and never\n reads. Limits: the tick's.\n Cost: one allocation for a frame.";
+    let all = " Frames. It owns\n no socket, and never\n reads. Limits: the tick's.\n Cost: one allocation for a \
+               frame.";
     assert!(lacks(all).is_empty());
     assert_eq!(lacks(" It owns frames in order. PURE. Limit: 9 frames."), ["cost"]);
     assert_eq!(lacks(" Plain values of frames. Limit: 9 frames. Cost: one copy."), ["does not"]);

@@ -52,8 +52,8 @@ fn problems(lists: &BTreeSet<List>, places: &[Place<'_>], architecture: &str) ->
         if count != 1 {
             let List { file, name } = list;
             problems.push(format!(
-                "{file}: tests/tidy/lists.txt has {name} {count} times: enter it once, below its row of ARCHITECTURE.md \
-                 \"Queues\" or below its kind of \"Lists that need no gauge\""
+                "{file}: tests/tidy/lists.txt has {name} {count} times: enter it once, below its row of \
+                 ARCHITECTURE.md \"Queues\" or below its kind of \"Lists that need no gauge\""
             ));
         }
     }
@@ -192,16 +192,17 @@ fn without_visibility(line: &str) -> &str {
 #[test]
 fn lists_without_a_place_and_places_without_a_list_are_found() {
     let code = "type Shared = Arc<Locked>;\npub(crate) type Locked =\n    Mutex<Names>;\ntype Names = \
-                HashSet<u8>;\ntype Number = u8;\npub(super) struct Table<T> {\n    pub(crate) entries: Vec<T>,\n    count: \
-                usize,\n    names: Names,\n    number: Number,\n    shared: Shared,\n    by_age:\n        VecDeque<T>,\n}\nfn f() {\n    let list: Vec<u8> = \
-                g();\n}\npub struct Bytes(Vec<u8>);\nenum Kind {\n    One(u8),\n    Many(Sender<u8>),\n}\n";
+                HashSet<u8>;\ntype Number = u8;\npub(super) struct Table<T> {\n    pub(crate) entries: Vec<T>,\n    \
+                count: usize,\n    names: Names,\n    number: Number,\n    shared: Shared,\n    by_age:\n        \
+                VecDeque<T>,\n}\nfn f() {\n    let list: Vec<u8> = g();\n}\npub struct Bytes(Vec<u8>);\nenum Kind \
+                {\n    One(u8),\n    Many(Sender<u8>),\n}\n";
     let names =
         ["Table::entries", "Table::names", "Table::shared", "Table::by_age", "Bytes", "Kind::Many"];
     assert_eq!(fields(code), names);
     let list = |file: &str, name: &str| List { file: file.to_owned(), name: name.to_owned() };
     let lists: BTreeSet<List> = names.iter().map(|name| list("src/a/b.rs", name)).collect();
-    let text = "# x\nqueue: a queue\n    Table::entries\nkind: one\n    Table::names Table::shared Bytes\n    Kind::Many Gone::x\n\
-                kind: two\n    src/a/c.rs\n";
+    let text = "# x\nqueue: a queue\n    Table::entries\nkind: one\n    Table::names Table::shared Bytes\n    \
+                Kind::Many Gone::x\nkind: two\n    src/a/c.rs\n";
     let architecture = "\n## Queues\n\n| q | x |\n|---|---|\n| a queue (`a`) | 1 |\n| another | 2 |\n\n\
                         ## Lists that need no gauge\n\n| kind | why |\n|---|---|\n| one | 1 |\n";
     let found = problems(&lists, &places(text), architecture);

@@ -32,8 +32,10 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
     ("a capability of Linux", &["CAP_NET_BIND_SERVICE"]),
     ("flags and calls of io_uring that are not used", &["CQE_SKIP_SUCCESS", "send_zc"]),
     ("functions of PHP", &["ctype_space", "explode", "getallheaders", "rawurldecode"]),
-    ("classes and functions of Laravel and phpdotenv", &["ApplicationProvider", "ConfigurationUrlParser", "EntryParser", "toOthers"]),
-    ("events of Reverb inside of Laravel", &["ChannelCreated", "ChannelRemoved", "ConnectionPruned", "MessageReceived", "MessageSent"]),
+    ("classes and functions of Laravel and phpdotenv", &["ApplicationProvider", "ConfigurationUrlParser",
+     "EntryParser", "toOthers"]),
+    ("events of Reverb inside of Laravel", &["ChannelCreated", "ChannelRemoved", "ConnectionPruned", "MessageReceived",
+     "MessageSent"]),
     ("a type of rustls that is not used", &["KernelConnection"]),
     ("words of protocols: TLS, HTTP, PROXY", &["Authorization", "Date", "LOCAL"]),
 ];

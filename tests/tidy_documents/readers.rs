@@ -8,7 +8,8 @@ use super::{
 };
 
 const SAMPLE: &str = "## A. Configuration\n### C13. Differences\n1. One.\n2. Two.\n3. Three.\n\
-    ## Tests\n| rule | tests |\n| 1 | `one_test`, `a title` |\n| 2 | not implemented, because of a reason |\n| 3 | `gone` |\n";
+    ## Tests\n| rule | tests |\n| 1 | `one_test`, `a title` |\n| 2 | not implemented, because of a reason |\n| 3 | \
+    `gone` |\n";
 
 #[test]
 fn citations_are_read_across_lines_and_missing_ones_are_found() {

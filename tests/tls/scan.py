@@ -37,7 +37,8 @@ scan = result.scan_result
 
 def of(command):
     attempt = getattr(scan, command)
-    assert attempt.status == ScanCommandAttemptStatusEnum.COMPLETED, f"{command}: {attempt.error_reason} {attempt.error_trace}"
+    error = f"{command}: {attempt.error_reason} {attempt.error_trace}"
+    assert attempt.status == ScanCommandAttemptStatusEnum.COMPLETED, error
     return attempt.result
 
 
@@ -55,7 +56,8 @@ check("tls_1_2", suites("tls_1_2_cipher_suites"), [
 ])
 check("tls_1_3", suites("tls_1_3_cipher_suites"),
       ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"])
-check("curves", sorted(curve.name for curve in of("elliptic_curves").supported_curves), ["X25519", "secp256r1", "secp384r1"])
+check("curves", sorted(curve.name for curve in of("elliptic_curves").supported_curves),
+    ["X25519", "secp256r1", "secp384r1"])
 check("compression", of("tls_compression").supports_compression, False)
 check("early data", of("tls_1_3_early_data").supports_early_data, False)
 check("Heartbleed", of("heartbleed").is_vulnerable_to_heartbleed, False)
@@ -75,7 +77,8 @@ check("chain is valid", deployment.verified_certificate_chain is not None, True)
 check("order of the chain", deployment.received_chain_has_valid_order, True)
 # Recommendations of Mozilla.
 try:
-    check_server_against_tls_configuration(result, MozillaTlsConfiguration.get(TlsConfigurationEnum.MOZILLA_INTERMEDIATE))
+    check_server_against_tls_configuration(result,
+        MozillaTlsConfiguration.get(TlsConfigurationEnum.MOZILLA_INTERMEDIATE))
     found = {}
 except ServerNotCompliantWithTlsConfiguration as error:
     found = error.issues

@@ -27,15 +27,28 @@
                         <div class="flex items-center justify-between">
                             <h3 class="font-bold text-gray-700 dark:text-gray-300">{{ $id }}</h3>
                             <span class="text-xs font-medium text-gray-600 dark:text-gray-400">
-                                at most {{ number_format(max(0, ...array_map(fn ($values) => max(0, ...array_values($values)), array_values($readings)))) }}
+                                at most {{ number_format(max(0, ...array_map(
+                                    fn ($values) => max(0, ...array_values($values)),
+                                    array_values($readings),
+                                ))) }}
                             </span>
                         </div>
                         <div
                             wire:ignore
                             class="h-14 mt-3"
-                            x-data="ringverbChart(@js(['id' => (string) $id, 'lines' => $lines, 'readings' => $readings, 'updated' => $updated, 'seconds' => $seconds]))"
+                            x-data="ringverbChart(@js([
+                                'id' => (string) $id,
+                                'lines' => $lines,
+                                'readings' => $readings,
+                                'updated' => $updated,
+                                'seconds' => $seconds,
+                            ]))"
                         >
-                            <canvas x-ref="canvas" class="ring-1 ring-gray-900/5 dark:ring-gray-100/10 bg-gray-50 dark:bg-gray-800 rounded-md shadow-sm"></canvas>
+                            <canvas
+                                x-ref="canvas"
+                                class="ring-1 ring-gray-900/5 dark:ring-gray-100/10 bg-gray-50 dark:bg-gray-800
+                                    rounded-md shadow-sm"
+                            ></canvas>
                         </div>
                     </div>
                 @endforeach
@@ -56,7 +69,11 @@ Alpine.data('ringverbChart', ({ id, lines, readings, updated, seconds }) => ({
             type: 'line',
             data: {
                 labels: times(readings),
-                datasets: names.map((name) => ({ label: lines[name].label, borderColor: lines[name].color, data: values(readings, name) })),
+                datasets: names.map((name) => ({
+                    label: lines[name].label,
+                    borderColor: lines[name].color,
+                    data: values(readings, name),
+                })),
             },
             options: {
                 animation: false,

@@ -81,7 +81,8 @@ class Replacement
     private function standInOf(int $pid, ?int $before): ?int
     {
         foreach ($this->processes->all() as $candidate) {
-            if ($candidate !== $before && in_array("--stand-in-for={$pid}", $this->processes->arguments($candidate), true)) {
+            $arguments = $candidate !== $before ? $this->processes->arguments($candidate) : [];
+            if (in_array("--stand-in-for={$pid}", $arguments, true)) {
                 return $candidate;
             }
         }

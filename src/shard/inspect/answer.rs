@@ -206,9 +206,9 @@ impl Shard {
         if let Some(age_ms) = age_ms.filter(|_| order.gathering_core == self.context.core()) {
             let (seconds, tenths) = (age_ms / 1_000, age_ms % 1_000 / 100);
             self.outbox.log_line(format!(
-                "an operator of another node wanted to end a connection or a subscription, and this was not done: by the \
-                 clocks of both hosts the request is {seconds}.{tenths} s old, and the limit is {} s. If this happens to \
-                 every such request, the clocks differ by about that time: run NTP on both hosts",
+                "an operator of another node wanted to end a connection or a subscription, and this was not done: by \
+                 the clocks of both hosts the request is {seconds}.{tenths} s old, and the limit is {} s. If this \
+                 happens to every such request, the clocks differ by about that time: run NTP on both hosts",
                 ORDER_TIME_MS / 1_000
             ));
         }

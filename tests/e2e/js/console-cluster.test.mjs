@@ -44,7 +44,8 @@ async function open(hash) {
   return page;
 }
 
-test("channels and connections of all nodes are listed with their nodes, and one of another node is ended", async () => {
+test("channels and connections of all nodes are listed with their nodes, and one of another node is ended",
+  async () => {
   const own = await clients[0].raw();
   await own.subscribe("orders");
   const theirs = await clients[1].raw();
@@ -53,19 +54,24 @@ test("channels and connections of all nodes are listed with their nodes, and one
   const other = (await (await fetch(`${urls[1]}/api/nodes`)).json()).own.slice(0, 8);
 
   const list = await open("#/channels");
-  await list.sees(`${rowsText}.some((row) => row.includes("only-there") && row.includes("${other}"))`, "the other node's channel");
-  await list.sees(`${rowsText}.some((row) => row.includes("orders") && row.includes("this node") && row.includes("${other}"))`, "both nodes");
+  await list.sees(`${rowsText}.some((row) => row.includes("only-there") && row.includes("${other}"))`,
+    "the other node's channel");
+  await list.sees(
+    `${rowsText}.some((row) => row.includes("orders") && row.includes("this node") && row.includes("${other}"))`,
+    "both nodes");
   await list.seesText("on 2 nodes");
   await list.picture("cluster-channels");
 
   const page = await open("#/connections");
-  await page.sees(`${rowsText}.some((row) => row.includes("${theirs.socketId}") && row.includes("${other}"))`, "its connection");
+  await page.sees(`${rowsText}.some((row) => row.includes("${theirs.socketId}") && row.includes("${other}"))`,
+    "its connection");
   await page.picture("cluster-connections");
   await page.type("input[type=search]", theirs.socketId);
   await page.sees(`${rowsText}.length === 1`, "one row");
   const inside = await open(`#/connection?id=${theirs.socketId}`);
   await inside.seesText("Another node has this connection");
-  await inside.sees(`[...document.querySelectorAll("dd")].some((value) => value.textContent.includes("127.0.0.1:"))`, "its address");
+  await inside.sees(`[...document.querySelectorAll("dd")].some((value) => value.textContent.includes("127.0.0.1:"))`,
+    "its address");
   await inside.picture("cluster-connection");
   await inside.press("Disconnect");
   await inside.seesText("is open on any node");

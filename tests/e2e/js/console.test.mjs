@@ -1,5 +1,5 @@
-// The console in a browser: what it shows of real clients, what it does, and what it must not do. With SCREENSHOTS=folder
-// it leaves pictures for people to look at.
+// The console in a browser: what it shows of real clients, what it does, and what it must not do. With
+// SCREENSHOTS=folder it leaves pictures for people to look at.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -46,7 +46,8 @@ async function open(hash = "", options = {}) {
 /** All that a page may complain about is nothing, and all that it loads is the listener's. */
 function assertClean(page, expected = []) {
   assert.deepEqual(page.problems.filter((problem) => !expected.some((text) => problem.includes(text))), []);
-  const elsewhere = page.requests.filter((address) => !address.startsWith(url) && !address.startsWith("data:") && address !== "about:blank");
+  const elsewhere = page.requests.filter((address) => !address.startsWith(url) && !address.startsWith("data:") &&
+    address !== "about:blank");
   assert.deepEqual(elsewhere, []);
 }
 
@@ -61,7 +62,8 @@ test("the overview shows connections, cores and rates of a running server", asyn
   await page.sees(`${rowsText}.length >= 2`, "two cores");
   const publish = setInterval(() => backend(server).trigger("overview-channel", "tick", { at: 1 }).catch(() => {}), 20);
   try {
-    await page.sees(`!document.querySelector('[aria-label="Published events"] .value').textContent.startsWith("0")`, "a rate");
+    await page.sees(`!document.querySelector('[aria-label="Published events"] .value').textContent.startsWith("0")`,
+      "a rate");
     await page.sees(`[...document.querySelectorAll(".spark path")].some((path) => path.getAttribute("d"))`, "a line");
   } finally {
     clearInterval(publish);
@@ -87,7 +89,8 @@ test("channels are filtered, sorted and paged, and their names are never markup"
   await page.type("input[type=search]", "hostile-");
   await page.sees(`${rowsText}.length === 1`, "one channel");
   await page.press(`hostile-${HOSTILE}`);
-  await page.sees(`document.querySelector("h1").textContent === ${JSON.stringify(`hostile-${HOSTILE}`)}`, "the name as text");
+  await page.sees(`document.querySelector("h1").textContent === ${JSON.stringify(`hostile-${HOSTILE}`)}`,
+    "the name as text");
   assert.equal(await page.eval(`document.querySelectorAll("main img").length`), 0);
   assertClean(page);
 });
@@ -121,19 +124,23 @@ test("hidden characters of names are shown escaped, and long ones do not widen t
   assert.ok(!/[\u202e\u200b]/.test(await page.eval(`document.querySelector("main").textContent`)));
   const cell = `document.querySelector("tbody td.name")`;
   assert.equal(await page.eval(`getComputedStyle(${cell}).whiteSpaceCollapse`), "preserve");
-  const [inner, outer] = await page.eval(`[document.documentElement.scrollWidth, document.documentElement.clientWidth]`);
+  const [inner, outer] =
+    await page.eval(`[document.documentElement.scrollWidth, document.documentElement.clientWidth]`);
   assert.ok(inner <= outer, `${inner} of ${outer}`);
   assertClean(page);
 });
 
 test("disconnect closes the connection with a code after which its client stays away", async () => {
   const raw = await clients.raw();
-  for (let index = 0; index < 12; index += 1) raw.send({ event: "pusher:subscribe", data: { channel: `private-${index}`, auth: "app-key:wrong" } });
+  for (let index = 0; index < 12; index += 1) {
+    raw.send({ event: "pusher:subscribe", data: { channel: `private-${index}`, auth: "app-key:wrong" } });
+  }
   await raw.frames.atLeast(12);
   const page = await open(`#/connection?id=${raw.socketId}`);
   await page.seesText("Inside");
   await page.seesText("the last 10 of 12");
-  const order = await page.eval(`[...document.querySelectorAll("main button.danger, main h2")].map((node) => node.textContent.split(" ")[0])`);
+  const order = await page.eval(
+    `[...document.querySelectorAll("main button.danger, main h2")].map((node) => node.textContent.split(" ")[0])`);
   assert.deepEqual(order, ["Disconnect", "Inside", "Channels", "What", "Why"]);
   await page.press("Disconnect");
   const [{ code }] = await raw.closed.atLeast(1);
@@ -145,12 +152,14 @@ test("disconnect closes the connection with a code after which its client stays 
 
 test("a subscription is ended with the keyboard, and from the channel's page", async () => {
   const raw = await clients.raw();
-  const told = (channel) => raw.frames.first(({ event, channel: of }) => event === "pusher:subscription_error" && of === channel, channel);
+  const told = (channel) => raw.frames.first(({ event, channel: of }) => event === "pusher:subscription_error" &&
+    of === channel, channel);
   for (const channel of ["ended-by-key", "ended-there", "kept"]) await raw.subscribe(channel);
   const page = await open(`#/connection?id=${raw.socketId}`);
   await page.sees(`document.querySelectorAll(".tags button").length === 3`, "a button for each channel");
   const names = await page.eval(`[...document.querySelectorAll(".tags button")].map((button) => button.ariaLabel)`);
-  assert.deepEqual(names.sort(), ["Unsubscribe from ended-by-key", "Unsubscribe from ended-there", "Unsubscribe from kept"]);
+  assert.deepEqual(names.sort(), ["Unsubscribe from ended-by-key", "Unsubscribe from ended-there",
+    "Unsubscribe from kept"]);
   await page.eval(`document.querySelector('[aria-label="Unsubscribe from ended-by-key"]').focus()`);
   await page.key("Enter");
   await told("ended-by-key");
@@ -163,17 +172,21 @@ test("a subscription is ended with the keyboard, and from the channel's page", a
   await page.seesText("No connection matches.");
   await page.open(`${url}/?again#/refusals`);
   await page.open(`${url}/?once-more#/refusals?reason=access_withdrawn`);
-  await page.sees(`${rowsText}.filter((row) => row.includes("access_withdrawn: subscription_ended")).length === 2`, "both are refusals with the overview's reason");
+  await page.sees(`${rowsText}.filter((row) => row.includes("access_withdrawn: subscription_ended")).length === 2`,
+    "both are refusals with the overview's reason");
   await page.open(`${url}/?at-last#/overview`);
   await page.press("access_withdrawn");
-  await page.sees(`location.hash === "#/refusals?reason=access_withdrawn" && document.querySelector("select").value === "access_withdrawn"`);
+  await page.sees(
+    `location.hash === "#/refusals?reason=access_withdrawn" && ` +
+    `document.querySelector("select").value === "access_withdrawn"`);
   assertClean(page);
 });
 
 test("the event log shows what happens, filters it, and pauses", async () => {
   const page = await open("#/events?kind=subscribed,api_event,client_event,refused");
   await page.seesText("Nothing has happened yet");
-  await until(async () => (await (await fetch(`${url}/api/overview`)).json()).viewers, (viewers) => viewers > 0, "the page looks");
+  await until(async () => (await (await fetch(`${url}/api/overview`)).json()).viewers, (viewers) => viewers > 0,
+    "the page looks");
   const one = await clients.connect();
   const { channel } = await subscribe(one, "private-log");
   const two = await clients.connect();
@@ -182,10 +195,12 @@ test("the event log shows what happens, filters it, and pauses", async () => {
   channel.trigger("client-typing", { who: "ada" });
   const raw = await clients.raw();
   raw.send("no JSON");
-  for (const text of ["subscribed", "order.shipped", "client-typing", "client event", "refused"]) await page.seesText(text);
+  const shown = ["subscribed", "order.shipped", "client-typing", "client event", "refused"];
+  for (const text of shown) await page.seesText(text);
   const seen = () => page.eval(`document.querySelectorAll(".log li").length`);
   assert.equal(await page.eval(`document.querySelectorAll("main img").length`), 0);
-  assert.ok(!(await page.eval(`document.querySelector(".log").innerText.includes("connected\\n")`)), "a kind that was not asked for");
+  assert.ok(!(await page.eval(`document.querySelector(".log").innerText.includes("connected\\n")`)),
+    "a kind that was not asked for");
   await page.press("Pause");
   const before = await seen();
   await backend(server).trigger("private-log", "while.paused", {});
@@ -237,7 +252,8 @@ async function application() {
         return;
       }
       const body = request.method === "POST" ? Buffer.concat(chunks) : undefined;
-      const headers = { accept: path === "/" ? "text/html" : "*/*", "content-type": request.headers["content-type"] ?? "" };
+      const type = request.headers["content-type"] ?? "";
+      const headers = { accept: path === "/" ? "text/html" : "*/*", "content-type": type };
       const found = await fetch(`${url}${path}`, { method: request.method, headers, body });
       const text = (await found.text()).replace(/\b(href|src)="\/(?=[a-z])/g, '$1="/ops/');
       answer.writeHead(found.status, {
@@ -330,7 +346,9 @@ test("without a token the views say what to set, and the overview works", async 
     await page.sees(`document.querySelector("#state").textContent === "ready"`);
     for (const view of ["Channels", "Connections", "Event log", "Refusals", "Publish", "Apps", "Nodes"]) {
       await page.press(view);
-      await page.sees(`document.querySelector("main").innerText.startsWith("This view needs a token: set RINGVERB_ADMIN_TOKEN")`, view);
+      await page.sees(
+        `document.querySelector("main").innerText.startsWith("This view needs a token: set RINGVERB_ADMIN_TOKEN")`,
+        view);
     }
   } finally {
     await closed.stop();
@@ -339,7 +357,8 @@ test("without a token the views say what to set, and the overview works", async 
 
 test("with a token the page asks for it, keeps it for the tab, and sends it", async () => {
   const port = await freePort();
-  const guarded = await startServer({ RINGVERB_ADMIN: `127.0.0.1:${port}`, RINGVERB_ADMIN_TOKEN: TOKEN, RINGVERB_WORKERS: "1" });
+  const guarded = await startServer({ RINGVERB_ADMIN: `127.0.0.1:${port}`, RINGVERB_ADMIN_TOKEN: TOKEN,
+    RINGVERB_WORKERS: "1" });
   try {
     const page = await browser.page();
     await page.open(`http://127.0.0.1:${port}/`);

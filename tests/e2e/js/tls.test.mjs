@@ -81,7 +81,8 @@ test("pusher-js in Chromium subscribes over wss, on a page of https, and sends c
     const page = await browser.page();
     await page.send("Page.navigate", { url: `https://localhost:${tlsPort}/up` });
     await page.sees("isSecureContext && document.readyState === 'complete' && location.protocol === 'https:'");
-    await page.eval(readFileSync(path.resolve(certificates, "../e2e/node_modules/pusher-js/dist/web/pusher.js"), "utf8"));
+    await page.eval(readFileSync(path.resolve(certificates, "../e2e/node_modules/pusher-js/dist/web/pusher.js"),
+      "utf8"));
     await page.eval(`(() => {
       const sign = async (text) => {
         const bytes = (text) => new TextEncoder().encode(text);
@@ -96,7 +97,8 @@ test("pusher-js in Chromium subscribes over wss, on a page of https, and sends c
         disableStats: true,
         channelAuthorization: {
           customHandler: ({ socketId, channelName }, callback) =>
-            sign(socketId + ":" + channelName).then((hex) => callback(null, { auth: ${JSON.stringify(APP.key)} + ":" + hex })),
+            sign(socketId + ":" + channelName)
+              .then((hex) => callback(null, { auth: ${JSON.stringify(APP.key)} + ":" + hex })),
         },
       });
       window.channel = pusher.subscribe("private-chromium");

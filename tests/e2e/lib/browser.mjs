@@ -155,7 +155,8 @@ class Page {
 
   /** Clicks the button or link with this text. */
   async press(text) {
-    const find = `[...document.querySelectorAll("button, a")].find((node) => node.textContent.trim() === ${JSON.stringify(text)})`;
+    const find =
+      `[...document.querySelectorAll("button, a")].find((node) => node.textContent.trim() === ${JSON.stringify(text)})`;
     await this.sees(`Boolean(${find})`, `a button ${text}`);
     await this.eval(`${find}.click()`);
   }
@@ -163,7 +164,8 @@ class Page {
   /** Types into a field, as a keyboard does. */
   async type(selector, text) {
     await this.sees(`Boolean(document.querySelector(${JSON.stringify(selector)}))`, selector);
-    await this.eval(`(() => { const field = document.querySelector(${JSON.stringify(selector)}); field.focus(); field.select(); })()`);
+    const find = `const field = document.querySelector(${JSON.stringify(selector)});`;
+    await this.eval(`(() => { ${find} field.focus(); field.select(); })()`);
     await this.send("Input.insertText", { text });
   }
 

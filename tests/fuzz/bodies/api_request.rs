@@ -20,15 +20,18 @@ const NOW: u64 = 1_800_000_000;
 
 #[rustfmt::skip]
 const PATHS: &[&str] = &[
-    "/events", "/batch_events", "/channels", "/channels/news", "/channels/presence-room", "/channels/presence-room/users",
+    "/events", "/batch_events", "/channels", "/channels/news", "/channels/presence-room",
+    "/channels/presence-room/users",
     "/connections", "/users/7/terminate_connections", "/users/%37/terminate_connections", "/nothing", "",
 ];
 #[rustfmt::skip]
-const CHANNELS: &[&str] = &["news", "private-p", "presence-room", "cache-c", "private-encrypted-x", "", "a b", "#server-to-user-7", "é"];
+const CHANNELS: &[&str] = &["news", "private-p", "presence-room", "cache-c", "private-encrypted-x", "", "a b",
+    "#server-to-user-7", "é"];
 #[rustfmt::skip]
 const NAMES: &[&str] = &["filter_by_prefix", "info", "info[]", "auth_version", "x", "Auth_Key2", "body_md5x"];
 #[rustfmt::skip]
-const VALUES: &[&str] = &["presence-", "user_count", "user_count,subscription_count", "cache", "%7E", "a%20b", "", "1.0"];
+const VALUES: &[&str] = &["presence-", "user_count", "user_count,subscription_count", "cache", "%7E", "a%20b", "",
+    "1.0"];
 
 /// What happens to a request behind its signature.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]

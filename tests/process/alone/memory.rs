@@ -79,7 +79,8 @@ fn over_the_memory_limit_connections_are_refused_and_far_over_it_publishes() {
         "Raise the limit",
         " by memory, ",
         " by memory_publish",
-        "a connection was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit cause=memory peer=127.0.0.1:",
+        "a connection was refused because the server is short of memory: RINGVERB_MEMORY_MAX sets the limit \
+         cause=memory peer=127.0.0.1:",
         "a publish was refused because the server is far over RINGVERB_MEMORY_MAX cause=memory_publish peer=127.0.0.1:",
     ] {
         assert!(stdout.contains(part), "{part} not in {stdout}");

@@ -97,8 +97,8 @@ pub(super) const STAND_INS: &[(&str, &str, &str)] = &[
     (
         "sudo",
         "a test changes no file of the host: paths below /usr are below $HERE",
-        "for word do shift; case $word in /usr/*) word=$HERE$word; mkdir -p \"${word%/*}\" ;; esac; set -- \"$@\" \"$word\"; done\n\
-         exec \"$@\"\n",
+        "for word do shift; case $word in /usr/*) word=$HERE$word; mkdir -p \"${word%/*}\" ;; esac; set \
+         -- \"$@\" \"$word\"; done\nexec \"$@\"\n",
     ),
     (
         "cargo",

@@ -137,7 +137,8 @@ fn an_app_reaches_only_its_own_channels() {
     // Right key and secret, another app's path.
     assert_eq!(server.answer(&Request::to("GET", "/apps/2/channels")).0, 401);
     // Another app's key, signed with the own secret.
-    let data = json!({"channel": "private-p", "auth": crate::support::channel_auth(&other.socket_id, "private-p", None)});
+    let data = json!({"channel": "private-p", "auth": crate::support::channel_auth(&other.socket_id, "private-p",
+        None)});
     let message = json!({"event": "pusher:subscribe", "data": data}).to_string();
     other.ask(&message, &crate::support::error_event(4009, "Connection is unauthorized"));
 }

@@ -80,7 +80,8 @@ pub(crate) const CASES: &[Case] = &[
             Seen::http(&wires[0], Answer::Silence)
         },
         answer: "",
-        line: "an idle HTTP connection was closed for a newer one: a worker has room for 64; raise LimitNOFILE (ulimit -n), or close idle connections in the proxy sooner",
+        line: "an idle HTTP connection was closed for a newer one: a worker has room for 64; raise LimitNOFILE \
+               (ulimit -n), or close idle connections in the proxy sooner",
     },
     Case {
         cause: Cause::SocketsPerIp, env: &[("RINGVERB_CONNECTIONS_PER_IP_MAX", "1")],
@@ -92,7 +93,8 @@ pub(crate) const CASES: &[Case] = &[
             Seen::http(&newest, Answer::Silence)
         },
         answer: "",
-        line: "127.0.0.1 has 64 HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this is your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it",
+        line: "127.0.0.1 has 64 HTTP connections already; RINGVERB_CONNECTIONS_PER_IP_MAX sets the limit, and if this \
+               is your proxy or your backend, RINGVERB_TRUSTED_PROXIES must name it",
     },
     Case {
         cause: Cause::MessageTooLarge, env: &[],
@@ -104,13 +106,15 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::Violation, env: &[],
         act: |server| closed(server.connect(), &frame::unmasked(frame::FIN | frame::TEXT, b"{}")),
         answer: "closed 1002 Frame is not masked",
-        line: "a connection was closed with 1002, because it broke the WebSocket protocol: Frame is not masked; is a proxy or a hand-made client in between?",
+        line: "a connection was closed with 1002, because it broke the WebSocket protocol: Frame is not masked; is a \
+               proxy or a hand-made client in between?",
     },
     Case {
         cause: Cause::Violation, env: &[],
         act: |server| closed(server.connect(), &frame::raw(frame::FIN | frame::TEXT, b"\xff")),
         answer: "closed 1007 Invalid UTF-8",
-        line: "a connection was closed with 1007, because it broke the WebSocket protocol: Invalid UTF-8; is a proxy or a hand-made client in between?",
+        line: "a connection was closed with 1007, because it broke the WebSocket protocol: Invalid UTF-8; is a proxy \
+               or a hand-made client in between?",
     },
     Case {
         cause: Cause::NoPong, env: &[("REVERB_APP_PING_INTERVAL", "1"), ("RINGVERB_PONG_TIMEOUT", "1")],
@@ -122,7 +126,8 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::NotAuthorizedInTime, env: &[("RINGVERB_AUTHORIZE_WITHIN", "1")],
         act: |server| ended(server.connect()),
         answer: "4009 Connection not authorized within timeout",
-        line: "a connection was closed because it neither signed in nor joined a private channel within 1 s (RINGVERB_AUTHORIZE_WITHIN)",
+        line: "a connection was closed because it neither signed in nor joined a private channel within 1 s \
+               (RINGVERB_AUTHORIZE_WITHIN)",
     },
     Case {
         cause: Cause::Terminated, env: &[],
@@ -162,7 +167,8 @@ fn a_slow_consumer_is_logged_with_its_waiting_bytes() {
     let (bytes, rest) = line.split_once(' ').expect("a number");
     assert!(bytes.parse::<usize>().expect("a number") > 50_000, "{line}");
     let expected = format!(
-        "bytes waited for it (RINGVERB_SEND_QUEUE_BYTES_MAX, RINGVERB_CONNECTION_BYTES_MAX) cause=slow_consumer peer={peer} app=1001 socket={}",
+        "bytes waited for it (RINGVERB_SEND_QUEUE_BYTES_MAX, RINGVERB_CONNECTION_BYTES_MAX) cause=slow_consumer \
+         peer={peer} app=1001 socket={}",
         client.socket_id
     );
     assert_eq!(rest, expected);

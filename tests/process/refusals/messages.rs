@@ -74,7 +74,8 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::UnknownEvent, env: &[],
         act: |server| message(server, r#"{"event":"pusher:join","data":{}}"#),
         answer: INVALID,
-        line: "event \"pusher:join\" is unknown: clients may send pusher:ping, pusher:pong, pusher:subscribe, pusher:unsubscribe, pusher:signin and client- events",
+        line: "event \"pusher:join\" is unknown: clients may send pusher:ping, pusher:pong, pusher:subscribe, \
+               pusher:unsubscribe, pusher:signin and client- events",
     },
     Case {
         cause: Cause::EventWithoutChannel, env: &[],
@@ -108,15 +109,18 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         cause: Cause::ChannelDataText, env: &[],
-        act: |server| message(server, r#"{"event":"pusher:subscribe","data":{"channel":"presence-r","channel_data":"user 7"}}"#),
+        act: |server| message(server,
+            r#"{"event":"pusher:subscribe","data":{"channel":"presence-r","channel_data":"user 7"}}"#),
         answer: INVALID,
-        line: "subscription to \"presence-r\" refused: channel_data \"user 7\" is not a string with a JSON object, exactly as the auth endpoint returned it",
+        line: "subscription to \"presence-r\" refused: channel_data \"user 7\" is not a string with a JSON object, \
+               exactly as the auth endpoint returned it",
     },
     Case {
         cause: Cause::SignInData, env: &[],
         act: |server| message(server, r#"{"event":"pusher:signin","data":{"user_data":{"id":"7"}}}"#),
         answer: INVALID,
-        line: "pusher:signin has no user_data that is a JSON object in a text, exactly as the auth endpoint (/broadcasting/user-auth) returned it",
+        line: "pusher:signin has no user_data that is a JSON object in a text, exactly as the auth endpoint \
+               (/broadcasting/user-auth) returned it",
     },
     Case {
         cause: Cause::BadChannel, env: &[],
@@ -136,22 +140,26 @@ pub(crate) const CASES: &[Case] = &[
             Seen::socket(&client, answer)
         },
         answer: "",
-        line: "event \"typing\" dropped: only events whose name starts with client- are sent on (whisper() in Echo adds that)",
+        line: "event \"typing\" dropped: only events whose name starts with client- are sent on (whisper() in Echo \
+               adds that)",
     },
     Case {
         cause: Cause::MessageRate,
-        env: &[("REVERB_APP_RATE_LIMITING_ENABLED", "true"), ("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "1"), ("REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "600")],
+        env: &[("REVERB_APP_RATE_LIMITING_ENABLED", "true"), ("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "1"),
+            ("REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "600")],
         act: |server| {
             let mut client = server.connect();
             client.ask(crate::support::PING, crate::support::PONG);
             message_of(client, crate::support::PING)
         },
         answer: "4301 Rate limit exceeded",
-        line: "a connection sent more than 1 message in 600 s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, REVERB_APP_RATE_LIMIT_DECAY_SECONDS): further messages are discarded until the window ends",
+        line: "a connection sent more than 1 message in 600 s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS, \
+               REVERB_APP_RATE_LIMIT_DECAY_SECONDS): further messages are discarded until the window ends",
     },
     Case {
         cause: Cause::MessageRateClosed,
-        env: &[("REVERB_APP_RATE_LIMITING_ENABLED", "true"), ("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "1"), ("REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "600"), ("REVERB_APP_RATE_LIMIT_TERMINATE", "true")],
+        env: &[("REVERB_APP_RATE_LIMITING_ENABLED", "true"), ("REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS", "1"),
+            ("REVERB_APP_RATE_LIMIT_DECAY_SECONDS", "600"), ("REVERB_APP_RATE_LIMIT_TERMINATE", "true")],
         act: |server| {
             let mut client = server.connect();
             client.ask(crate::support::PING, crate::support::PONG);
@@ -161,7 +169,8 @@ pub(crate) const CASES: &[Case] = &[
             Seen::socket(&client, answer)
         },
         answer: "4301 Rate limit exceeded",
-        line: "a connection was closed because it sent more than 1 message in 600 s (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS; REVERB_APP_RATE_LIMIT_TERMINATE=false only drops them)",
+        line: "a connection was closed because it sent more than 1 message in 600 s \
+               (REVERB_APP_RATE_LIMIT_MAX_ATTEMPTS; REVERB_APP_RATE_LIMIT_TERMINATE=false only drops them)",
     },
     Case {
         cause: Cause::ControlFrameRate, env: &[],
@@ -182,31 +191,36 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::ClientEventsDisabled, env: &[("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "none")],
         act: |server| client_event(server.connect(), "private-x"),
         answer: "4301 The app does not have client messaging enabled.",
-        line: "client event \"client-typing\" refused: this app takes none; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members lets them through",
+        line: "client event \"client-typing\" refused: this app takes none; \
+               REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=members lets them through",
     },
     Case {
         cause: Cause::ClientEventOnPublic, env: &[],
         act: |server| client_event(subscribed(server, "news"), "news"),
         answer: "4301 Client events are only accepted on private and presence channels.",
-        line: "client event \"client-typing\" on \"news\" refused: client events on public channels need RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, or a private channel",
+        line: "client event \"client-typing\" on \"news\" refused: client events on public channels need \
+               RINGVERB_CLIENT_EVENTS_ON_PUBLIC=true, or a private channel",
     },
     Case {
         cause: Cause::ClientEventOnUserChannel, env: &[("REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM", "all")],
         act: |server| client_event(server.connect(), "#server-to-user-7"),
         answer: "4301 Client events are only accepted on private and presence channels.",
-        line: "client event \"client-typing\" on \"#server-to-user-7\" refused: only the app's backend publishes to a user's own channel; use a private channel",
+        line: "client event \"client-typing\" on \"#server-to-user-7\" refused: only the app's backend publishes to a \
+               user's own channel; use a private channel",
     },
     Case {
         cause: Cause::ClientEventName, env: &[("RINGVERB_EVENT_NAME_LENGTH_MAX", "12")],
         act: |server| client_event(server.connect(), "private-x"),
         answer: "4301 The name of the client event is too long",
-        line: "client event \"client-typing\" refused: its name has more than 12 characters (RINGVERB_EVENT_NAME_LENGTH_MAX)",
+        line: "client event \"client-typing\" refused: its name has more than 12 characters \
+               (RINGVERB_EVENT_NAME_LENGTH_MAX)",
     },
     Case {
         cause: Cause::NotAMember, env: &[],
         act: |server| client_event(server.connect(), "private-x"),
         answer: "4009 The client is not a member of the specified channel.",
-        line: "client event \"client-typing\" on \"private-x\" refused: the connection is not subscribed to that channel; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=all needs no subscription",
+        line: "client event \"client-typing\" on \"private-x\" refused: the connection is not subscribed to that \
+               channel; REVERB_APP_ACCEPT_CLIENT_EVENTS_FROM=all needs no subscription",
     },
     Case {
         cause: Cause::ClientEventRate, env: &[("RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX", "1")],
@@ -219,7 +233,8 @@ pub(crate) const CASES: &[Case] = &[
             Seen::socket(&client, answer)
         },
         answer: "4301 Rate limit exceeded",
-        line: "client event \"client-typing\" dropped: the connection sent more than 1 in a second (RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX)",
+        line: "client event \"client-typing\" dropped: the connection sent more than 1 in a second \
+               (RINGVERB_CLIENT_EVENTS_PER_SECOND_MAX)",
     },
 ];
 
@@ -229,7 +244,8 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
         cause: Cause::AuthMissing, env: &[],
         act: |server| subscription(server.connect(), "private-x", json!({})),
         answer: UNAUTHORIZED,
-        line: "subscription to \"private-x\" refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?",
+        line: "subscription to \"private-x\" refused: no signature came with it; does the client's auth endpoint \
+               (/broadcasting/auth) answer with `auth`?",
     },
     Case {
         cause: Cause::AuthType, env: &[],
@@ -247,19 +263,22 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
         cause: Cause::AuthForm, env: &[],
         act: |server| subscription(server.connect(), "private-x", json!({"auth": "0123456789"})),
         answer: UNAUTHORIZED,
-        line: "subscription to \"private-x\" refused: its auth of 10 bytes is not KEY:SIGNATURE; does the auth endpoint sign with a Pusher library?",
+        line: "subscription to \"private-x\" refused: its auth of 10 bytes is not KEY:SIGNATURE; does the auth \
+               endpoint sign with a Pusher library?",
     },
     Case {
         cause: Cause::AuthKey, env: &[],
         act: |server| subscription(server.connect(), "private-x", json!({"auth": "oldkey:0123"})),
         answer: UNAUTHORIZED,
-        line: "subscription to \"private-x\" refused: signed for key \"oldkey\", but this app has another; is REVERB_APP_KEY the same in Laravel's .env?",
+        line: "subscription to \"private-x\" refused: signed for key \"oldkey\", but this app has another; is \
+               REVERB_APP_KEY the same in Laravel's .env?",
     },
     Case {
         cause: Cause::AuthMismatch, env: &[],
         act: |server| subscription(server.connect(), "private-x", json!({"auth": "app-key:0123"})),
         answer: UNAUTHORIZED,
-        line: "subscription to \"private-x\" refused: the signature does not match: is REVERB_APP_SECRET the same in Laravel's .env, and was the signature made for this socket id and channel?",
+        line: "subscription to \"private-x\" refused: the signature does not match: is REVERB_APP_SECRET the same in \
+               Laravel's .env, and was the signature made for this socket id and channel?",
     },
     Case {
         cause: Cause::AuthMismatch, env: &[],
@@ -268,7 +287,8 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             message(server, &json!({"event": "pusher:signin", "data": data}).to_string())
         },
         answer: UNAUTHORIZED,
-        line: "sign-in refused: the signature does not match: is REVERB_APP_SECRET the same in Laravel's .env, and was the signature made for this socket id and channel?",
+        line: "sign-in refused: the signature does not match: is REVERB_APP_SECRET the same in Laravel's .env, and \
+               was the signature made for this socket id and channel?",
     },
     Case {
         cause: Cause::AuthDataNotSigned, env: &[],
@@ -278,31 +298,36 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             subscription(client, "private-x", json!({"auth": auth, "channel_data": "{}"}))
         },
         answer: UNAUTHORIZED,
-        line: "subscription to \"private-x\" refused: channel_data came along but is not part of what was signed; sign socket_id:channel:channel_data, or send none",
+        line: "subscription to \"private-x\" refused: channel_data came along but is not part of what was signed; \
+               sign socket_id:channel:channel_data, or send none",
     },
     Case {
         cause: Cause::OtherUser, env: &[],
         act: |server| subscription(server.connect(), "#server-to-user-7", json!({})),
         answer: UNAUTHORIZED,
-        line: "subscription to \"#server-to-user-7\" refused: a user's channel is for connections signed in as that user; call pusher.signin() first",
+        line: "subscription to \"#server-to-user-7\" refused: a user's channel is for connections signed in as that \
+               user; call pusher.signin() first",
     },
     Case {
         cause: Cause::NoChannelData, env: &[],
         act: |server| signed(server, "presence-r", None),
         answer: INVALID,
-        line: "subscription to \"presence-r\" refused: no channel_data came with it; does the channel's callback in routes/channels.php return the user?",
+        line: "subscription to \"presence-r\" refused: no channel_data came with it; does the channel's callback in \
+               routes/channels.php return the user?",
     },
     Case {
         cause: Cause::NoUser, env: &[],
         act: |server| signed(server, "presence-r", Some("{}")),
         answer: INVALID,
-        line: "subscription to \"presence-r\" refused: channel_data names no user_id; does the channel's callback in routes/channels.php return the user?",
+        line: "subscription to \"presence-r\" refused: channel_data names no user_id; does the channel's callback in \
+               routes/channels.php return the user?",
     },
     Case {
         cause: Cause::UserId, env: &[],
         act: |server| sign_in(server.connect(), r#"{"id":7}"#),
         answer: UNAUTHORIZED,
-        line: "sign-in refused: user_data names no id, or one that is not a text; cast it to a string in the callback of resolveAuthenticatedUserUsing",
+        line: "sign-in refused: user_data names no id, or one that is not a text; cast it to a string in the callback \
+               of resolveAuthenticatedUserUsing",
     },
     Case {
         cause: Cause::SignedInAlready, env: &[],
@@ -314,7 +339,8 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             sign_in(client, r#"{"id":"8"}"#)
         },
         answer: "4009 Connection is signed in as another user",
-        line: "sign-in as \"8\" refused: the connection is signed in as another user; disconnect before another user signs in",
+        line: "sign-in as \"8\" refused: the connection is signed in as another user; disconnect before another user \
+               signs in",
     },
     Case {
         cause: Cause::ChannelNameLength, env: &[("RINGVERB_CHANNEL_NAME_LENGTH_MAX", "5")],
@@ -326,25 +352,29 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
         cause: Cause::ChannelNameCharacter, env: &[("RINGVERB_CHANNEL_NAMES", "pusher")],
         act: |server| signed(server, "a b", None),
         answer: "4009 The channel name is too long or has characters that are not accepted",
-        line: "subscription to \"a b\" refused: the name has characters other than letters, numbers and _-=@,.; and RINGVERB_CHANNEL_NAMES takes those only",
+        line: "subscription to \"a b\" refused: the name has characters other than letters, numbers and _-=@,.; and \
+               RINGVERB_CHANNEL_NAMES takes those only",
     },
     Case {
         cause: Cause::ChannelNameColon, env: &[],
         act: |server| signed(server, "private-a:b", None),
         answer: "4009 The channel name is too long or has characters that are not accepted",
-        line: "subscription to \"private-a:b\" refused: the name of a private or presence channel has a colon, and its signature would be ambiguous; choose a name without a colon",
+        line: "subscription to \"private-a:b\" refused: the name of a private or presence channel has a colon, and \
+               its signature would be ambiguous; choose a name without a colon",
     },
     Case {
         cause: Cause::MemberTooLarge, env: &[("RINGVERB_MEMBER_SIZE_MAX", "10")],
         act: |server| signed(server, "presence-r", Some(r#"{"user_id":"7"}"#)),
         answer: "4301 The channel_data of the member is too large",
-        line: "subscription to \"presence-r\" refused: channel_data has 15 bytes, and RINGVERB_MEMBER_SIZE_MAX is 10; return less from routes/channels.php",
+        line: "subscription to \"presence-r\" refused: channel_data has 15 bytes, and RINGVERB_MEMBER_SIZE_MAX is 10; \
+               return less from routes/channels.php",
     },
     Case {
         cause: Cause::TooManyChannels, env: &[("RINGVERB_CHANNELS_PER_CONNECTION_MAX", "1")],
         act: |server| subscription(subscribed(server, "one"), "two", json!({})),
         answer: "4300 Too many channels on one connection",
-        line: "subscription to \"two\" refused: the connection is in 1 channel already (RINGVERB_CHANNELS_PER_CONNECTION_MAX); leave some",
+        line: "subscription to \"two\" refused: the connection is in 1 channel already \
+               (RINGVERB_CHANNELS_PER_CONNECTION_MAX); leave some",
     },
     Case {
         cause: Cause::TooManyMembers, env: &[("RINGVERB_PRESENCE_MEMBERS_MAX", "1")],
@@ -354,7 +384,8 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             signed(server, "presence-r", Some(r#"{"user_id":"8"}"#))
         },
         answer: "4100 The presence channel has as many members as it may have",
-        line: "subscription to \"presence-r\" refused: the channel has 1 member already (RINGVERB_PRESENCE_MEMBERS_MAX)",
+        line: "subscription to \"presence-r\" refused: the channel has 1 member already \
+               (RINGVERB_PRESENCE_MEMBERS_MAX)",
     },
     Case {
         cause: Cause::ConnectionMemory,
@@ -370,13 +401,16 @@ pub(crate) const SUBSCRIPTIONS: &[Case] = &[
             Seen::socket(&client, answer)
         },
         answer: "4300 The subscriptions of the connection take too much memory",
-        line: "subscription to \"0000000000000000000000000000000000000000000000000000000000000000…\" refused: subscriptions and sign-in of the connection would keep more than 100352 bytes, which is half of RINGVERB_CONNECTION_BYTES_MAX; leave channels, or raise it",
+        line: "subscription to \"0000000000000000000000000000000000000000000000000000000000000000…\" refused: \
+               subscriptions and sign-in of the connection would keep more than 100352 bytes, which is half of \
+               RINGVERB_CONNECTION_BYTES_MAX; leave channels, or raise it",
     },
     Case {
         cause: Cause::UserDataTooLarge, env: &[("RINGVERB_USER_DATA_SIZE_MAX", "8")],
         act: |server| sign_in(server.connect(), r#"{"id":"7"}"#),
         answer: "4301 The user_data of the sign-in is too large",
-        line: "sign-in refused: user_data has 10 bytes, and RINGVERB_USER_DATA_SIZE_MAX is 8; return less from the user authentication callback",
+        line: "sign-in refused: user_data has 10 bytes, and RINGVERB_USER_DATA_SIZE_MAX is 8; return less from the \
+               user authentication callback",
     },
     Case {
         cause: Cause::WatchlistTooLong, env: &[],
@@ -401,7 +435,8 @@ fn a_subscription_error_has_its_reason_in_development() {
         ("false", "Connection is unauthorized"),
         (
             "true",
-            "Connection is unauthorized. Subscription to \"private-x\" refused: no signature came with it; does the client's auth endpoint (/broadcasting/auth) answer with `auth`?",
+            "Connection is unauthorized. Subscription to \"private-x\" refused: no signature came with it; does the \
+             client's auth endpoint (/broadcasting/auth) answer with `auth`?",
         ),
     ] {
         let server = super::Setup::new()
@@ -426,6 +461,7 @@ fn an_event_for_a_user_without_sign_in_is_logged_with_the_user() {
     let (_, line) = line.split_once("WARN ").expect("a level");
     assert_eq!(
         line,
-        "event \"e\" was published to \"#server-to-user-7\", and no connection is signed in as that user. Does the page call pusher.signin(), and does /broadcasting/user-auth answer with that id? app=1001"
+        "event \"e\" was published to \"#server-to-user-7\", and no connection is signed in as that user. Does the \
+         page call pusher.signin(), and does /broadcasting/user-auth answer with that id? app=1001"
     );
 }

@@ -16,7 +16,8 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::PlainOnTlsPort, env: &TLS,
         act: |server| http(server, b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n"),
         answer: "400 This port is TLS: use https:// or wss://.",
-        line: "a client speaks plain HTTP to this port, which is TLS: use https:// and wss:// (REVERB_SCHEME=https, forceTLS in Echo), or give TLS a port of its own by RINGVERB_TLS_PORT",
+        line: "a client speaks plain HTTP to this port, which is TLS: use https:// and wss:// (REVERB_SCHEME=https, \
+               forceTLS in Echo), or give TLS a port of its own by RINGVERB_TLS_PORT",
     },
     Case {
         cause: Cause::TlsHandshake, env: &TLS,
@@ -46,6 +47,7 @@ pub(crate) const CASES: &[Case] = &[
         cause: Cause::TlsTimeout, env: &[TLS[0], TLS[1], ("RINGVERB_HANDSHAKE_TIMEOUT", "1")],
         act: |server| silence(server, &[22, 3, 1, 1, 0, 1]),
         answer: "",
-        line: "a connection was closed because its TLS handshake was not complete after 1 s (RINGVERB_HANDSHAKE_TIMEOUT)",
+        line: "a connection was closed because its TLS handshake was not complete after 1 s \
+               (RINGVERB_HANDSHAKE_TIMEOUT)",
     },
 ];

@@ -22,7 +22,8 @@ fn start() -> (Server, AdminClient) {
 fn reload(admin: &AdminClient) -> String {
     let address = admin.address();
     format!(
-        "POST /api/reload HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+        "POST /api/reload HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: \
+         2\r\n\r\n{{}}"
     )
 }
 

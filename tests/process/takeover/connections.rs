@@ -372,7 +372,8 @@ fn connections_of_a_removed_app_are_closed_after_a_take_over() {
     assert_eq!(client.event()["event"], "pusher:error");
     assert_eq!(client.close_code_behind_events(), 4001);
     let line = server.line_so_far_with("cause=app_gone");
-    let told = "a connection of app \"1001\" was closed after the take-over: this process has no such app cause=app_gone peer=127.0.0.1:";
+    let told = "a connection of app \"1001\" was closed after the take-over: this process has no such app \
+                cause=app_gone peer=127.0.0.1:";
     assert!(
         line.contains(told) && line.ends_with(&format!("socket={}", client.socket_id)),
         "{line}"

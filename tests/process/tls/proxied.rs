@@ -25,8 +25,8 @@ impl HaProxy {
         let name = format!("haproxy-{}.cfg", address.port());
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let text = format!(
-            "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 10s\n  timeout client 60s\n  timeout server \
-             60s\nlisten all\n  bind {address}\n  server one {} {option}\n",
+            "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 10s\n  timeout client 60s\n  timeout \
+             server 60s\nlisten all\n  bind {address}\n  server one {} {option}\n",
             server.address
         );
         std::fs::write(&file, text).expect("a configuration");

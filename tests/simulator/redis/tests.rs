@@ -8,8 +8,14 @@ const TRANSCRIPT: &[(&[u8], &[u8])] = &[
     (b"HELLO 4", b"-NOPROTO unsupported protocol version\r\n"),
         (b"HELLO 3 AUTH someone pw", b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
         (b"HELLO 3 AUTH someone", b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
-        (b"hello 3 auth default pw", b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"),
-        (b"HELLO 3", b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n$2\r\nid\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"),
+        (b"hello 3 auth default pw",
+         b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n\
+          $2\r\nid\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n\
+          $7\r\nmodules\r\n*0\r\n"),
+        (b"HELLO 3",
+         b"%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:3\r\n\
+          $2\r\nid\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n\
+          $7\r\nmodules\r\n*0\r\n"),
         (b"PING", b"+PONG\r\n"),
         (b"ping x\r\ny", b"$4\r\nx\r\ny\r\n"),
         (b"PING x y", b"-ERR wrong number of arguments for 'ping' command\r\n"),
@@ -42,7 +48,11 @@ const TRANSCRIPT: &[(&[u8], &[u8])] = &[
         (b"FOO", b"-ERR unknown command 'FOO', with args beginning with: \r\n"),
         (b"fOO a b", b"-ERR unknown command 'fOO', with args beginning with: 'a' 'b' \r\n"),
         (b"FOO a\r\nb\xff", b"-ERR unknown command 'FOO', with args beginning with: 'a  b\xff' \r\n"),
-        (b"FOO xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx yyyyyy z", b"-ERR unknown command 'FOO', with args beginning with: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' 'yyyyy' \r\n"),
+        (b"FOO xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\
+           xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx yyyyyy z",
+         b"-ERR unknown command 'FOO', with args beginning with: 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\
+           xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' 'yyyyy' \r\
+           \n"),
     ];
 
 fn command(line: &[u8]) -> Vec<u8> {

@@ -14,13 +14,15 @@ export async function channels(view) {
   view.body.append(element("h1", { text: "Channels" }));
   const { select, choice } = await appChoice(view, false).catch((error) => { view.failed(error); return {}; });
   if (!select || view.signal.aborted) return;
-  const filter = element("input", { type: "search", placeholder: "part of a name, such as private-orders", value: view.parameters.get("filter") ?? "" });
+  const filter = element("input", { type: "search", placeholder: "part of a name, such as private-orders",
+    value: view.parameters.get("filter") ?? "" });
   const asked = { sort: "subscribers", order: "", page: 1 };
   const hosts = new Map();
   /** The first nodes of a channel, by name, and how many more there are. `others`: without this node. */
   const placesOf = ({ isHere, others }) => {
     const names = [...(isHere ? ["this node"] : []), ...others.map((node) => nodeName(hosts.get(node), node))];
-    return names.length > NODES_NAMED ? `${names.slice(0, NODES_NAMED).join(", ")} and ${names.length - NODES_NAMED} more` : names.join(", ");
+    if (names.length <= NODES_NAMED) return names.join(", ");
+    return `${names.slice(0, NODES_NAMED).join(", ")} and ${names.length - NODES_NAMED} more`;
   };
   const list = table([
     ["", false, ({ name }, at) => linkIn(at, name, link("channel", { app: select.value, name }))],
@@ -47,15 +49,19 @@ export async function channels(view) {
   const following = element("button", { type: "button", text: "Next →", on: { click: step(1) } });
   const place = element("span");
   view.body.append(
-    element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice, field("Filter (press /)", filter)),
+    element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice,
+      field("Filter (press /)", filter)),
     missing.node, note,
-    element("section", { class: "card" }, heading("", title, total), list.node, element("div", { class: "pager" }, previous, place, following)));
+    element("section", { class: "card" }, heading("", title, total), list.node,
+      element("div", { class: "pager" }, previous, place, following)));
   const load = repeat(view, async () => {
     if (!lastOverview) await refreshHeader(view);
-    const found = await get("/api/channels", { app: select.value, filter: filter.value.trim(), rows: 100, ...asked }, view.signal);
+    const found = await get("/api/channels", { app: select.value, filter: filter.value.trim(), rows: 100, ...asked },
+      view.signal);
     view.works();
     found.nodes?.forEach(({ node, host }) => hosts.set(node, host));
-    list.show(found.channels.map((row) => ({ ...row, nodes: row.nodes && { isHere: row.subscribers > 0, others: row.nodes } })));
+    const nodes = (row) => row.nodes && { isHere: row.subscribers > 0, others: row.nodes };
+    list.show(found.channels.map((row) => ({ ...row, nodes: nodes(row) })));
     setText(total, `${count(found.total)} channels, ${count(found.subscribers)} subscriptions`);
     setText(title, `Channels${overNodes(found)} `);
     missing.show(found);
@@ -88,14 +94,20 @@ export function channel(view) {
   ], ({ id }) => id, "Nobody is in this channel.");
   const list = connectionTable(["Subscription", false, ({ socket_id }, at) => {
     if (at.firstChild) return;
-    const end = async () => { if (await unsubscribe(view, socket_id, name)) { await load(); (list.node.querySelector("button") ?? view.body.querySelector("a")).focus(); } };
-    at.append(element("button", { type: "button", class: "danger small", text: "Unsubscribe", "aria-label": `Unsubscribe ${socket_id}`, on: { click: end } }));
+    const end = async () => {
+      if (!await unsubscribe(view, socket_id, name)) return;
+      await load();
+      (list.node.querySelector("button") ?? view.body.querySelector("a")).focus();
+    };
+    at.append(element("button", { type: "button", class: "danger small", text: "Unsubscribe",
+      "aria-label": `Unsubscribe ${socket_id}`, on: { click: end } }));
   }]);
   const total = element("span", { class: "count" });
   const title = element("span", { text: "Subscribers " });
   const missing = missingNodes();
   const note = element("p", { class: "note warn", hidden: true });
-  const memberCard = element("section", { class: "card", hidden: !name.startsWith("presence-") }, heading("Members, of all nodes"), members.node);
+  const memberCard = element("section", { class: "card", hidden: !name.startsWith("presence-") },
+    heading("Members, of all nodes"), members.node);
   view.body.append(
     element("a", { class: "back", href: link("channels", { app }), text: "← Channels" }),
     element("h1", { text: name }),
@@ -113,7 +125,8 @@ export function channel(view) {
     list.node.classList.toggle("alone", !found.nodes);
     missing.show(found);
     setText(title, `Subscribers${overNodes(found)} `);
-    setText(total, found.all_nodes === undefined ? count(found.subscribers) : `${count(found.all_nodes)}, of these ${count(found.subscribers)} on this node`);
+    setText(total, found.all_nodes === undefined ? count(found.subscribers) :
+      `${count(found.all_nodes)}, of these ${count(found.subscribers)} on this node`);
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more are not shown.`);
     await refreshHeader(view);

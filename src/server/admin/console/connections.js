@@ -14,7 +14,9 @@ const REFUSALS_SHOWN = 10;
 
 /** Ends a subscription after a question. Returns whether it was ended. */
 export async function unsubscribe(view, id, channel) {
-  if (!confirm(`Unsubscribe connection ${id} from ${visible(channel)}? Its client gets pusher:subscription_error, and may subscribe again.`)) return false;
+  const question = `Unsubscribe connection ${id} from ${visible(channel)}? ` +
+    "Its client gets pusher:subscription_error, and may subscribe again.";
+  if (!confirm(question)) return false;
   try {
     await post("/api/unsubscribe", { socket_id: id, channel });
     say("The subscription was ended.");
@@ -51,7 +53,8 @@ export async function connections(view) {
   const total = element("span", { class: "count" });
   const note = element("p", { class: "note warn", hidden: true });
   view.body.append(
-    element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice, field("Filter (press /)", filter)),
+    element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } }, choice,
+      field("Filter (press /)", filter)),
     missing.node, note,
     element("section", { class: "card" }, heading("", title, total), list.node));
   const load = repeat(view, async () => {
@@ -109,7 +112,8 @@ export function connection(view) {
   };
   const channelTag = (name) => element("li", {},
     element("a", { href: link("channel", { app: appId, name }), text: name }),
-    element("button", { type: "button", class: "quiet", text: "✕", title: `Unsubscribe from ${name}`, "aria-label": `Unsubscribe from ${visible(name)}`, on: { click: () => endSubscription(name) } }));
+    element("button", { type: "button", class: "quiet", text: "✕", title: `Unsubscribe from ${name}`,
+      "aria-label": `Unsubscribe from ${visible(name)}`, on: { click: () => endSubscription(name) } }));
   let appId = "";
   const load = repeat(view, async () => {
     const { refusals: refused } = await get("/api/refusals", { socket_id: id }, view.signal);
@@ -127,19 +131,26 @@ export function connection(view) {
       return view.works();
     }
     view.works();
-    const flags = [found.is_closing && "is closing", found.is_blocked && "its network takes no more data now", found.is_pinged && "a ping is unanswered"].filter(Boolean);
+    const flags = [found.is_closing && "is closing", found.is_blocked && "its network takes no more data now",
+      found.is_pinged && "a ping is unanswered"].filter(Boolean);
     const rows = [
-      ["App", found.app], ["User", found.user ? `${found.user}${found.has_signed_in ? " (signed in)" : " (of a presence channel)"}` : "–"],
+      ["App", found.app],
+      ["User", found.user ? `${found.user}${found.has_signed_in ? " (signed in)" : " (of a presence channel)"}` : "–"],
       ["Address", found.address ? `${found.address}${found.is_tls ? ", TLS" : ""}` : "–"],
-      ["Round trip", found.round_trip_ms === undefined ? "–" : `${found.round_trip_ms} ms, ${count(found.retransmissions)} retransmissions`],
-      ["Open for", found.age_seconds === undefined ? "a moment" : span(found.age_seconds)], ["Silent for", span(found.silent_seconds)],
+      ["Round trip", found.round_trip_ms === undefined ? "–" :
+        `${found.round_trip_ms} ms, ${count(found.retransmissions)} retransmissions`],
+      ["Open for", found.age_seconds === undefined ? "a moment" : span(found.age_seconds)],
+      ["Silent for", span(found.silent_seconds)],
       ["Waits to be sent", bytes(found.queue_bytes)], ["Keeps memory", bytes(found.kept_bytes)],
-      ...(lastOverview?.node ? [["Node", found.node ? nodeName(found.host, found.node) : "this node"]] : []), ["Worker", found.worker],
+      ...(lastOverview?.node ? [["Node", found.node ? nodeName(found.host, found.node) : "this node"]] : []),
+      ["Worker", found.worker],
       ["State", flags.join(", ") || "open"],
     ];
     elsewhere.hidden = !found.node;
     now.hidden = why.hidden = Boolean(found.node);
-    setText(elsewhere, found.node ? `Another node has this connection: ${found.host} ${found.node}. Its events and refusals are in the console of that node.` : "");
+    const isElsewhere = `Another node has this connection: ${found.host} ${found.node}. ` +
+      "Its events and refusals are in the console of that node.";
+    setText(elsewhere, found.node ? isElsewhere : "");
     facts.replaceChildren(heading("Inside"), details(rows.map(([name, value]) => [name, String(value)])));
     setText(nameTotal, count(found.channels));
     appId = found.app;
@@ -152,9 +163,11 @@ function refusalTable() {
   return table([
     ["Time", false, ({ at: ms }, at) => { at.className = "mono"; return clockTime(ms); }],
     ["Reason", false, ({ reason, cause }) => (reason === cause ? reason : `${reason}: ${cause}`)],
-    ["Connection", false, ({ socket_id }, at) => (socket_id ? linkIn(at, socket_id, link("connection", { id: socket_id }), "id") : "–")],
+    ["Connection", false, ({ socket_id }, at) => (socket_id ?
+      linkIn(at, socket_id, link("connection", { id: socket_id }), "id") : "–")],
     ["What and why", false, ({ text }, at) => named(at, text)],
-  ], ({ at, cause, socket_id, text }) => `${at} ${cause} ${socket_id} ${text}`, "Nothing was refused that this server remembers.");
+  ], ({ at, cause, socket_id, text }) => `${at} ${cause} ${socket_id} ${text}`,
+    "Nothing was refused that this server remembers.");
 }
 
 export function refusals(view) {
@@ -172,8 +185,11 @@ export function refusals(view) {
   choice.value = asked;
   view.body.append(
     element("h1", { text: "Refusals" }),
-    element("p", { class: "note", text: "What the server refused or closed last, with the text of its log. Each worker remembers 128. The reason is the one of the overview and of ringverb_refusals_total; after it, the cause in the log." }),
-    element("form", { class: "filters", on: { submit: (event) => event.preventDefault() } }, field("Reason", choice, true)),
+    element("p", { class: "note", text: "What the server refused or closed last, with the text of its log. " +
+      "Each worker remembers 128. The reason is the one of the overview and of ringverb_refusals_total; " +
+      "after it, the cause in the log." }),
+    element("form", { class: "filters", on: { submit: (event) => event.preventDefault() } },
+      field("Reason", choice, true)),
     element("section", { class: "card" }, list.node));
   const load = repeat(view, async () => {
     const { refusals: refused } = await get("/api/refusals", {}, view.signal);

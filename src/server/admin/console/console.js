@@ -29,7 +29,8 @@ function route() {
   return { name: views[path] ? path : "overview", parameters: new URLSearchParams(query) };
 }
 
-const TOKEN_NEEDED = "This view needs a token: set RINGVERB_ADMIN_TOKEN for the server and run `ringverb reload`. This page then asks for the token.";
+const TOKEN_NEEDED = "This view needs a token: set RINGVERB_ADMIN_TOKEN for the server and run `ringverb reload`. " +
+  "This page then asks for the token.";
 
 function show(keepsFocus = false) {
   leaveView();
@@ -77,7 +78,8 @@ function askForToken(wasWrong) {
   sessionStorage.removeItem(TOKEN);
   document.getElementById("leave").hidden = true;
   showState("warn", "token needed");
-  const input = element("input", { type: "password", name: "token", autocomplete: "current-password", required: true, "aria-invalid": wasWrong ? "true" : null });
+  const input = element("input", { type: "password", name: "token", autocomplete: "current-password", required: true,
+    "aria-invalid": wasWrong ? "true" : null });
   const enter = (event) => {
     event.preventDefault();
     sessionStorage.setItem(TOKEN, input.value.trim());
@@ -86,10 +88,12 @@ function askForToken(wasWrong) {
   main.replaceChildren(
     element("form", { class: "card gate form", on: { submit: enter } },
       element("h1", { text: "This console needs a token" }),
-      element("p", { class: "note", text: "It is the value of RINGVERB_ADMIN_TOKEN. This tab keeps it until it is closed." }),
+      element("p",
+        { class: "note", text: "It is the value of RINGVERB_ADMIN_TOKEN. This tab keeps it until it is closed." }),
       wasWrong ? element("p", { class: "note bad", role: "alert", text: "The server refused this token." }) : null,
       field("Token", input),
-      element("div", { class: "actions" }, element("button", { class: "main", type: "submit", text: "Open the console" }))),
+      element("div", { class: "actions" },
+        element("button", { class: "main", type: "submit", text: "Open the console" }))),
   );
   input.focus();
 }

@@ -4,7 +4,8 @@ import { post, stream } from "./server.js";
 import { SLOW_REFRESH, heading, details, appChoice } from "./widgets.js";
 import { refreshHeader } from "./header.js";
 
-const KINDS = ["connected", "disconnected", "subscribed", "unsubscribed", "signed_in", "refused", "api_event", "client_event", "webhook"];
+const KINDS = ["connected", "disconnected", "subscribed", "unsubscribed", "signed_in", "refused", "api_event",
+  "client_event", "webhook"];
 const KIND_NAMES = { api_event: "API event", client_event: "client event", signed_in: "signed in" };
 const EVENTS_SHOWN = 500;
 
@@ -42,8 +43,10 @@ function eventRow(event) {
     if (inside.hidden || inside.firstChild) return;
     const rows = [
       event.app && ["App", event.app],
-      event.channel && ["Channel", element("a", { href: link("channel", { app: event.app, name: event.channel }), text: event.channel })],
-      event.socket_id && [event.kind === "api_event" ? "All but" : "Connection", element("a", { href: link("connection", { id: event.socket_id }), class: "mono", text: event.socket_id })],
+      event.channel && ["Channel", element("a", { href: link("channel", { app: event.app, name: event.channel }),
+        text: event.channel })],
+      event.socket_id && [event.kind === "api_event" ? "All but" : "Connection",
+        element("a", { href: link("connection", { id: event.socket_id }), class: "mono", text: event.socket_id })],
       event.cause && ["Cause", event.cause],
     ].filter(Boolean);
     inside.append(details(rows));
@@ -66,7 +69,8 @@ export function eventList() {
     add(event) {
       empty.hidden = true;
       if (event.kind === "lost") {
-        list.prepend(element("li", { class: "note warn", text: `${count(event.count)} events came too fast to be shown.` }));
+        list.prepend(element("li", { class: "note warn",
+          text: `${count(event.count)} events came too fast to be shown.` }));
       } else {
         list.prepend(eventRow(event));
       }
@@ -75,7 +79,10 @@ export function eventList() {
   };
 }
 
-/** Follows the event log until the view is left; connects again when the stream ends. Returns a function that begins again. */
+/**
+ * Follows the event log until the view is left; connects again when the stream ends. Returns a function that begins
+ * again.
+ */
 export function follow(view, parameters, onEvent) {
   let current = null;
   const run = async () => {
@@ -102,20 +109,29 @@ export async function events(view) {
   view.body.append(element("h1", { text: "Event log" }));
   const { select, choice } = await appChoice(view, true).catch((error) => { view.failed(error); return {}; });
   if (!select || view.signal.aborted) return;
-  const channelFilter = element("input", { type: "search", placeholder: "part of a channel's name", value: view.parameters.get("channel") ?? "" });
-  const socket = element("input", { type: "search", placeholder: "1234.5678", value: view.parameters.get("socket_id") ?? "" });
+  const channelFilter = element("input", { type: "search", placeholder: "part of a channel's name",
+    value: view.parameters.get("channel") ?? "" });
+  const socket = element("input", { type: "search", placeholder: "1234.5678",
+    value: view.parameters.get("socket_id") ?? "" });
   const wanted = new Set((view.parameters.get("kind") ?? "").split(",").filter((kind) => KINDS.includes(kind)));
   const log = eventList();
   const held = [];
   let isPaused = false;
-  const pause = element("button", { type: "button", class: "main", text: "Pause", "aria-pressed": "false", on: { click: () => {
+  const pause = element("button", { type: "button", class: "main", text: "Pause", "aria-pressed": "false",
+    on: { click: () => {
     isPaused = !isPaused;
     pause.setAttribute("aria-pressed", String(isPaused));
     if (!isPaused) held.splice(0).forEach(log.add);
     label();
   } } });
   const label = () => setText(pause, isPaused ? `Continue (${count(held.length)} waiting)` : "Pause");
-  const chips = KINDS.map((kind) => element("button", { type: "button", "aria-pressed": String(wanted.has(kind)), text: KIND_NAMES[kind] ?? kind, on: { click: (event) => {
+  const clear = () => {
+    held.length = 0;
+    log.clear();
+    label();
+  };
+  const chips = KINDS.map((kind) => element("button", { type: "button",
+    "aria-pressed": String(wanted.has(kind)), text: KIND_NAMES[kind] ?? kind, on: { click: (event) => {
     if (!wanted.delete(kind)) wanted.add(kind);
     event.target.setAttribute("aria-pressed", String(wanted.has(kind)));
     again();
@@ -123,7 +139,8 @@ export async function events(view) {
   view.body.append(
     element("form", { class: "filters", role: "search", on: { submit: (event) => event.preventDefault() } },
       choice, field("Channel", channelFilter), field("Socket id", socket, true),
-      element("div", { class: "pager" }, pause, element("button", { type: "button", text: "Clear", on: { click: () => { held.length = 0; log.clear(); label(); } } }))),
+      element("div", { class: "pager" }, pause,
+        element("button", { type: "button", text: "Clear", on: { click: clear } }))),
     element("fieldset", { class: "chips", "aria-label": "Kinds of events; none chosen shows all" }, ...chips),
     element("section", { class: "card" }, log.node));
   const add = (event) => {
@@ -132,7 +149,8 @@ export async function events(view) {
     if (held.length > EVENTS_SHOWN) held.shift();
     label();
   };
-  const again = follow(view, () => ({ app: select.value, channel: channelFilter.value.trim(), socket_id: socket.value.trim(), kind: [...wanted].join(",") }), add);
+  const again = follow(view, () => ({ app: select.value, channel: channelFilter.value.trim(),
+    socket_id: socket.value.trim(), kind: [...wanted].join(",") }), add);
   select.addEventListener("change", again);
   let typing = 0;
   for (const input of [channelFilter, socket]) {
@@ -157,10 +175,13 @@ export async function publish(view) {
   view.body.append(element("h1", { text: "Publish an event" }));
   const { select, choice } = await appChoice(view, false).catch((error) => { view.failed(error); return {}; });
   if (!select || view.signal.aborted) return;
-  const input = (name, options = {}) => element("input", { name, autocomplete: "off", spellcheck: "false", ...options });
-  const channelName = input("channel", { required: true, value: view.parameters.get("channel") ?? "", placeholder: "private-orders.1" });
+  const input = (name, options = {}) =>
+    element("input", { name, autocomplete: "off", spellcheck: "false", ...options });
+  const channelName = input("channel", { required: true, value: view.parameters.get("channel") ?? "",
+    placeholder: "private-orders.1" });
   const event = input("event", { required: true, placeholder: "order.shipped, or App\\Events\\OrderShipped" });
-  const except = input("socket_id", { placeholder: "nobody", pattern: "\\d+\\.\\d+", title: "a socket id such as 1234.5678" });
+  const except = input("socket_id", { placeholder: "nobody", pattern: "\\d+\\.\\d+",
+    title: "a socket id such as 1234.5678" });
   const data = element("textarea", { name: "data", spellcheck: "false", "aria-describedby": "json-state" });
   data.value = "{\n  \"message\": \"Hello\"\n}";
   const check = element("p", { class: "note", id: "json-state" });
@@ -189,7 +210,8 @@ export async function publish(view) {
       await post("/api/publish", body, select.value);
       view.works();
       say("Published.");
-      sent.prepend(eventRow({ at: Date.now(), kind: "api_event", app: select.value, channel: body.channel, text: JSON.stringify({ event: body.name, data: text }) }));
+      sent.prepend(eventRow({ at: Date.now(), kind: "api_event", app: select.value, channel: body.channel,
+        text: JSON.stringify({ event: body.name, data: text }) }));
       sent.parentNode.hidden = false;
     } catch (error) {
       view.failed(error);
@@ -201,7 +223,8 @@ export async function publish(view) {
       element("div", { class: "two" }, field("Channel", channelName), field("Event", event)),
       field("Data", data), check,
       element("div", { class: "two" }, field("To all but this socket id", except)),
-      element("div", { class: "actions" }, send, element("button", { type: "button", text: "Format", on: { click: format } }),
+      element("div", { class: "actions" }, send,
+        element("button", { type: "button", text: "Format", on: { click: format } }),
         element("label", {}, asText, " send as plain text"))),
     element("section", { class: "card", hidden: true }, heading("Published here"), sent));
   verify();

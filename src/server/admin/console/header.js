@@ -10,7 +10,8 @@ const where = document.getElementById("where");
 /** Keeps an overview, and shows its server and its state. */
 export function showServer(now) {
   lastOverview = now;
-  setText(where, `${now.host} · ${now.version} · ${now.kernel} · up ${span(now.uptime_seconds)}${now.node ? ` · node ${now.node.slice(0, 8)}` : ""}`);
+  const node = now.node ? ` · node ${now.node.slice(0, 8)}` : "";
+  setText(where, `${now.host} · ${now.version} · ${now.kernel} · up ${span(now.uptime_seconds)}${node}`);
   if (now.not_ready) showState("warn", `not ready: ${now.not_ready}`);
   else showState("good", "ready");
 }

@@ -1,8 +1,8 @@
-// What each page is made of: elements, numbers for people, a line of values, messages, refreshing. Everything that a peer
-// can choose (names of channels, users, payloads) is set as text, never as markup, and with hidden characters escaped:
-// `element` and `setText` know no other way.
+// What each page is made of: elements, numbers for people, a line of values, messages, refreshing. Everything that a
+// peer can choose (names of channels, users, payloads) is set as text, never as markup, and with hidden characters
+// escaped: `element` and `setText` know no other way.
 
-/** Control, bidi and zero-width characters, and others that have no glyph. Two names that differ in them look the same. */
+/** Control, bidi and zero-width characters, and others without a glyph. Two names that differ in them look the same. */
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 const escaped = (character) => `\\u{${character.codePointAt(0).toString(16)}}`;
 
@@ -11,7 +11,7 @@ export function visible(text, keeps = "") {
   return String(text).replace(HIDDEN, (character) => (keeps.includes(character) ? character : escaped(character)));
 }
 
-/** Makes an element. `options`: text (or `lines`, which keeps their ends), properties, attributes, listeners as `on`. */
+/** Makes an element. `options`: text (or `lines`, which keeps its ends), properties, attributes, listeners as `on`. */
 export function element(tag, options = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
@@ -126,7 +126,8 @@ export class Sparkline {
     const top = Math.max(...values, 1e-9);
     const bottom = Math.min(...values);
     const floor = bottom > top * 0.7 ? bottom - (top - bottom) * 0.4 : 0;
-    const x = (index) => (120 - (values.length - 1 - index) * (120 / (Math.max(values.length, HISTORY / 3) - 1))).toFixed(1);
+    const step = 120 / (Math.max(values.length, HISTORY / 3) - 1);
+    const x = (index) => (120 - (values.length - 1 - index) * step).toFixed(1);
     const y = (value) => (36 - ((value - floor) / (top - floor || 1)) * 33).toFixed(1);
     const line = values.map((value, index) => `${index ? "L" : "M"}${x(index)} ${y(value)}`).join("");
     this.line.setAttribute("d", line);

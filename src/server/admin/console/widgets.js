@@ -12,11 +12,15 @@ export const cell = (isNumber = false) => element("td", { class: isNumber ? "n" 
 
 /** A table: columns are [title, is a number, fill(cell, item), is of clusters only]. Returns its node and `show`. */
 export function table(columns, keyOf, emptyText) {
-  const mark = (cells) => cells.map((one, index) => { one.toggleAttribute("data-cluster", Boolean(columns[index][3])); return one; });
+  const mark = (cells) => cells.map((one, index) => {
+    one.toggleAttribute("data-cluster", Boolean(columns[index][3]));
+    return one;
+  });
   const head = element("tr", {}, ...mark(columns.map(([title, isNumber]) => th(title, isNumber))));
   const body = element("tbody");
   const empty = element("p", { class: "empty", text: emptyText, hidden: true });
-  const node = element("div", {}, element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), body)), empty);
+  const node = element("div", {}, element("div", { class: "scroll" },
+    element("table", {}, element("thead", {}, head), body)), empty);
   const make = () => element("tr", {}, ...mark(columns.map(([, isNumber]) => cell(isNumber))));
   const update = (row, item) => columns.forEach(([, , fill], index) => {
     const text = fill(item, row.children[index]);
@@ -81,7 +85,8 @@ export function missingNodes() {
     const whyOf = (one) => one.busy ? "too many questions, or this one was late" : "no memory here for its answer";
     const busy = answered.filter((one) => one.busy || one.no_memory)
       .map((one) => `${nodeName(one.host, one.node)} (${whyOf(one)})`);
-    const names = [...silent.map((one) => `${nodeName("", one.node)} (last heartbeat ${one.seen_seconds_ago} s ago)`), ...busy];
+    const names = [...silent.map((one) => `${nodeName("", one.node)} (last heartbeat ${one.seen_seconds_ago} s ago)`),
+      ...busy];
     node.hidden = !names.length && !isDown;
     setText(node, isDown
       ? "This node has no connection to Redis now. The rows of other nodes are missing."
@@ -91,4 +96,5 @@ export function missingNodes() {
 }
 
 /** Over how many nodes a list is, as the end of its heading. */
-export const overNodes = (found) => (found.nodes ? ` on ${found.nodes.length === 1 ? "this node" : `${found.nodes.length} nodes`}` : "");
+export const overNodes = (found) => (found.nodes ?
+  ` on ${found.nodes.length === 1 ? "this node" : `${found.nodes.length} nodes`}` : "");
