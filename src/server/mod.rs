@@ -286,7 +286,7 @@ fn run_check(merged: &Merged, arguments: &CheckArguments) -> ExitCode {
         count => format!(", with {count} warnings"),
     };
     output::log_text(&format!("\nThe configuration is valid{with}.\n"));
-    let mut findings: Vec<Finding> = doctor::examine_files(merged, &config).into_iter().collect();
+    let mut findings: Vec<Finding> = doctor::examine_files(merged, &config);
     if !arguments.offline {
         let shares = Resources::of_this_process().fill_in(&mut config);
         findings.extend(doctor::examine(&config, &shares));

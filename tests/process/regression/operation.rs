@@ -154,4 +154,20 @@ pub(super) const STORIES_OF_OPERATION: &[(&str, &str)] = &[
         "each addition of an app whose file could not be replaced used up a row of the metrics",
         "an_addition_whose_file_cannot_be_replaced_uses_up_no_index",
     ),
+    (
+        "a check by root did not notice that the user of the service could not read the apps file",
+        "the_apps_file_must_be_readable_and_its_folder_writable_for_the_user_of_the_service",
+    ),
+    (
+        "a check by root called a configuration from a pipe unreadable, and waited for the writer of a FIFO",
+        "a_pipe_is_not_opened_and_is_no_problem",
+    ),
+    (
+        "a check by root called a file unreadable that a group of sssd or LDAP can read",
+        "a_file_of_a_group_is_a_note_where_groups_have_sources_that_are_not_known",
+    ),
+    (
+        "a webhook waited for a name server without a time limit where the system started no thread",
+        "a_request_fails_at_once_if_the_system_starts_no_thread",
+    ),
 ];
