@@ -170,4 +170,8 @@ pub(super) const STORIES_OF_OPERATION: &[(&str, &str)] = &[
         "a webhook waited for a name server without a time limit where the system started no thread",
         "a_request_fails_at_once_if_the_system_starts_no_thread",
     ),
+    (
+        "systemd learned of a failed replacement only if the new program ended before it took over, and not of exit code 0",
+        "systemd_is_notified_of_a_replacement_that_fails_at_any_stage",
+    ),
 ];
