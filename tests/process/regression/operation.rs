@@ -174,4 +174,8 @@ pub(super) const STORIES_OF_OPERATION: &[(&str, &str)] = &[
         "systemd learned of a failed replacement only if the new program ended before it took over, and not of exit code 0",
         "systemd_is_notified_of_a_replacement_that_fails_at_any_stage",
     ),
+    (
+        "a certificate that could not be used was another exit code of check with --offline than without it",
+        "a_pair_that_cannot_be_used_is_refused_with_a_remedy",
+    ),
 ];
