@@ -1,9 +1,9 @@
 //! The file of apps that change at run time (`RINGVERB_APPS_FILE`): TOML with `[[apps]]`, like `ringverb.toml`.
 //!
 //! Owns how the file is written: whole, to a new file beside it that takes its place when it is on the disk, so a crash
-//! leaves the old file or the new one (docs/decisions/0012). If the change fails later, it puts the old text back. Only its owner can read it, because it has secrets.
-//! Comments of a person are lost. Does not check names and values: the whole configuration is checked before the file
-//! is written.
+//! leaves the old file or the new one (docs/decisions/0012). If the change fails later, it puts the old text back. Only
+//! its owner can read it, because it has secrets. Comments of a person are lost. Does not check names and values: the
+//! whole configuration is checked before the file is written.
 //! Limit: the size of a configuration file (`config::load`). Cost: a change writes the whole file and calls fsync
 //! twice, on the main thread, for as long as the disk takes.
 
@@ -140,7 +140,7 @@ impl ReplacedFile {
         Ok(Self { named: named.to_owned(), before, text: text.to_owned(), warning })
     }
 
-    /// The change has failed: the file has its text of before again. A file that somebody has edited since stays.
+    /// The change has failed: the file has its text of before again. A file that an operator has edited since stays.
     ///
     /// # Errors
     /// A sentence for the operator: the file has the change, which is not in use.

@@ -3,8 +3,9 @@
 //! Owns the steps of a change. It runs on the main thread (`life.rs`), so changes come one after another. Input: a
 //! `ChangeRequest`. Output: a `ChangeOutcome`, which is the answer and the log. A change is applied whole or not at
 //! all: it is checked (`in_use.rs`), then the new apps file replaces the old one, then all cores learn new apps
-//! (`publication.rs`), and then all cores apply the change. If a core does not learn the new apps in time, the old
-//! text of the file is put back. Never closes a connection of an app that stays. What cannot change while the server runs is named, and keeps its old value.
+//! (`publication.rs`), and then all cores apply the change. If a core does not learn the new apps in time, the old text
+//! of the file is put back. Never closes a connection of an app that stays. What cannot change while the server runs is
+//! named, and keeps its old value.
 //! Limits: `CHANGE_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX`
 //! bytes. Cost: linear in the number of apps, and two rounds through all cores.
 

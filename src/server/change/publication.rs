@@ -2,9 +2,9 @@
 //!
 //! Owns the list of apps that the cores were sent last, and the last link of the list of configurations that each core
 //! follows. A core that serves a new app sends mail with the app's index, so all cores learn new apps (`prepare`)
-//! before any core finds one (`publish`). A change fails between the two if a core is late. The cores then keep apps that no
-//! configuration has, so the next change is computed from the list that the cores have, never from the configuration
-//! in use. Does not check a configuration and does not write a file.
+//! before any core finds one (`publish`). A change fails between the two if a core is late. The cores then keep apps
+//! that no configuration has, so the next change is computed from the list that the cores have, never from the
+//! configuration in use. Does not check a configuration and does not write a file.
 //! Limits: `APPLY_TIME_MAX` for each step; `UNAPPLIED_MAX` configurations that some core has not applied; `Apps::MAX`
 //! apps. If a core does not answer to `prepare`, the change fails, and its new apps keep their indexes and rows of
 //! metrics until the process ends; `UNAPPLIED_MAX` bounds how many changes may fail so while that core stands still.

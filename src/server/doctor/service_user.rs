@@ -1,14 +1,15 @@
 //! Whether the user of the service can read the files of the configuration, if root asks.
 //!
 //! Root can read every file, so `sudo ringverb check` would find nothing wrong with a key that only root can read. The
-//! unit of systemd names the user. A thread takes the identity of that user and opens each file, so the kernel decides,
-//! with access lists and the rights of folders. It also asks whether the user can make files beside the apps file. Reads
-//! the unit and its drop-ins, `/etc/passwd`, `/etc/group` and `/etc/nsswitch.conf`. Does not start a program, and does
-//! not know other services or the unit's sandbox. Owns no state.
+//! unit of systemd names the user (`service_user/unit.rs`). A thread takes the identity of that user and opens each
+//! file, so the kernel decides, with access lists and the rights of folders. It also asks whether the user can make
+//! files beside the apps file. Reads `/etc/passwd`, `/etc/group` and `/etc/nsswitch.conf`. Does not start a program,
+//! and does not know other services or the unit's sandbox. Owns no state.
 //! Limits: the files of one configuration; a unit with a specifier (`%`), a user that `/etc/passwd` does not have, and
 //! a pipe are not examined. Cost: once in a command, a few small files and one thread.
 
-use std::collections::BTreeMap;
+mod unit;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -18,28 +19,10 @@ use rustix::fs::{Access, access};
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use self::unit::{UNIT, UNIT_FOLDERS, UnitUser, unit_texts};
 use super::finding::{Finding, Verdict};
 use crate::config::options::OptionId;
 use crate::config::{Config, Merged, is_read_once};
-
-const UNIT: &str = "ringverb.service";
-/// Where systemd looks for a unit, the first one counts (systemd.unit(5)).
-const UNIT_FOLDERS: [&str; 5] = [
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
-
-/// What a unit says about its process.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct UnitUser {
-    user: String,
-    group: Option<String>,
-    supplementary_groups: Vec<String>,
-    folder: PathBuf,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct UserIdentity {
@@ -60,7 +43,7 @@ struct ServiceFiles {
 
 /// What the user cannot do.
 #[derive(Debug, Default)]
-struct Refused {
+struct RefusedAccess {
     read: Vec<(PathBuf, io::Error)>,
     apps_folder: Option<(PathBuf, io::Error)>,
 }
@@ -80,7 +63,7 @@ pub(in crate::server) fn examine_files(merged: &Merged, config: &Config) -> Vec<
     let files = ServiceFiles::of(folder, read, apps_file);
     let unit = unit_texts(UNIT_FOLDERS.map(Path::new).as_slice());
     match unit.as_deref().and_then(UnitUser::parse) {
-        Some(unit) if unit.uses(folder, &files) => examine(&unit, files),
+        Some(unit) if files.are_of(&unit, folder) => examine(&unit, files),
         _ => Vec::new(),
     }
 }
@@ -96,6 +79,13 @@ impl ServiceFiles {
         let apps_folder = apps_file
             .and_then(|path| fs::canonicalize(&path).unwrap_or(path).parent().map(Path::to_owned));
         Self { read, pipes, apps_folder }
+    }
+
+    /// Whether the service starts in this folder, or reads one of these files.
+    fn are_of(&self, unit: &UnitUser, folder: &Path) -> bool {
+        let has_files = !self.read.is_empty() || !self.pipes.is_empty();
+        let is_its = |path: &Path| path.starts_with(&unit.folder);
+        has_files && (is_its(folder) || self.read.iter().any(|file| is_its(file)))
     }
 }
 
@@ -126,7 +116,7 @@ fn examine(unit: &UnitUser, files: ServiceFiles) -> Vec<Finding> {
 /// `group_sources`: where groups of the user may come from that this process does not know.
 fn findings(
     user: &str,
-    refused: &Refused,
+    refused: &RefusedAccess,
     pipes: &[PathBuf],
     group_sources: &[&str],
 ) -> Vec<Finding> {
@@ -200,57 +190,6 @@ fn further_group_sources(nsswitch: &str) -> Vec<&str> {
     outside.flat_map(str::split_whitespace).filter(|source| !local.contains(source)).collect()
 }
 
-/// The text of the unit and of its drop-ins, in the order in which they count. `None`: there is no such unit.
-fn unit_texts(folders: &[&Path]) -> Option<Vec<String>> {
-    let unit = folders.iter().find_map(|folder| fs::read_to_string(folder.join(UNIT)).ok())?;
-    // Of two with one name, that of the earlier folder counts; names are in order across folders.
-    let mut drop_ins = BTreeMap::new();
-    for folder in folders {
-        let entries = fs::read_dir(folder.join(format!("{UNIT}.d"))).into_iter().flatten();
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "conf") {
-                drop_ins.entry(path.file_name().map(ToOwned::to_owned)).or_insert(path);
-            }
-        }
-    }
-    let texts = drop_ins.into_values().filter_map(|path| fs::read_to_string(path).ok());
-    Some([unit].into_iter().chain(texts).collect())
-}
-
-impl UnitUser {
-    /// Whether the service starts in this folder, or reads one of these files.
-    fn uses(&self, folder: &Path, files: &ServiceFiles) -> bool {
-        let has_files = !files.read.is_empty() || !files.pipes.is_empty();
-        let is_its = |path: &Path| path.starts_with(&self.folder);
-        has_files && (is_its(folder) || files.read.iter().any(|file| is_its(file)))
-    }
-
-    /// `None`: the unit runs as root, or its values have specifiers.
-    fn parse(texts: &[String]) -> Option<Self> {
-        let mut found = Self::default();
-        let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
-        for (name, value) in lines.filter_map(|line| line.split_once('=')) {
-            let (name, value) = (name.trim_end(), value.trim());
-            match name {
-                "User" => found.user = value.to_owned(),
-                "Group" => found.group = Some(value.to_owned()).filter(|value| !value.is_empty()),
-                "SupplementaryGroups" if value.is_empty() => found.supplementary_groups.clear(),
-                "SupplementaryGroups" => {
-                    found.supplementary_groups.extend(value.split(' ').map(str::to_owned));
-                }
-                "WorkingDirectory" => found.folder = value.trim_start_matches('-').into(),
-                _ => {}
-            }
-        }
-        let is_plain = |value: &str| !value.contains('%');
-        let is_known = !matches!(found.user.as_str(), "" | "root" | "0")
-            && is_plain(&found.user)
-            && found.folder.is_absolute()
-            && found.folder.to_str().is_some_and(is_plain);
-        is_known.then_some(found)
-    }
-}
-
 impl UserIdentity {
     /// `passwd` and `group`: the content of the files of these names in `/etc`.
     ///
@@ -294,9 +233,9 @@ impl UserIdentity {
     ///
     /// # Errors
     /// When this process may not take the identity, as in a container without that capability.
-    fn try_files(&self, files: ServiceFiles) -> io::Result<Refused> {
+    fn try_files(&self, files: ServiceFiles) -> io::Result<RefusedAccess> {
         let identity = self.clone();
-        let run = move || -> io::Result<Refused> {
+        let run = move || -> io::Result<RefusedAccess> {
             let groups: Vec<Gid> =
                 identity.supplementary_groups.iter().map(|group| Gid::from_raw(*group)).collect();
             set_thread_groups(&groups)?;
@@ -309,7 +248,7 @@ impl UserIdentity {
             let refused_in = |folder: PathBuf| {
                 access(&folder, all).err().map(|error| (folder, io::Error::from(error)))
             };
-            Ok(Refused {
+            Ok(RefusedAccess {
                 read: opened.filter_map(|(error, file)| Some((file, error?))).collect(),
                 apps_folder: files.apps_folder.and_then(refused_in),
             })
@@ -329,36 +268,6 @@ mod tests {
 
     fn unit(text: &str) -> Option<UnitUser> {
         UnitUser::parse(&[text.to_owned()])
-    }
-
-    #[test]
-    fn the_user_is_that_of_the_unit_and_of_its_last_drop_in() {
-        let unit_of_tree = include_str!("../../../tuning/ringverb.service");
-        let found = unit(unit_of_tree).expect("a user");
-        assert_eq!((found.user.as_str(), found.group.as_deref()), ("www-data", Some("www-data")));
-        assert_eq!(found.folder, Path::new("/var/www/app"));
-        let folder =
-            std::env::temp_dir().join(format!("ringverb-unit-{:x}", getrandom::u64().unwrap()));
-        let (first, second) = (folder.join("etc"), folder.join("lib"));
-        for (path, text) in [
-            (second.join(UNIT), "[Service]\nUser=one\nWorkingDirectory=-/srv\n"),
-            (second.join("ringverb.service.d/10-a.conf"), "User=two\nSupplementaryGroups=a b\n"),
-            (first.join("ringverb.service.d/10-a.conf"), "User = three\nSupplementaryGroups=c\n"),
-            (second.join("ringverb.service.d/05-b.conf"), "User=four\n#User=five\n"),
-            (second.join("ringverb.service.d/20-c.txt"), "User=six\n"),
-        ] {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        let texts = unit_texts(&[&first, &second]).expect("a unit");
-        let found = UnitUser::parse(&texts).expect("a user");
-        assert_eq!((found.user.as_str(), found.folder.to_str()), ("three", Some("/srv")));
-        assert_eq!(found.supplementary_groups, ["c"]);
-        assert_eq!(unit_texts(&[&first]), None, "a drop-in is no unit");
-        fs::remove_dir_all(folder).unwrap();
-        for without in ["", "User=root", "User=%i", "User=a\nUser=", "User=a\nWorkingDirectory=~"] {
-            assert_eq!(unit(&format!("WorkingDirectory=/srv\n{without}\n")), None, "{without}");
-        }
     }
 
     #[test]
@@ -518,13 +427,11 @@ mod tests {
     fn files_are_examined_only_if_they_are_those_of_the_service() {
         let unit = unit("User=www-data\nWorkingDirectory=/srv/app\n").expect("a user");
         let uses = |folder: &str, file: &str| {
-            unit.uses(
-                Path::new(folder),
-                &ServiceFiles::of(Path::new(folder), [file.to_owned()].into_iter(), None),
-            )
+            let files = ServiceFiles::of(Path::new(folder), [file.to_owned()].into_iter(), None);
+            files.are_of(&unit, Path::new(folder))
         };
         assert!(uses("/srv/app", ".env") && uses("/root", "/srv/app/.env"));
         assert!(!uses("/root", ".env") && !uses("/srv", ".env"));
-        assert!(!unit.uses(Path::new("/srv/app"), &ServiceFiles::default()), "nothing was read");
+        assert!(!ServiceFiles::default().are_of(&unit, Path::new("/srv/app")), "nothing was read");
     }
 }

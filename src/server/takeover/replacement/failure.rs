@@ -1,6 +1,6 @@
 //! A SIGUSR2 that fails, or is ignored: the one place that reports it, to the log and to the supervisor.
 //!
-//! `systemctl reload` has returned long before, so `systemctl status` is where its caller sees what came of it. The next
+//! `systemctl reload` has returned long before, so its caller sees the failure in `systemctl status` only. The next
 //! start that is complete clears the status (`supervision::notify_ready`). Owns no state. Does not decide what serves:
 //! each sentence says which process does, and what to change. Limits: one line. Cost: one line of the log and one
 //! datagram for a failure.

@@ -1,7 +1,8 @@
 //! The stages of SIGUSR2: the option of each on the command line, and how this process executes the next one.
 //!
 //! Owns the options, the signals that are held back in an exchange, and the tie of a stand-in to its parent. Does not
-//! decide which stage follows. Limits: `START_TIME_MAX` for a start. Cost: at a SIGUSR2 only.
+//! decide which stage follows. Limits: `START_TIME_MAX` for a start. Cost: one
+//! system call for a stage, and one thread that waits in the last one.
 
 use std::ffi::{CString, OsString};
 use std::fs;
