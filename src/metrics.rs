@@ -329,6 +329,12 @@ impl CoreMetrics {
         &self.apps[usize::from(app.0).min(self.row_of_others())]
     }
 
+    /// `None`: the app shares its row, so what the row counts is also of other apps. An answer about one app asks here.
+    #[must_use]
+    pub fn own_row(&self, app: AppIndex) -> Option<&AppMetrics> {
+        (usize::from(app.0) < self.row_of_others()).then(|| self.app(app))
+    }
+
     /// The row of the app that a request names, if it names one.
     #[must_use]
     pub fn app_or_none(&self, app: Option<AppIndex>) -> &AppMetrics {
@@ -428,6 +434,10 @@ mod tests {
         assert_eq!(calls.len(), APPS_COUNTED_MAX + 2);
         assert_eq!((calls[0], calls[999], calls[1_000], calls[1_001]), (1, 1, 2, 5));
         assert_eq!(calls.iter().sum::<u64>(), 9);
+        let has_own_row = |metrics: &CoreMetrics, app| metrics.own_row(AppIndex(app)).is_some();
+        assert!(has_own_row(&metrics, 999) && !has_own_row(&metrics, 1_000));
+        let few = CoreMetrics::new(3);
+        assert!(has_own_row(&few, 2) && !has_own_row(&few, 3), "the limit is that of the rows");
     }
 
     #[test]

@@ -81,6 +81,8 @@ struct LossCounts {
     write_failed: LossCount,
     last_error: AtomicI32,
     over_rate: LossCount,
+    /// Of the unreported lines that could not be written, those in the last report to the other stream.
+    write_failed_elsewhere: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -174,6 +176,12 @@ impl OutputLane {
         self.counts.losses(|count| &count.unreported)
     }
 
+    /// Whether lines could not be written that are in no report, neither here nor in the other stream.
+    pub(super) fn has_unreported_write_failures(&self) -> bool {
+        let elsewhere = self.counts.write_failed_elsewhere.load(Ordering::Relaxed);
+        self.unreported_losses().write_failed > elsewhere
+    }
+
     /// Waits until all that was pushed before is written or lost, or until the deadline. Returns whether it is.
     pub(super) fn flush(&self, deadline: Instant) -> bool {
         /// Pause between two attempts to put the flush request into a full queue.
@@ -211,6 +219,7 @@ impl LossCounts {
         self.queue_full.unreported.fetch_sub(reported.queue_full, Ordering::Relaxed);
         self.write_failed.unreported.fetch_sub(reported.write_failed, Ordering::Relaxed);
         self.over_rate.unreported.fetch_sub(reported.over_rate, Ordering::Relaxed);
+        self.write_failed_elsewhere.store(0, Ordering::Relaxed);
     }
 }
 
@@ -350,7 +359,7 @@ impl<S: AsFd> Writer<S> {
         let is_reported = match (self.report)(losses) {
             Reported::Here(line) => {
                 let is_written = self.write(&line).is_ok();
-                self.report_elsewhere(line, is_written, now);
+                self.report_elsewhere(line, losses, is_written, now);
                 is_written
             }
             Reported::Elsewhere => true,
@@ -364,7 +373,13 @@ impl<S: AsFd> Writer<S> {
 
 impl<S> Writer<S> {
     /// The losses stay unreported here, so that this stream has their sum later.
-    fn report_elsewhere(&mut self, line: Vec<u8>, is_written: bool, now: Instant) {
+    fn report_elsewhere(
+        &mut self,
+        line: Vec<u8>,
+        losses: LostLines,
+        is_written: bool,
+        now: Instant,
+    ) {
         let is_due = |at: Instant| now.duration_since(at) >= REPORT_RATE_EVERY;
         if is_written {
             self.reported_elsewhere_at = None;
@@ -372,6 +387,7 @@ impl<S> Writer<S> {
             && let Some(elsewhere) = &self.elsewhere
         {
             elsewhere(line);
+            self.counts.write_failed_elsewhere.store(losses.write_failed, Ordering::Relaxed);
             self.reported_elsewhere_at = Some(now);
         }
     }

@@ -277,7 +277,7 @@ pub(crate) fn finish() {
     let deadline = lane::now() + FINISH_TIME;
     output.stdout.flush(deadline);
     let losses = output.stdout.unreported_losses();
-    if !output.prints_events && losses.write_failed > 0 {
+    if !output.prints_events && output.stdout.has_unreported_write_failures() {
         let format = format::LineFormat { color: false, is_json: output.is_json, zone: None };
         let line = match output.is_json {
             true => loss_line(format, "log lines", losses),

@@ -14,7 +14,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ use super::probe::StartError;
 use super::succession;
 use super::supervision;
 use super::takeover::rendezvous::Places;
-use super::takeover::replacement::{self, Program, Role, SIGNALS, reap};
+use super::takeover::replacement::{self, Program, Role, SIGNALS, StandIn};
 use super::takeover::{self, Offer, Offering, OldProcess, Order, OrderQueue};
 use crate::config::{Config, TlsOptions};
 use crate::mailbox::Doorbell;
@@ -222,7 +221,7 @@ fn report_started(role: Role, shared: &Shared, old_process: Option<OldProcess>) 
             );
         }
         Role::TakesBack(stand_in) => {
-            reap(stand_in, Arc::default(), Arc::new(AtomicBool::new(true)));
+            StandIn::reap_after_service(stand_in);
             log_complete(shared);
         }
         Role::Server => {}

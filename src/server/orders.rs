@@ -16,6 +16,7 @@ use super::delay::{Delay, open_connections};
 use super::ending::{End, SAME_SIGNAL_TIME};
 use super::supervision::{self, Watchdog};
 use super::takeover::replacement::Program;
+use super::takeover::replacement::failure::report_ignored;
 use super::takeover::{NewProcess, Order, OrderQueue, transfer};
 use crate::mailbox::Doorbell;
 use crate::worker::Shared;
@@ -126,9 +127,7 @@ impl<'a> OrderLoop<'a> {
         };
         match refusal {
             None => self.program.start_stand_in(self.control),
-            Some(why) => {
-                tracing::warn!(event = "replacement_refused", "SIGUSR2 ignored: {why}");
-            }
+            Some(why) => report_ignored(why),
         }
     }
 

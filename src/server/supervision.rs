@@ -1,4 +1,4 @@
-//! Notifications to systemd (Type=notify): readiness, the main process, a replacement that failed, the end, and the
+//! Notifications to systemd (Type=notify): readiness, the main process, a status for a person, the end, and the
 //! watchdog.
 //!
 //! Owns the heartbeats that the watchdog has seen last, and the moment of its next look. A notification is one datagram
@@ -36,11 +36,10 @@ pub(super) fn notify_ready() {
     notify(&format!("MAINPID={}\nREADY=1\nSTATUS=\n", std::process::id()));
 }
 
-/// `systemctl reload` has returned long before, so only `systemctl status` can show it.
-pub(super) fn notify_failed_replacement(why: &str) {
-    notify(&format!(
-        "STATUS=SIGUSR2 failed, and the program before serves: {why}; the log has the reason\n"
-    ));
+/// What `systemctl status` shows until the next `notify_ready`. `text` is one line.
+pub(super) fn notify_status(text: &str) {
+    debug_assert!(!text.contains('\n'), "the next line would be another variable");
+    notify(&format!("STATUS={text}\n"));
 }
 
 pub(super) fn notify_stopping() {

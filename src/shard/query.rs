@@ -15,7 +15,6 @@ use super::Shard;
 use super::operator::{OperatorAnswer, OperatorQuestion};
 use crate::app::AppIndex;
 use crate::buffer::FrameBytes;
-use crate::metrics::APPS_COUNTED_MAX;
 use crate::pusher::channel_name::Access;
 
 #[derive(Debug)]
@@ -79,8 +78,8 @@ impl Answer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     pub connections: u64,
-    /// Messages to clients and of clients since the start of the process. `None`: the app is beyond
-    /// `APPS_COUNTED_MAX`, so it has no counters of its own.
+    /// Messages to clients and of clients since the start of the process. `None`: the app has no
+    /// counters of its own (`CoreMetrics::own_row`).
     pub messages: Option<MessageCounts>,
 }
 
@@ -211,12 +210,9 @@ impl Shard {
     }
 
     fn answer_traffic(&self, app: AppIndex) -> Traffic {
-        let messages = (usize::from(app.0) < APPS_COUNTED_MAX).then(|| {
-            let counted = self.metrics().app(app);
-            MessageCounts {
-                sent: counted.messages_sent.get(),
-                received: counted.messages_received.get(),
-            }
+        let messages = self.metrics().own_row(app).map(|counted| MessageCounts {
+            sent: counted.messages_sent.get(),
+            received: counted.messages_received.get(),
         });
         Traffic { connections: self.answer_connections(app) as u64, messages }
     }

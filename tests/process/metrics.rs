@@ -1,13 +1,13 @@
 //! `/metrics`: what clients and backends have counted themselves is what the server exports, and both formats are what
 //! Prometheus reads.
 
+mod apps;
 mod prometheus;
 mod recount;
 
 use std::collections::BTreeMap;
 
 use crate::admin::AdminClient;
-use crate::change::{TOKEN, admin, app, with_file};
 use crate::support::{APP_ID, Client, PING, PONG, Redis, Request, Setup, eventually};
 
 /// Samples by name and labels, as they are written.
@@ -147,23 +147,4 @@ fn questions_between_nodes_are_counted_by_the_names_of_soketi() {
 
 fn samples_names(text: &str) -> Vec<String> {
     samples(text).into_keys().collect()
-}
-
-/// A core never forgets an app, and only the first 64 that come at run time have rows of their own.
-#[test]
-fn an_addition_that_the_disk_refuses_uses_up_no_index() {
-    let setup = with_file(&app("1", "")).env("RINGVERB_APPS_FILE", "missing/apps.toml").workers(1);
-    let folder = setup.path("missing");
-    let mut server = setup.start();
-    let api = AdminClient::of(&mut server);
-    for _ in 0..65 {
-        let (status, body) = admin(&api, "POST", "/api/apps", "{}");
-        assert_eq!(status, 422, "{body}");
-    }
-    std::fs::create_dir(folder).expect("a folder");
-    assert_eq!(admin(&api, "POST", "/api/apps", r#"{"id":"late"}"#).0, 201);
-    let request =
-        format!("GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
-    let reply = api.send(&request);
-    assert!(reply.body.contains("ringverb_connected{app_id=\"late\"} 0"), "{}", reply.body);
 }

@@ -1,15 +1,17 @@
 //! Bugs that were found in review or in use: what happened, and the test that fails if it happens again.
 //!
 //! Most of these tests stand with the others of their topic: in this program, in `src`, in the simulator or in the
-//! package for Laravel. The table has their names, in the order in which the bugs were mended.
+//! package for Laravel. Two tables have their names, in the order in which the bugs were mended.
 //! `each_story_has_its_test` looks them up.
 
 mod names;
+mod operation;
 
 use std::path::Path;
 
 use crate::support::rust_text_below;
 use names::{has_php_test, has_test, php_text_in};
+use operation::STORIES_OF_OPERATION;
 
 /// What happened, and the test that would find it.
 const STORIES: &[(&str, &str)] = &[
@@ -53,7 +55,6 @@ const STORIES: &[(&str, &str)] = &[
         "another user could take the place at which a new process looks for the old one",
         "another_user_cannot_occupy_the_place",
     ),
-    ("a closed pipe at standard output ended the server", "a_closed_pipe_blocks_no_client"),
     (
         "a reader of the log that stopped reading made a worker wait",
         "a_reader_that_never_reads_blocks_no_client",
@@ -69,14 +70,6 @@ const STORIES: &[(&str, &str)] = &[
     (
         "one client that did not answer its close frame delayed the exit",
         "the_exit_waits_neither_for_a_client_that_does_not_answer_nor_for_one_that_does_not_read",
-    ),
-    (
-        "a start after a crash gave up while the kernel still held the port",
-        "a_start_waits_for_a_port_that_is_freed_soon",
-    ),
-    (
-        "beside 60,000 open descriptors a start took 22 s to say that its port was in use",
-        "the_process_that_listens_is_looked_for_twice_at_most",
     ),
     (
         "one batch of webhooks that its backend refused held back all others",
@@ -99,28 +92,8 @@ const STORIES: &[(&str, &str)] = &[
         "publishes_that_were_answered_are_not_overtaken",
     ),
     (
-        "SIGHUP before the server had a handler for it ended the server",
-        "sighup_before_the_server_listens_is_a_reload_and_does_not_end_it",
-    ),
-    (
-        "an apps file that vanished with its disk closed all connections of its apps",
-        "a_file_that_vanishes_is_refused_while_its_apps_are_in_use",
-    ),
-    (
-        "each SIGHUP added a reload, so that a storm of them delayed SIGTERM",
-        "signals_add_no_second_reload_to_one_that_waits",
-    ),
-    (
-        "each of a storm of reloads over the admin API read all files again",
-        "a_storm_of_reloads_over_the_api_is_answered_request_by_request",
-    ),
-    (
         "the mask of a secret, sent back over the admin API, became the secret",
         "a_mask_keeps_the_secret_of_its_option_and_never_becomes_one",
-    ),
-    (
-        "a reload left an admin listener that other hosts reach without a token",
-        "a_reload_cannot_take_the_token_of_a_listener_that_other_hosts_reach",
     ),
     (
         "32 silent connections to the admin listener made the probes of an orchestrator fail",
@@ -157,10 +130,6 @@ const STORIES: &[(&str, &str)] = &[
     (
         "a client that sent half an empty line every few seconds kept its HTTP connection for ever",
         "empty_lines_in_pieces_do_not_prolong_the_time_of_a_request",
-    ),
-    (
-        "a request whose body was late at a take-over got no answer",
-        "a_request_with_a_late_body_is_refused_at_a_take_over_and_can_be_sent_again",
     ),
     (
         "a slot that changed hands within a tick was flushed twice",
@@ -207,24 +176,12 @@ const STORIES: &[(&str, &str)] = &[
         "a_sealed_record_without_content_ends_the_handshake",
     ),
     (
-        "a key file with a costly derivation stopped the server at a reload",
-        "an_encryption_that_would_stop_the_server_is_refused_before_its_key_is_derived",
-    ),
-    (
         "a client with early data for another server was refused",
         "early_data_of_another_servers_ticket_is_skipped_with_every_suite_and_in_pieces_of_any_size",
     ),
     (
         "a handshake message without its key was skipped as early data",
         "a_handshake_message_without_its_key_ends_the_handshake",
-    ),
-    (
-        "a reload with a corrected passphrase did not read the certificates again",
-        "a_reload_reads_an_encrypted_key_with_its_corrected_passphrase",
-    ),
-    (
-        "a request to the admin API was never answered if SIGUSR2 replaced the program at that moment",
-        "requests_of_the_admin_api_are_answered_while_the_process_is_replaced",
     ),
     (
         "the error for a handshake without an app counted as a message of the first app",
@@ -247,40 +204,12 @@ const STORIES: &[(&str, &str)] = &[
         "a_change_of_endpoints_before_the_sleep_is_announced_is_applied_at_once",
     ),
     (
-        "one slow client with a large send queue made each take-over fail",
-        "a_batch_may_have_a_send_queue_of_the_largest_size",
-    ),
-    (
-        "a take-over that took too long failed with a text of the kernel",
-        "a_step_that_takes_too_long_is_named_with_its_limit",
-    ),
-    (
-        "doctor reported the user's own server as a problem",
-        "a_server_is_found_by_the_user_who_runs_it",
-    ),
-    (
-        "doctor reported each of two servers of a user, and a renamed one, as a problem",
-        "each_of_two_servers_of_a_user_is_found_at_its_own_port_under_any_name",
-    ),
-    (
-        "doctor reported the service's own admin socket as in use by another server",
-        "the_own_server_is_recognized_at_its_admin_socket_with_and_without_a_token",
-    ),
-    (
         "a webhook was lost whose repetition arrived while its first request was handled",
         "test_a_repetition_waits_for_the_first_request_and_is_handled_if_its_process_was_lost",
     ),
     (
         "reverb:restart removed the claim of a server in another container",
         "test_a_server_of_another_container_with_the_same_folder_is_neither_ours_nor_forgotten",
-    ),
-    (
-        "ringverb check beside an installed service was about a development app",
-        "the_file_of_the_service_counts_only_where_nothing_else_names_a_configuration",
-    ),
-    (
-        "ringverb check called a configuration valid with which the service did not start",
-        "the_commands_of_the_unit_check_start_and_reload_a_server",
     ),
     (
         "a worker took a small ring without a log line, and the start message named the large one",
@@ -359,10 +288,6 @@ const STORIES: &[(&str, &str)] = &[
         "a_request_to_all_workers_is_queued_for_none_if_one_has_no_room",
     ),
     (
-        "ringverb top could not be ended while its server was silent",
-        "top_ends_at_ctrl_c_while_the_server_does_not_answer",
-    ),
-    (
         "a node lost what other nodes had, if they answered while an app was removed or not yet served by all cores: \
          users of theirs looked offline until the next reconnect to Redis",
         "a_snapshot_of_an_app_that_is_removed_here_counts_when_the_app_returns",
@@ -374,10 +299,6 @@ const STORIES: &[(&str, &str)] = &[
     (
         "after an outage of a webhook's endpoint one 4xx discarded a whole request of up to 500 events",
         "one_final_refusal_after_an_outage_discards_one_event",
-    ),
-    (
-        "after a reload with a shorter RINGVERB_AUTHORIZE_WITHIN new clients kept the longer time",
-        "a_lowered_authorize_within_closes_new_connections_in_time_and_a_removed_one_none",
     ),
     (
         "a node over its limit answered a question with nothing, and the sums of the asking node were too low",
@@ -392,28 +313,8 @@ const STORIES: &[(&str, &str)] = &[
         "a_shortened_answer_is_charged_to_the_memory_budget",
     ),
     (
-        "after a reload with a lower rate a client over it received no error until its window ended",
-        "a_client_over_a_lowered_rate_receives_one_error_in_the_window",
-    ),
-    (
-        "the first join after a take-over encoded the roster without asking the memory budget",
-        "the_first_join_after_a_take_over_is_charged_for_the_roster_and_so_is_a_repeated_one",
-    ),
-    (
-        "a monitor that polled the apps kept the main thread from its watchdog, so systemd killed the server",
-        "orders_without_a_pause_do_not_keep_the_watchdog_from_its_notifications",
-    ),
-    (
         "with a watchdog shorter than 3 s, workers that ran were reported as stalled",
         "a_worker_that_runs_has_not_stalled_however_often_the_watchdog_looks",
-    ),
-    (
-        "the apps file was replaced, and the answer was that nothing had changed: its folder was not synchronized",
-        "a_file_that_is_replaced_is_never_reported_as_unchanged",
-    ),
-    (
-        "in a folder that cannot be read, the apps file was replaced by a change that was then refused",
-        "a_folder_that_cannot_be_read_is_refused_before_the_file_is_replaced",
     ),
     (
         "an anonymous client could send events to any user's own channel, as if they came from the backend",
@@ -424,56 +325,12 @@ const STORIES: &[(&str, &str)] = &[
         "publishers_are_answered_when_their_own_mail_is_in_the_rings_although_later_mail_waits",
     ),
     (
-        "after a change whose file could not be written, the next one gave an app another app's index",
-        "without_a_file_for_apps_they_cannot_be_changed_and_a_write_that_fails_changes_nothing",
-    ),
-    (
-        "a take-over on an overloaded host took longer than systemd waits, because its limits counted sleeps",
-        "a_wait_ends_when_its_time_is_over_however_long_its_steps_take",
-    ),
-    (
-        "a client over a rate received the error of one window again after a take-over",
-        "an_error_for_a_rate_is_not_repeated_after_a_take_over",
-    ),
-    (
-        "SIGTERM waited behind all changes that a failed take-over had held back",
-        "a_signal_is_received_before_the_changes_of_a_failed_take_over",
-    ),
-    (
-        "each addition of an app that the disk refused used up a row of the metrics",
-        "an_addition_that_the_disk_refuses_uses_up_no_index",
-    ),
-    (
         "an operator's event was acknowledged while its mail waited for room, so a later publish could overtake it",
         "a_publish_of_an_operator_is_answered_when_its_mail_is_in_a_ring",
     ),
     (
-        "a browser that showed /up caused a warning in the log, because it asked for an icon",
-        "the_icon_that_browsers_ask_for_is_404_and_no_refusal",
-    ),
-    (
-        "the health check counted any program that answered 200 as this server",
-        "a_stranger_is_no_reason_to_fall_over",
-    ),
-    (
         "a webhook whose host name was not resolved waited longer than its timeout",
         "a_request_whose_name_server_does_not_answer_ends_in_its_own_time",
-    ),
-    (
-        "a check by root did not notice that the user of the service could not read a file",
-        "a_file_that_only_root_can_read_is_a_problem_for_the_user_of_the_service",
-    ),
-    (
-        "systemctl reload reported success for a configuration that the server refused",
-        "the_commands_of_the_unit_check_start_and_reload_a_server",
-    ),
-    (
-        "a log file on a full disk was reported at the end of the server only",
-        "a_loss_is_reported_to_the_other_stream_and_here_as_soon_as_that_is_possible",
-    ),
-    (
-        "systemd did not learn that the replacement of the program had failed",
-        "systemd_is_notified_of_a_replacement_that_fails_until_one_succeeds",
     ),
     (
         "after a reload that began to count, the subscribers of one worker were missing in the numbers",
@@ -495,6 +352,7 @@ fn each_story_has_its_test() {
     let text = rust_text_below(&root.join("tests")) + &rust_text_below(&root.join("src"));
     let of_laravel = php_text_in(&root.join("laravel/tests"));
     let has_test = |name: &str| has_test(&text, name) || has_php_test(&of_laravel, name);
-    let missing: Vec<_> = STORIES.iter().filter(|(_, test)| !has_test(test)).collect();
+    let missing: Vec<_> =
+        STORIES.iter().chain(STORIES_OF_OPERATION).filter(|(_, test)| !has_test(test)).collect();
     assert!(missing.is_empty(), "no such test: {missing:#?}");
 }

@@ -149,11 +149,19 @@ fn a_loss_is_reported_to_the_other_stream_and_here_as_soon_as_that_is_possible()
     assert!(lane.push(line(1)));
     let report = reported.recv_timeout(Duration::from_secs(30)).unwrap();
     assert_eq!(report, b"lost 0 1 0\n");
+    assert!(lane.flush(soon(10_000)));
     assert_eq!(lane.unreported_losses().write_failed, 1, "this stream has no report yet");
+    assert!(!lane.has_unreported_write_failures(), "the end of the process adds no second report");
+    assert!(lane.push(line(1)) && lane.flush(soon(10_000)));
+    assert!(
+        lane.has_unreported_write_failures(),
+        "the other stream has no report of the second line"
+    );
     socket.connect_addr(&name).unwrap();
     let mut text = [0; 64];
     let count = reader.recv(&mut text).unwrap();
-    assert_eq!(&text[..count], b"lost 0 1 0\n");
+    assert_eq!(&text[..count], b"lost 0 2 0\n");
     assert!(lane.flush(soon(10_000)) && lane.unreported_losses().is_none());
+    assert!(!lane.has_unreported_write_failures());
     assert!(reported.try_recv().is_err(), "the other stream has one report a minute");
 }

@@ -1,9 +1,9 @@
 //! The file of apps that change at run time (`RINGVERB_APPS_FILE`): TOML with `[[apps]]`, like `ringverb.toml`.
 //!
 //! Owns how the file is written: whole, to a new file beside it that takes its place when it is on the disk, so a crash
-//! leaves the old file or the new one (docs/decisions/0012). Only its owner can read it, because it has secrets.
-//! Comments of a person are lost. Does not check names and values: the whole configuration is checked before the file
-//! is written.
+//! leaves the old file or the new one (docs/decisions/0012). If the change fails later, it puts the old text back. Only
+//! its owner can read it, because it has secrets. Comments of a person are lost. Does not check names and values: the
+//! whole configuration is checked before the file is written.
 //! Limit: the size of a configuration file (`config::load`). Cost: a change writes the whole file and calls fsync
 //! twice, on the main thread, for as long as the disk takes.
 
@@ -84,27 +84,109 @@ pub(super) fn file_text(table: &Table) -> Result<String, String> {
     Ok(format!("{HEAD}{text}"))
 }
 
-/// The new text of the file, on the disk beside the file. Dropped, it is removed, and the file stays as it is.
-///
-/// A disk that is full refuses it before any core learns of a new app: a core never forgets an app, and only the first
-/// 64 that come at run time have metrics of their own.
+/// The file has its new text, and no core knows the change yet.
 #[must_use]
-pub(super) struct StagedFile {
+pub(super) struct ReplacedFile {
+    named: PathBuf,
+    /// `None`: there was no file.
+    before: Option<Vec<u8>>,
+    text: Vec<u8>,
+    /// For the log, if the change succeeds: the file is in its place, but a power failure may still undo that.
+    pub(super) warning: Option<String>,
+}
+
+impl ReplacedFile {
+    /// Called before any core learns of a new app: a core never forgets an app, and only the first 64 that come at run
+    /// time have metrics of their own. So a change that the file system refuses uses up none of these.
+    ///
+    /// # Errors
+    /// A sentence for the operator. The file before is in its place then.
+    pub(super) fn write(path: &Path, text: &str) -> Result<Self, String> {
+        Self::write_with(path, text.as_bytes(), File::sync_all)
+    }
+
+    /// `sync_folder` is a parameter so that a test can let it fail.
+    fn write_with(
+        named: &Path,
+        text: &[u8],
+        sync_folder: fn(&File) -> io::Result<()>,
+    ) -> Result<Self, String> {
+        let name = path_text(named);
+        let written = read_existing(named).and_then(|before| {
+            let staged = StagedFile::write(named, text)?;
+            Ok((before, staged))
+        });
+        let (before, staged) = written.map_err(|error| {
+            format!(
+                "{name} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this \
+                 process must be able to read its folder and to make files in it"
+            )
+        })?;
+        staged.replace().map_err(|error| {
+            format!(
+                "{name} (RINGVERB_APPS_FILE) cannot be replaced, so nothing was changed: {error}. If the file itself \
+                 is a mount, mount its folder instead. If its folder has the sticky bit, the user of this process must \
+                 own the file"
+            )
+        })?;
+        // The new name is on the disk when the folder is.
+        let warning = sync_folder(&staged.folder).err().map(|error| {
+            format!(
+                "{name} (RINGVERB_APPS_FILE) is written and its apps are in use, but its folder could not be \
+                 synchronized with the disk: {error}. After a power failure the file may be the one before: check the \
+                 disk"
+            )
+        });
+        Ok(Self { named: named.to_owned(), before, text: text.to_owned(), warning })
+    }
+
+    /// The change has failed: the file has its text of before again. A file that an operator has edited since stays.
+    ///
+    /// # Errors
+    /// A sentence for the operator: the file has the change, which is not in use.
+    pub(super) fn put_back(self) -> Result<(), String> {
+        self.try_put_back().map_err(|error| {
+            format!(
+                "{} (RINGVERB_APPS_FILE) has the change, which is not in use, because the text before could not be \
+                 written: {error}. `ringverb reload` applies the file",
+                path_text(&self.named)
+            )
+        })
+    }
+
+    fn try_put_back(&self) -> io::Result<()> {
+        if read_existing(&self.named)?.as_ref() != Some(&self.text) {
+            return Err(io::Error::other("it was edited in the meantime"));
+        }
+        match &self.before {
+            None => fs::remove_file(&self.named),
+            Some(before) => {
+                let staged = StagedFile::write(&self.named, before)?;
+                staged.replace()?;
+                staged.folder.sync_all()
+            }
+        }
+    }
+}
+
+/// `None`: there is no such file. The size was checked when the change read the file.
+fn read_existing(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A new text of the file, on the disk beside the file. Dropped, it is removed, and the file stays as it is.
+struct StagedFile {
     path: PathBuf,
     beside: PathBuf,
     folder: File,
-    /// As in the configuration, for messages.
-    path_text: String,
 }
 
 impl StagedFile {
-    /// # Errors
-    /// A sentence for the operator.
-    pub(super) fn write(path: &Path, text: &str) -> Result<Self, String> {
-        Self::try_write(path, text.as_bytes()).map_err(|error| refusal(&path_text(path), &error))
-    }
-
-    fn try_write(named: &Path, bytes: &[u8]) -> io::Result<Self> {
+    fn write(named: &Path, bytes: &[u8]) -> io::Result<Self> {
         // A link is followed, so that the file it leads to is replaced, and not the link.
         let path = fs::canonicalize(named).unwrap_or_else(|_| named.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -116,35 +198,15 @@ impl StagedFile {
         // A process with the same number may have ended between `open` and `rename`; `create_new` would fail for ever.
         fs::remove_file(&beside).ok();
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        let staged = Self { path, beside, folder, path_text: path_text(named) };
+        let staged = Self { path, beside, folder };
         file.write_all(bytes)?;
         file.sync_all()?;
         Ok(staged)
     }
 
-    /// Replaces the file. Returns a warning for the log if that is done, but a power failure may still undo it.
-    ///
-    /// # Errors
-    /// A sentence for the operator. The file before is in its place then.
-    pub(super) fn replace(self) -> Result<Option<String>, String> {
-        self.replace_with(File::sync_all)
-    }
-
-    /// `sync_folder` is a parameter so that a test can let it fail.
-    fn replace_with(
-        self,
-        sync_folder: fn(&File) -> io::Result<()>,
-    ) -> Result<Option<String>, String> {
-        let path_text = &self.path_text;
-        fs::rename(&self.beside, &self.path).map_err(|error| refusal(path_text, &error))?;
-        // The new name is on the disk when the folder is.
-        Ok(sync_folder(&self.folder).err().map(|error| {
-            format!(
-                "{path_text} (RINGVERB_APPS_FILE) is written and its apps are in use, but its folder could not be \
-                 synchronized with the disk: {error}. After a power failure the file may be the one before: check the \
-                 disk"
-            )
-        }))
+    /// The new name is on the disk only when `folder` is synchronized.
+    fn replace(&self) -> io::Result<()> {
+        fs::rename(&self.beside, &self.path)
     }
 }
 
@@ -155,13 +217,6 @@ impl Drop for StagedFile {
     }
 }
 
-fn refusal(path_text: &str, error: &io::Error) -> String {
-    format!(
-        "{path_text} (RINGVERB_APPS_FILE) cannot be written, so nothing was changed: {error}. The user of this process \
-         must be able to read its folder and to make files in it"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,7 +225,7 @@ mod tests {
     const OTHER_USER: u32 = 65_534;
 
     fn write(path: &Path, text: &str) -> Result<Option<String>, String> {
-        StagedFile::write(path, text)?.replace()
+        ReplacedFile::write(path, text).map(|file| file.warning)
     }
 
     #[test]
@@ -227,14 +282,36 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let path = folder.join("apps.toml");
         let full_disk = |_: &File| Err(io::Error::from_raw_os_error(28));
-        let warning = StagedFile::write(&path, "# new").unwrap().replace_with(full_disk);
-        let warning = warning.unwrap().expect("a warning");
+        let written = ReplacedFile::write_with(&path, b"# new", full_disk).unwrap();
+        let warning = written.warning.expect("a warning");
         assert!(warning.contains("is written") && warning.contains("os error 28"), "{warning}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "# new");
         fs::remove_dir_all(&folder).unwrap();
     }
 
-    /// The change has failed for another reason.
+    /// A core was late, so the change has failed.
+    #[test]
+    fn the_file_of_a_change_that_fails_later_is_the_one_before_unless_it_was_edited() {
+        let folder =
+            std::env::temp_dir().join(format!("ringverb-back-{:x}", getrandom::u64().unwrap()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("apps.toml");
+        ReplacedFile::write(&path, "# first").unwrap().put_back().unwrap();
+        assert!(!path.exists(), "there was none");
+        write(&path, "# before").unwrap();
+        let replaced = ReplacedFile::write(&path, "# new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# new");
+        replaced.put_back().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# before");
+        let replaced = ReplacedFile::write(&path, "# new").unwrap();
+        fs::write(&path, "# edited").unwrap();
+        let refused = replaced.put_back().unwrap_err();
+        assert!(refused.contains("edited") && refused.contains("ringverb reload"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# edited");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[test]
     fn a_staged_file_that_is_dropped_changes_nothing() {
         let folder =
@@ -242,7 +319,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let path = folder.join("apps.toml");
         write(&path, "# before").unwrap();
-        let staged = StagedFile::write(&path, "# new").unwrap();
+        let staged = StagedFile::write(&path, b"# new").unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
         drop(staged);
         assert_eq!(fs::read_to_string(&path).unwrap(), "# before");

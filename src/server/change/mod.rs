@@ -2,9 +2,10 @@
 //!
 //! Owns the steps of a change. It runs on the main thread (`life.rs`), so changes come one after another. Input: a
 //! `ChangeRequest`. Output: a `ChangeOutcome`, which is the answer and the log. A change is applied whole or not at
-//! all: it is checked (`in_use.rs`), then the new apps file is written beside the old one, then all cores learn new
-//! apps (`publication.rs`), then the new file replaces the old one, and then all cores apply the change. Never closes a
-//! connection of an app that stays. What cannot change while the server runs is named, and keeps its old value.
+//! all: it is checked (`in_use.rs`), then the new apps file replaces the old one, then all cores learn new apps
+//! (`publication.rs`), and then all cores apply the change. If a core does not learn the new apps in time, the old text
+//! of the file is put back. Never closes a connection of an app that stays. What cannot change while the server runs is
+//! named, and keeps its old value.
 //! Limits: `CHANGE_TIME_MAX` for the cores; `Apps::MAX` apps of one process; one file of `config::FILE_BYTES_MAX`
 //! bytes. Cost: linear in the number of apps, and two rounds through all cores.
 
@@ -28,7 +29,7 @@ use crate::running_configuration::ConfigurationLink;
 use crate::webhook::WebhookChanges;
 use crate::worker::Shared;
 pub(super) use app_table::{AppChange, AppEdit};
-use apps_file::StagedFile;
+use apps_file::ReplacedFile;
 use in_use::{CheckedChange, ConfigurationInUse};
 pub(super) use origin::Origin;
 pub(super) use outcome::ChangeOutcome;
@@ -173,10 +174,17 @@ impl Changer {
         let CheckedChange { sources, merged, mut config } = checked;
         let wanted = std::mem::take(&mut config.apps);
         let one = |problem| vec![problem];
-        let staged = file.map(|(path, text)| StagedFile::write(path, text));
-        let staged = staged.transpose().map_err(one)?;
-        let prepared = self.publication.prepare(wanted).map_err(one)?;
-        if let Some(warning) = staged.map(StagedFile::replace).transpose().map_err(one)?.flatten() {
+        let steps = self.publication.steps(wanted).map_err(one)?;
+        let replaced = file.map(|(path, text)| ReplacedFile::write(path, text));
+        let replaced = replaced.transpose().map_err(one)?;
+        let prepared = match self.publication.prepare(steps) {
+            Ok(prepared) => prepared,
+            Err(problem) => {
+                let left = replaced.and_then(|file| file.put_back().err());
+                return Err([problem].into_iter().chain(left).collect());
+            }
+        };
+        if let Some(warning) = replaced.and_then(|file| file.warning) {
             tracing::warn!(event = "configuration_warning", "{warning}");
         }
         // From here on nothing can fail: the file has the change already.

@@ -2,9 +2,9 @@
 //!
 //! Owns the list of apps that the cores were sent last, and the last link of the list of configurations that each core
 //! follows. A core that serves a new app sends mail with the app's index, so all cores learn new apps (`prepare`)
-//! before any core finds one (`publish`). A change may fail between the two. The cores then keep apps that no
-//! configuration has, so the next change is computed from the list that the cores have, never from the configuration
-//! in use. Does not check a configuration and does not write a file.
+//! before any core finds one (`publish`). A change fails between the two if a core is late. The cores then keep apps
+//! that no configuration has, so the next change is computed from the list that the cores have, never from the
+//! configuration in use. Does not check a configuration and does not write a file.
 //! Limits: `APPLY_TIME_MAX` for each step; `UNAPPLIED_MAX` configurations that some core has not applied; `Apps::MAX`
 //! apps. If a core does not answer to `prepare`, the change fails, and its new apps keep their indexes and rows of
 //! metrics until the process ends; `UNAPPLIED_MAX` bounds how many changes may fail so while that core stands still.
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::app::{App, Apps};
+use crate::app::{App, AppListSteps, Apps};
 use crate::config::Config;
 use crate::mailbox::Doorbell;
 use crate::running_configuration::{
@@ -68,19 +68,25 @@ impl ConfigurationPublication {
         self.shared.current_configuration.get()
     }
 
-    /// Step 1: all cores learn the new apps, and no look-up finds these.
+    /// What the cores are to be sent for these apps. Nothing is changed yet.
     ///
     /// # Errors
-    /// A sentence for the operator: there are too many apps, or a core does not answer. The configuration before is in
-    /// use then.
-    pub(super) fn prepare(&mut self, wanted: Vec<App>) -> Result<PreparedApps, String> {
-        let steps = self.sent_apps.change_steps(wanted).map_err(|_| {
+    /// A sentence for the operator: there are too many apps.
+    pub(super) fn steps(&self, wanted: Vec<App>) -> Result<AppListSteps, String> {
+        self.sent_apps.change_steps(wanted).map_err(|_| {
             format!(
                 "this process has had {} apps, removed ones included, which is the most: take over with SIGUSR2, which \
                  keeps the connections, and try again",
                 Apps::MAX
             )
-        })?;
+        })
+    }
+
+    /// Step 1: all cores learn the new apps, and no look-up finds these.
+    ///
+    /// # Errors
+    /// A sentence for the operator: a core does not answer. The configuration before is in use then.
+    pub(super) fn prepare(&mut self, steps: AppListSteps) -> Result<PreparedApps, String> {
         let apps = Arc::new(steps.with_new_apps);
         self.send_to_cores(RunningConfiguration { apps, ..(*self.in_use()).clone() }.into())?;
         Ok(PreparedApps(Arc::new(steps.without_removed_apps)))

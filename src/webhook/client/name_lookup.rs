@@ -3,12 +3,12 @@
 //! The system's resolver blocks, and waits for a name server that does not answer for as long as `resolv.conf` says,
 //! which may be more than `RINGVERB_WEBHOOK_TIMEOUT`. So a thread calls it, and a request waits for the thread no
 //! longer than its own timeout, and fails. The thread goes on. A later request for the same host and port waits for the
-//! same thread. ureq has such a resolver, but it starts a thread for each request, and panics where none can be
-//! started.
+//! same thread. If the system starts no thread, the request fails. ureq has such a resolver, but it starts a thread for
+//! each request, and panics where none can be started.
 //!
 //! Owns the look-ups under way. Keeps no answer, once the requests that waited have it. Does not send. Limits: one
-//! thread for each host and port; a request waits for one look-up, so there are no more than there are endpoints. Cost:
-//! one thread for a new connection to a name, none for one to an address.
+//! thread for each host and port; `LOOK_UPS_MAX` threads, because a look-up can outlast its request and its endpoint.
+//! Cost: one thread for a new connection to a name, none for one to an address.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +22,9 @@ use ureq::{Error, Timeout};
 
 /// Addresses of one name that are tried (`ResolvedSocketAddrs` has that many places).
 const ADDRESSES_MAX: usize = 16;
+/// Look-ups under way. Over it, a request fails and is tried again: so many at once means that name servers do not
+/// answer.
+const LOOK_UPS_MAX: usize = 1_024;
 
 /// What the system's resolver returns.
 type FoundAddresses = io::Result<Vec<SocketAddr>>;
@@ -49,6 +52,11 @@ struct ResolverShared {
     under_way: LookUpsLock,
     finished: Condvar,
     look_up: Box<dyn Fn(&str) -> FoundAddresses + Send + Sync>,
+    start_thread: fn(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+}
+
+fn start_thread(run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    std::thread::Builder::new().name("webhook-name".to_owned()).spawn(run).map(drop)
 }
 
 /// A clone shares the look-ups under way.
@@ -57,14 +65,19 @@ pub(super) struct TimedResolver(Arc<ResolverShared>);
 
 impl TimedResolver {
     pub(super) fn new() -> Self {
-        Self::with(|host_and_port| {
+        let look_up = |host_and_port: &str| {
             host_and_port.to_socket_addrs().map(|found| found.take(ADDRESSES_MAX).collect())
-        })
+        };
+        Self::with(look_up, start_thread)
     }
 
-    fn with(look_up: impl Fn(&str) -> FoundAddresses + Send + Sync + 'static) -> Self {
+    fn with(
+        look_up: impl Fn(&str) -> FoundAddresses + Send + Sync + 'static,
+        start_thread: fn(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> Self {
         let (under_way, finished) = (LookUpsLock::default(), Condvar::new());
-        Self(Arc::new(ResolverShared { under_way, finished, look_up: Box::new(look_up) }))
+        let look_up = Box::new(look_up);
+        Self(Arc::new(ResolverShared { under_way, finished, look_up, start_thread }))
     }
 
     /// `None`: the time is over.
@@ -74,10 +87,19 @@ impl TimedResolver {
         }
         let mut under_way = self.lock();
         if !under_way.contains_key(host_and_port) {
-            if self.start(host_and_port).is_err() {
-                drop(under_way);
-                // Without a thread, the request waits for the system.
-                return Some(self.0.look_up_now(host_and_port));
+            let refused = |text: String| Some(Err((io::ErrorKind::Other, text)));
+            if under_way.len() >= LOOK_UPS_MAX {
+                return refused(format!(
+                    "{LOOK_UPS_MAX} look-ups of host names are under way, which is the limit; check that the name \
+                     servers of /etc/resolv.conf answer"
+                ));
+            }
+            // The system is not asked here: without a thread its answer would have no time limit.
+            if let Err(error) = self.start(host_and_port) {
+                return refused(format!(
+                    "the system starts no thread to look up the host name ({error}); raise the limit of processes \
+                     (ulimit -u, pids.max, TasksMax)"
+                ));
             }
             under_way.insert(host_and_port.to_owned(), LookUp::default());
         }
@@ -109,7 +131,7 @@ impl TimedResolver {
             }
             this.0.finished.notify_all();
         };
-        std::thread::Builder::new().name("webhook-name".to_owned()).spawn(run).map(drop)
+        (self.0.start_thread)(Box::new(run))
     }
 
     fn lock(&self) -> MutexGuard<'_, LookUps> {
@@ -170,7 +192,7 @@ mod tests {
             of_system.wait();
             answer()
         };
-        (TimedResolver::with(look_up), barrier, count)
+        (TimedResolver::with(look_up, start_thread), barrier, count)
     }
 
     fn one_address() -> FoundAddresses {
@@ -197,6 +219,35 @@ mod tests {
         assert_eq!(count.load(Ordering::SeqCst), 1, "one thread for the name");
         barrier.wait();
         wait_until_empty(&resolver);
+    }
+
+    /// Where a thread is refused, the system is not asked, because its answer may take longer than the request has.
+    #[test]
+    fn a_request_fails_at_once_if_the_system_starts_no_thread() {
+        let refuse = |_| Err(io::Error::other("no more threads"));
+        let resolver = TimedResolver::with(|_| unreachable!("no look-up without a thread"), refuse);
+        let (_, text) = resolver.find(NAME, PATIENCE).expect("in time").unwrap_err();
+        assert!(text.contains("no more threads") && text.contains("ulimit -u"), "{text}");
+        assert!(resolver.lock().is_empty());
+        assert!(
+            resolver.find("192.0.2.7:80", SHORT).unwrap().is_ok(),
+            "an address needs no thread"
+        );
+    }
+
+    #[test]
+    fn look_ups_over_the_limit_are_refused_until_others_end() {
+        // No thread runs, so no look-up ends by itself.
+        let resolver = TimedResolver::with(|_| one_address(), |_| Ok(()));
+        let find = |number: usize| resolver.find(&format!("{number}.test:443"), Duration::ZERO);
+        for number in 0..LOOK_UPS_MAX {
+            assert_eq!(find(number), None, "its name server does not answer");
+        }
+        assert_eq!(find(0), None, "it waits for the look-up that is under way");
+        let (_, text) = find(LOOK_UPS_MAX).expect("at once").unwrap_err();
+        assert!(text.contains("1024 look-ups") && text.contains("resolv.conf"), "{text}");
+        resolver.lock().remove("7.test:443");
+        assert_eq!(find(LOOK_UPS_MAX), None, "there is room again");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::admin::AdminClient;
 use crate::change::{TOKEN, admin};
 use crate::support::{DEADLINE, PING, PONG, Server, Setup, eventually, free_port};
+use crate::takeover::new_program::{Installed, on_stage};
 use rustix::process::Signal;
 
 /// Where the messages go.
@@ -167,11 +168,11 @@ fn the_commands_of_the_unit_check_start_and_reload_a_server() {
     let check = arguments("ExecReload");
     assert_eq!(setup().args(&check).run().code, Some(0));
     let missing = [("RINGVERB_TLS_CERT", "missing.pem"), ("RINGVERB_TLS_KEY", "missing.key")];
-    for wrong in [&[("REVERB_MAX_REQUEST_SIZE", "x")][..], &missing] {
+    for (wrong, code) in [(&[("REVERB_MAX_REQUEST_SIZE", "x")][..], 2), (&missing, 1)] {
         let setup = wrong.iter().fold(setup(), |setup, (name, value)| setup.env(name, value));
         let refused = setup.args(&check).run();
-        let has_reason = refused.stderr.contains(wrong[0].1);
-        assert!(refused.code == Some(2) && has_reason, "{wrong:?}: {refused:?}");
+        let has_reason = (refused.stderr.clone() + &refused.stdout).contains(wrong[0].1);
+        assert!(refused.code == Some(code) && has_reason, "{wrong:?}: {refused:?}");
     }
     client.sync();
     server.signal(Signal::USR2);
@@ -204,6 +205,59 @@ fn systemd_is_notified_of_a_replacement_that_fails_until_one_succeeds() {
     server.signal(Signal::USR2);
     let ready = systemd.receive();
     assert!(ready.contains("READY=1") && ready.contains("STATUS=\n"), "{ready:?}");
+    server.signal(Signal::TERM);
+    assert_eq!(systemd.receive(), "STOPPING=1\n");
+    assert_eq!(server.finish().code, Some(0));
+}
+
+/// `systemctl reload` has returned by then, whichever stage fails.
+#[test]
+fn systemd_is_notified_of_a_replacement_that_fails_at_any_stage() {
+    let (systemd, installed) = (Systemd::new("stages"), Installed::new());
+    let port = free_port().to_string();
+    let setup = systemd.setup().program(&installed.program());
+    let mut server = setup.args(&["--host", "127.0.0.1", "--port", &port]).start_as_configured();
+    assert!(systemd.receive().contains("READY=1"));
+    let folder = std::fs::read_link(format!("/proc/{}/cwd", server.id())).expect("a folder");
+    let fails = |how: &str| {
+        server.signal(Signal::USR2);
+        let status = systemd.receive();
+        assert!(status.starts_with("STATUS=SIGUSR2 failed: ") && status.contains(how), "{status}");
+        server.connect().sync();
+    };
+    // Nothing is executed.
+    installed.replace(|path| std::fs::write(path, "no program").expect("written"));
+    fails("does not start, so nothing changes");
+    // It ends in order, but it has not taken over.
+    installed.script(&on_stage("stand-in-for", "exit 0"));
+    fails("has ended: exit code 0");
+    // Step 2: the file is removed when the stand-in has started.
+    let remove = format!("rm {}", installed.program().display());
+    installed.script(&on_stage("stand-in-for", &remove));
+    fails("could not be executed");
+    // Again, from the process that minds the stand-in.
+    fails("could not be executed");
+    // Step 3.
+    installed.script(&on_stage("takes-back-from", "echo broken > ringverb.toml"));
+    fails("could not take back");
+    std::fs::remove_file(folder.join("ringverb.toml")).expect("removed");
+    server.signal(Signal::USR2);
+    let ready = systemd.receive();
+    assert!(ready.contains("READY=1") && ready.contains("STATUS=\n"), "{ready:?}");
+    server.line_with("SIGUSR2 complete");
+    server.signal(Signal::TERM);
+    assert_eq!(systemd.receive(), "STOPPING=1\n");
+    assert_eq!(server.finish().code, Some(0));
+}
+
+#[test]
+fn systemd_is_notified_of_a_replacement_that_is_ignored() {
+    let systemd = Systemd::new("ignored");
+    let server = systemd.setup().env("RINGVERB_TAKEOVER", "false").start();
+    assert!(systemd.receive().contains("READY=1"));
+    server.signal(Signal::USR2);
+    let status = systemd.receive();
+    assert!(status.starts_with("STATUS=SIGUSR2 ignored: RINGVERB_TAKEOVER=false"), "{status}");
     server.signal(Signal::TERM);
     assert_eq!(systemd.receive(), "STOPPING=1\n");
     assert_eq!(server.finish().code, Some(0));

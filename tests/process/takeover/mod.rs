@@ -7,5 +7,5 @@ mod failures;
 mod late_request;
 mod listeners;
 mod locked_memory;
-mod new_program;
+pub(crate) mod new_program;
 mod peers;

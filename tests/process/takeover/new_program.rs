@@ -18,10 +18,10 @@ const STANDS_IN: &str = "serves while this process loads the new program";
 const BANNER: &str = "  address  ";
 
 /// A folder with a program that is replaced while it runs.
-struct Installed(PathBuf);
+pub(crate) struct Installed(PathBuf);
 
 impl Installed {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("exchange-{}-{number}", std::process::id());
@@ -32,25 +32,25 @@ impl Installed {
         installed
     }
 
-    fn program(&self) -> PathBuf {
+    pub(crate) fn program(&self) -> PathBuf {
         self.0.join("ringverb")
     }
 
     /// Puts another file in its place, as a package manager does.
-    fn replace(&self, put: impl FnOnce(&Path)) {
+    pub(crate) fn replace(&self, put: impl FnOnce(&Path)) {
         let new = self.0.join("new");
         put(&new);
         fs::rename(new, self.program()).expect("renamed");
     }
 
     /// A new version: another file with the same bytes.
-    fn upgrade(&self) {
+    pub(crate) fn upgrade(&self) {
         self.replace(|path| make_program(path, Content::Copy(SERVER)));
     }
 
     /// A program that does something before it is the server; `$*` are its arguments. bash keeps signals held back that
     /// were held back for it; dash does not.
-    fn script(&self, first: &str) {
+    pub(crate) fn script(&self, first: &str) {
         self.replace(|path| {
             let text = format!("#!/bin/bash\n{first}\nexec {SERVER} \"$@\"\n");
             make_program(path, Content::Script(&text));
@@ -75,7 +75,7 @@ impl Drop for Installed {
     }
 }
 
-fn on_stage(stage: &str, first: &str) -> String {
+pub(crate) fn on_stage(stage: &str, first: &str) -> String {
     format!("case \"$*\" in *--{stage}=*) {first} ;; esac")
 }
 
@@ -171,11 +171,11 @@ fn a_new_program_that_does_not_start_changes_nothing() {
     expect_event(&server, &mut client, "1");
     installed.replace(|path| fs::write(path, "no program").expect("written"));
     server.signal(Signal::USR2);
-    server.line_with("SIGUSR2: nothing changes");
+    server.line_with("does not start, so nothing changes");
     expect_event(&server, &mut client, "2");
     fs::remove_file(installed.program()).expect("removed");
     server.signal(Signal::USR2);
-    server.line_with("SIGUSR2: nothing changes");
+    server.line_with("does not start, so nothing changes");
     expect_event(&server, &mut client, "3");
     assert!(children(server.id()).is_empty(), "no zombie");
     installed.upgrade();

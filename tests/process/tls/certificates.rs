@@ -18,10 +18,11 @@ fn refused(certificate: &str, key: &str, text: &str) {
     let Finished { code, stderr, .. } = with(certificate, key).args(&["--port", "0"]).run();
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains(text), "{stderr}");
-    let Finished { code, stdout, .. } =
-        with(certificate, key).args(&["check", "--port", "0"]).run();
-    assert_eq!(code, Some(1), "{stdout}");
-    assert!(stdout.contains(text), "{stdout}");
+    for check in [&["check", "--port", "0"][..], &["check", "--offline"]] {
+        let Finished { code, stdout, .. } = with(certificate, key).args(check).run();
+        assert_eq!(code, Some(1), "{check:?}: {stdout}");
+        assert!(stdout.contains(text), "{check:?}: {stdout}");
+    }
 }
 
 #[test]

@@ -171,15 +171,17 @@ pub(super) fn traffic(shared: &Shared, apps: &Apps) -> Value {
 }
 
 fn app_json(shared: &Shared, app: &App, index: AppIndex) -> Value {
-    let total = |read: fn(&AppMetrics) -> u64| {
-        shared.metrics.iter().map(|core| read(core.app(index))).sum::<u64>()
-    };
+    // Each core has as many rows. An app without one has no totals, because the shared row counts other apps, too.
+    let rows: Option<Vec<_>> = shared.metrics.iter().map(|core| core.own_row(index)).collect();
+    let totals = rows.map(|rows| {
+        totals_json(&|read: fn(&AppMetrics) -> u64| rows.iter().map(|row| read(row)).sum::<u64>())
+    });
     json!({
         "id": app.id,
         "key": app.key,
         "enabled": app.is_enabled,
         "connections": app.connections_open.load(Ordering::Relaxed),
-        "totals": totals_json(&total),
+        "totals": totals,
         "settings": settings_json(app),
     })
 }

@@ -156,10 +156,11 @@ export function apps(view) {
     const found = await get("/api/traffic", {}, view.signal);
     view.works();
     reconcile(list, found.apps, ({ id }) => id, make, (row, { enabled, connections: open, totals }) => {
-      setText(row.querySelector(".numbers"),
-        `${enabled ? "" : "Disabled. "}${count(open)} connections, ${count(totals.channels)} channels, ` +
-        `${count(totals.messages_sent)} messages to clients, ${count(totals.published_events)} published events, ` +
-        `${count(totals.client_events)} client events`);
+      const counted = totals
+        ? `${count(totals.channels)} channels, ${count(totals.messages_sent)} messages to clients, ` +
+          `${count(totals.published_events)} published events, ${count(totals.client_events)} client events`
+        : "not counted on its own until the next restart or take-over";
+      setText(row.querySelector(".numbers"), `${enabled ? "" : "Disabled. "}${count(open)} connections, ${counted}`);
     });
     note.hidden = !found.left_out;
     setText(note, `${count(found.left_out)} more apps are not shown.`);

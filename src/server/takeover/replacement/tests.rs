@@ -1,6 +1,9 @@
 //! Orphans, and signals that are held back.
 
+use std::fs;
+
 use super::*;
+use crate::worker::unblock_signals;
 
 #[test]
 fn a_process_that_is_no_stand_in_is_no_orphan() {
