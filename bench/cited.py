@@ -6,7 +6,7 @@ import statistics
 
 import scale
 from series import FANOUT_1, FANOUT_16, HANDSHAKE, IDLE_CPU, MEMORY, MEMORY_CONNECTED, REQUEST, SUBSCRIPTION
-from series import BadData, by_round, short
+from series import BadData, by_round, read_text, short
 
 BENCH = pathlib.Path(__file__).resolve().parent
 BEGIN = "<!-- begin: bench/tables.py {} -->"
@@ -18,7 +18,7 @@ COUNTED = ("ARCHITECTURE.md", "src/ws/reader.rs", "src/shard/local/subscribe.rs"
 
 
 def folder_of_results(root):
-    found = re.search(re.escape(BEGIN).replace(r"\{\}", r"(\S+)"), (root / "bench/RESULTS.md").read_text())
+    found = re.search(re.escape(BEGIN).replace(r"\{\}", r"(\S+)"), read_text(root / "bench/RESULTS.md"))
     if not found:
         raise BadData("bench/RESULTS.md names no folder: give one")
     return BENCH.parent / found[1]
@@ -31,7 +31,7 @@ def figures(series):
     if not commit:
         raise BadData(f"{series.folder}: the servers printed no commit: write it into commit.txt")
     found = {"commit": commit, "date": date}
-    if series.instructions():
+    if series.counted:
         found["counted_folder"] = series.folder.name
 
     def add(name, file, figure, server="ringverb"):
@@ -61,7 +61,7 @@ def figures(series):
 
 def add_scale(series, found):
     """Figures of the runs with many connections, if the folder has them."""
-    runs = [data for name, data in series.files.items() if re.fullmatch(r"idle-\d+", name)]
+    runs = series.scale_runs()
     if not runs:
         return
 
@@ -106,7 +106,7 @@ class Documents:
 
     def text(self, name):
         if name not in self.after:
-            self.after[name] = self.before[name] = (self.root / name).read_text()
+            self.after[name] = self.before[name] = read_text(self.root / name)
         return self.after[name]
 
     def fill(self, name, inner):
@@ -143,7 +143,7 @@ class Documents:
 
     def fix_counts(self, name):
         """`1,118 instructions (`case`)`: the count of that case."""
-        counted = {case: f"{count:,.0f}" for case, count, _ in self.series.instructions()}
+        counted = {case: f"{count:,.0f}" for case, count, _ in self.series.counted}
         found = re.compile(r"([\d,]+)( instructions \(`(\w+)`)")
         self.after[name] = found.sub(lambda hit: counted.get(hit[3], hit[1]) + hit[2], self.text(name))
 
@@ -171,10 +171,10 @@ def documents_of(series, root, tables):
     """All documents that cite the series, with its figures in them."""
     documents = Documents(root, series)
     documents.fill("bench/RESULTS.md", tables)
-    if any(name.startswith("idle-") for name in series.files):
-        documents.fill("bench/SCALE.md", scale.table_of(series.folder))
+    if series.scale_runs():
+        documents.fill("bench/SCALE.md", scale.table_of(series.scale_runs()))
     known = figures(series)
-    for line in (BENCH / "cited.txt").read_text().splitlines():
+    for line in read_text(BENCH / "cited.txt").splitlines():
         if line and not line.startswith("#"):
             name, template = line.split(": ", 1)
             documents.cite(name, template, known)

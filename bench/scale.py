@@ -64,10 +64,9 @@ def measure(folder, connections):
     return figures
 
 
-def table_of(folder):
-    """The table of SCALE.md from the files of a folder, the fewest connections first."""
-    runs = [json.loads(path.read_text()) for path in folder.glob("idle-*.json")]
-    runs.sort(key=lambda run: run["connections"])
+def table_of(runs):
+    """The table of SCALE.md, the fewest connections first."""
+    runs = sorted(runs, key=lambda run: run["connections"])
     lines = ["| connections |" + "".join(f" {run['connections']:,} |" for run in runs)]
     lines.append("|---|" + "---:|" * len(runs))
     workers = [math.ceil(run["connections"] / WORKER_CONNECTIONS_MAX) for run in runs]
@@ -89,7 +88,7 @@ def main():
         build = ["cargo", "build", "--profile", "dist", "--quiet", "-p", "ringverb", "-p", "ringverb-bench"]
         subprocess.run(build, cwd=ROOT, check=True, env=dict(os.environ, RINGVERB_COMMIT=commit))
     runs = [measure(options.folder, connections) for connections in options.connections]
-    table = table_of(options.folder)
+    table = table_of([json.loads(path.read_text()) for path in options.folder.glob("idle-*.json")])
     (options.folder / "scale.md").write_text(table)
     print(table, end="")
     violations = sum(run["violations"] for run in runs)

@@ -8,7 +8,8 @@
 
 FOLDER has the JSON files of bench/bars.sh. It may have those of bench/scale.py, and the output of
 bench/instructions.sh as instructions.txt. A bar without its file is "not in this series". The default is the folder
-that RESULTS.md names. Exit code 2 if the raw data cannot be read, or are of different machines or builds.
+that RESULTS.md names. Exit code 1 if documents differ, or lack a place for a figure. Exit code 2 if raw data or
+documents cannot be read, are damaged, or are of different machines or builds.
 """
 
 import argparse
@@ -246,16 +247,19 @@ def lateness(series):
 
 
 def counts(series):
-    counted = series.instructions()
-    if not counted:
+    counted = series.counted
+    if series.counted_commit is None:
         return ["Not counted in this series."]
-    unknown = [case for case, _, _ in counted if case not in OPERATIONS]
+    cases = [case for case, _, _ in counted]
+    unknown = [case for case in cases if case not in OPERATIONS]
     if unknown:
         raise BadData(f"instructions.txt: {', '.join(unknown)}: add the case to OPERATIONS in bench/tables.py")
+    wrong = [case for case in OPERATIONS if cases.count(case) != 1]
+    if wrong:
+        raise BadData(f"instructions.txt: not one line each of {', '.join(wrong)}: count all by bench/instructions.sh")
     rows = [row(OPERATIONS[case], f"`{case}`", f"{count:,.0f}", f"{allocations:.2f}".removesuffix(".00"))
             for case, count, allocations in counted]
-    commit = series.counted_commit()
-    noted = [f"Counted at commit {commit}.", ""]
+    noted = [f"Counted at commit {series.counted_commit}.", ""]
     return noted + table(("operation", "case", "instructions", "allocations"), rows, left=2)
 
 
@@ -266,7 +270,7 @@ def facts(series):
     first, last = starts[0], starts[-1]
     until = last[11:16] if first[:10] == last[:10] else last[:16]
     runs += [data for data in series.files.values() if "runs" not in data]
-    violations = sum(int(run["violations"]) for run in runs)
+    violations = sum(run["violations"] for run in runs)
     rounds = " or ".join(sorted({str(data["rounds"]) for data in series.compared.values()}))
     rows = [
         row("first and last start of a run", f"{first[:16]} to {until} UTC"),
@@ -324,6 +328,6 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BadData as error:
+    except (BadData, OSError) as error:
         print(f"tables.py: {error}", file=sys.stderr)
         sys.exit(2)

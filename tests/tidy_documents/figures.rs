@@ -95,11 +95,13 @@ fn a_figure_that_was_edited_by_hand_is_found_and_written_again() {
 #[test]
 fn raw_data_that_do_not_belong_together_are_refused() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("series");
+    drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder).expect("a folder");
     let file = |cores: &str, figure: &str| {
         format!(
             r#"{{"servers": ["ringverb"], "rounds": 1, "machine": {{"cores": "{cores}", "CPU": "x", "memory": "1 GiB",
-            "kernel": "6.1", "server": "commit: abc"}}, "runs": [[{{"{figure}": 4.0, "violations": 0,
+            "kernel": "6.1", "server": "commit: abc", "command": "--server ringverb=ws://127.0.0.1:1 x"}},
+            "runs": [[{{"{figure}": 4.0, "violations": 0,
             "machine": {{"date": "2026-01-01 00:00:00 UTC", "load_before": "0 0 0"}}}}]]}}"#
         )
     };
@@ -122,4 +124,169 @@ fn raw_data_that_do_not_belong_together_are_refused() {
         fs::write(folder.join("new-connections.json"), file("2", "x")).expect("a file");
     }
     fs::remove_dir_all(&folder).expect("the folder");
+}
+
+const RUN: &str = r#"{"server_CPU_per_cycle_us": 4.0, "cycles_1_per_s": 9.0, "server_busy_percent": 50,
+    "client_busy_percent": 1.5, "violations": 0,
+    "machine": {"date": "2026-01-01 00:00:00 UTC", "load_before": "0 0.5 0"}}"#;
+
+/// A comparison of two servers in two rounds.
+fn comparison() -> String {
+    format!(
+        r#"{{"servers": ["ringverb", "soketi"], "rounds": 2, "machine": {{"cores": "2", "CPU": "x",
+        "memory": "1 GiB", "kernel": "6.1", "server": "commit: abcdef0",
+        "command": "--server ringverb=ws://127.0.0.1:1 x --server soketi=ws://127.0.0.1:2 y"}},
+        "runs": [[{RUN}, {RUN}], [{RUN}, {RUN}]]}}"#
+    )
+}
+
+/// One run of bench/scale.py.
+fn scale() -> String {
+    let figures = [
+        "RSS_fresh_KiB",
+        "RSS_connected_KiB",
+        "RSS_subscribed_KiB",
+        "RSS_growth_per_connection_connected_B",
+        "RSS_growth_per_connection_subscribed_B",
+        "kernel_slab_growth_per_connection_both_ends_subscribed_B",
+        "server_CPU_while_idle_ms",
+        "connect_rate_1_per_s",
+        "server_CPU_per_handshake_us",
+        "server_CPU_per_subscription_us",
+        "TCP_sockets_of_the_machine",
+    ];
+    let figures = figures.map(|name| format!(r#""{name}": 7"#)).join(", ");
+    format!(
+        r#"{{"connections": 5, "violations": 0, {figures}, "machine": {{"cores": "2", "CPU": "x",
+        "memory": "1 GiB", "kernel": "6.1", "server": "commit: abcdef0", "command": "x",
+        "date": "2026-01-01 00:00:00 UTC", "load_before": "0 0 0"}}}}"#
+    )
+}
+
+/// File, a text of it, what replaces that at its last place (in churn.json: round 2 of soketi), and the problem.
+fn damages() -> Vec<(&'static str, String, String, &'static str)> {
+    let one = |from: &str, to: &str, problem| ("churn.json", from.into(), to.into(), problem);
+    let idle = |from: &str, to: &str, problem| ("idle-5.json", from.into(), to.into(), problem);
+    let whole = |to: &str, problem| ("churn.json", comparison(), to.into(), problem);
+    let half = comparison().split_at(comparison().len() / 2).0.to_owned();
+    let two = format!("[{RUN}, {RUN}]");
+    let cpu = r#""server_CPU_per_cycle_us": 4.0"#;
+    let cpu_is =
+        |value: &str, problem| one(cpu, &format!(r#""server_CPU_per_cycle_us": {value}"#), problem);
+    vec![
+        whole("[]", "is no JSON object"),
+        whole("null", "is no JSON object"),
+        whole("{}", "machine is missing"),
+        whole("", "is no JSON"),
+        whole(&half, "is no JSON"),
+        whole(&"[".repeat(200_000), "is no JSON"),
+        one(
+            r#""violations": 0"#,
+            r#""violation": 0"#,
+            "run 2 of soketi has no count of violations",
+        ),
+        one(r#""violations": 0"#, r#""violations": true"#, "run 2 of soketi has no count of"),
+        one(&two, &format!("[{RUN}]"), "not a list of 2 runs of soketi"),
+        one(&two, "null", "not a list of 2 runs of soketi"),
+        one(&two, "[1, 2]", "run 1 of soketi is no JSON object"),
+        one(&format!("{two}, {two}"), &two, "runs is not a list of 2 lists"),
+        one(&format!("{two}, {two}"), "[], []", "not a list of 2 runs of ringverb"),
+        one(&format!("[{two}, {two}]"), "[]", "runs is not a list of 2 lists"),
+        one(&format!("[{two}, {two}]"), "null", "runs is not a list of 2 lists"),
+        one(r#"["ringverb", "soketi"]"#, r#"["soketi", "ringverb"]"#, "but the command"),
+        one(r#"["ringverb", "soketi"]"#, "null", "but the command"),
+        one("soketi=", "ringverb=", "but the command"),
+        whole(&comparison().replace("soketi", "ringverb"), "with a name twice"),
+        one(r#""rounds": 2"#, r#""rounds": 99"#, "rounds is 99"),
+        one(r#""rounds": 2"#, r#""rounds": 0"#, "rounds is 0, not a number from 1 on"),
+        one(r#""rounds": 2"#, r#""rounds": 2.0"#, "rounds is 2.0, not a number from 1 on"),
+        one(r#""cores": "2""#, r#""cores": 2"#, "machine has 2 as cores"),
+        one("00:00:00 UTC", "noon", "as date"),
+        one("0 0.5 0", "", "as load_before"),
+        one("commit: abcdef0\"", "\", \"servers\": [1]", "servers of machine is no list of texts"),
+        one(r#""cycles_1_per_s": 9.0"#, r#""x": -1"#, "run 2 of soketi has -1 as x"),
+        one(r#""cycles_1_per_s""#, r#""x""#, "a run of soketi has no figure cycles_1_per_s"),
+        cpu_is("0", "run 2 of soketi has 0 as server_CPU_per_cycle_us"),
+        cpu_is("-1", "run 2 of soketi has -1 as server_CPU_per_cycle_us"),
+        cpu_is("NaN", "run 2 of soketi has nan as server_CPU_per_cycle_us"),
+        cpu_is("Infinity", "run 2 of soketi has inf as server_CPU_per_cycle_us"),
+        cpu_is("true", "run 2 of soketi has True as server_CPU_per_cycle_us"),
+        cpu_is(r#""4.0""#, "run 2 of soketi has '4.0' as server_CPU_per_cycle_us"),
+        one("commit: abcdef0", "no server", "but none in churn.json"),
+        one("commit: abcdef0", "commit: abcdef1", "commits abcdef0 and abcdef1"),
+        idle(r#""connections": 5"#, r#""connections": 6"#, "the run has 6 connections"),
+        idle("us\": 7", "us\": 0", "has 0 as server_CPU_per_subscription_us"),
+        idle("server_CPU_per_handshake_us", "x", "has None as server_CPU_per_handshake_us"),
+        ("commit.txt", "abcdef0".into(), "abcdef1".into(), "commits abcdef0 and abcdef1"),
+        ("commit.txt", "abcdef0".into(), "| abcdef0".into(), "which is no commit"),
+        ("commit.txt", "abcdef0".into(), "abc".into(), "which is no commit"),
+        ("commit.txt", "abcdef0".into(), String::new(), "which is no commit"),
+        ("instructions.txt", "# commit ".into(), "# ".into(), "no first line with the commit"),
+        ("instructions.txt", "handshake ".into(), "# ".into(), "not one line each of handshake"),
+        ("instructions.txt", "handshake ".into(), "unknown ".into(), "add the case"),
+        ("instructions.txt", "handshake ".into(), "handshake x".into(), "is not a case"),
+        ("instructions.txt", "\n".into(), " ".into(), "ends within a line"),
+    ]
+}
+
+/// A caller can tell damaged data, exit code 2, from documents that differ, exit code 1.
+#[test]
+fn damaged_raw_data_are_refused_with_a_sentence_that_names_the_file() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("damaged");
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(&folder).expect("a folder");
+    let document = fs::read_to_string(root().join(RESULTS)).expect(RESULTS);
+    let (_, rest) = document.split_once(BEGIN).expect("a mark");
+    let (newest, _) = rest.split_once(" -->\n").expect("the folder of a series");
+    let counts = root().join(newest).join("instructions.txt");
+    let counts = fs::read_to_string(counts).expect("counts of instructions");
+    let other = comparison().replace("soketi", "another");
+    let files = [
+        ("churn.json", comparison()),
+        ("other.json", other),
+        ("idle-5.json", scale()),
+        ("commit.txt", "abcdef0\n".to_owned()),
+        ("instructions.txt", counts),
+    ];
+    let path = folder.to_str().expect("a path");
+    let refused = |name: &str, problem: &str, arguments: &[&str]| {
+        let printed = tables(arguments, root());
+        let problems = text(&printed.stderr);
+        assert_eq!(printed.status.code(), Some(2), "{name}: {problem}: {problems}");
+        assert!(
+            problems.contains(problem) && problems.lines().count() == 1,
+            "{problem}: {problems}"
+        );
+        assert!(problems.starts_with("tables.py: ") && problems.contains(name), "{problems}");
+    };
+    let restore = || {
+        files.iter().for_each(|(name, content)| {
+            fs::write(folder.join(name), content).expect("a file");
+        })
+    };
+    restore();
+    let complete = tables(&[path], root());
+    assert!(complete.status.success(), "{}", text(&complete.stderr));
+    for (name, from, to, problem) in damages() {
+        let content = &files.iter().find(|(file, _)| *file == name).expect("a file").1;
+        let at = content.rfind(&from).unwrap_or_else(|| panic!("{name} has no {from}"));
+        let damaged = format!("{}{to}{}", &content[..at], &content[at + from.len()..]);
+        fs::write(folder.join(name), damaged).expect("a file");
+        // The sentence about different builds names the folder.
+        refused(if problem.starts_with("commits ") { "damaged" } else { name }, problem, &[path]);
+        restore();
+    }
+    for (name, _) in &files {
+        fs::write(folder.join(name), b"\xff\xfe\x00").expect("a file");
+        refused(name, "cannot be read", &[path]);
+        fs::remove_file(folder.join(name)).expect("the file");
+        fs::create_dir(folder.join(name)).expect("a folder");
+        refused(name, "cannot be read", &[path]);
+        fs::remove_dir(folder.join(name)).expect("the folder");
+        restore();
+    }
+    fs::write(folder.join("churn.json"), "{").expect("a file");
+    refused("churn.json", "is no JSON", &[path, "--strip"]);
+    fs::remove_dir_all(&folder).expect("the folder");
+    refused("damaged", "no JSON file of a comparison", &[path, "--strip"]);
 }
