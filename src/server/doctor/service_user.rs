@@ -84,7 +84,10 @@ impl ServiceFiles {
     /// Whether the service starts in this folder, or reads one of these files.
     fn are_of(&self, unit: &UnitUser, folder: &Path) -> bool {
         let has_files = !self.read.is_empty() || !self.pipes.is_empty();
-        let is_its = |path: &Path| path.starts_with(&unit.folder);
+        // A deployment may lead there by a link: `/srv/app/current`.
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let its_folder = real(&unit.folder);
+        let is_its = |path: &Path| real(path).starts_with(&its_folder);
         has_files && (is_its(folder) || self.read.iter().any(|file| is_its(file)))
     }
 }
@@ -433,5 +436,21 @@ mod tests {
         assert!(uses("/srv/app", ".env") && uses("/root", "/srv/app/.env"));
         assert!(!uses("/root", ".env") && !uses("/srv", ".env"));
         assert!(!ServiceFiles::default().are_of(&unit, Path::new("/srv/app")), "nothing was read");
+    }
+
+    #[test]
+    fn the_folder_of_the_service_may_be_a_link() {
+        let number = getrandom::u64().unwrap();
+        let folder = std::env::temp_dir().join(format!("ringverb-deployed-{number:x}"));
+        fs::create_dir_all(folder.join("releases/1")).unwrap();
+        std::os::unix::fs::symlink("releases/1", folder.join("current")).unwrap();
+        let text = format!("User=www-data\nWorkingDirectory={}/current\n", folder.display());
+        let unit = unit(&text).expect("a user");
+        for (release, is_its) in [("current", true), ("releases/1", true), ("releases", false)] {
+            let files =
+                ServiceFiles::of(&folder.join(release), [".env".to_owned()].into_iter(), None);
+            assert_eq!(files.are_of(&unit, &folder.join(release)), is_its, "{release}");
+        }
+        fs::remove_dir_all(folder).unwrap();
     }
 }
