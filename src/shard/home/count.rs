@@ -47,6 +47,8 @@ struct ChannelCounts {
     counts_by_core: Vec<(u16, u32)>,
     count_on_other_nodes: u64,
     last_sent_count: u64,
+    /// There may be a subscriber who was not sent the number, although it is as before: another one has left.
+    has_new_subscriber: bool,
     sent_seconds: u32,
     /// This node's number, as it was published to the other nodes: the node whose number has changed sends the webhook.
     sent_to_nodes: u64,
@@ -226,7 +228,9 @@ impl Home {
             "members are counted by the roster"
         );
         let Some(index) = self.channels.find_index(channel) else { return };
-        self.channels.counts.counts.entry(index).or_default().set(core, count);
+        let counts = self.channels.counts.counts.entry(index).or_default();
+        counts.set(core, count);
+        counts.has_new_subscriber |= count > 0;
         // A change of the configuration reaches this core at another time than the one that counts. Either the app
         // ceases to want numbers, or `begin_counts_of` sends this one.
         if !context.app(channel.app()).counts_subscriptions() {
@@ -354,7 +358,8 @@ impl Home {
         // The node whose number has changed publishes it to the others, and makes the webhook for all.
         let is_ours = std::mem::replace(&mut counts.sent_to_nodes, here) != here;
         let has_changed = std::mem::replace(&mut counts.last_sent_count, total) != total;
-        if has_changed {
+        let is_due = std::mem::take(&mut counts.has_new_subscriber) || has_changed;
+        if is_due {
             counts.sent_seconds = context.now_seconds;
         }
         debug_assert_eq!(counts.last_sent_count, total, "the newest number is the one sent");
@@ -362,17 +367,14 @@ impl Home {
             out.report_change(context, channel, || Change::Count(here));
         }
         self.channels.counts.forget_if_zero(index);
-        if !has_changed {
-            return;
-        }
-        if context.app(channel.app()).sends_subscription_count {
+        if is_due && context.app(channel.app()).sends_subscription_count {
             let bytes = frame::write_text_frame(&mut self.text_buffer, |text| {
                 outbound::subscription_count(channel.name(), total, text)
             })
             .into();
             self.deliver(context, out, channel, &bytes, None);
         }
-        if is_ours {
+        if is_ours && has_changed {
             out.send_webhook(context, channel, WebhookKind::SubscriptionCount, || {
                 Happening::SubscriptionCount { count: total }
             });

@@ -33,6 +33,33 @@ fn subscription_counts_are_sent_at_a_limited_rate() {
     assert_eq!(names(&net.events(first)), ["_internal:subscription_succeeded"]);
 }
 
+/// The number is as before, so it is no change for the others.
+#[test]
+fn a_subscriber_who_takes_the_place_of_another_in_one_tick_receives_the_number() {
+    let mut net = Net::with_app(1, counting());
+    let (leaves, comes) = (net.connect(0), net.connect(0));
+    net.subscribe(leaves, "news", None);
+    net.settle();
+    net.unsubscribe(leaves, "news");
+    net.subscribe(comes, "news", None);
+    net.settle();
+    let received = net.events(comes);
+    assert_eq!(
+        names(&received),
+        ["_internal:subscription_succeeded", "_internal:subscription_count"]
+    );
+    assert_eq!(received[1].data(), json!({"subscription_count": 1}));
+    // Above the number up to which each change is sent, it comes at the end of the pause.
+    let many: Vec<Client> = (0..120).map(|_| net.connect(0)).collect();
+    many.iter().for_each(|client| net.subscribe(*client, "large", None));
+    net.advance(5);
+    net.unsubscribe(many[0], "large");
+    net.subscribe(comes, "large", None);
+    net.settle();
+    net.advance(5);
+    assert_eq!(net.events(comes).last().unwrap().data(), json!({"subscription_count": 120}));
+}
+
 /// The pause of a channel begins with its own last number: a change waits behind no other channel's.
 #[test]
 fn a_number_that_was_held_back_is_sent_when_the_pause_of_its_own_channel_is_over() {
