@@ -190,7 +190,7 @@ class Series:
         return [data for name, data in self.files.items() if is_scale(name)]
 
     def commit(self):
-        """The commit that the servers printed, or that commit.txt names if the build did not record it."""
+        """The commit that the servers printed. commit.txt names it for files in which none printed it."""
         printed = {}
         for name, data in self.files.items():
             machine = data["machine"]
@@ -198,10 +198,10 @@ class Series:
             printed[name] = re.findall(rf"^commit: ({COMMIT})$", text, re.M)
         commits = {commit for found in printed.values() for commit in found}
         silent = [f"{name}.json" for name, found in printed.items() if not found]
-        need(not commits or not silent, self.folder,
-             f"files of different builds: commit {' and '.join(sorted(commits))}, but none in {', '.join(silent)}",
-             "measure these files again by the same build")
         noted = self.folder / "commit.txt"
+        need(not commits or not silent or noted.exists(), self.folder,
+             f"commit {' and '.join(sorted(commits))} in some files, but none in {', '.join(silent)}",
+             "if they are of the same build, write its commit into commit.txt; else measure them again")
         if noted.exists():
             text = read_text(noted).strip()
             need(len(text) >= COMMIT_LENGTH_MIN and re.fullmatch(COMMIT, text), noted,

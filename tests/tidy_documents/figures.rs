@@ -212,7 +212,6 @@ fn damages() -> Vec<(&'static str, String, String, &'static str)> {
         cpu_is("Infinity", "run 2 of soketi has inf as server_CPU_per_cycle_us"),
         cpu_is("true", "run 2 of soketi has True as server_CPU_per_cycle_us"),
         cpu_is(r#""4.0""#, "run 2 of soketi has '4.0' as server_CPU_per_cycle_us"),
-        one("commit: abcdef0", "no server", "but none in churn.json"),
         one("commit: abcdef0", "commit: abcdef1", "commits abcdef0 and abcdef1"),
         idle(r#""connections": 5"#, r#""connections": 6"#, "the run has 6 connections"),
         idle("us\": 7", "us\": 0", "has 0 as server_CPU_per_subscription_us"),
@@ -285,6 +284,13 @@ fn damaged_raw_data_are_refused_with_a_sentence_that_names_the_file() {
         fs::remove_dir(folder.join(name)).expect("the folder");
         restore();
     }
+    // Whether a server that printed no commit is of the same build, only `commit.txt` can say.
+    let silent = comparison().replace("commit: abcdef0", "no server");
+    fs::write(folder.join("churn.json"), silent).expect("a file");
+    assert!(tables(&[path], root()).status.success());
+    fs::remove_file(folder.join("commit.txt")).expect("the file");
+    refused("damaged", "but none in churn.json", &[path]);
+    restore();
     fs::write(folder.join("churn.json"), "{").expect("a file");
     refused("churn.json", "is no JSON", &[path, "--strip"]);
     fs::remove_dir_all(&folder).expect("the folder");
