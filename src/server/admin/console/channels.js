@@ -16,7 +16,8 @@ export async function channels(view) {
   if (!select || view.signal.aborted) return;
   const filter = element("input", { type: "search", placeholder: "part of a name, such as private-orders",
     value: view.parameters.get("filter") ?? "" });
-  const asked = { sort: "subscribers", order: "", page: 1 };
+  // The filter counts once the typing has paused, with its first page.
+  const asked = { filter: filter.value.trim(), sort: "subscribers", order: "", page: 1 };
   const hosts = new Map();
   /** The first nodes of a channel, by name, and how many more there are. `others`: without this node. */
   const placesOf = ({ isHere, others }) => {
@@ -54,11 +55,15 @@ export async function channels(view) {
     missing.node, note,
     element("section", { class: "card" }, heading("", title, total), list.node,
       element("div", { class: "pager" }, previous, place, following)));
+  let newest = 0;
   const load = repeat(view, async () => {
+    newest += 1;
+    const own = newest;
     if (!lastOverview) await refreshHeader(view);
-    const found = await get("/api/channels", { app: select.value, filter: filter.value.trim(), rows: 100, ...asked },
-      view.signal);
+    const found = await get("/api/channels", { app: select.value, rows: 100, ...asked }, view.signal);
     view.works();
+    // Another page, filter or order was asked for while this answer was on its way.
+    if (own !== newest) return;
     found.nodes?.forEach(({ node, host }) => hosts.set(node, host));
     const nodes = (row) => row.nodes && { isHere: row.subscribers > 0, others: row.nodes };
     list.show(found.channels.map((row) => ({ ...row, nodes: nodes(row) })));
@@ -79,7 +84,7 @@ export async function channels(view) {
     }
     await refreshHeader(view);
   }, SLOW_REFRESH);
-  const again = () => { asked.page = 1; load(); };
+  const again = () => { Object.assign(asked, { filter: filter.value.trim(), page: 1 }); load(); };
   select.addEventListener("change", again);
   let typing = 0;
   filter.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(again, 200); });
