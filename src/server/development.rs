@@ -211,24 +211,8 @@ fn is_ours(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::TestFolder;
     use std::os::unix::fs::{PermissionsExt, symlink};
-
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new() -> Self {
-            let name = format!("ringverb-test-{:016x}", getrandom::u64().unwrap());
-            let path = std::env::temp_dir().join(name);
-            DirBuilder::new().mode(0o700).create(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
 
     fn access(port: u16) -> DevelopmentAccess {
         DevelopmentAccess {
@@ -240,34 +224,34 @@ mod tests {
         }
     }
 
-    fn found(directory: &Scratch, port: u16) -> bool {
-        read(&directory.0.join(file_name(port).unwrap())).is_some_and(|found| found == access(port))
+    fn found(directory: &TestFolder, port: u16) -> bool {
+        read(&directory.join(file_name(port).unwrap())).is_some_and(|found| found == access(port))
     }
 
     #[test]
     fn a_file_is_believed_while_its_server_runs() {
-        let directory = Scratch::new();
-        let published = publish_in(&directory.0, &access(1)).unwrap();
+        let directory = TestFolder::new();
+        let published = publish_in(&directory, &access(1)).unwrap();
         assert!(found(&directory, 1) && !found(&directory, 2));
         assert_eq!(fs::metadata(&published.path).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(ports_in(&directory.0), [1]);
+        assert_eq!(ports_in(&directory), [1]);
         published.withdraw();
         assert!(!found(&directory, 1));
-        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
         // A server that was killed withdraws nothing, and the kernel takes its lock away.
-        drop(publish_in(&directory.0, &access(1)).unwrap());
-        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
-        assert!(!found(&directory, 1) && ports_in(&directory.0).is_empty());
-        let published = publish_in(&directory.0, &access(1)).unwrap();
+        drop(publish_in(&directory, &access(1)).unwrap());
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        assert!(!found(&directory, 1) && ports_in(&directory).is_empty());
+        let published = publish_in(&directory, &access(1)).unwrap();
         assert!(found(&directory, 1), "what was left behind is replaced");
         published.withdraw();
     }
 
     #[test]
     fn a_process_that_took_over_keeps_its_file() {
-        let directory = Scratch::new();
-        let old = publish_in(&directory.0, &access(1)).unwrap();
-        let new = publish_in(&directory.0, &access(1)).unwrap();
+        let directory = TestFolder::new();
+        let old = publish_in(&directory, &access(1)).unwrap();
+        let new = publish_in(&directory, &access(1)).unwrap();
         old.withdraw();
         assert!(found(&directory, 1));
         new.withdraw();
@@ -276,24 +260,24 @@ mod tests {
 
     #[test]
     fn files_that_others_could_have_made_are_not_believed() {
-        let directory = Scratch::new();
-        let published = publish_in(&directory.0, &access(1)).unwrap();
+        let directory = TestFolder::new();
+        let published = publish_in(&directory, &access(1)).unwrap();
         fs::set_permissions(&published.path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(!found(&directory, 1), "others can read it");
         fs::set_permissions(&published.path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(found(&directory, 1));
-        let elsewhere = directory.0.join("elsewhere");
+        let elsewhere = directory.join("elsewhere");
         fs::rename(&published.path, &elsewhere).unwrap();
         symlink(&elsewhere, &published.path).unwrap();
         assert!(!found(&directory, 1), "a link");
         // The server replaces a link, and does not write through it.
-        let again = publish_in(&directory.0, &access(1)).unwrap();
+        let again = publish_in(&directory, &access(1)).unwrap();
         assert!(found(&directory, 1) && fs::symlink_metadata(&again.path).unwrap().is_file());
-        let target = directory.0.join("link");
-        symlink(&directory.0, &target).unwrap();
-        assert!(is_ours(&directory.0) && !is_ours(&target));
-        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o770)).unwrap();
-        assert!(!is_ours(&directory.0));
+        let target = directory.join("link");
+        symlink(&directory, &target).unwrap();
+        assert!(is_ours(&directory) && !is_ours(&target));
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(!is_ours(&directory));
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod tests {
 
     use super::super::cli::Arguments;
     use super::*;
+    use crate::server::tests::TestFolder;
 
     #[test]
     fn completions_know_each_command_and_no_hidden_option() {
@@ -65,8 +66,7 @@ mod tests {
 
     #[test]
     fn each_command_has_a_page() {
-        let folder = std::env::temp_dir().join(format!("ringverb-pages-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
+        let folder = TestFolder::new();
         write_pages(Arguments::described(), &folder).unwrap();
         let page = std::fs::read_to_string(folder.join("ringverb.1")).unwrap();
         assert!(page.contains("REVERB_SERVER_PORT"), "the names in the environment are missing");
@@ -74,6 +74,5 @@ mod tests {
             let page = std::fs::read_to_string(folder.join(format!("ringverb-{command}.1")));
             assert!(page.unwrap().contains("SYNOPSIS"), "{command}");
         }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

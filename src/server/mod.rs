@@ -34,6 +34,8 @@ mod resources;
 mod succession;
 mod supervision;
 mod takeover;
+#[cfg(test)]
+mod tests;
 mod wait;
 mod watch;
 

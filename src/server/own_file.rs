@@ -35,18 +35,12 @@ pub(super) fn remove(path: &Path, own: &Metadata) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::TestFolder;
     use std::sync::atomic::{AtomicBool, Ordering};
-
-    /// Empty, and not shared with other tests.
-    fn folder(name: &str) -> std::path::PathBuf {
-        let folder = std::env::temp_dir().join(format!("ringverb-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        folder
-    }
 
     #[test]
     fn the_own_file_is_removed_and_a_foreign_one_stays() {
-        let folder = folder("own");
+        let folder = TestFolder::new();
         let path = folder.join("file");
         fs::write(&path, "own").unwrap();
         let own = fs::symlink_metadata(&path).unwrap();
@@ -57,13 +51,12 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "other");
         remove(&path, &fs::symlink_metadata(&path).unwrap());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        fs::remove_dir(folder).unwrap();
     }
 
     /// Another process puts its file in place while this one removes its own: it must be there at the end.
     #[test]
     fn a_file_that_is_put_there_during_the_removal_survives() {
-        let folder = folder("race");
+        let folder = TestFolder::new();
         let path = folder.join("file");
         for _ in 0..2_000 {
             fs::write(&path, "own").unwrap();
@@ -83,6 +76,5 @@ mod tests {
             });
             assert_eq!(fs::read_to_string(&path).unwrap(), "other");
         }
-        fs::remove_dir_all(folder).unwrap();
     }
 }

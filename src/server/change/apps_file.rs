@@ -220,6 +220,7 @@ impl Drop for StagedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::TestFolder;
     use std::os::unix::fs::PermissionsExt;
 
     const OTHER_USER: u32 = 65_534;
@@ -253,9 +254,7 @@ mod tests {
 
     #[test]
     fn the_file_is_replaced_whole_and_only_its_owner_reads_it() {
-        let folder =
-            std::env::temp_dir().join(format!("ringverb-apps-{:x}", getrandom::u64().unwrap()));
-        fs::create_dir(&folder).unwrap();
+        let folder = TestFolder::new();
         let path = folder.join("apps.toml");
         assert!(read(&path, &Table::new()).ok().unwrap().is_empty());
         let app: Table =
@@ -271,30 +270,25 @@ mod tests {
         write(&link, &file_text(&file_table(&[])).unwrap()).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(read(&path, &Table::new()).ok().unwrap().len(), 0);
-        fs::remove_dir_all(&folder).unwrap();
+        drop(folder);
         assert!(write(&path, "").unwrap_err().contains("nothing was changed"));
     }
 
     #[test]
     fn a_file_that_is_replaced_is_never_reported_as_unchanged() {
-        let folder =
-            std::env::temp_dir().join(format!("ringverb-sync-{:x}", getrandom::u64().unwrap()));
-        fs::create_dir(&folder).unwrap();
+        let folder = TestFolder::new();
         let path = folder.join("apps.toml");
         let full_disk = |_: &File| Err(io::Error::from_raw_os_error(28));
         let written = ReplacedFile::write_with(&path, b"# new", full_disk).unwrap();
         let warning = written.warning.expect("a warning");
         assert!(warning.contains("is written") && warning.contains("os error 28"), "{warning}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "# new");
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     /// A core was late, so the change has failed.
     #[test]
     fn the_file_of_a_change_that_fails_later_is_the_one_before_unless_it_was_edited() {
-        let folder =
-            std::env::temp_dir().join(format!("ringverb-back-{:x}", getrandom::u64().unwrap()));
-        fs::create_dir(&folder).unwrap();
+        let folder = TestFolder::new();
         let path = folder.join("apps.toml");
         ReplacedFile::write(&path, "# first").unwrap().put_back().unwrap();
         assert!(!path.exists(), "there was none");
@@ -309,14 +303,11 @@ mod tests {
         assert!(refused.contains("edited") && refused.contains("ringverb reload"), "{refused}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "# edited");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn a_staged_file_that_is_dropped_changes_nothing() {
-        let folder =
-            std::env::temp_dir().join(format!("ringverb-staged-{:x}", getrandom::u64().unwrap()));
-        fs::create_dir(&folder).unwrap();
+        let folder = TestFolder::new();
         let path = folder.join("apps.toml");
         write(&path, "# before").unwrap();
         let staged = StagedFile::write(&path, b"# new").unwrap();
@@ -324,15 +315,12 @@ mod tests {
         drop(staged);
         assert_eq!(fs::read_to_string(&path).unwrap(), "# before");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     /// Mode 0300: files can be made in the folder, but its names cannot be read, so it cannot be synchronized.
     #[test]
     fn a_folder_that_cannot_be_read_is_refused_before_the_file_is_replaced() {
-        let folder =
-            std::env::temp_dir().join(format!("ringverb-mode-{:x}", getrandom::u64().unwrap()));
-        fs::create_dir(&folder).unwrap();
+        let folder = TestFolder::new();
         let path = folder.join("apps.toml");
         fs::write(&path, "# before").unwrap();
         let is_root = rustix::process::geteuid().is_root();
@@ -353,6 +341,5 @@ mod tests {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(refused.contains("nothing was changed"), "{refused}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "# before");
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -264,6 +264,7 @@ impl UserIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::TestFolder;
     use std::os::unix::fs::{PermissionsExt, chown};
 
     const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\n";
@@ -302,17 +303,14 @@ mod tests {
     /// A folder and files in it, for a user who owns none of them. Only root can take the identity of that user, so
     /// other users do not run these tests.
     struct OfRoot {
-        folder: PathBuf,
+        folder: TestFolder,
         identity: UserIdentity,
     }
 
     impl OfRoot {
-        fn make(name: &str) -> Option<Self> {
-            let number = getrandom::u64().unwrap();
-            let folder = std::env::temp_dir().join(format!("ringverb-{name}-{number:x}"));
-            fs::create_dir(&folder).unwrap();
+        fn make() -> Option<Self> {
             let identity = UserIdentity { user: 33, group: 33, supplementary_groups: vec![110] };
-            let made = Self { folder, identity };
+            let made = Self { folder: TestFolder::new(), identity };
             made.set_mode("", 0o755);
             geteuid().is_root().then_some(made)
         }
@@ -334,19 +332,13 @@ mod tests {
         }
     }
 
-    impl Drop for OfRoot {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.folder).unwrap();
-        }
-    }
-
     fn verdicts(findings: &[Finding]) -> Vec<Verdict> {
         findings.iter().map(|finding| finding.verdict).collect()
     }
 
     #[test]
     fn a_file_that_only_root_can_read_is_a_problem_for_the_user_of_the_service() {
-        let Some(of_root) = OfRoot::make("files") else { return };
+        let Some(of_root) = OfRoot::make() else { return };
         let modes = [("open", 0o644), ("of-group", 0o640), ("key", 0o600)];
         let files = modes.map(|(name, mode)| of_root.file(name, mode));
         chown(of_root.folder.join("of-group"), None, Some(110)).unwrap();
@@ -365,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_apps_file_must_be_readable_and_its_folder_writable_for_the_user_of_the_service() {
-        let Some(of_root) = OfRoot::make("apps") else { return };
+        let Some(of_root) = OfRoot::make() else { return };
         let env = of_root.file(".env", 0o644);
         let find = |apps| of_root.find(std::slice::from_ref(&env), Some(apps), &[]);
         let found = find("apps.toml");
@@ -385,7 +377,7 @@ mod tests {
     /// To open a pipe would wait for a writer, and `<(command)` makes one of this process only.
     #[test]
     fn a_pipe_is_not_opened_and_is_no_problem() {
-        let Some(of_root) = OfRoot::make("pipe") else { return };
+        let Some(of_root) = OfRoot::make() else { return };
         let pipe = of_root.folder.join("config.fifo");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -402,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_file_of_a_group_is_a_note_where_groups_have_sources_that_are_not_known() {
-        let Some(of_root) = OfRoot::make("groups") else { return };
+        let Some(of_root) = OfRoot::make() else { return };
         let files = [of_root.file("of-group", 0o640)];
         assert_eq!(verdicts(&of_root.find(&files, None, &[])), [Verdict::Problem]);
         let found = of_root.find(&files, None, &["sss"]);
@@ -440,8 +432,7 @@ mod tests {
 
     #[test]
     fn the_folder_of_the_service_may_be_a_link() {
-        let number = getrandom::u64().unwrap();
-        let folder = std::env::temp_dir().join(format!("ringverb-deployed-{number:x}"));
+        let folder = TestFolder::new();
         fs::create_dir_all(folder.join("releases/1")).unwrap();
         std::os::unix::fs::symlink("releases/1", folder.join("current")).unwrap();
         let text = format!("User=www-data\nWorkingDirectory={}/current\n", folder.display());
@@ -451,6 +442,5 @@ mod tests {
                 ServiceFiles::of(&folder.join(release), [".env".to_owned()].into_iter(), None);
             assert_eq!(files.are_of(&unit, &folder.join(release)), is_its, "{release}");
         }
-        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,25 +1,17 @@
 //! The findings about a host whose /proc is a folder of the test.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::server::tests::TestFolder;
 
-/// A folder that is removed with its owner.
-struct Proc(PathBuf);
-
-impl Drop for Proc {
-    fn drop(&mut self) {
-        // Left over, it is in the folder for temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+struct Proc(TestFolder);
 
 impl Proc {
     /// A host that is ready for 100,000 connections.
-    fn ready(name: &str) -> Self {
-        let root = std::env::temp_dir().join(format!("ringverb-{name}-{}", std::process::id()));
-        let proc = Self(root);
+    fn ready() -> Self {
+        let proc = Self(TestFolder::new());
         for (path, text) in [
             ("meminfo", "MemTotal: 16384000 kB\nMemAvailable:    8192000 kB\n"),
             ("sys/kernel/io_uring_disabled", "0\n"),
@@ -77,7 +69,7 @@ fn the_memory_of_a_connection_is_that_of_the_architecture() {
 
 #[test]
 fn a_host_that_is_ready_has_no_fault_and_each_finding_has_a_command() {
-    let proc = Proc::ready("ready");
+    let proc = Proc::ready();
     assert_eq!(proc.faults(100_000), []);
     let found = proc.examine(WANTED_HERE);
     assert!(found.len() >= 12, "{found:?}");
@@ -109,8 +101,8 @@ fn each_limit_is_found_alone() {
         ("sys/net/ipv4/tcp_mem", "1000 2000 4000\n", Verdict::Warning, "net.ipv4.tcp_mem"),
         ("sys/net/netfilter/nf_conntrack_count", "1000000\n", Verdict::Problem, "conntrack"),
     ];
-    for (number, (path, text, verdict, what)) in cases.into_iter().enumerate() {
-        let proc = Proc::ready(&format!("limit-{number}"));
+    for (path, text, verdict, what) in cases {
+        let proc = Proc::ready();
         proc.set(path, text);
         assert_eq!(proc.faults(100_000), [(verdict, what)], "{path}");
     }
@@ -118,7 +110,7 @@ fn each_limit_is_found_alone() {
 
 #[test]
 fn a_host_without_a_firewall_and_without_files_is_no_panic() {
-    let proc = Proc::ready("bare");
+    let proc = Proc::ready();
     fs::remove_dir_all(proc.0.join("sys/net/netfilter")).unwrap();
     assert_eq!(proc.faults(100_000), []);
     fs::remove_dir_all(proc.0.join("sys")).unwrap();
@@ -132,7 +124,7 @@ fn a_host_without_a_firewall_and_without_files_is_no_panic() {
 
 #[test]
 fn descriptors_of_the_running_server_count_and_otherwise_those_of_this_process() {
-    let proc = Proc::ready("descriptors");
+    let proc = Proc::ready();
     let found_beside = |descriptors_max: u64, server_process: Option<u32>| {
         let wanted = HostNeeds { descriptors_max, server_process, ..WANTED_HERE };
         let found = proc.examine(wanted).into_iter().next().unwrap();
@@ -160,7 +152,7 @@ fn descriptors_of_the_running_server_count_and_otherwise_those_of_this_process()
 
 #[test]
 fn a_memory_limit_counts_the_resident_set_only() {
-    let proc = Proc::ready("memory-limit");
+    let proc = Proc::ready();
     let found = |mib: u64| {
         let wanted = HostNeeds { memory_max: Some(mib << 20), ..WANTED_HERE };
         let found = proc.examine(wanted);
@@ -173,8 +165,8 @@ fn a_memory_limit_counts_the_resident_set_only() {
 #[test]
 fn check_sh_judges_the_same_settings_in_the_same_way() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning/check.sh");
-    for (number, somaxconn, nr_open) in [(0, 4_096, 1_048_576), (1, 128, 65_536), (2, 1, 101_000)] {
-        let proc = Proc::ready(&format!("script-{number}"));
+    for (somaxconn, nr_open) in [(4_096, 1_048_576), (128, 65_536), (1, 101_000)] {
+        let proc = Proc::ready();
         proc.set("sys/net/core/somaxconn", &format!("{somaxconn}\n"));
         proc.set("sys/fs/nr_open", &format!("{nr_open}\n"));
         let output = Command::new("bash")

@@ -73,6 +73,7 @@ impl UnitUser {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::TestFolder;
 
     fn unit(text: &str) -> Option<UnitUser> {
         UnitUser::parse(&[text.to_owned()])
@@ -84,8 +85,7 @@ mod tests {
         let found = unit(unit_of_tree).expect("a user");
         assert_eq!((found.user.as_str(), found.group.as_deref()), ("www-data", Some("www-data")));
         assert_eq!(found.folder, Path::new("/var/www/app"));
-        let folder =
-            std::env::temp_dir().join(format!("ringverb-unit-{:x}", getrandom::u64().unwrap()));
+        let folder = TestFolder::new();
         let (first, second) = (folder.join("etc"), folder.join("lib"));
         for (path, text) in [
             (second.join(UNIT), "[Service]\nUser=one\nWorkingDirectory=-/srv\n"),
@@ -102,7 +102,6 @@ mod tests {
         assert_eq!((found.user.as_str(), found.folder.to_str()), ("three", Some("/srv")));
         assert_eq!(found.supplementary_groups, ["c"]);
         assert_eq!(unit_texts(&[&first]), None, "a drop-in is no unit");
-        fs::remove_dir_all(folder).unwrap();
         for without in ["", "User=root", "User=%i", "User=a\nUser=", "User=a\nWorkingDirectory=~"] {
             assert_eq!(unit(&format!("WorkingDirectory=/srv\n{without}\n")), None, "{without}");
         }
