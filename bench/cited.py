@@ -178,6 +178,6 @@ def documents_of(series, root, tables):
         if line and not line.startswith("#"):
             name, template = line.split(": ", 1)
             documents.cite(name, template, known)
-    for name in ("ARCHITECTURE.md", "src/ws/reader.rs", "src/shard/local/subscribe.rs"):
+    for name in COUNTED:
         documents.fix_counts(name)
     return documents

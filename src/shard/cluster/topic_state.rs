@@ -269,7 +269,7 @@ impl TopicState {
         ended.filter(|ended| *ended).count() > 0
     }
 
-    /// No user who is present has a pending leave.
+    /// A user who is present has no pending leave: this ends those that other nodes have sent.
     pub(super) fn end_pending_leaves_of_present(&mut self) {
         let all = self.peers.iter().flat_map(|peer| &peer.pending_leaves);
         let present = all.filter(|who| self.is_on_this_node(who) || self.is_on_other_node(who));

@@ -47,7 +47,8 @@ struct ChannelCounts {
     counts_by_core: Vec<(u16, u32)>,
     count_on_other_nodes: u64,
     last_sent_count: u64,
-    /// There may be a subscriber who was not sent the number, although it is as before: another one has left.
+    /// A subscriber may have come since the last message. If another one has left, the number is the same, and the new
+    /// one must be sent it all the same.
     has_new_subscriber: bool,
     sent_seconds: u32,
     /// This node's number, as it was published to the other nodes: the node whose number has changed sends the webhook.

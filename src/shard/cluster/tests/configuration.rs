@@ -45,7 +45,7 @@ fn webhooks(app: App, events: &[&[Event]]) -> String {
     sent.collect::<Vec<_>>().join(" ")
 }
 
-/// Who is on this node is noted while the app wants webhooks only.
+/// `Cluster` notes who is on this node only while the app wants webhooks.
 #[test]
 fn webhooks_that_begin_take_the_users_on_this_node_as_they_are() {
     let (on, off) = (Configure(with_webhooks), Configure(plain));
